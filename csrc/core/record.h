@@ -1,0 +1,50 @@
+// The record of an example: everything that the logit scores need, in one line of 64 bytes.
+//
+// Counts are held as floats so that the table is one plain tensor; they are exact up to 2^24
+// presentations of one example.
+#pragma once
+
+#include "softmax.h"
+
+namespace dp {
+
+struct alignas(64) Record {
+  float count;  // presentations so far
+  float loss;   // sums over presentations
+  float el2n;
+  float entropy;
+  float p_label_mean;  // mean and sum of squared deviations (Welford)
+  float p_label_m2;
+  float p_max;  // sums again
+  float logit_margin;
+  float p_margin;
+  float correct;
+  float forgotten;      // times that correct turned into wrong
+  float first_correct;  // 1-based presentation of the first correct prediction, 0 for none
+  float last_wrong;     // 1-based presentation of the last wrong prediction, 0 for none
+  float label;          // the label at the last presentation
+  float unused[2];
+};
+static_assert(sizeof(Record) == 64, "one cache line");
+
+DP_HD void update_record(Record& r, const SoftmaxStats& s, int64_t label) {
+  const bool correct = s.value[kCorrect] != 0.0f;
+  const bool was_correct = r.count > 0.0f && r.last_wrong != r.count;
+  r.count += 1.0f;
+  r.loss += s.value[kLoss];
+  r.el2n += s.value[kEl2n];
+  r.entropy += s.value[kEntropy];
+  const float deviation = s.value[kPLabel] - r.p_label_mean;
+  r.p_label_mean += deviation / r.count;
+  r.p_label_m2 += deviation * (s.value[kPLabel] - r.p_label_mean);
+  r.p_max += s.value[kPMax];
+  r.logit_margin += s.value[kLogitMargin];
+  r.p_margin += s.value[kPMargin];
+  r.correct += s.value[kCorrect];
+  if (was_correct && !correct) r.forgotten += 1.0f;
+  if (correct && r.first_correct == 0.0f) r.first_correct = r.count;
+  if (!correct) r.last_wrong = r.count;
+  r.label = float(label);
+}
+
+}  // namespace dp

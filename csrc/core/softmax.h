@@ -1,0 +1,94 @@
+// What one row of logits says about its example.
+//
+// A row is read twice. First its extrema, apart for the classes before and after the label, because
+// the lowest class wins a tie for the prediction. Then sums over the other classes, relative to the
+// largest logit. Both are associative, so lanes and warps combine partial results.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "numbers.h"
+
+namespace dp {
+
+enum Stat { kLoss, kEl2n, kEntropy, kPLabel, kPMax, kLogitMargin, kPMargin, kCorrect, kStats };
+
+struct SoftmaxStats {
+  float value[kStats];
+};
+
+// exp(x) for x <= 0 to about 1 unit in the last place; 0 below -87 (no denormals). The host version
+// is a polynomial because it vectorises, which std::exp does not.
+DP_HD float exp_nonpositive(float x) {
+#ifdef __CUDA_ARCH__
+  return expf(x);
+#else
+  const float clamped = x < -87.0f ? -87.0f : x;
+  const float n = float(int32_t(clamped * 1.44269504088896341f - 0.5f));  // rounds to nearest: x <= 0
+  const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;      // ln 2 in two parts
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const float result = p * float_from_bits(uint32_t(int32_t(n) + 127) << 23);
+  return x < -87.0f ? 0.0f : result;
+#endif
+}
+
+// Sums over classes other than the label; d = z - top <= 0, e = exp(d).
+struct OtherClasses {
+  float e = 0, e_times_d = 0, e_squared = 0;
+
+  DP_HD void add(float z, float top) {
+    float d = z - top;
+    d = d < -110.0f ? -110.0f : d;  // keeps 0 log 0 = 0 where d would overflow
+    const float exponential = exp_nonpositive(d);
+    e += exponential;
+    e_times_d += exponential * d;
+    e_squared += exponential * exponential;
+  }
+
+  DP_HD void add(const OtherClasses& o) {
+    e += o.e;
+    e_times_d += o.e_times_d;
+    e_squared += o.e_squared;
+  }
+};
+
+DP_HD float larger(float a, float b) { return a > b ? a : b; }
+
+// z - z is NaN exactly where z is infinite or NaN; a sum of it stays NaN.
+DP_HD float finite_probe(float z) { return z - z; }
+
+// `before` and `after` are the largest logits of the classes on either side of the label, -inf for none.
+DP_HD SoftmaxStats finish_stats(float z_label, float before, float after, const OtherClasses& others) {
+  const float rival = larger(before, after);
+  const float top = larger(z_label, rival);
+  const bool label_on_top = z_label == top;
+  const bool alone = rival == -INFINITY;  // a single class has no rival: its margins are 0
+
+  float d_label = z_label - top;
+  d_label = d_label < -110.0f ? -110.0f : d_label;
+  const float e_label = exp_nonpositive(d_label);
+  const float sum = e_label + others.e;
+  // log1p keeps small losses of confident examples, which log(1 + tiny) would round away.
+  const float log_sum = label_on_top ? log1pf(others.e) : logf(sum);
+  const float entropy = log_sum - (others.e_times_d + e_label * d_label) / sum;
+
+  SoftmaxStats s;
+  s.value[kLoss] = (top - z_label) + log_sum;
+  s.value[kEl2n] = sqrtf(others.e_squared + others.e * others.e) / sum;  // 1 - p_y is the others' share
+  s.value[kEntropy] = larger(entropy, 0.0f);
+  s.value[kPLabel] = e_label / sum;
+  s.value[kPMax] = 1.0f / sum;
+  s.value[kLogitMargin] = alone ? 0.0f : z_label - rival;
+  s.value[kPMargin] = alone ? 0.0f : (e_label - exp_nonpositive(larger(rival - top, -110.0f))) / sum;
+  s.value[kCorrect] = z_label > before && z_label >= after ? 1.0f : 0.0f;
+  return s;
+}
+
+}  // namespace dp

@@ -1,0 +1,29 @@
+// Tensors as kernels see them: a pointer, an element type, sizes and strides (in elements).
+#pragma once
+
+#include <cstdint>
+
+#include "numbers.h"
+
+namespace dp {
+
+// [rows, classes]; classes are adjacent in memory.
+struct LogitsView {
+  const void* data;
+  ElementType type;
+  int64_t rows, classes;
+  int64_t row_stride;
+};
+
+// [rows, channels, pixels]; `pixels` is every dimension after the channels, flattened.
+struct GradientsView {
+  const void* data;
+  ElementType type;
+  int64_t rows, channels, pixels;
+  int64_t row_stride, channel_stride, pixel_stride;
+};
+
+// Why a presentation was left out; positions in the counter that kernels add to.
+enum Skipped { kBadIndex = 0, kBadLabel = 1, kNotFinite = 2, kSkippedKinds = 3 };
+
+}  // namespace dp

@@ -1,0 +1,33 @@
+// CPU loops over a range of rows. Callers split rows among threads; every row is independent.
+#pragma once
+
+#include "../core/record.h"
+#include "../core/views.h"
+#include "duplicates.h"
+
+namespace dp::cpu {
+
+// out: [rows, kStats]; rows with a bad label or a value that is not finite become NaN.
+void softmax_stats(const LogitsView& logits, const int64_t* labels, float* out, int64_t begin, int64_t end);
+
+// Adds to `skipped` what could not be recorded.
+void record_stats(Record* table, int64_t examples, const int64_t* index, const LogitsView& logits,
+                  const int64_t* labels, const DuplicateChains& chains, int64_t* skipped, int64_t begin, int64_t end);
+
+// State of examples: count [examples], mean and m2 [examples, pixels]. `scale` [rows] multiplies each
+// row (null: 1); a row of scale 0 carries no gradient and is passed over.
+struct MomentsView {
+  int32_t* count;
+  float* mean;
+  float* m2;
+  int64_t examples;
+};
+
+void record_gradients(const MomentsView& state, const int64_t* index, const GradientsView& gradients,
+                      const float* scale, const DuplicateChains& chains, int64_t* skipped, int64_t begin, int64_t end);
+
+// `checkpoints` gradients of the same rows, `checkpoint_stride` elements apart. out: [rows].
+void gradient_variance(const GradientsView& gradients, int64_t checkpoints, int64_t checkpoint_stride, bool take_root,
+                       float* out, int64_t begin, int64_t end);
+
+}  // namespace dp::cpu

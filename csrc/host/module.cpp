@@ -1,0 +1,67 @@
+// The torch-free module: NumPy arrays in and out, the GIL released while it computes.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include "ranks.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using Matrix = py::array_t<double, py::array::c_style | py::array::forcecast>;
+
+void check(const Matrix& x) {
+  if (x.ndim() != 2)
+    throw py::value_error("expected an array [rows, values], got " + std::to_string(x.ndim()) + " dimensions");
+  const double* data = x.data();
+  for (py::ssize_t i = 0; i < x.size(); ++i) {
+    if (std::isnan(data[i]))
+      throw py::value_error("NaN has no rank: drop or fill it first (flat position " + std::to_string(i) + ")");
+  }
+}
+
+py::array_t<double> rank_rows(const Matrix& x) {
+  check(x);
+  const int64_t rows = x.shape(0), n = x.shape(1);
+  py::array_t<double> ranks({rows, n});
+  const double* in = x.data();
+  double* out = ranks.mutable_data();
+  {
+    py::gil_scoped_release release;
+    dp::host::for_each_in_parallel(rows, [&](int64_t r) { dp::host::average_ranks(in + r * n, n, out + r * n); });
+  }
+  return ranks;
+}
+
+py::array_t<double> spearman_matrix(const Matrix& x) {
+  check(x);
+  const int64_t rows = x.shape(0), n = x.shape(1);
+  py::array_t<double> matrix({rows, rows});
+  const double* in = x.data();
+  double* out = matrix.mutable_data();
+  {
+    py::gil_scoped_release release;
+    dp::host::spearman_matrix(in, rows, n, out);
+  }
+  return matrix;
+}
+
+py::dict build_facts() {
+  py::dict facts;
+  facts["torch"] = DP_BUILD_TORCH;
+  facts["torch_target"] = DP_TORCH_TARGET;
+  facts["cuda"] = DP_BUILD_CUDA;
+  facts["cuda_architectures"] = DP_BUILD_ARCHITECTURES;
+  facts["compiler"] = __VERSION__;
+  facts["cplusplus"] = __cplusplus;
+  return facts;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_host, m) {
+  m.doc() = "Rank statistics on NumPy arrays, and how this build was made.";
+  m.def("rank_rows", &rank_rows, py::arg("x"), "Average ranks (1-based) within each row of x [rows, n].");
+  m.def("spearman_matrix", &spearman_matrix, py::arg("x"), "Spearman correlation between the rows of x [rows, n].");
+  m.def("build_facts", &build_facts, "What this build was made with.");
+}

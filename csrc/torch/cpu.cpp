@@ -1,0 +1,61 @@
+// CPU kernels behind PyTorch's dispatcher; rows are split among PyTorch's threads.
+#include "../cpu/kernels.h"
+#include "operators.h"
+
+namespace dp {
+namespace {
+
+// Rows per thread below which a thread costs more than it saves: about 16,000 elements.
+int64_t grain(int64_t elements_per_row) { return 1 + 16384 / (elements_per_row + 1); }
+
+Tensor softmax_stats(const Tensor& logits, const Tensor& labels) {
+  const StatsArguments a(logits, labels);
+  Tensor out = a.new_output();
+  float* result = static_cast<float*>(out.mutable_data_ptr());
+  torch::stable::parallel_for(0, a.logits.view.rows, grain(a.logits.view.classes), [&](int64_t begin, int64_t end) {
+    cpu::softmax_stats(a.logits.view, indices(a.labels), result, begin, end);
+  });
+  return out;
+}
+
+void record_stats(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
+                  const Tensor& skipped) {
+  const RecordStatsArguments a(table, index, logits, labels, skipped);
+  const DuplicateChains chains(indices(a.index), a.logits.view.rows);
+  torch::stable::parallel_for(0, a.logits.view.rows, grain(a.logits.view.classes), [&](int64_t begin, int64_t end) {
+    cpu::record_stats(a.table, a.examples, indices(a.index), a.logits.view, indices(a.labels), chains, a.skipped, begin,
+                      end);
+  });
+}
+
+void record_gradients(const Tensor& count, const Tensor& mean, const Tensor& m2, const Tensor& index,
+                      const Tensor& gradients, const std::optional<Tensor>& scale, const Tensor& skipped) {
+  const RecordGradientsArguments a(count, mean, m2, index, gradients, scale, skipped);
+  const GradientsView& g = a.gradients.view;
+  const DuplicateChains chains(indices(a.index), g.rows);
+  const cpu::MomentsView moments{a.count, a.mean, a.m2, a.examples};
+  torch::stable::parallel_for(0, g.rows, grain(g.channels * g.pixels), [&](int64_t begin, int64_t end) {
+    cpu::record_gradients(moments, indices(a.index), g, a.scale, chains, a.skipped, begin, end);
+  });
+}
+
+Tensor gradient_variance(const Tensor& gradients, const std::string& statistic) {
+  const VarianceArguments a(gradients, statistic);
+  Tensor out = a.new_output();
+  float* result = static_cast<float*>(out.mutable_data_ptr());
+  const GradientsView& g = a.gradients.view;
+  torch::stable::parallel_for(0, g.rows, grain(a.checkpoints * g.channels * g.pixels), [&](int64_t begin, int64_t end) {
+    cpu::gradient_variance(g, a.checkpoints, a.checkpoint_stride, a.root, result, begin, end);
+  });
+  return out;
+}
+
+}  // namespace
+}  // namespace dp
+
+STABLE_TORCH_LIBRARY_IMPL(difficulty_prune, CPU, m) {
+  m.impl("softmax_stats", TORCH_BOX(&dp::softmax_stats));
+  m.impl("record_stats_", TORCH_BOX(&dp::record_stats));
+  m.impl("record_gradients_", TORCH_BOX(&dp::record_gradients));
+  m.impl("gradient_variance", TORCH_BOX(&dp::gradient_variance));
+}

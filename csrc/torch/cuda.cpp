@@ -1,0 +1,79 @@
+// CUDA kernels behind PyTorch's dispatcher, on the current stream of the tensor's device.
+#include <dlfcn.h>
+
+#include "../cuda/launch.h"
+#include "operators.h"
+
+namespace dp {
+namespace {
+
+// libtorch_cuda is looked up when a CUDA tensor arrives, and not linked, so that this same file also loads
+// beside a PyTorch without CUDA.
+void* current_stream(int32_t device) {
+  using Getter = AOTITorchError (*)(int32_t, void**);
+  static const Getter getter = [] {
+    void* library = dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD);
+    void* symbol = library ? dlsym(library, "aoti_torch_get_current_cuda_stream") : nullptr;
+    return reinterpret_cast<Getter>(symbol);
+  }();
+  STD_TORCH_CHECK(getter != nullptr, "this PyTorch has no CUDA: aoti_torch_get_current_cuda_stream was not found");
+  void* stream = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(getter(device, &stream));
+  return stream;
+}
+
+// Makes the tensor's device current for one launch, and turns a launch error into an exception.
+class Launch {
+ public:
+  explicit Launch(const Tensor& t) : guard_(t.get_device_index()), stream_(current_stream(t.get_device_index())) {}
+  void* stream() const { return stream_; }
+  void check(int error) const { STD_TORCH_CHECK(error == 0, "CUDA kernel launch failed: ", cuda::error_string(error)); }
+
+ private:
+  torch::stable::accelerator::DeviceGuard guard_;
+  void* stream_;
+};
+
+Tensor softmax_stats(const Tensor& logits, const Tensor& labels) {
+  const Launch launch(logits);
+  const StatsArguments a(logits, labels);
+  Tensor out = a.new_output();
+  launch.check(cuda::softmax_stats(a.logits.view, indices(a.labels), static_cast<float*>(out.mutable_data_ptr()),
+                                   launch.stream()));
+  return out;
+}
+
+void record_stats(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
+                  const Tensor& skipped) {
+  const Launch launch(logits);
+  const RecordStatsArguments a(table, index, logits, labels, skipped);
+  launch.check(cuda::record_stats(a.table, a.examples, indices(a.index), a.logits.view, indices(a.labels), a.skipped,
+                                  launch.stream()));
+}
+
+void record_gradients(const Tensor& count, const Tensor& mean, const Tensor& m2, const Tensor& index,
+                      const Tensor& gradients, const std::optional<Tensor>& scale, const Tensor& skipped) {
+  const Launch launch(gradients);
+  const RecordGradientsArguments a(count, mean, m2, index, gradients, scale, skipped);
+  launch.check(cuda::record_gradients(a.count, a.mean, a.m2, a.examples, indices(a.index), a.gradients.view, a.scale,
+                                      a.skipped, launch.stream()));
+}
+
+Tensor gradient_variance(const Tensor& gradients, const std::string& statistic) {
+  const Launch launch(gradients);
+  const VarianceArguments a(gradients, statistic);
+  Tensor out = a.new_output();
+  launch.check(cuda::gradient_variance(a.gradients.view, a.checkpoints, a.checkpoint_stride, a.root,
+                                       static_cast<float*>(out.mutable_data_ptr()), launch.stream()));
+  return out;
+}
+
+}  // namespace
+}  // namespace dp
+
+STABLE_TORCH_LIBRARY_IMPL(difficulty_prune, CUDA, m) {
+  m.impl("softmax_stats", TORCH_BOX(&dp::softmax_stats));
+  m.impl("record_stats_", TORCH_BOX(&dp::record_stats));
+  m.impl("record_gradients_", TORCH_BOX(&dp::record_gradients));
+  m.impl("gradient_variance", TORCH_BOX(&dp::gradient_variance));
+}

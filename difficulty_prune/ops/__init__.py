@@ -1,0 +1,181 @@
+"""The operators, typed and checked. `reference` holds the same in plain PyTorch.
+
+Arguments are checked on the host before anything runs, except values that live on an accelerator: reading
+those would stop the training step, so the kernels leave such rows out and count them in `skipped`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import _library, reference
+from .checks import (
+    check_gradients,
+    check_index,
+    check_labels,
+    check_logits,
+    check_same_device,
+    check_scale,
+    check_skipped,
+    check_state,
+)
+from .layout import FIELD, RECORD, RECORD_WIDTH, SKIPPED, STAT, STATS
+from .reference import merge_moments_
+
+__all__ = [
+    "FIELD",
+    "RECORD",
+    "RECORD_WIDTH",
+    "SKIPPED",
+    "STAT",
+    "STATS",
+    "gradient_variance",
+    "merge_moments_",
+    "missing_kernels",
+    "new_skipped",
+    "new_table",
+    "record_gradients_",
+    "record_stats_",
+    "reference",
+    "softmax_stats",
+]
+
+_ops = torch.ops.difficulty_prune
+
+
+def missing_kernels() -> str | None:
+    """Why the compiled kernels are not in use, or None when they are."""
+    return _library.missing
+
+
+def new_table(num_examples: int, device: torch.device | str | None = None) -> Tensor:
+    """An empty table of records, [num_examples, 16] float32: 64 bytes per example, columns `RECORD`.
+
+    >>> new_table(3).shape
+    torch.Size([3, 16])
+    """
+    return torch.zeros(num_examples, RECORD_WIDTH, dtype=torch.float32, device=device)
+
+
+def new_skipped(device: torch.device | str | None = None) -> Tensor:
+    """Counters of presentations that were left out, [3] int64, in the order of `SKIPPED`."""
+    return torch.zeros(len(SKIPPED), dtype=torch.int64, device=device)
+
+
+def softmax_stats(logits: Tensor, labels: Tensor) -> Tensor:
+    """One pass over each row of logits: what the logit scores are made of.
+
+    Args:
+        logits: [B, C] float32, bfloat16 or float16.
+        labels: [B] int64, in 0..C-1, on the device of the logits.
+
+    Returns:
+        [B, 8] float32, columns `STATS`: loss, el2n, entropy, p of the label, largest p, logit margin, p margin,
+        correct (0 or 1). A row with a value that is not finite is NaN.
+
+    Raises:
+        TypeError, ValueError: wrong type, dtype, shape, device or label.
+
+    >>> stats = softmax_stats(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
+    >>> [round(x, 4) for x in stats[0].tolist()]
+    [0.6931, 0.7071, 0.6931, 0.5, 0.5, 0.0, 0.0, 0.0]
+    """
+    check_logits(logits)
+    check_labels(labels, logits)
+    return _ops.softmax_stats(logits, labels)  # type: ignore[no-any-return]
+
+
+def record_stats_(
+    table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor | None = None
+) -> None:
+    """`softmax_stats` fused with the update of each example's record, in place.
+
+    An example that occurs twice in the batch counts twice, in batch order.
+
+    Args:
+        table: [N, 16] float32 from `new_table`, changed in place.
+        index: [B] int64, positions in the dataset, 0..N-1.
+        logits: [B, C] float32, bfloat16 or float16.
+        labels: [B] int64, in 0..C-1.
+        skipped: [3] int64 from `new_skipped`, to which rows that could not be recorded are added. Without it,
+            such rows are left out and not counted.
+
+    Raises:
+        TypeError, ValueError, IndexError: wrong type, dtype, shape, device, label or index.
+
+    >>> table = new_table(10)
+    >>> record_stats_(table, torch.tensor([3, 3]), torch.zeros(2, 5), torch.tensor([0, 1]))
+    >>> table[3, FIELD["count"]].item(), table[3, FIELD["correct"]].item()
+    (2.0, 1.0)
+    """
+    check_logits(logits)
+    check_labels(labels, logits)
+    check_state(table, (None, RECORD_WIDTH), torch.float32, "table")
+    check_index(index, logits.shape[0], table.shape[0])
+    skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
+    check_same_device(table=table, index=index, logits=logits, skipped=skipped)
+    _ops.record_stats_(table, index, logits, labels, skipped)
+
+
+def record_gradients_(
+    count: Tensor,
+    mean: Tensor,
+    m2: Tensor,
+    index: Tensor,
+    gradients: Tensor,
+    scale: Tensor | None = None,
+    skipped: Tensor | None = None,
+) -> None:
+    """Mean over channels, then one Welford step per pixel of each example's running moments, in place.
+
+    Args:
+        count: [N] int32, gradients seen per example.
+        mean, m2: [N, P] float32, running mean and sum of squared deviations per pixel.
+        index: [B] int64, positions in the dataset, 0..N-1.
+        gradients: [B, C, ...] floating point, any strides; P is the product of the dimensions after C.
+        scale: [B] float32, multiplies each row; a row of scale 0 is passed over.
+        skipped: as for `record_stats_`.
+
+    Raises:
+        TypeError, ValueError, IndexError: wrong type, dtype, shape, device or index.
+
+    >>> count, mean, m2 = torch.zeros(4, dtype=torch.int32), torch.zeros(4, 6), torch.zeros(4, 6)
+    >>> record_gradients_(count, mean, m2, torch.tensor([2]), torch.ones(1, 3, 2, 3))
+    >>> count.tolist(), mean[2].sum().item()
+    ([0, 0, 1, 0], 6.0)
+    """
+    pixels = check_gradients(gradients, leading=1)
+    check_state(count, (None,), torch.int32, "count")
+    check_state(mean, (count.shape[0], pixels), torch.float32, "mean")
+    check_state(m2, (count.shape[0], pixels), torch.float32, "m2")
+    check_index(index, gradients.shape[0], count.shape[0])
+    if scale is not None:
+        check_scale(scale, gradients)
+    skipped = new_skipped(count.device) if skipped is None else check_skipped(skipped)
+    check_same_device(count=count, mean=mean, m2=m2, index=index, gradients=gradients, skipped=skipped)
+    _ops.record_gradients_(count, mean, m2, index, gradients, scale, skipped)
+
+
+def gradient_variance(gradients: Tensor, statistic: str = "std") -> Tensor:
+    """Variance of Gradients (arXiv 2008.11600) of K stacked checkpoints, without state.
+
+    Args:
+        gradients: [K, B, C, ...] floating point, any strides; C = 1 for inputs without channels.
+        statistic: "std" as the paper defines VoG, or "variance".
+
+    Returns:
+        [B] float32: the mean over pixels of the deviation over checkpoints (ddof 0) of the signed channel mean.
+
+    Raises:
+        TypeError, ValueError: wrong type, dtype, shape or statistic.
+
+    >>> gradient_variance(torch.tensor([0.0, 2.0]).view(2, 1, 1, 1))
+    tensor([1.])
+    """
+    check_gradients(gradients, leading=2)
+    if gradients.shape[0] == 0:
+        raise ValueError(f"gradients: no checkpoints in shape {tuple(gradients.shape)}; expected [K, B, C, ...], K >= 1")
+    if statistic not in ("std", "variance"):
+        raise ValueError(f"statistic: got {statistic!r}, expected 'std' or 'variance'")
+    return _ops.gradient_variance(gradients, statistic)  # type: ignore[no-any-return]

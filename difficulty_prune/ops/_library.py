@@ -1,0 +1,90 @@
+"""Registers the operators with PyTorch: schemas, shapes for tracing, autograd, compiled kernels, fallback.
+
+The schemas stand here alone; the compiled module `_C` only adds kernels for the devices that it knows. Every
+other device is served by the plain-PyTorch reference, with one warning that says why.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import Library, fallthrough_kernel, register_fake
+
+from . import reference
+from .layout import STATS
+
+NAMESPACE = "difficulty_prune"
+SCHEMAS = {
+    "softmax_stats": "(Tensor logits, Tensor labels) -> Tensor",
+    "record_stats_": "(Tensor(a!) table, Tensor index, Tensor logits, Tensor labels, Tensor(b!) skipped) -> ()",
+    "record_gradients_": "(Tensor(a!) count, Tensor(b!) mean, Tensor(c!) m2, Tensor index, Tensor gradients, "
+    "Tensor? scale, Tensor(d!) skipped) -> ()",
+    "gradient_variance": "(Tensor gradients, str statistic='std') -> Tensor",
+}
+
+library = Library(NAMESPACE, "DEF")  # noqa: TOR901 - lives as long as the process, as the operators do
+
+
+def _load_compiled() -> str | None:
+    """Imports the kernels; returns why they are missing, or None."""
+    try:
+        from difficulty_prune import _C  # noqa: F401
+    except ImportError as error:
+        return f"the compiled module could not be loaded ({error})"
+    return None
+
+
+for _name, _schema in SCHEMAS.items():
+    library.define(_name + _schema)
+missing: str | None = _load_compiled()
+"""Why the compiled kernels are missing; None where they are there."""
+
+
+@functools.cache
+def _warn_once(device_type: str) -> None:
+    reason = missing or f"this build has no kernels for {device_type!r} tensors"
+    advice = "reinstall difficulty-prune with a C++ compiler present" + (
+        " and an nvcc (DIFFICULTY_PRUNE_CUDA=1)" if device_type == "cuda" else ""
+    )
+    warnings.warn(
+        f"difficulty_prune runs its slower plain-PyTorch operators on {device_type!r}: {reason}. "
+        f"To get the kernels, {advice}; `difficulty-prune doctor` shows what was built.",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+
+
+def _fallback(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        device_type = next(a.device.type for a in args if isinstance(a, Tensor))
+        _warn_once(device_type)
+        return function(*args, **kwargs)
+
+    return run
+
+
+for _name in SCHEMAS:
+    library.impl(_name, _fallback(getattr(reference, _name)), "CompositeExplicitAutograd")
+    library.impl(_name, fallthrough_kernel, "Autograd")  # statistics carry no gradient
+
+
+@register_fake(f"{NAMESPACE}::softmax_stats")
+def _(logits: Tensor, labels: Tensor) -> Tensor:
+    return logits.new_empty((logits.shape[0], len(STATS)), dtype=torch.float32)
+
+
+@register_fake(f"{NAMESPACE}::gradient_variance")
+def _(gradients: Tensor, statistic: str = "std") -> Tensor:
+    return gradients.new_empty((gradients.shape[1],), dtype=torch.float32)
+
+
+@register_fake(f"{NAMESPACE}::record_stats_")
+@register_fake(f"{NAMESPACE}::record_gradients_")
+def _(*arguments: Tensor | None) -> None:
+    return None

@@ -1,0 +1,112 @@
+"""Checks of operator arguments: what came, what was expected, what to do.
+
+Values are looked at only on the CPU, where that is free, and not while PyTorch traces the code.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .layout import SKIPPED
+
+LOGIT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def _is_tensor(value: object, name: str) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: got {type(value).__name__}, expected a torch.Tensor")
+
+
+def _values_are_free(t: Tensor) -> bool:
+    return t.device.type == "cpu" and t.numel() > 0 and not torch.compiler.is_compiling()
+
+
+def check_logits(logits: Tensor) -> None:
+    _is_tensor(logits, "logits")
+    if logits.dtype not in LOGIT_DTYPES:
+        raise TypeError(f"logits: got {logits.dtype}, expected float32, bfloat16 or float16")
+    if logits.dim() != 2:
+        raise ValueError(f"logits: got shape {tuple(logits.shape)}, expected [batch, classes]")
+    if logits.shape[1] == 0:
+        raise ValueError(f"logits: got shape {tuple(logits.shape)}, expected at least one class")
+
+
+def _check_integers(values: Tensor, rows: int, name: str) -> None:
+    _is_tensor(values, name)
+    if values.dtype != torch.int64:
+        raise TypeError(f"{name}: got {values.dtype}, expected int64; convert with .long() if the values are whole")
+    if values.dim() != 1 or values.shape[0] != rows:
+        raise ValueError(f"{name}: got shape {tuple(values.shape)}, expected [{rows}], one value per row of the batch")
+
+
+def check_labels(labels: Tensor, logits: Tensor) -> None:
+    rows, classes = logits.shape
+    _check_integers(labels, rows, "labels")
+    check_same_device(labels=labels, logits=logits)
+    if _values_are_free(labels):
+        low, high = (int(x) for x in labels.aminmax())
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"labels: got {low if low < 0 else high}, expected 0..{classes - 1} for {classes} columns of logits; "
+                "rows to be ignored must be dropped first"
+            )
+
+
+def check_index(index: Tensor, rows: int, num_examples: int) -> None:
+    _check_integers(index, rows, "index")
+    if _values_are_free(index):
+        low, high = (int(x) for x in index.aminmax())
+        if low < 0 or high >= num_examples:
+            raise IndexError(
+                f"index: got {low if low < 0 else high}, expected 0..{num_examples - 1} for {num_examples} examples; "
+                "an index is the example's position in the whole dataset (see IndexedDataset)"
+            )
+
+
+def check_gradients(gradients: Tensor, leading: int) -> int:
+    """Checks [leading dimensions, C, ...]; returns the number of pixels."""
+    _is_tensor(gradients, "gradients")
+    shape = tuple(gradients.shape)
+    expected = "[K, B, C, ...]" if leading == 2 else "[B, C, ...]"
+    if not gradients.dtype.is_floating_point:
+        raise TypeError(f"gradients: got {gradients.dtype}, expected a floating-point dtype")
+    if gradients.dim() < leading + 1:
+        raise ValueError(f"gradients: got shape {shape}, expected {expected}; unsqueeze a channel dimension of 1")
+    if 0 in shape[leading:]:
+        raise ValueError(f"gradients: got shape {shape}, expected {expected} with no empty channel or pixel dimension")
+    return math.prod(shape[leading + 1 :])
+
+
+def check_scale(scale: Tensor, gradients: Tensor) -> None:
+    _is_tensor(scale, "scale")
+    if scale.dtype != torch.float32 or tuple(scale.shape) != (gradients.shape[0],):
+        raise ValueError(
+            f"scale: got {scale.dtype} {tuple(scale.shape)}, expected float32 [{gradients.shape[0]}], one per row"
+        )
+    check_same_device(scale=scale, gradients=gradients)
+
+
+def check_state(state: Tensor, shape: tuple[int | None, ...], dtype: torch.dtype, name: str) -> None:
+    _is_tensor(state, name)
+    fits = state.dim() == len(shape) and all(want in (None, got) for want, got in zip(shape, state.shape, strict=True))
+    if not fits or state.dtype != dtype or not state.is_contiguous():
+        wanted = ", ".join("N" if want is None else str(want) for want in shape)
+        raise ValueError(
+            f"{name}: got {state.dtype} {tuple(state.shape)}{'' if state.is_contiguous() else ' (not contiguous)'}, "
+            f"expected contiguous {dtype} [{wanted}]"
+        )
+
+
+def check_skipped(skipped: Tensor) -> Tensor:
+    check_state(skipped, (len(SKIPPED),), torch.int64, "skipped")
+    return skipped
+
+
+def check_same_device(**tensors: Tensor) -> None:
+    devices = {name: t.device for name, t in tensors.items()}
+    if len(set(devices.values())) > 1:
+        got = ", ".join(f"{name} on {device}" for name, device in devices.items())
+        raise ValueError(f"got {got}; expected one device: move them with .to(device)")

@@ -1,0 +1,159 @@
+"""The operators in plain PyTorch: the definition to read, and the fallback for devices without a kernel.
+
+Same arguments and results as the compiled operators (see `difficulty_prune.ops`). Nothing here is tuned;
+duplicates in a batch are found by comparing all pairs of rows.
+
+>>> import torch
+>>> softmax_stats(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))[0, STAT["correct"]].item()
+1.0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from .layout import FIELD, RECORD_WIDTH, STAT, STATS
+
+__all__ = ["gradient_variance", "merge_moments_", "record_gradients_", "record_stats_", "softmax_stats"]
+
+
+@torch.no_grad()
+def softmax_stats(logits: Tensor, labels: Tensor) -> Tensor:
+    """Eight statistics of each row: logits [B, C], labels [B] -> [B, 8] float32, columns `STATS`.
+
+    A row with a label outside 0..C-1 or with a value that is not finite is NaN. With a single class the two
+    margins are 0, for want of a rival.
+    """
+    z = logits.float()
+    batch, classes = z.shape
+    valid = (labels >= 0) & (labels < classes) & z.isfinite().all(1)
+    z = torch.where(valid[:, None], z, 0.0)
+    y = torch.where(valid, labels, 0)
+    own = torch.arange(classes, device=z.device) == y[:, None]
+
+    log_p = z.log_softmax(1)
+    p = log_p.exp()
+    result = z.new_zeros(batch, len(STATS))
+    result[:, STAT["loss"]] = -log_p[own]
+    result[:, STAT["el2n"]] = (p - own.float()).norm(dim=1)
+    result[:, STAT["entropy"]] = -(p * torch.where(p > 0, log_p, 0.0)).sum(1)
+    result[:, STAT["p_label"]] = p[own]
+    result[:, STAT["p_max"]] = p.amax(1)
+    if classes > 1:
+        result[:, STAT["logit_margin"]] = z[own] - z.masked_fill(own, -torch.inf).amax(1)
+        result[:, STAT["p_margin"]] = p[own] - p.masked_fill(own, -torch.inf).amax(1)
+    is_top = z == z.amax(1, keepdim=True)
+    lowest_top = is_top.int().argmax(1)  # argmax of equal values: the first on every device
+    result[:, STAT["correct"]] = (lowest_top == y).float()
+    return torch.where(valid[:, None], result, torch.nan)
+
+
+@torch.no_grad()
+def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor) -> None:
+    """Adds one presentation of each row to the record of its example.
+
+    table [N, 16] float32 and skipped [3] int64 are changed in place. Rows that cannot be recorded are left
+    out and counted in `skipped` (bad index, bad label, not finite).
+    """
+    stats = softmax_stats(logits, labels)
+    bad_index = (index < 0) | (index >= table.shape[0])
+    bad_label = ~bad_index & ((labels < 0) | (labels >= logits.shape[1]))
+    not_finite = ~bad_index & ~bad_label & stats.isnan().any(1)
+    skipped += torch.stack([bad_index.sum(), bad_label.sum(), not_finite.sum()])
+
+    rows = (~(bad_index | bad_label | not_finite)).nonzero()[:, 0]
+    for turn in _turns(index[rows]):
+        chosen = rows[turn]
+        example = index[chosen]
+        table[example] = _updated_records(table[example], stats[chosen], labels[chosen])
+
+
+@torch.no_grad()
+def record_gradients_(
+    count: Tensor, mean: Tensor, m2: Tensor, index: Tensor, gradients: Tensor, scale: Tensor | None, skipped: Tensor
+) -> None:
+    """Welford update of the channel mean of each row's gradient.
+
+    count [N] int32, mean and m2 [N, P] float32, skipped [3] int64: changed in place. gradients [B, C, ...] with
+    P = product of the dimensions after C. scale [B] float32 multiplies each row; a row of scale 0 carries no
+    gradient and is passed over.
+    """
+    signal = gradients.to(mean.dtype).mean(1).flatten(1)
+    used = torch.ones_like(index, dtype=torch.bool)
+    if scale is not None:
+        used = scale != 0
+        signal = signal * scale[:, None]
+    bad_index = (index < 0) | (index >= count.shape[0])
+    not_finite = ~bad_index & used & ~signal.isfinite().all(1)
+    skipped += torch.stack([bad_index.sum(), torch.zeros_like(skipped[0]), not_finite.sum()])
+
+    rows = (used & ~(bad_index | not_finite)).nonzero()[:, 0]
+    for turn in _turns(index[rows]):
+        example = index[rows[turn]]
+        value = signal[rows[turn]]
+        count[example] += 1
+        deviation = value - mean[example]
+        mean[example] += deviation / count[example][:, None]
+        m2[example] += deviation * (value - mean[example])
+
+
+@torch.no_grad()
+def gradient_variance(gradients: Tensor, statistic: str = "std") -> Tensor:
+    """Variance of Gradients of K checkpoints: [K, B, C, ...] -> [B] float32.
+
+    Per pixel the standard deviation (or variance) over the checkpoints, ddof 0, of the signed mean over
+    channels; then the mean over pixels (arXiv 2008.11600, section 3).
+    """
+    wide = gradients if gradients.device.type == "mps" else gradients.double()
+    variance = wide.mean(2).var(0, correction=0).flatten(1)
+    return (variance.sqrt() if statistic == "std" else variance).mean(1).float()
+
+
+@torch.no_grad()
+def merge_moments_(
+    count: Tensor, mean: Tensor, m2: Tensor, other_count: Tensor, other_mean: Tensor, other_m2: Tensor
+) -> None:
+    """Adds another state of the same shape to `count`, `mean`, `m2` (Chan, Golub, LeVeque 1979)."""
+    total = count + other_count
+    share = (other_count / total.clamp(min=1))[:, None]
+    deviation = other_mean - mean
+    m2 += other_m2 + deviation * deviation * share * count[:, None]
+    mean += deviation * share
+    count.copy_(total)
+
+
+def _turns(index: Tensor) -> Iterator[Tensor]:
+    """Splits rows so that no example occurs twice in a part, and parts keep the order of the batch."""
+    occurrence = (index[:, None] == index).tril(-1).sum(1)
+    for turn in range(int(occurrence.max()) + 1 if len(index) else 0):
+        yield (occurrence == turn).nonzero()[:, 0]
+
+
+def _updated_records(records: Tensor, stats: Tensor, labels: Tensor) -> Tensor:
+    """records [B, 16] after one more presentation each, with stats [B, 8]."""
+    old = {name: records[:, column] for name, column in FIELD.items()}
+    stat = {name: stats[:, column] for name, column in STAT.items()}
+    count = old["count"] + 1
+    correct = stat["correct"] != 0
+    was_correct = (old["count"] > 0) & (old["last_wrong"] != old["count"])
+    deviation = stat["p_label"] - old["p_label_mean"]
+    p_label_mean = old["p_label_mean"] + deviation / count
+    new = {
+        "count": count,
+        "p_label_mean": p_label_mean,
+        "p_label_m2": old["p_label_m2"] + deviation * (stat["p_label"] - p_label_mean),
+        "forgotten": old["forgotten"] + (was_correct & ~correct),
+        "first_correct": torch.where(correct & (old["first_correct"] == 0), count, old["first_correct"]),
+        "last_wrong": torch.where(correct, old["last_wrong"], count),
+        "label": labels.to(records.dtype),
+    }
+    for name in ("loss", "el2n", "entropy", "p_max", "logit_margin", "p_margin", "correct"):
+        new[name] = old[name] + stat[name]
+    columns = [new[name] for name in FIELD]
+    columns += [torch.zeros_like(count)] * (RECORD_WIDTH - len(FIELD))
+    return torch.stack(columns, 1)
+
+
