@@ -57,7 +57,9 @@ def run_nvcc(nvcc: Path, *arguments: str) -> str:
 
 def cuda_home(nvcc: Path) -> Path:
     """The toolkit's folder as nvcc itself sees it (nvcc on PATH is often a wrapper script or a link)."""
-    result = subprocess.run([str(nvcc), "--dryrun", "-c", "-x", "cu", os.devnull], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [str(nvcc), "--dryrun", "-c", "-x", "cu", os.devnull], capture_output=True, text=True, check=False
+    )
     match = re.search(r"^#\$ TOP=(.+)$", result.stderr, flags=re.MULTILINE)
     return Path(match.group(1)).resolve() if match else nvcc.resolve().parent.parent
 
@@ -113,14 +115,15 @@ NVCC = wanted_nvcc()
 CUDA_FLAGS = architectures(NVCC) if NVCC else []
 CUDA_VERSION = re.search(r"release ([\d.]+)", run_nvcc(NVCC, "--version"))[1] if NVCC else ""
 ARCHITECTURES = " ".join(re.findall(r",code=(\w+)", " ".join(CUDA_FLAGS)))
-SUMMARY = (
-    f"difficulty_prune: built with torch {torch.__version__} for torch >= {TORCH_TARGET}, "
-    + (f"CUDA {CUDA_VERSION} ({ARCHITECTURES})" if NVCC else "without CUDA")
+SUMMARY = f"difficulty_prune: built with torch {torch.__version__} for torch >= {TORCH_TARGET}, " + (
+    f"CUDA {CUDA_VERSION} ({ARCHITECTURES})" if NVCC else "without CUDA"
 )
 
 OPERATORS = CppExtension(
     "difficulty_prune._C",
-    sorted(glob.glob("csrc/cpu/*.cpp")) + ["csrc/torch/cpu.cpp", "csrc/torch/module.cpp"] + (["csrc/torch/cuda.cpp"] if NVCC else []),
+    sorted(glob.glob("csrc/cpu/*.cpp"))
+    + ["csrc/torch/cpu.cpp", "csrc/torch/module.cpp"]
+    + (["csrc/torch/cuda.cpp"] if NVCC else []),
     py_limited_api=True,
     depends=HEADERS,
     define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET_VERSION)],

@@ -1,3 +1,35 @@
 """Score how hard each training example is, inside the training step, and train on fewer of them."""
 
+from . import consistency, ops, policies
+from .checkpoint import score_checkpoint
+from .data import IndexedDataset, dataset_fingerprint
+from .losses import reduce_loss
+from .ops import reference
+from .plan import Plan
+from .runs import Run, RunSet
+from .sampler import PruneSampler
+from .scores import SCORES, GradientOptions, Score, class_normalize, score_names
+from .tracker import DifficultyTracker
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "SCORES",
+    "DifficultyTracker",
+    "GradientOptions",
+    "IndexedDataset",
+    "Plan",
+    "PruneSampler",
+    "Run",
+    "RunSet",
+    "Score",
+    "class_normalize",
+    "consistency",
+    "dataset_fingerprint",
+    "ops",
+    "policies",
+    "reduce_loss",
+    "reference",
+    "score_checkpoint",
+    "score_names",
+]

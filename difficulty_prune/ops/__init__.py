@@ -30,12 +30,16 @@ __all__ = [
     "SKIPPED",
     "STAT",
     "STATS",
+    "check_index",
+    "check_logits",
+    "check_same_device",
     "gradient_variance",
     "merge_moments_",
     "missing_kernels",
     "new_skipped",
     "new_table",
     "record_gradients_",
+    "record_losses_",
     "record_stats_",
     "reference",
     "softmax_stats",
@@ -86,9 +90,7 @@ def softmax_stats(logits: Tensor, labels: Tensor) -> Tensor:
     return _ops.softmax_stats(logits, labels)  # type: ignore[no-any-return]
 
 
-def record_stats_(
-    table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor | None = None
-) -> None:
+def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor | None = None) -> None:
     """`softmax_stats` fused with the update of each example's record, in place.
 
     An example that occurs twice in the batch counts twice, in batch order.
@@ -175,7 +177,39 @@ def gradient_variance(gradients: Tensor, statistic: str = "std") -> Tensor:
     """
     check_gradients(gradients, leading=2)
     if gradients.shape[0] == 0:
-        raise ValueError(f"gradients: no checkpoints in shape {tuple(gradients.shape)}; expected [K, B, C, ...], K >= 1")
+        raise ValueError(
+            f"gradients: no checkpoints in shape {tuple(gradients.shape)}; expected [K, B, C, ...], K >= 1"
+        )
     if statistic not in ("std", "variance"):
         raise ValueError(f"statistic: got {statistic!r}, expected 'std' or 'variance'")
     return _ops.gradient_variance(gradients, statistic)  # type: ignore[no-any-return]
+
+
+def record_losses_(table: Tensor, index: Tensor, loss: Tensor, skipped: Tensor | None = None) -> None:
+    """Adds one loss per row to the records, for tasks without class logits; only `count` and `loss` are kept.
+
+    Args:
+        table: [N, 16] float32 from `new_table`, changed in place; the label of these examples becomes -1.
+        index: [B] int64, positions in the dataset, 0..N-1.
+        loss: [B] floating point.
+        skipped: as for `record_stats_`.
+
+    Raises:
+        TypeError, ValueError, IndexError: wrong type, dtype, shape, device or index.
+
+    >>> table = new_table(2)
+    >>> record_losses_(table, torch.tensor([1, 1]), torch.tensor([0.5, 1.5]))
+    >>> table[1, FIELD["loss"]].item()
+    2.0
+    """
+    check_state(table, (None, RECORD_WIDTH), torch.float32, "table")
+    check_index(index, loss.shape[0], table.shape[0])
+    skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
+    check_same_device(table=table, index=index, loss=loss, skipped=skipped)
+    in_range = (index >= 0) & (index < table.shape[0])
+    used = in_range & loss.isfinite()
+    skipped += torch.stack([(~in_range).sum(), torch.zeros_like(skipped[0]), (in_range & ~used).sum()])
+    rows = torch.where(in_range, index, 0)
+    table[:, FIELD["count"]].index_add_(0, rows, used.to(table.dtype))
+    table[:, FIELD["loss"]].index_add_(0, rows, torch.where(used, loss, 0).to(table.dtype))
+    table[:, FIELD["label"]].index_fill_(0, rows, -1)

@@ -27,7 +27,7 @@ SCHEMAS = {
     "gradient_variance": "(Tensor gradients, str statistic='std') -> Tensor",
 }
 
-library = Library(NAMESPACE, "DEF")  # noqa: TOR901 - lives as long as the process, as the operators do
+library = Library(NAMESPACE, "DEF")
 
 
 def _load_compiled() -> str | None:

@@ -155,5 +155,3 @@ def _updated_records(records: Tensor, stats: Tensor, labels: Tensor) -> Tensor:
     columns = [new[name] for name in FIELD]
     columns += [torch.zeros_like(count)] * (RECORD_WIDTH - len(FIELD))
     return torch.stack(columns, 1)
-
-

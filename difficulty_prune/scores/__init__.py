@@ -1,0 +1,19 @@
+"""What the numbers mean: the catalogue, and the formulas that turn recorded state into scores."""
+
+from .catalogue import SCORES, Score, check_scores, score_names
+from .gradients import GradientMoments, GradientOptions, input_gradient
+from .logits import logit_scores, merge_records_
+from .normalize import class_normalize
+
+__all__ = [
+    "SCORES",
+    "GradientMoments",
+    "GradientOptions",
+    "Score",
+    "check_scores",
+    "class_normalize",
+    "input_gradient",
+    "logit_scores",
+    "merge_records_",
+    "score_names",
+]

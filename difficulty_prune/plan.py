@@ -1,0 +1,122 @@
+"""Plans: which examples to visit, and the weight of each one's loss."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .files import load_vectors, save_vectors
+
+_FORMAT: Final = 1
+
+
+class PlanSummary(dict[str, Any]):
+    """What a plan keeps and drops: a plain dict, and text when printed."""
+
+    def __str__(self) -> str:
+        head = f"{self['policy']}: keeps {self['kept']:,} of {self['examples']:,} examples ({self['kept_share']:.1%})"
+        classes = self.get("classes", {})
+        lines = [
+            f"  class {name}: keeps {c['kept']:,} of {c['examples']:,}, drops {c['dropped']:,}"
+            for name, c in classes.items()
+        ]
+        return "\n".join([head, *lines])
+
+
+class Plan:
+    """Plain data: the kept examples in ascending order, and their weights.
+
+    Args:
+        index: [K] int64, different positions in the dataset.
+        weight: [K] float32, finite and not negative.
+        summary: what `summary()` gives.
+
+    Raises:
+        ValueError: lengths that differ, no example, a repeated or negative one, or a bad weight.
+
+    >>> plan = Plan(torch.tensor([0, 2]), torch.ones(2), dict(policy="mine", kept=2, examples=4, kept_share=0.5))
+    >>> print(plan.summary())
+    mine: keeps 2 of 4 examples (50.0%)
+    """
+
+    def __init__(self, index: Tensor, weight: Tensor, summary: Mapping[str, Any]) -> None:
+        index, order = torch.as_tensor(index, dtype=torch.int64).sort()
+        weight = torch.as_tensor(weight, dtype=torch.float32)
+        if index.dim() != 1 or index.shape != weight.shape or len(index) == 0:
+            raise ValueError(
+                f"plan: got index {tuple(index.shape)}, weight {tuple(weight.shape)}; expected [K], K >= 1"
+            )
+        if int(index[0]) < 0 or bool((index[1:] == index[:-1]).any()):
+            raise ValueError("plan: index has a negative or repeated position")
+        if not bool((weight.isfinite() & (weight >= 0)).all()):
+            raise ValueError("plan: a weight is negative or not finite")
+        self.index = index
+        self.weight = weight[order]
+        self._summary = PlanSummary(summary)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __repr__(self) -> str:
+        return f"Plan({len(self)} examples)"
+
+    def summary(self) -> PlanSummary:
+        """What is kept and dropped, per class where labels were given: a dict that prints as text."""
+        return self._summary
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes one `.safetensors` file, whole or not at all."""
+        vectors = {"index": self.index.numpy(), "weight": self.weight.numpy()}
+        save_vectors(path, "plan", _FORMAT, vectors, {"summary": dict(self._summary)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Plan:
+        """Reads a plan file.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: cut short, not a plan, or newer than this library; the message names the file.
+        """
+        vectors, header = load_vectors(path, "plan", _FORMAT)
+        try:
+            return cls(torch.from_numpy(vectors["index"]), torch.from_numpy(vectors["weight"]), header["summary"])
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{path}: not a valid plan file ({error})") from error
+
+
+def make_plan(kept: Tensor, num_examples: int, policy: str, labels: Tensor | None) -> Plan:
+    """A plan of weight 1 for every kept example.
+
+    Raises:
+        ValueError: a whole class would be dropped.
+    """
+    summary = {
+        "policy": policy,
+        "examples": num_examples,
+        "kept": len(kept),
+        "dropped": num_examples - len(kept),
+        "kept_share": len(kept) / num_examples,
+    }
+    if labels is not None:
+        summary["classes"] = _per_class(kept, labels, policy)
+    return Plan(kept, torch.ones(len(kept)), summary)
+
+
+def _per_class(kept: Tensor, labels: Tensor, policy: str) -> dict[str, dict[str, int]]:
+    total = np.bincount(labels.numpy())
+    left = np.bincount(labels[kept].numpy(), minlength=len(total))
+    lost = np.flatnonzero((total > 0) & (left == 0))
+    if len(lost):
+        raise ValueError(
+            f"{policy} would drop class {lost[0]} entirely ({total[lost[0]]} examples): keep more, use "
+            "PerClass(policy) to prune within classes, or leave labels out if that is wanted"
+        )
+    return {
+        str(c): {"examples": int(total[c]), "kept": int(left[c]), "dropped": int(total[c] - left[c])}
+        for c in np.flatnonzero(total)
+    }

@@ -1,0 +1,48 @@
+"""Rank statistics: compiled where possible, else SciPy's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+try:
+    from . import _host
+except ImportError:  # an install without a compiler still works, only slower
+    _host = None  # type: ignore[assignment]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def rank_rows(x: Array) -> Array:
+    """Average ranks (1-based) within each row of x [R, N], as `scipy.stats.rankdata(x, axis=1)`.
+
+    >>> rank_rows(np.array([[3.0, 1.0, 3.0]]))
+    array([[2.5, 1. , 2.5]])
+    """
+    if _host is not None:
+        return _host.rank_rows(x)
+    from scipy.stats import rankdata
+
+    ranks: Array = rankdata(x, axis=1)
+    return ranks
+
+
+def spearman_matrix(x: Array) -> Array:
+    """Spearman correlation between the rows of x [R, N], [R, R]; examples with a NaN in any row are left out.
+
+    A constant row has no ranking: its correlations are NaN.
+
+    >>> spearman_matrix(np.array([[1.0, 2.0, 3.0], [9.0, 8.0, 7.0]]))
+    array([[ 1., -1.],
+           [-1.,  1.]])
+    """
+    known = x[:, ~np.isnan(x).any(0)]
+    if _host is not None:
+        return _host.spearman_matrix(known)
+    ranks = rank_rows(known)
+    ranks = ranks - ranks.mean(1, keepdims=True)
+    norm = np.sqrt((ranks**2).sum(1, keepdims=True))
+    unit = ranks / np.where(norm > 0, norm, np.nan)
+    result: Array = np.clip(unit @ unit.T, -1, 1)
+    return result

@@ -1,0 +1,422 @@
+"""The tracker: sees every training step, keeps a few numbers per example, and hands out scores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from . import ops
+from .runs import Run
+from .scores import (
+    SCORES,
+    GradientMoments,
+    GradientOptions,
+    check_scores,
+    class_normalize,
+    input_gradient,
+    logit_scores,
+    merge_records_,
+)
+from .watching import GradientScaler, WatchInputs, loss_gradient_scale
+
+DEFAULT_SCORES: Final = ("el2n", "aum", "forgetting")
+
+
+class DifficultyTracker:
+    """Scores examples while a model trains on them.
+
+    Call `update` once per training step, before the backward pass. Logit scores cost one small kernel and 64
+    bytes per example; gradient scores 8 bytes per pixel and example. Nothing is read back from the device before
+    `compute` or `finish`.
+
+    Args:
+        num_examples: N, the length of the whole dataset.
+        scores: names from `score_names()`.
+        device: where the state lives. Default: where the first logits or inputs are.
+        num_classes: expected columns of the logits; default: those of the first batch.
+        gradient: options of the gradient scores.
+
+    Raises:
+        TypeError, ValueError: an unknown score, no score, or a count that is no positive whole number.
+
+    >>> tracker = DifficultyTracker(4, scores=("el2n", "accuracy"))
+    >>> tracker.update(torch.tensor([0, 2]), torch.tensor([[9.0, 0.0], [9.0, 0.0]]), torch.tensor([0, 1]))
+    >>> tracker.compute()["accuracy"]
+    tensor([1., nan, 0., nan])
+    """
+
+    def __init__(
+        self,
+        num_examples: int,
+        scores: Iterable[str] = DEFAULT_SCORES,
+        *,
+        device: torch.device | str | None = None,
+        num_classes: int | None = None,
+        gradient: GradientOptions | None = None,
+    ) -> None:
+        if isinstance(num_examples, bool) or not isinstance(num_examples, int):
+            raise TypeError(f"num_examples: got {num_examples!r}, expected a whole number such as len(dataset)")
+        if num_examples < 1:
+            raise ValueError(f"num_examples: got {num_examples}, expected at least 1; is the dataset empty?")
+        self.num_examples = num_examples
+        self.scores = check_scores(scores)
+        self.gradient = gradient if gradient is not None else GradientOptions()
+        self._gradient_scores = tuple(name for name in self.scores if SCORES[name].needs == "input gradients")
+        self._record_scores = tuple(name for name in self.scores if name not in self._gradient_scores)
+        self._expected_classes = num_classes
+        self._requested_device = None if device is None else torch.device(device)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything recorded."""
+        self._num_classes = self._expected_classes
+        self._table: Tensor | None = None
+        self._skipped: Tensor | None = None
+        self._moments: dict[str, GradientMoments] = {}
+        self._watched_steps = 0
+        self._updated_steps = 0
+
+    # Recording
+
+    def watch(
+        self,
+        inputs: Tensor,
+        index: Tensor,
+        *,
+        weight: Tensor | None = None,
+        reduction: str = "mean",
+        scaler: GradientScaler | None = None,
+    ) -> Tensor:
+        """Records `vog_loss` from the training step's own backward pass.
+
+        Put the result into the model in place of the inputs. What arrives is the gradient of the reduced, weighted,
+        perhaps AMP-scaled loss; that scale is undone here, so that neither batch size nor weights change the
+        score. The gradient is not kept in `.grad`. Under `torch.no_grad()` the inputs come back as they are.
+
+        Args:
+            inputs: [B, ...] floating point.
+            index: [B] int64, positions in the dataset, on the CPU or on the device of the inputs.
+            weight: [B], the factor of each example's loss. An example of weight 0 shows no gradient and is passed
+                over.
+            reduction: "mean" when the loss is averaged over the batch, "sum" when it is summed.
+            scaler: the `torch.amp.GradScaler` in use.
+
+        Returns:
+            A tensor equal to the inputs, through which the gradient will pass.
+
+        Raises:
+            TypeError, ValueError, IndexError: wrong type, dtype, shape, device or index, or no "vog_loss" among the
+                scores.
+
+        >>> tracker = DifficultyTracker(2, scores=("vog_loss",))
+        >>> x = tracker.watch(torch.ones(1, 1, 2, 2), torch.tensor([1]))
+        >>> x.mean().backward()
+        >>> tracker.compute()["vog_loss"]
+        tensor([nan, 0.])
+        """
+        if "vog_loss" not in self.scores:
+            raise ValueError(f"watch: 'vog_loss' is not among the scores of this tracker, {self.scores}")
+        if not isinstance(inputs, Tensor) or not inputs.dtype.is_floating_point:
+            got = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
+            raise TypeError(f"inputs: got {got}, expected floating point; watch embeddings where inputs are integers")
+        index = self._index(index, inputs)
+        if not torch.is_grad_enabled():
+            return inputs
+        step, self._watched_steps = self._watched_steps, self._watched_steps + 1
+        if step % self.gradient.every:
+            return inputs
+        moments = self._moments_of("vog_loss", inputs)
+        scale = loss_gradient_scale(inputs, weight, reduction, scaler)
+
+        def record(gradient: Tensor) -> None:
+            moments.record(index, self.gradient.with_channels(gradient), scale, self._skipped_on(gradient.device))
+
+        source = inputs if inputs.requires_grad else inputs.detach().requires_grad_()
+        watched: Tensor = WatchInputs.apply(source, record, inputs.requires_grad)
+        return watched
+
+    def update(
+        self,
+        index: Tensor,
+        logits: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        inputs: Tensor | None = None,
+        loss: Tensor | None = None,
+    ) -> None:
+        """Records one presentation of each example in the batch, without waiting for the device.
+
+        An example that occurs twice counts twice, in batch order. On an accelerator a bad index and a row of logits
+        that is not finite are left out, counted, and reported by the next `compute` or `finish`.
+
+        Args:
+            index: [B] int64, positions in the dataset, on the CPU or on the device of the logits.
+            logits: [B, C] float32, bfloat16 or float16, before the softmax.
+            labels: [B] int64.
+            inputs: [B, ...] that led to the logits and required gradients; for `vog` and `vog_probability`, at the
+                price of one backward pass to the input each. Call before the training step's own backward pass.
+            loss: [B], instead of logits and labels, for tasks with any other loss; only for the score "loss".
+
+        Raises:
+            TypeError, ValueError, IndexError: wrong type, dtype, shape, device, label or index, or an argument that
+                the scores of this tracker need is missing.
+        """
+        if loss is not None:
+            self._record_losses(index, loss, logits)
+        elif logits is None or labels is None:
+            raise TypeError("update: expected logits and labels (or loss=, for the score 'loss' alone)")
+        else:
+            self.record_logits(index, logits, labels)
+            self._record_input_gradients(index, logits, labels, inputs)
+
+    def record_logits(self, index: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """The logit scores' share of `update`."""
+        self._check_classes(logits)
+        index = self._index(index, logits)
+        if self._record_scores:
+            table = self._table_on(logits.device)
+            ops.record_stats_(table, index, logits.detach(), labels, self._skipped_on(logits.device))
+
+    def _record_input_gradients(self, index: Tensor, logits: Tensor, labels: Tensor, inputs: Tensor | None) -> None:
+        names = [name for name in self._gradient_scores if name != "vog_loss"]
+        if inputs is None or not names:
+            if names and not any(name in self._moments for name in names):
+                raise ValueError(f"update: the scores {', '.join(names)} need inputs=, the tensor given to the model")
+            return
+        step, self._updated_steps = self._updated_steps, self._updated_steps + 1
+        if step % self.gradient.every == 0:
+            for name in names:
+                self.record_input_gradient(name, index, logits, labels, inputs)
+
+    def record_input_gradient(self, score: str, index: Tensor, logits: Tensor, labels: Tensor, inputs: Tensor) -> None:
+        """One extra backward pass to the inputs for one gradient score; `update` and `score_checkpoint` call it."""
+        gradient = input_gradient(score, logits, labels, inputs)
+        moments = self._moments_of(score, inputs)
+        index = self._index(index, inputs)
+        moments.record(index, self.gradient.with_channels(gradient), None, self._skipped_on(inputs.device))
+
+    def _record_losses(self, index: Tensor, loss: Tensor, logits: Tensor | None) -> None:
+        if logits is not None or self.scores != ("loss",):
+            raise ValueError(
+                f"update: loss= serves the score 'loss' alone, without logits; this tracker has {self.scores}"
+            )
+        if not isinstance(loss, Tensor) or not loss.dtype.is_floating_point:
+            raise TypeError(
+                f"loss: got {getattr(loss, 'dtype', type(loss).__name__)}, expected a floating-point tensor"
+            )
+        if loss.dim() != 1:
+            raise ValueError(
+                f"loss: got shape {tuple(loss.shape)}, expected [batch]: one loss per example, not reduced"
+            )
+        index = self._index(index, loss)
+        ops.record_losses_(self._table_on(loss.device), index, loss.detach(), self._skipped_on(loss.device))
+
+    # Results
+
+    def compute(self, *, class_normalized: bool = False, allow_skipped: bool = False) -> dict[str, Tensor]:
+        """The scores so far.
+
+        Args:
+            class_normalized: give z-scores within the true class.
+            allow_skipped: accept that presentations were left out.
+
+        Returns:
+            For each score [N] float32 on the state's device; NaN for an example that was never presented.
+
+        Raises:
+            ValueError: presentations were left out (a bad index on an accelerator; logits or gradients that are not
+                finite), and `allow_skipped` is False.
+            RuntimeError: a gradient score was asked for, but no gradient arrived.
+        """
+        if not allow_skipped:
+            self._raise_if_skipped()
+        scores = self._recorded_scores()
+        if class_normalized:
+            labels = self._labels()
+            if labels is None:
+                raise ValueError("class_normalized: the label of an example that was never presented is not known")
+            scores = {name: class_normalize(score, labels.to(score.device)) for name, score in scores.items()}
+        return scores
+
+    def finish(
+        self,
+        *,
+        architecture: str,
+        seed: int,
+        labels: Any = None,
+        dataset_fingerprint: str | None = None,
+        allow_skipped: bool = False,
+        **metadata: Any,
+    ) -> Run:
+        """Ends the run: its scores and what is known about it, ready to be saved.
+
+        Args:
+            architecture, seed: what was trained.
+            labels: [N]; default: the labels seen, if every example was presented.
+            dataset_fingerprint: from `dp.dataset_fingerprint`, so that runs of different data are not mixed.
+            allow_skipped: see `compute`.
+            metadata: anything else that JSON can hold, such as epochs=10.
+
+        Raises:
+            RuntimeError: nothing was recorded.
+            ValueError: see `compute`.
+
+        >>> tracker = DifficultyTracker(1, scores=("el2n",))
+        >>> tracker.update(torch.tensor([0]), torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+        >>> tracker.finish(architecture="mlp", seed=0, epochs=1).metadata["epochs"]
+        1
+        """
+        if self._table is None and not self._moments:
+            raise RuntimeError("finish: nothing was recorded; call tracker.update(index, logits, labels) in each step")
+        scores = self.compute(allow_skipped=allow_skipped)
+        seen = self._labels() if labels is None else torch.as_tensor(labels)
+        facts = {
+            "presentations": self.presentations,
+            "skipped": self.skipped,
+            "options": {"gradient": asdict(self.gradient)} if self._gradient_scores else {},
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            **metadata,
+        }
+        return Run(
+            {name: score.cpu().numpy() for name, score in scores.items()},
+            architecture=architecture,
+            seed=seed,
+            labels=None if seen is None else seen.cpu().numpy(),
+            dataset_fingerprint=dataset_fingerprint,
+            **facts,
+        )
+
+    @property
+    def presentations(self) -> int:
+        """Presentations recorded, over all examples (waits for the device)."""
+        if self._table is not None:
+            return int(self._table[:, ops.FIELD["count"]].double().sum())
+        return max((int(moments.count.sum()) for moments in self._moments.values()), default=0)
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Presentations that were left out, by reason (waits for the device)."""
+        counts = [0] * len(ops.SKIPPED) if self._skipped is None else self._skipped.tolist()
+        return dict(zip(ops.SKIPPED, counts, strict=True))
+
+    def _raise_if_skipped(self) -> None:
+        skipped = {reason: count for reason, count in self.skipped.items() if count}
+        if skipped:
+            listed = ", ".join(f"{count} x {reason}" for reason, count in skipped.items())
+            raise ValueError(
+                f"presentations were left out: {listed}. A bad index or label means that the batch is not what the "
+                "tracker was told; values that are not finite mean that logits or gradients overflowed (lower the "
+                "learning rate, or pass scaler= to watch). To take the scores of the others: allow_skipped=True"
+            )
+
+    def _recorded_scores(self) -> dict[str, Tensor]:
+        table = self._table if self._table is not None else ops.new_table(self.num_examples, self._requested_device)
+        scores = logit_scores(table, self._record_scores)
+        for name in self._gradient_scores:
+            if name in self._moments:
+                scores[name] = self._moments[name].vog()
+            elif self._table is not None or self._moments:
+                how = "x = tracker.watch(x, index)" if name == "vog_loss" else "tracker.update(..., inputs=x)"
+                raise RuntimeError(f"{name}: no gradient arrived; call {how} in each step, or use score_checkpoint")
+            else:
+                scores[name] = torch.full((self.num_examples,), torch.nan, device=self._requested_device)
+        return {name: scores[name] for name in self.scores}
+
+    def _labels(self) -> Tensor | None:
+        if self._table is None:
+            return None
+        known = (self._table[:, ops.FIELD["count"]] > 0) & (self._table[:, ops.FIELD["label"]] >= 0)
+        return self._table[:, ops.FIELD["label"]].long() if bool(known.all()) else None
+
+    # State
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything recorded, for a checkpoint: tensors and plain values."""
+        return {
+            "num_examples": self.num_examples,
+            "scores": list(self.scores),
+            "num_classes": self._num_classes,
+            "steps": [self._watched_steps, self._updated_steps],
+            "table": self._table,
+            "skipped": self._skipped,
+            "moments": {name: moments.state_dict() for name, moments in self._moments.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Replaces what was recorded; the tensors are copied.
+
+        Raises:
+            ValueError: the state is of another number of examples or of other scores.
+        """
+        for key, own in (("num_examples", self.num_examples), ("scores", list(self.scores))):
+            if state.get(key) != own:
+                raise ValueError(f"load_state_dict: the state has {key} {state.get(key)!r}, this tracker {own!r}")
+        self._num_classes = state["num_classes"]
+        self._watched_steps, self._updated_steps = state["steps"]
+        self._table = None if state["table"] is None else state["table"].clone()
+        self._skipped = None if state["skipped"] is None else state["skipped"].clone()
+        self._moments = {name: GradientMoments.from_state_dict(s) for name, s in state["moments"].items()}
+
+    def merge(self, other: DifficultyTracker) -> None:
+        """Adds what `other` recorded, as if its presentations had come after this tracker's.
+
+        Raises:
+            ValueError: the other tracker has another number of examples or other scores.
+        """
+        mine, theirs = (self.num_examples, self.scores), (other.num_examples, other.scores)
+        if mine != theirs:
+            raise ValueError(f"merge: got a tracker of (examples, scores) {theirs}, expected {mine}")
+        if other._table is not None:
+            merge_records_(self._table_on(other._table.device), other._table)
+        if other._skipped is not None:
+            self._skipped_on(other._skipped.device).add_(other._skipped)
+        for name, moments in other._moments.items():
+            if name in self._moments:
+                self._moments[name].merge(moments)
+            else:
+                self._moments[name] = GradientMoments.from_state_dict(moments.state_dict())
+        self._num_classes = self._num_classes or other._num_classes
+
+    def _check_classes(self, logits: Tensor) -> None:
+        ops.check_logits(logits)
+        classes = logits.shape[1]
+        if classes < 2:
+            raise ValueError(f"logits: got {classes} class, expected at least 2 (give a binary task two columns)")
+        if self._num_classes is None:
+            self._num_classes = classes
+        if classes != self._num_classes:
+            raise ValueError(f"logits: got {classes} classes, expected {self._num_classes} as before")
+
+    def _index(self, index: Tensor, batch: Tensor) -> Tensor:
+        """The checked index on the device of the batch; one on the CPU is checked there and then copied."""
+        ops.check_index(index, batch.shape[0], self.num_examples)
+        if index.device.type == "cpu" and batch.device.type != "cpu":
+            return index.to(batch.device, non_blocking=True)
+        ops.check_same_device(index=index, batch=batch)
+        return index
+
+    def _own_device(self, device: torch.device) -> torch.device:
+        if self._requested_device is not None and self._requested_device.type != device.type:
+            raise ValueError(f"got a batch on {device}, but this tracker was made for {self._requested_device}")
+        return device
+
+    def _table_on(self, device: torch.device) -> Tensor:
+        if self._table is None:
+            self._table = ops.new_table(self.num_examples, self._own_device(device))
+        return self._table
+
+    def _skipped_on(self, device: torch.device) -> Tensor:
+        if self._skipped is None:
+            self._skipped = ops.new_skipped(self._own_device(device))
+        return self._skipped
+
+    def _moments_of(self, score: str, inputs: Tensor) -> GradientMoments:
+        if score not in self._moments:
+            pixels = self.gradient.pixels(inputs)
+            self._moments[score] = GradientMoments(self.num_examples, pixels, self._own_device(inputs.device))
+        return self._moments[score]
