@@ -1,6 +1,6 @@
 """Score how hard each training example is, inside the training step, and train on fewer of them."""
 
-from . import consistency, ops, policies
+from . import consistency, ops, plots, policies
 from .checkpoint import score_checkpoint
 from .data import IndexedDataset, dataset_fingerprint
 from .losses import reduce_loss
@@ -27,6 +27,7 @@ __all__ = [
     "consistency",
     "dataset_fingerprint",
     "ops",
+    "plots",
     "policies",
     "reduce_loss",
     "reference",

@@ -49,7 +49,7 @@ class Run:
         **metadata: Any,
     ) -> None:
         check_scores(scores)
-        self._scores = {name: _vector(values, name) for name, values in scores.items()}
+        self._scores = {name: _vector(scores[name], name) for name in SCORES if name in scores}
         sizes = {name: len(values) for name, values in self._scores.items()}
         if len(set(sizes.values())) > 1 or 0 in sizes.values():
             raise ValueError(f"scores: got lengths {sizes}, expected the same length for all, at least 1")

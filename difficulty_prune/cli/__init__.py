@@ -1,0 +1,41 @@
+"""The command `difficulty-prune`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from .. import __version__
+from . import doctor, study
+
+COMMANDS = {"study": study, "doctor": doctor}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="difficulty-prune",
+        description="Score how hard each training example is, and train on fewer of them.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, module in COMMANDS.items():
+        summary = module.__doc__.strip().split("\n")[0] if module.__doc__ else None
+        command = commands.add_parser(
+            name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        module.add_arguments(command)
+        command.add_argument("--json", action="store_true", help="print the result as JSON")
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; 0 for success, 2 with one line on stderr for bad input, 130 after Ctrl-C."""
+    options = make_parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except (ValueError, TypeError, OSError) as error:
+        print(f"difficulty-prune {options.command}: {error}", file=sys.stderr)
+        return 2

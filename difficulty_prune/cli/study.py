@@ -1,0 +1,114 @@
+"""Score real data over several training runs, average, prune, and show whether it paid."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..scores import SCORES
+from ..study import Settings, run_study
+from ..study.data import FORMS
+from ..study.models import MODELS
+from ..study.study import POLICIES
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `study`."""
+    d = Settings()
+    add = parser.add_argument
+    add("--data", default=d.data, metavar="DATA", help=FORMS)
+    add("--test", metavar="DATA", help="test data; without, a fifth of the data is set aside unless it brings its own")
+    add("--model", nargs="+", default=[], metavar="NAME", help=f"{', '.join(MODELS)} or your.module:function")
+    add("--runs", type=int, default=d.runs, help="scoring runs per model")
+    add("--epochs", type=int, help="epochs of every training; default: 12 for digits, else 10")
+    add(
+        "--scores",
+        nargs="+",
+        default=list(d.scores),
+        metavar="SCORE",
+        help=f"the first one prunes; {', '.join(SCORES)}",
+    )
+    add("--keep", nargs="+", type=float, default=list(d.keep), metavar="SHARE", help="fractions of examples to keep")
+    add("--policy", nargs="+", default=list(d.policies), metavar="POLICY", help=", ".join(POLICIES))
+    add("--out", type=Path, default=d.out, metavar="DIR", help="where results go; finished trainings there are reused")
+    add("--seed", type=int, default=d.seed, help="of the first run; the others count up")
+    add("--workers", type=int, metavar="W", help="trainings at a time; default: one per core, one on a GPU")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the study and prints its tables."""
+    settings = Settings(
+        data=options.data,
+        test=options.test,
+        models=tuple(options.model),
+        runs=options.runs,
+        epochs=options.epochs,
+        scores=tuple(options.scores),
+        keep=tuple(options.keep),
+        policies=tuple(options.policy),
+        out=options.out,
+        seed=options.seed,
+        workers=options.workers,
+    )
+    progress = Console(stderr=True)
+    try:
+        summary = run_study(settings, progress)
+    except KeyboardInterrupt:
+        finished = len(list((settings.out / "runs").glob("*.safetensors")))
+        progress.print(
+            f"Stopped. {finished} finished scoring runs are in {settings.out / 'runs'} and can be used as they are; "
+            "the same command goes on from there."
+        )
+        return 130
+    if options.json:
+        print(json.dumps(summary, default=list))
+    else:
+        show(summary, Console())
+    return 0
+
+
+def show(summary: dict[str, Any], console: Console) -> None:
+    """Prints how runs and scores agree, and what pruning cost and gave."""
+    for model, scores in summary["agreement"].items():
+        runs = len(next(iter(scores.values())))
+        table = Table("score", *[f"run {r}" for r in range(runs)], title=f"{model}: Spearman of each run with the mean")
+        for score, values in scores.items():
+            table.add_row(score, *[f"{value:.3f}" for value in values])
+        console.print(table)
+    names = summary["score_correlation"]["scores"]
+    table = Table("score", *names, title="Spearman between scores, high = hard")
+    for name, values in zip(names, summary["score_correlation"]["spearman"], strict=True):
+        table.add_row(name, *[f"{value:+.2f}" for value in values])
+    console.print(table)
+    console.print(comparison_table(summary))
+    out = Path(summary["settings"]["out"])
+    console.print(
+        f"Pruned by the mean {summary['difficulty']} of all scoring runs. Trainings on fewer examples take fewer "
+        "steps;\ncompare a policy with random on the same number of steps."
+    )
+    console.print(f"Written: {out / 'summary.json'}, {out / 'runs'}, {out / 'figures'}", soft_wrap=True)
+
+
+def comparison_table(summary: dict[str, Any]) -> Table:
+    """A row per model, policy and share."""
+    title = f"Trained afresh, {summary['comparison'][0]['seeds']} seeds each"
+    table = Table("model", "trained on", "kept", "steps", "wall time", "test accuracy", title=title)
+    previous = None
+    for row in summary["comparison"]:
+        if previous is not None and previous != row["model"]:
+            table.add_section()
+        previous = row["model"]
+        table.add_row(
+            row["model"],
+            row["policy"],
+            f"{row['examples']:,} ({row['keep']:.0%})",
+            f"{row['steps']:,}",
+            f"{row['seconds']:.1f} s",
+            f"{row['test_accuracy']:.4f} ± {row['spread']:.4f}",
+        )
+    return table

@@ -1,0 +1,104 @@
+"""Figures: one function each, drawn on the given `matplotlib` Axes or on a new figure of its own, which it returns.
+
+matplotlib is imported when a figure is drawn, and its global state (pyplot) is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .consistency import run_agreement, score_correlation
+from .files import Array
+from .runs import RunSet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["accuracy_against_keep", "difficulty_histogram", "example_strip", "run_agreement_bars", "score_heatmap"]
+
+
+def run_agreement_bars(runs: RunSet, scores: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
+    """Spearman of each run with the mean of the runs: a dot per run, a row per score."""
+    ax = _axes(ax)
+    names = runs.scores if scores is None else tuple(scores)
+    for row, score in enumerate(names):
+        values = run_agreement(runs, score)
+        ax.plot(values, np.full(len(values), row), "o", alpha=0.6)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.set_xlim(right=1.0)
+    ax.set_xlabel("Spearman of a run with the mean of the runs")
+    ax.set_title(f"How far {len(runs)} runs agree")
+    return ax
+
+
+def score_heatmap(runs: RunSet, scores: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
+    """Spearman correlation between the mean difficulties of several scores."""
+    ax = _axes(ax)
+    names = runs.scores if scores is None else tuple(scores)
+    matrix = score_correlation(runs, names)
+    ax.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
+    ax.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    ax.set_yticks(range(len(names)), names)
+    for (row, column), value in np.ndenumerate(matrix):
+        ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8)
+    ax.set_title("Correlation between scores")
+    return ax
+
+
+def difficulty_histogram(difficulty: Array, name: str, ax: Axes | None = None) -> Axes:
+    """How many examples have which difficulty."""
+    ax = _axes(ax)
+    ax.hist(difficulty[~np.isnan(difficulty)], bins=60)
+    ax.set_yscale("log")
+    ax.set_xlabel(f"{name}, hard to the right")
+    ax.set_ylabel("examples")
+    ax.set_title("Distribution of difficulty")
+    return ax
+
+
+def accuracy_against_keep(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axes:
+    """Test accuracy against the fraction kept, a line per policy; `rows` as in a study's summary, of one model."""
+    ax = _axes(ax)
+    full = [row for row in rows if row["policy"] == "full"]
+    for policy in dict.fromkeys(row["policy"] for row in rows if row["policy"] != "full"):
+        own = sorted((row for row in rows if row["policy"] == policy), key=lambda row: float(row["keep"]))
+        ax.errorbar(
+            [row["keep"] for row in own],
+            [row["test_accuracy"] for row in own],
+            yerr=[row["spread"] for row in own],
+            marker="o",
+            capsize=3,
+            label=policy,
+        )
+    for row in full:
+        ax.axhline(row["test_accuracy"], color="black", linestyle="--", label="full data")
+    ax.set_xlabel("fraction of examples kept")
+    ax.set_ylabel("test accuracy")
+    ax.legend()
+    return ax
+
+
+def example_strip(images: Array, columns: int, title: str, ax: Axes | None = None) -> Axes:
+    """A grid of images [K, H, W] or [K, H, W, 3], each stretched to the full range of brightness."""
+    ax = _axes(ax)
+    low, high = images.min(), images.max()
+    scaled = (images - low) / max(high - low, 1e-12)
+    missing = -len(scaled) % columns
+    padded = np.concatenate([scaled, np.ones((missing, *scaled.shape[1:]))])
+    rows = [np.concatenate(list(padded[start : start + columns]), axis=1) for start in range(0, len(padded), columns)]
+    ax.imshow(np.concatenate(rows), cmap="gray")
+    ax.set_axis_off()
+    ax.set_title(title)
+    return ax
+
+
+def _axes(ax: Axes | None) -> Axes:
+    if ax is not None:
+        return ax
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(6, 4), layout="constrained").add_subplot()

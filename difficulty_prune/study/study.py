@@ -1,0 +1,220 @@
+"""The main job: score over several runs, average, prune, and see whether it paid."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from rich.console import Console
+
+from ..consistency import run_agreement, score_correlation
+from ..data import dataset_fingerprint
+from ..files import write_atomically
+from ..policies import Easiest, Hardest, PerClass, Policy, Random, Window, check_fraction
+from ..runs import RunSet
+from ..scores import check_scores
+from .data import StudyData, load_data
+from .executor import default_workers, run_tasks
+from .figures import write_figures
+from .models import find_model
+from .tasks import ComparisonTask, DataSource, ScoringTask, peak_memory, slug
+from .train import Recipe
+
+DEFAULT_SCORES: Final = ("el2n", "aum", "forgetting", "vog_loss")
+DEFAULT_OUT: Final = Path("study")
+SEEDS_PER_COMPARISON: Final = 2
+POLICIES: Final[dict[str, Any]] = {
+    "hardest": Hardest,
+    "easiest": Easiest,
+    "window": lambda keep: Window(start=min(0.1, 1 - keep), keep=keep),
+    "hardest-per-class": lambda keep: PerClass(Hardest(keep)),
+    "random": Random,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `difficulty-prune study` was asked for.
+
+    Raises:
+        TypeError, ValueError: a value that makes no sense.
+    """
+
+    data: str = "digits"
+    test: str | None = None
+    models: tuple[str, ...] = ()
+    runs: int = 4
+    epochs: int | None = None
+    scores: tuple[str, ...] = DEFAULT_SCORES
+    keep: tuple[float, ...] = (0.5, 0.7)
+    policies: tuple[str, ...] = ("hardest",)
+    out: Path = DEFAULT_OUT
+    seed: int = 0
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        check_scores(self.scores)
+        for keep in self.keep:
+            check_fraction(keep, "keep")
+        for name in self.policies:
+            if name not in POLICIES:
+                raise ValueError(f"policy: got {name!r}, expected one of {', '.join(POLICIES)}")
+        for name in self.models:
+            find_model(name)
+        for key, value in (("runs", self.runs), ("epochs", self.epochs), ("workers", self.workers)):
+            if value is not None and value < 1:
+                raise ValueError(f"{key}: got {value}, expected at least 1")
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The models; by default a CNN, and for the small digits an MLP as well."""
+        return self.models or (("cnn", "mlp") if self.data == "digits" else ("cnn",))
+
+    @property
+    def recipe(self) -> Recipe:
+        """Epochs and batch size; smaller batches for the few digits."""
+        if self.data == "digits":
+            return Recipe(epochs=self.epochs or 12, batch_size=64)
+        return Recipe(epochs=self.epochs or 10)
+
+
+def run_study(settings: Settings, console: Console) -> dict[str, Any]:
+    """Runs a study, writes `runs/`, `trainings/`, `figures/` and `summary.json` below `settings.out`.
+
+    Trainings whose result is on disk are not repeated. Returns the summary.
+
+    Raises:
+        TypeError, ValueError, FileNotFoundError: bad settings or data, before any training.
+    """
+    start = time.perf_counter()
+    with console.status(f"reading {settings.data}"):
+        data = load_data(settings.data, settings.test)
+        source = DataSource(settings.data, settings.test, dataset_fingerprint(data.train))
+    workers = settings.workers or default_workers()
+    scoring = scoring_tasks(settings, source)
+    run_tasks([t for t in scoring if not t.is_done()], workers, len(data.train), console, "scoring")
+    runs = RunSet.load(task.path for task in scoring)
+
+    comparison = comparison_tasks(settings, source, runs)
+    run_tasks([t for t in comparison if not t.is_done()], workers, len(data.train), console, "comparing")
+    results = [task.result() for task in comparison]
+
+    summary = {
+        "settings": {**asdict(settings), "models": settings.model_names, "out": str(settings.out)},
+        "recipe": asdict(settings.recipe),
+        "data": describe(data, source),
+        "agreement": {model: agreement(runs, model) for model in settings.model_names},
+        "score_correlation": {
+            "scores": list(runs.scores),
+            "spearman": np.round(score_correlation(runs), 4).tolist(),
+        },
+        "scoring_accuracy": {
+            model: [run.metadata["outcome"]["test_accuracy"] for run in runs.where(architecture=model)]
+            for model in settings.model_names
+        },
+        "difficulty": settings.scores[0],
+        "comparison": comparison_rows(results),
+        "seconds": round(time.perf_counter() - start, 1),
+        "workers": workers,
+        "peak_memory_bytes": {
+            "study": peak_memory(),
+            "largest_worker": max(
+                [run.metadata["peak_memory_bytes"] for run in runs] + [r["peak_memory_bytes"] for r in results]
+            ),
+        },
+    }
+    write_figures(settings.out / "figures", runs, summary, data)
+    write_atomically(settings.out / "summary.json", json.dumps(summary, indent=1, default=list))
+    return summary
+
+
+def scoring_tasks(settings: Settings, source: DataSource) -> list[ScoringTask]:
+    """One task per model and run; seeds count up from the study's."""
+    return [
+        ScoringTask(
+            source,
+            model,
+            seed,
+            settings.recipe,
+            settings.scores,
+            str(settings.out / "runs" / f"{slug(model)}-{seed}.safetensors"),
+        )
+        for model in settings.model_names
+        for seed in range(settings.seed, settings.seed + settings.runs)
+    ]
+
+
+def comparison_tasks(settings: Settings, source: DataSource, runs: RunSet) -> list[ComparisonTask]:
+    """Full data, then for each share the policies and random subsets, for each model with two seeds each.
+
+    The difficulty is the mean of the first score over all runs of all models. The seeds are not those of the
+    scoring runs.
+    """
+    score = settings.scores[0]
+    difficulty = runs.difficulty(score)
+    chosen: list[tuple[str, float, Policy]] = [("full", 1.0, Random(1.0))]
+    for keep in settings.keep:
+        names = [*settings.policies, *(["random"] if "random" not in settings.policies else [])]
+        chosen += [(name, keep, POLICIES[name](keep)) for name in names]
+    folder = settings.out / "trainings"
+    return [
+        ComparisonTask(
+            source,
+            model,
+            seed,
+            settings.recipe,
+            name,
+            keep,
+            policy,
+            difficulty,
+            f"{score} of {len(runs)} runs",
+            str(folder / f"{slug(model)}-{name}-{keep:g}-{seed}.json"),
+        )
+        for model in settings.model_names
+        for name, keep, policy in chosen
+        for seed in range(settings.seed + 1000, settings.seed + 1000 + SEEDS_PER_COMPARISON)
+    ]
+
+
+def agreement(runs: RunSet, model: str) -> dict[str, list[float]]:
+    """Spearman of each run of a model with the mean of that model's runs, per score."""
+    own = runs.where(architecture=model)
+    return {score: np.round(run_agreement(own, score), 4).tolist() for score in runs.scores}
+
+
+def comparison_rows(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per model, policy and share: mean and spread over seeds."""
+    groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
+    for result in results:
+        task = result["task"]
+        groups.setdefault((task["architecture"], task["policy"], task["keep"]), []).append(result)
+    return [
+        {
+            "model": model,
+            "policy": policy,
+            "keep": keep,
+            "examples": group[0]["examples"],
+            "steps": group[0]["steps"],
+            "seconds": round(float(np.mean([r["seconds"] for r in group])), 1),
+            "test_accuracy": float(np.mean([r["test_accuracy"] for r in group])),
+            "spread": float(np.std([r["test_accuracy"] for r in group], ddof=1)),
+            "seeds": len(group),
+        }
+        for (model, policy, keep), group in groups.items()
+    ]
+
+
+def describe(data: StudyData, source: DataSource) -> dict[str, Any]:
+    """Sizes and identity of the data."""
+    return {
+        "train": len(data.train),
+        "test": len(data.test),
+        "shape": list(data.shape),
+        "classes": data.num_classes,
+        "fingerprint": source.fingerprint,
+    }

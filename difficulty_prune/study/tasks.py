@@ -1,0 +1,162 @@
+"""The trainings of a study as plain data, so that any `concurrent.futures.Executor` can run them."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..files import Array, write_atomically
+from ..policies import Policy, Random
+from ..runs import Run
+from ..sampler import PruneSampler
+from ..tracker import DifficultyTracker
+from .data import load_data
+from .train import Recipe, train
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Which data, and its fingerprint, so that a worker can tell that it reads the same."""
+
+    spec: str
+    test_spec: str | None
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class ScoringTask:
+    """Train on everything, score inside the step, write a run file."""
+
+    source: DataSource
+    model: str
+    seed: int
+    recipe: Recipe
+    scores: tuple[str, ...]
+    path: str
+
+    @property
+    def label(self) -> str:
+        return f"score {self.model} seed {self.seed}"
+
+    def steps(self, train_size: int) -> int:
+        return _steps(self.recipe, train_size)
+
+    def is_done(self) -> bool:
+        """Whether the run file holds just this run.
+
+        Raises:
+            ValueError: it holds another one.
+        """
+        if not Path(self.path).exists():
+            return False
+        run = Run.load(self.path)
+        want = {**self._facts(), "dataset_fingerprint": self.source.fingerprint}
+        differing = {
+            key: (run.metadata.get(key), value) for key, value in want.items() if run.metadata.get(key) != value
+        }
+        if not set(self.scores) <= set(run.scores):
+            differing["scores"] = (list(run.scores), list(self.scores))
+        if differing:
+            raise ValueError(
+                f"{self.path} is of another study, (found, wanted): {differing}; choose another --out, or remove it"
+            )
+        return True
+
+    def run(self, report: Callable[[int], None]) -> None:
+        data = load_data(self.source.spec, self.source.test_spec)
+        tracker = DifficultyTracker(len(data.train), self.scores, num_classes=data.num_classes)
+        everything = PruneSampler(Random(keep=1.0), np.zeros(len(data.train)), seed=self.seed)
+        outcome = train(data, self.model, everything, self.recipe, self.seed, tracker, report)
+        tracker.finish(
+            labels=data.train.labels,
+            dataset_fingerprint=self.source.fingerprint,
+            data=self.source.spec,
+            outcome=asdict(outcome),
+            peak_memory_bytes=peak_memory(),
+            **self._facts(),
+        ).save(self.path)
+
+    def _facts(self) -> dict[str, Any]:
+        return {"architecture": self.model, "seed": self.seed, "recipe": asdict(self.recipe)}
+
+
+@dataclass(frozen=True)
+class ComparisonTask:
+    """Train on what a policy keeps and write down how well that went."""
+
+    source: DataSource
+    model: str
+    seed: int
+    recipe: Recipe
+    name: str
+    keep: float
+    policy: Policy
+    difficulty: Array
+    difficulty_name: str
+    path: str
+
+    @property
+    def label(self) -> str:
+        return f"train {self.model} on {self.name} {self.keep:.0%} seed {self.seed}"
+
+    def steps(self, train_size: int) -> int:
+        return _steps(self.recipe, round(self.keep * train_size))
+
+    def is_done(self) -> bool:
+        """Whether the result is there, of the very same task."""
+        path = Path(self.path)
+        return path.exists() and json.loads(path.read_text())["task"] == self._facts()
+
+    def run(self, report: Callable[[int], None]) -> None:
+        data = load_data(self.source.spec, self.source.test_spec)
+        sampler = PruneSampler(self.policy, self.difficulty, labels=data.train.labels, seed=self.seed)
+        outcome = train(data, self.model, sampler, self.recipe, self.seed, report=report)
+        result = {
+            "task": self._facts(),
+            "examples": len(sampler),
+            "peak_memory_bytes": peak_memory(),
+            **asdict(outcome),
+        }
+        write_atomically(self.path, json.dumps(result, indent=1))
+
+    def result(self) -> dict[str, Any]:
+        """What `run` wrote."""
+        result: dict[str, Any] = json.loads(Path(self.path).read_text())
+        return result
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "fingerprint": self.source.fingerprint,
+            "architecture": self.model,
+            "seed": self.seed,
+            "recipe": asdict(self.recipe),
+            "policy": self.name,
+            "keep": self.keep,
+            "difficulty": self.difficulty_name,
+        }
+
+
+Task = ScoringTask | ComparisonTask
+
+
+def peak_memory() -> int:
+    """Largest resident memory of this process so far, in bytes."""
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024
+
+
+def _steps(recipe: Recipe, size: int) -> int:
+    return recipe.epochs * -(-size // recipe.batch_size)
+
+
+def slug(text: str) -> str:
+    """Text as a file name."""
+    return "".join(c if c.isalnum() or c in "-_.=" else "-" for c in text).replace(os.sep, "-")

@@ -1,0 +1,147 @@
+"""One training run, scored inside the training step. Written to be copied."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ..data import IndexedDataset
+from ..sampler import PruneSampler
+from ..tracker import DifficultyTracker
+from .data import Images, StudyData
+from .models import build_model
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained: SGD with Nesterov momentum under a one-cycle learning rate."""
+
+    epochs: int
+    batch_size: int = 128
+    learning_rate: float = 0.2
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training run cost and reached."""
+
+    test_accuracy: float
+    steps: int
+    seconds: float
+
+
+def train(
+    data: StudyData,
+    model_name: str,
+    sampler: PruneSampler,
+    recipe: Recipe,
+    seed: int,
+    tracker: DifficultyTracker | None = None,
+    report: Callable[[int], None] = lambda steps: None,
+) -> Outcome:
+    """Trains a model afresh on what the sampler yields; with a tracker, scores every example meanwhile.
+
+    Args:
+        sampler: over the positions of `data.train`; its weights multiply the losses.
+        seed: of the initialisation, the augmentation and dropout; the global generators are left as they were.
+        tracker: scores are recorded into it.
+        report: called with the number of steps after each epoch.
+    """
+    start = time.perf_counter()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = build_model(model_name, data.shape, data.num_classes)
+        model = model.to(device).to(memory_format=torch.channels_last)
+        size = recipe.batch_size
+        loader = DataLoader(
+            IndexedDataset(data.train),
+            batch_size=size,
+            sampler=sampler,
+            drop_last=len(sampler) % size == 1,  # batch norm cannot train on a batch of one
+            pin_memory=device.type == "cuda",
+        )
+        steps = recipe.epochs * len(loader)
+        optimizer = torch.optim.SGD(
+            model.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.25
+        )
+        watching = tracker is not None and "vog_loss" in tracker.scores
+        needs_inputs = tracker is not None and not {"vog", "vog_probability"}.isdisjoint(tracker.scores)
+
+        for epoch in range(recipe.epochs):
+            sampler.set_epoch(epoch)
+            model.train()
+            for images, labels, index in loader:
+                x = augment(prepare(images, data, device))
+                y = labels.to(device, non_blocking=True)
+                weight = sampler.weight(index, device=device)
+                if tracker is not None and watching:
+                    x = tracker.watch(x, index, weight=weight)
+                elif needs_inputs:
+                    x.requires_grad_()
+                with mixed_precision(device):
+                    logits = model(x)
+                loss = F.cross_entropy(logits.float(), y, reduction="none")
+                if tracker is not None:
+                    tracker.update(index, logits, y, inputs=x if needs_inputs else None)
+                optimizer.zero_grad()
+                (loss * weight).mean().backward()
+                optimizer.step()
+                schedule.step()
+            report(len(loader))
+        accuracy = test_accuracy(model, data, data.test, device)
+    return Outcome(accuracy, steps, time.perf_counter() - start)
+
+
+@torch.no_grad()
+def test_accuracy(model: nn.Module, data: StudyData, images: Images, device: torch.device) -> float:
+    """Fraction of images that the model classifies correctly."""
+    model.eval()
+    correct = 0
+    for x, y in zip(images.images.split(1000), images.labels.split(1000), strict=True):
+        with mixed_precision(device):
+            logits = model(prepare(x, data, device))
+        correct += int((logits.argmax(1).cpu() == y).sum())
+    return correct / len(images)
+
+
+def prepare(images: Tensor, data: StudyData, device: torch.device) -> Tensor:
+    """Images [B, C, H, W] on the device, each channel with mean 0 and deviation 1 over the training set."""
+    mean, deviation = data.statistics
+    x = images.to(device, torch.float32, non_blocking=True)
+    x = (x - mean.to(device)) / deviation.to(device)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def augment(x: Tensor) -> Tensor:
+    """Random horizontal flips and one random shift of up to 2 pixels for the batch; photographs (RGB) only."""
+    if x.shape[1] != 3:
+        return x
+    flipped = torch.rand(len(x)).to(x.device) < 0.5
+    x = torch.where(flipped[:, None, None, None], x.flip(3), x)
+    down, right = torch.randint(0, 5, (2,)).tolist()
+    height, width = x.shape[2:]
+    x = F.pad(x, (2, 2, 2, 2))[:, :, down : down + height, right : right + width]
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def mixed_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """bf16 autocast where the hardware computes in bf16."""
+    if device.type == "cuda":
+        return torch.autocast("cuda", torch.bfloat16, enabled=torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return torch.autocast("cpu", torch.bfloat16, enabled=native)
