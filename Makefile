@@ -1,0 +1,57 @@
+# make setup   a virtual environment with everything (VENV=elsewhere, PYTHON=python3.12, TORCH=torch==2.13.0)
+# make demo    the main job on real handwritten digits
+# make test    lint, types and tests
+VENV ?= .venv
+PYTHON ?= python3
+TORCH ?= torch>=2.10
+OUT ?= demo
+
+BIN := $(VENV)/bin
+NATIVE := $(shell find csrc -type f 2>/dev/null)
+CPP := $(filter %.h %.cuh %.cpp %.cu,$(NATIVE))
+
+.PHONY: setup demo test lint types tests test-torches bench format clean
+
+setup: $(VENV)/.installed
+
+# Written last, so that an interrupted setup starts again and a finished one is not repeated.
+$(VENV)/.installed: pyproject.toml setup.py $(NATIVE)
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "difficulty_prune needs Python 3.10 or newer, but $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=...")'
+	@command -v c++ >/dev/null || { echo "difficulty_prune needs a C++ compiler (c++ was not found)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
+	$(BIN)/python -m pip install --quiet "$(TORCH)" "setuptools>=77" ninja "pybind11>=2.13" "numpy>=1.26"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[dev]"
+	$(BIN)/difficulty-prune doctor
+	@touch $@
+
+demo: setup
+	$(BIN)/difficulty-prune study --out $(OUT)
+
+test: lint types tests
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
+
+types: setup
+	$(BIN)/mypy
+
+tests: setup
+	$(BIN)/python -m pytest
+
+# The operators of one build under a second PyTorch: see the script.
+test-torches: setup
+	tests/second_torch.sh $(BIN)/python
+
+bench: setup
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP)
+
+clean:
+	rm -rf build dist *.egg-info difficulty_prune/*.so

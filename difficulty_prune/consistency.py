@@ -9,6 +9,7 @@ import numpy as np
 from .files import Array
 from .ranks import spearman_matrix
 from .runs import RunSet
+from .scores import check_scores
 
 
 def run_agreement(runs: RunSet, score: str) -> Array:
@@ -31,5 +32,5 @@ def score_correlation(runs: RunSet, scores: Iterable[str] | None = None) -> Arra
     Args:
         scores: names; default: `runs.scores`.
     """
-    names = runs.scores if scores is None else tuple(scores)
+    names = runs.scores if scores is None else check_scores(scores)
     return spearman_matrix(np.stack([runs.difficulty(name) for name in names]))

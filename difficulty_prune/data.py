@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -59,7 +60,10 @@ class IndexedDataset(Dataset[Any]):
         return [self._attach(sample, position) for sample, position in zip(samples, positions, strict=True)]
 
     def _position(self, index: int) -> int:
-        position = int(index)
+        try:
+            position = operator.index(index)
+        except TypeError as error:
+            raise TypeError(f"index: got {index!r}, expected a whole number") from error
         size = len(self.dataset)
         if not -size <= position < size:
             raise IndexError(f"index: got {position}, expected 0..{size - 1}")
@@ -102,19 +106,20 @@ def dataset_fingerprint(dataset: Any, labels: Sequence[int] | Tensor | None = No
     size = len(dataset)
     if size == 0:
         raise ValueError(f"dataset: {type(dataset).__name__} is empty, there is nothing to identify")
-    first = _digest(dataset[0])
-    if first != _digest(dataset[0]):
-        raise ValueError(
-            "dataset: its first example differs between two readings; pass the dataset without random augmentation"
-        )
-    values = dataset_labels(dataset) if labels is None else np.asarray(labels)
+    values = _targets(dataset) if labels is None else np.asarray(labels)
     if values.shape != (size,):
         raise ValueError(f"labels: got shape {values.shape}, expected [{size}], one per example")
     digest = hashlib.blake2b(digest_size=16)
     digest.update(np.int64(size).tobytes())
-    digest.update(np.ascontiguousarray(values, dtype=np.int64).tobytes())
+    number = np.float64 if values.dtype.kind == "f" else np.int64
+    digest.update(np.ascontiguousarray(values, dtype=number).tobytes())
     for position in np.unique(np.linspace(0, size - 1, num=min(samples, size)).astype(np.int64)):
-        digest.update(_digest(dataset[int(position)]))
+        example = _digest(dataset[int(position)])
+        if example != _digest(dataset[int(position)]):
+            raise ValueError(
+                f"dataset: example {position} differs between two readings; pass the data without random augmentation"
+            )
+        digest.update(example)
     return digest.hexdigest()
 
 
@@ -122,28 +127,37 @@ def dataset_labels(dataset: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Class labels of a dataset in order, [N] int64: its `targets` or `labels`, else read example by example.
 
     Raises:
-        TypeError: an example is no (input, label) pair and has no "label".
+        TypeError: an example is no (input, label) pair and has no "label", or labels that are no whole numbers.
 
     >>> dataset_labels([("a", 2), ("b", 0)]).tolist()
     [2, 0]
     """
+    targets = _targets(dataset)
+    if targets.dtype.kind not in "iub":
+        raise TypeError(f"labels: got {targets.dtype}, expected whole numbers: the classes")
+    return targets.astype(np.int64)
+
+
+def _targets(dataset: Any) -> np.ndarray[Any, np.dtype[Any]]:
+    """One number per example, whole or not."""
     if isinstance(dataset, IndexedDataset):
-        return dataset_labels(dataset.dataset)
+        return _targets(dataset.dataset)
     if isinstance(dataset, Subset):
-        return dataset_labels(dataset.dataset)[np.asarray(dataset.indices, dtype=np.int64)]
+        return _targets(dataset.dataset)[np.asarray(dataset.indices, dtype=np.int64)]
     for name in ("targets", "labels"):
         if hasattr(dataset, name):
-            return np.asarray(getattr(dataset, name)).astype(np.int64)
+            return np.asarray(getattr(dataset, name))
     if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
-        return dataset.tensors[1].cpu().numpy().astype(np.int64)
-    return np.array([_label(dataset[i]) for i in range(len(dataset))], dtype=np.int64)
+        return np.asarray(dataset.tensors[1].cpu())
+    return np.array([_target(dataset[i]) for i in range(len(dataset))])
 
 
-def _label(sample: Any) -> int:
+def _target(sample: Any) -> float:
     if isinstance(sample, Mapping) and ("label" in sample or "labels" in sample):
-        return int(sample["label"] if "label" in sample else sample["labels"])
+        target = sample["label"] if "label" in sample else sample["labels"]
+        return target.item() if isinstance(target, Tensor) else target
     if isinstance(sample, (tuple, list)) and len(sample) > 1:
-        return int(sample[1])
+        return sample[1].item() if isinstance(sample[1], Tensor) else sample[1]
     raise TypeError(f"labels: a sample of type {type(sample).__name__} shows no label; pass labels=... explicitly")
 
 

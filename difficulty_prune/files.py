@@ -66,10 +66,17 @@ def load_vectors(path: str | os.PathLike[str], kind: str, version: int) -> tuple
         raise ValueError(f"{path}: cut short or not a safetensors file ({error})") from error
     if header is None:
         raise ValueError(f"{path}: a safetensors file, but not one that difficulty_prune wrote")
-    metadata: dict[str, Any] = json.loads(header)
-    found_kind, found_version = metadata.pop("kind"), metadata.pop("format")
+    found_kind, found_version, metadata = _read_header(path, header)
     if found_kind != kind:
         raise ValueError(f"{path}: holds a {found_kind}, expected a {kind}")
     if found_version > version:
         raise ValueError(f"{path}: format {found_version} is newer than {version}, the newest known here; upgrade")
     return vectors, metadata
+
+
+def _read_header(path: str | os.PathLike[str], text: str) -> tuple[str, int, dict[str, Any]]:
+    try:
+        header = json.loads(text)
+        return str(header.pop("kind")), int(header.pop("format")), header
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: the description in the file is damaged ({error!r})") from error

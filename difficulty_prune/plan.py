@@ -37,7 +37,7 @@ class Plan:
         summary: what `summary()` gives.
 
     Raises:
-        ValueError: lengths that differ, no example, a repeated or negative one, or a bad weight.
+        ValueError: lengths that differ, no example, a repeated, negative or fractional one, or a bad weight.
 
     >>> plan = Plan(torch.tensor([0, 2]), torch.ones(2), dict(policy="mine", kept=2, examples=4, kept_share=0.5))
     >>> print(plan.summary())
@@ -45,16 +45,23 @@ class Plan:
     """
 
     def __init__(self, index: Tensor, weight: Tensor, summary: Mapping[str, Any]) -> None:
-        index, order = torch.as_tensor(index, dtype=torch.int64).sort()
-        weight = torch.as_tensor(weight, dtype=torch.float32)
+        index, weight = torch.as_tensor(index), torch.as_tensor(weight, dtype=torch.float32)
+        if index.dtype != torch.int64:
+            raise ValueError(f"plan: got index of {index.dtype}, expected int64 positions")
         if index.dim() != 1 or index.shape != weight.shape or len(index) == 0:
             raise ValueError(
                 f"plan: got index {tuple(index.shape)}, weight {tuple(weight.shape)}; expected [K], K >= 1"
             )
-        if int(index[0]) < 0 or bool((index[1:] == index[:-1]).any()):
-            raise ValueError("plan: index has a negative or repeated position")
-        if not bool((weight.isfinite() & (weight >= 0)).all()):
-            raise ValueError("plan: a weight is negative or not finite")
+        index, order = index.sort()
+        repeated = index[1:][index[1:] == index[:-1]]
+        if int(index[0]) < 0 or len(repeated):
+            bad = int(index[0]) if int(index[0]) < 0 else int(repeated[0])
+            raise ValueError(
+                f"plan: got position {bad} {'twice' if len(repeated) else ''}, expected different ones >= 0"
+            )
+        bad_weights = weight[~(weight.isfinite() & (weight >= 0))]
+        if len(bad_weights):
+            raise ValueError(f"plan: got weight {float(bad_weights[0])}, expected finite ones >= 0")
         self.index = index
         self.weight = weight[order]
         self._summary = PlanSummary(summary)
@@ -85,7 +92,7 @@ class Plan:
         vectors, header = load_vectors(path, "plan", _FORMAT)
         try:
             return cls(torch.from_numpy(vectors["index"]), torch.from_numpy(vectors["weight"]), header["summary"])
-        except (KeyError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: not a valid plan file ({error})") from error
 
 

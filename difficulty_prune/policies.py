@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -92,14 +94,15 @@ class Window(_Ranked):
 
     def __post_init__(self) -> None:
         check_fraction(self.keep, "keep")
-        if self.start != 0:
-            check_fraction(self.start, "start")
+        _check_number(self.start, "start")
+        if not 0 <= self.start < 1:
+            raise ValueError(f"start: got {self.start}, expected a number in [0, 1): the hardest fraction, left out")
         if self.start + self.keep > 1 + 1e-9:
             raise ValueError(f"Window: got start {self.start} and keep {self.keep}, expected a sum of at most 1")
 
     def choose(self, difficulty: Tensor, generator: torch.Generator) -> Tensor:
         size, kept = len(difficulty), number_kept(self.keep, len(difficulty))
-        first = min(math.floor(self.start * size + 0.5), size - kept)
+        first = min(number_kept(self.start, size) if self.start else 0, size - kept)
         return hardest_first(difficulty, generator)[first : first + kept]
 
 
@@ -158,9 +161,9 @@ class PerClass:
         return make_plan(torch.cat(kept), len(values), repr(self), classes)
 
     def _sizes(self, groups: list[int]) -> list[int]:
-        if self.quota == "proportional":
-            return [number_kept(self.keep, size) for size in groups]
         left, sizes = number_kept(self.keep, sum(groups)), [0] * len(groups)
+        if self.quota == "proportional":
+            return _largest_remainders(groups, self.keep, left)
         for turn, c in enumerate(sorted(range(len(groups)), key=groups.__getitem__)):  # smallest class first
             sizes[c] = max(1, min(groups[c], left // (len(groups) - turn)))
             left -= sizes[c]
@@ -174,17 +177,31 @@ class PerClass:
         return type(self.policy)(keep)  # type: ignore[call-arg]
 
 
+def _largest_remainders(groups: list[int], keep: float, total: int) -> list[int]:
+    """`keep` of every group in whole numbers that add up to `total` (where every group can have at least 1)."""
+    exact = [round(keep * size, 9) for size in groups]
+    sizes = [max(1, math.floor(share)) for share in exact]
+    by_remainder = sorted(range(len(groups)), key=lambda c: sizes[c] - exact[c])
+    for c in by_remainder[: max(0, total - sum(sizes))]:
+        sizes[c] += 1
+    return sizes
+
+
 def check_fraction(value: float, name: str) -> None:
     """TypeError or ValueError unless the value is a number in (0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name}: got {value!r}, expected a number in (0, 1], the fraction of examples")
+    _check_number(value, name)
     if not 0 < value <= 1:  # NaN is neither
         raise ValueError(f"{name}: got {value}, expected a number in (0, 1]: the fraction of examples that is kept")
 
 
+def _check_number(value: float, name: str) -> None:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise TypeError(f"{name}: got {value!r}, expected a number, the fraction of examples")
+
+
 def check_difficulty(difficulty: Any) -> Tensor:
     """Difficulty as [N] float64 on the CPU; ValueError for another shape, no example, or NaN."""
-    values = torch.as_tensor(difficulty).detach().to("cpu", torch.float64)
+    values = _on_cpu(difficulty).double()
     if values.dim() != 1 or len(values) == 0:
         raise ValueError(f"difficulty: got shape {tuple(values.shape)}, expected one number per example, [N], N >= 1")
     unknown = values.isnan()
@@ -200,7 +217,7 @@ def check_plan_labels(labels: Any, size: int) -> Tensor | None:
     """Labels as [N] int64 on the CPU, or None."""
     if labels is None:
         return None
-    values = torch.as_tensor(labels).detach().cpu()
+    values = _on_cpu(labels)
     if values.dtype.is_floating_point or values.dtype == torch.bool:
         raise TypeError(f"labels: got {values.dtype}, expected whole numbers")
     if tuple(values.shape) != (size,):
@@ -212,13 +229,19 @@ def check_plan_labels(labels: Any, size: int) -> Tensor | None:
 
 def number_kept(keep: float, size: int) -> int:
     """`keep * size` rounded half up, at least 1."""
-    return max(1, min(size, math.floor(keep * size + 0.5)))
+    # 0.29 * 50 is 14.499999999999998 in binary, and is meant as 14.5.
+    return max(1, min(size, math.floor(round(keep * size, 9) + 0.5)))
 
 
 def hardest_first(difficulty: Tensor, generator: torch.Generator) -> Tensor:
     """Positions from the hardest to the easiest; the generator decides between equals."""
     shuffled = torch.randperm(len(difficulty), generator=generator)
     return shuffled[difficulty[shuffled].argsort(descending=True, stable=True)]
+
+
+def _on_cpu(values: Any) -> Tensor:
+    """A tensor of its own from a tensor, an array (read-only ones too) or a sequence of Python numbers."""
+    return values.detach().cpu() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
 
 
 def _generator(generator: torch.Generator | None) -> torch.Generator:

@@ -15,11 +15,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def rank_rows(x: Array) -> Array:
-    """Average ranks (1-based) within each row of x [R, N], as `scipy.stats.rankdata(x, axis=1)`.
+    """Average ranks (1-based) within each row of x [R, N], as `scipy.stats.rankdata(x, axis=1)`; ValueError for NaN.
 
     >>> rank_rows(np.array([[3.0, 1.0, 3.0]]))
     array([[2.5, 1. , 2.5]])
     """
+    if np.isnan(x).any():
+        raise ValueError(f"got {int(np.isnan(x).sum())} NaN, which have no rank: drop them first")
     if _host is not None:
         return _host.rank_rows(x)
     from scipy.stats import rankdata
@@ -38,6 +40,8 @@ def spearman_matrix(x: Array) -> Array:
            [-1.,  1.]])
     """
     known = x[:, ~np.isnan(x).any(0)]
+    if known.shape[1] < 2:
+        return np.full((len(x), len(x)), np.nan)
     if _host is not None:
         return _host.spearman_matrix(known)
     ranks = rank_rows(known)

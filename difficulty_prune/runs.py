@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import json
+import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +33,7 @@ class Run:
 
     Raises:
         TypeError, ValueError: an unknown score, scores of different lengths or of no length, values that are not
-            numbers, or an infinite score.
+            numbers, an infinite score, a negative label, or metadata that JSON cannot hold.
 
     >>> run = Run({"el2n": [0.5, 1.0]}, architecture="mlp", seed=0, epochs=3)
     >>> len(run), run.metadata["epochs"]
@@ -54,13 +56,14 @@ class Run:
         if len(set(sizes.values())) > 1 or 0 in sizes.values():
             raise ValueError(f"scores: got lengths {sizes}, expected the same length for all, at least 1")
         self._labels = None if labels is None else _labels(labels, len(self))
-        self._metadata = {
+        facts = {
             "architecture": architecture,
-            "seed": seed,
+            "seed": operator.index(seed),
             "dataset_fingerprint": dataset_fingerprint,
             "torch": str(torch.__version__),
             **metadata,
         }
+        self._metadata = {key: _plain(value, key) for key, value in facts.items()}
 
     def __len__(self) -> int:
         return len(next(iter(self._scores.values())))
@@ -97,11 +100,7 @@ class Run:
         return value
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes one `.safetensors` file, whole or not at all.
-
-        Raises:
-            TypeError: metadata that JSON cannot hold.
-        """
+        """Writes one `.safetensors` file, whole or not at all."""
         definitions = {
             name: {"higher_is_harder": SCORES[name].higher_is_harder, "summary": SCORES[name].summary}
             for name in self._scores
@@ -133,6 +132,7 @@ class RunSet:
 
     Raises:
         ValueError: no runs, or runs of different data.
+        TypeError: something that is no run.
 
     >>> runs = RunSet(Run({"aum": [a, 3.0]}, architecture="mlp", seed=s) for s, a in enumerate([1.0, 2.0]))
     >>> runs.mean("aum"), runs.difficulty("aum")
@@ -143,8 +143,13 @@ class RunSet:
         self._runs = tuple(runs)
         if not self._runs:
             raise ValueError("RunSet: got no runs, expected at least one")
-        for run in self._runs[1:]:
+        labelled = None
+        for run in self._runs:
+            if not isinstance(run, Run):
+                raise TypeError(f"RunSet: got {run!r}, expected runs; RunSet.load reads files")
             _check_same_data(self._runs[0], run)
+            labelled = labelled if labelled is not None or run.labels is None else run
+            _check_same_labels(labelled, run)
 
     @classmethod
     def load(cls, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> RunSet:
@@ -238,6 +243,8 @@ def _nan_moment(matrix: Array) -> Array:
 def _expand(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Sequence[str]:
     if not isinstance(paths, (str, os.PathLike)):
         listed = [os.fspath(path) for path in paths]
+    elif Path(paths).is_file():
+        listed = [os.fspath(paths)]
     elif Path(paths).is_dir():
         listed = sorted(str(path) for path in Path(paths).glob("*.safetensors"))
     else:
@@ -256,16 +263,29 @@ def _check_same_data(first: Run, other: Run) -> None:
             raise ValueError(
                 f"{first!r} and {other!r} have different {name}, {a} and {b}: runs of different data do not mix"
             )
-    if first.labels is not None and other.labels is not None and not np.array_equal(first.labels, other.labels):
-        differing = int((first.labels != other.labels).sum())
-        raise ValueError(f"{first!r} and {other!r} have different labels for {differing} examples: different data")
+
+
+def _check_same_labels(first: Run | None, other: Run) -> None:
+    if first is None or first.labels is None or other.labels is None or np.array_equal(first.labels, other.labels):
+        return
+    differing = int((first.labels != other.labels).sum())
+    raise ValueError(f"{first!r} and {other!r} have different labels for {differing} examples: different data")
+
+
+def _plain(value: Any, key: str) -> Any:
+    """The value as it comes back from a file."""
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"metadata: {key}={value!r} cannot be written as JSON ({error})") from error
 
 
 def _vector(values: Any, name: str) -> Array:
     array = np.asarray(values)
     if array.ndim != 1 or array.dtype.kind not in "fiu":
         raise ValueError(f"scores: {name!r} got {array.dtype} {array.shape}, expected one number per example, [N]")
-    kept = np.array(array, dtype=np.float64 if array.dtype == np.float64 else np.float32)
+    wide = array.dtype.kind == "f" and array.dtype.itemsize >= 8
+    kept = np.array(array, dtype=np.float64 if wide else np.float32)
     if np.isinf(kept).any():
         raise ValueError(
             f"scores: {name!r} is infinite at example {int(np.isinf(kept).argmax())}; did training diverge?"
@@ -278,6 +298,8 @@ def _labels(values: Any, size: int) -> Array:
     array = np.asarray(values)
     if array.shape != (size,) or array.dtype.kind not in "iu":
         raise ValueError(f"labels: got {array.dtype} {array.shape}, expected whole numbers [{size}]")
+    if array.min() < 0:
+        raise ValueError(f"labels: got {array.min()}, expected 0 or more")
     kept = array.astype(np.int64)
     kept.setflags(write=False)
     return kept

@@ -9,8 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from .ops import check_index
 from .plan import Plan
 from .policies import Policy, check_difficulty
+from .randomness import generator_from
+
+_PLAN, _ORDER = range(2)  # what a generator is for
 
 
 class PruneSampler(Sampler[int]):
@@ -50,10 +54,12 @@ class PruneSampler(Sampler[int]):
         if (rank is None) != (world_size is None):
             raise ValueError(f"got rank {rank} and world_size {world_size}, expected both or neither")
         self.rank, self.world_size = (0, 1) if rank is None or world_size is None else (rank, world_size)
+        if self.world_size < 1:
+            raise ValueError(f"world_size: got {world_size}, expected at least 1 process")
         if not 0 <= self.rank < self.world_size:
             raise ValueError(f"rank: got {rank}, expected 0..{self.world_size - 1} for world_size {world_size}")
         values = check_difficulty(difficulty)
-        self.plan: Plan = policy(values, labels, generator=torch.Generator().manual_seed(seed))
+        self.plan: Plan = policy(values, labels, generator=generator_from(seed, _PLAN))
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 0
@@ -73,9 +79,8 @@ class PruneSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         index = self.plan.index
         if self.shuffle:
-            # Seed and epoch in different halves of the 64 bits, so that no two pairs share an order.
-            generator = torch.Generator().manual_seed((self.seed << 32) + self.epoch)
-            index = index[torch.randperm(len(index), generator=generator)]
+            order = generator_from(self.seed, _ORDER, self.epoch)
+            index = index[torch.randperm(len(index), generator=order)]
         share = index[self.rank : len(self) * self.world_size : self.world_size]
         return iter(share.tolist())
 
@@ -86,9 +91,9 @@ class PruneSampler(Sampler[int]):
 
         Raises:
             TypeError: an index that is not int64.
+            IndexError: a position outside the dataset (looked at on the CPU only).
         """
-        if not isinstance(index, Tensor) or index.dtype != torch.int64:
-            raise TypeError(f"index: got {getattr(index, 'dtype', type(index).__name__)}, expected an int64 tensor")
+        check_index(index, None, len(self._weights))
         target = index.device if device is None else torch.device(device)
         if index.device.type == "cpu":
             return self._weights[index].to(target, non_blocking=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from .scores import (
     SCORES,
     GradientMoments,
     GradientOptions,
+    check_depends,
     check_scores,
     class_normalize,
     input_gradient,
@@ -59,14 +61,15 @@ class DifficultyTracker:
         num_classes: int | None = None,
         gradient: GradientOptions | None = None,
     ) -> None:
-        if isinstance(num_examples, bool) or not isinstance(num_examples, int):
+        if isinstance(num_examples, bool) or not hasattr(num_examples, "__index__"):
             raise TypeError(f"num_examples: got {num_examples!r}, expected a whole number such as len(dataset)")
-        if num_examples < 1:
+        self.num_examples = operator.index(num_examples)
+        if self.num_examples < 1:
             raise ValueError(f"num_examples: got {num_examples}, expected at least 1; is the dataset empty?")
-        self.num_examples = num_examples
         self.scores = check_scores(scores)
         self.gradient = gradient if gradient is not None else GradientOptions()
         self._gradient_scores = tuple(name for name in self.scores if SCORES[name].needs == "input gradients")
+        self._extra_backward_scores = tuple(name for name in self._gradient_scores if name != "vog_loss")
         self._record_scores = tuple(name for name in self.scores if name not in self._gradient_scores)
         self._expected_classes = num_classes
         self._requested_device = None if device is None else torch.device(device)
@@ -125,6 +128,7 @@ class DifficultyTracker:
             got = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
             raise TypeError(f"inputs: got {got}, expected floating point; watch embeddings where inputs are integers")
         index = self._index(index, inputs)
+        self._check_device(inputs.device)
         if not torch.is_grad_enabled():
             return inputs
         step, self._watched_steps = self._watched_steps, self._watched_steps + 1
@@ -171,22 +175,31 @@ class DifficultyTracker:
         elif logits is None or labels is None:
             raise TypeError("update: expected logits and labels (or loss=, for the score 'loss' alone)")
         else:
+            self._check_inputs(inputs, logits)
             self.record_logits(index, logits, labels)
             self._record_input_gradients(index, logits, labels, inputs)
 
     def record_logits(self, index: Tensor, logits: Tensor, labels: Tensor) -> None:
         """The logit scores' share of `update`."""
         self._check_classes(logits)
+        ops.check_labels(labels, logits)
         index = self._index(index, logits)
+        self._check_device(logits.device)
+        self._num_classes = logits.shape[1]
         if self._record_scores:
             table = self._table_on(logits.device)
             ops.record_stats_(table, index, logits.detach(), labels, self._skipped_on(logits.device))
 
+    def _check_inputs(self, inputs: Tensor | None, logits: Tensor) -> None:
+        names = self._extra_backward_scores
+        if inputs is None and names and not any(name in self._moments for name in names):
+            raise ValueError(f"update: the scores {', '.join(names)} need inputs=, the tensor given to the model")
+        if inputs is not None and names:
+            check_depends(inputs, logits)
+
     def _record_input_gradients(self, index: Tensor, logits: Tensor, labels: Tensor, inputs: Tensor | None) -> None:
-        names = [name for name in self._gradient_scores if name != "vog_loss"]
+        names = self._extra_backward_scores
         if inputs is None or not names:
-            if names and not any(name in self._moments for name in names):
-                raise ValueError(f"update: the scores {', '.join(names)} need inputs=, the tensor given to the model")
             return
         step, self._updated_steps = self._updated_steps, self._updated_steps + 1
         if step % self.gradient.every == 0:
@@ -214,6 +227,7 @@ class DifficultyTracker:
                 f"loss: got shape {tuple(loss.shape)}, expected [batch]: one loss per example, not reduced"
             )
         index = self._index(index, loss)
+        self._check_device(loss.device)
         ops.record_losses_(self._table_on(loss.device), index, loss.detach(), self._skipped_on(loss.device))
 
     # Results
@@ -239,7 +253,10 @@ class DifficultyTracker:
         if class_normalized:
             labels = self._labels()
             if labels is None:
-                raise ValueError("class_normalized: the label of an example that was never presented is not known")
+                raise ValueError(
+                    "class_normalized: the class of some examples is not known, since they were never presented with "
+                    "logits and labels; take dp.class_normalize(score, labels) with the labels of the dataset"
+                )
             scores = {name: class_normalize(score, labels.to(score.device)) for name, score in scores.items()}
         return scores
 
@@ -274,7 +291,7 @@ class DifficultyTracker:
         if self._table is None and not self._moments:
             raise RuntimeError("finish: nothing was recorded; call tracker.update(index, logits, labels) in each step")
         scores = self.compute(allow_skipped=allow_skipped)
-        seen = self._labels() if labels is None else torch.as_tensor(labels)
+        seen = self._labels() if labels is None else labels
         facts = {
             "presentations": self.presentations,
             "skipped": self.skipped,
@@ -286,7 +303,7 @@ class DifficultyTracker:
             {name: score.cpu().numpy() for name, score in scores.items()},
             architecture=architecture,
             seed=seed,
-            labels=None if seen is None else seen.cpu().numpy(),
+            labels=seen.cpu().numpy() if isinstance(seen, Tensor) else seen,
             dataset_fingerprint=dataset_fingerprint,
             **facts,
         )
@@ -341,6 +358,7 @@ class DifficultyTracker:
             "num_examples": self.num_examples,
             "scores": list(self.scores),
             "num_classes": self._num_classes,
+            "gradient": asdict(self.gradient),
             "steps": [self._watched_steps, self._updated_steps],
             "table": self._table,
             "skipped": self._skipped,
@@ -351,11 +369,14 @@ class DifficultyTracker:
         """Replaces what was recorded; the tensors are copied.
 
         Raises:
-            ValueError: the state is of another number of examples or of other scores.
+            ValueError: the state is of another number of examples or classes, of other scores or gradient options.
         """
-        for key, own in (("num_examples", self.num_examples), ("scores", list(self.scores))):
-            if state.get(key) != own:
-                raise ValueError(f"load_state_dict: the state has {key} {state.get(key)!r}, this tracker {own!r}")
+        own = {"num_examples": self.num_examples, "scores": list(self.scores), "gradient": asdict(self.gradient)}
+        if self._expected_classes is not None:
+            own["num_classes"] = self._expected_classes
+        for key, value in own.items():
+            if state.get(key) != value:
+                raise ValueError(f"load_state_dict: the state has {key} {state.get(key)!r}, this tracker {value!r}")
         self._num_classes = state["num_classes"]
         self._watched_steps, self._updated_steps = state["steps"]
         self._table = None if state["table"] is None else state["table"].clone()
@@ -366,11 +387,13 @@ class DifficultyTracker:
         """Adds what `other` recorded, as if its presentations had come after this tracker's.
 
         Raises:
-            ValueError: the other tracker has another number of examples or other scores.
+            ValueError: the other tracker has another number of examples or classes, or other scores.
         """
         mine, theirs = (self.num_examples, self.scores), (other.num_examples, other.scores)
         if mine != theirs:
             raise ValueError(f"merge: got a tracker of (examples, scores) {theirs}, expected {mine}")
+        if None not in (self._num_classes, other._num_classes) and self._num_classes != other._num_classes:
+            raise ValueError(f"merge: got a tracker of {other._num_classes} classes, expected {self._num_classes}")
         if other._table is not None:
             merge_records_(self._table_on(other._table.device), other._table)
         if other._skipped is not None:
@@ -387,10 +410,9 @@ class DifficultyTracker:
         classes = logits.shape[1]
         if classes < 2:
             raise ValueError(f"logits: got {classes} class, expected at least 2 (give a binary task two columns)")
-        if self._num_classes is None:
-            self._num_classes = classes
-        if classes != self._num_classes:
-            raise ValueError(f"logits: got {classes} classes, expected {self._num_classes} as before")
+        if self._num_classes not in (None, classes):
+            known = "num_classes says" if self._expected_classes is not None else "the first batch had"
+            raise ValueError(f"logits: got {classes} classes, expected {self._num_classes}, as {known}")
 
     def _index(self, index: Tensor, batch: Tensor) -> Tensor:
         """The checked index on the device of the batch; one on the CPU is checked there and then copied."""
@@ -400,23 +422,27 @@ class DifficultyTracker:
         ops.check_same_device(index=index, batch=batch)
         return index
 
-    def _own_device(self, device: torch.device) -> torch.device:
-        if self._requested_device is not None and self._requested_device.type != device.type:
-            raise ValueError(f"got a batch on {device}, but this tracker was made for {self._requested_device}")
-        return device
+    def _check_device(self, device: torch.device) -> None:
+        """The state lives where the user said, else where the first batch was; batches have to be there."""
+        states = [t for t in (self._table, self._skipped) if t is not None]
+        own = states[0].device if states else self._requested_device
+        if own is not None and (own.type != device.type or (own.index is not None and own.index != device.index)):
+            raise ValueError(
+                f"got a batch on {device}, but the state of this tracker is on {own}: move the batch there"
+            )
 
     def _table_on(self, device: torch.device) -> Tensor:
         if self._table is None:
-            self._table = ops.new_table(self.num_examples, self._own_device(device))
+            self._table = ops.new_table(self.num_examples, device)
         return self._table
 
     def _skipped_on(self, device: torch.device) -> Tensor:
         if self._skipped is None:
-            self._skipped = ops.new_skipped(self._own_device(device))
+            self._skipped = ops.new_skipped(device)
         return self._skipped
 
     def _moments_of(self, score: str, inputs: Tensor) -> GradientMoments:
         if score not in self._moments:
             pixels = self.gradient.pixels(inputs)
-            self._moments[score] = GradientMoments(self.num_examples, pixels, self._own_device(inputs.device))
+            self._moments[score] = GradientMoments(self.num_examples, pixels, inputs.device)
         return self._moments[score]

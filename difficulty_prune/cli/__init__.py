@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+from typing import NoReturn
 
 from .. import __version__
 from . import doctor, study
@@ -12,9 +14,16 @@ from . import doctor, study
 COMMANDS = {"study": study, "doctor": doctor}
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="difficulty-prune",
         description="Score how hard each training example is, and train on fewer of them.",
     )
@@ -39,3 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError) as error:
         print(f"difficulty-prune {options.command}: {error}", file=sys.stderr)
         return 2
+    except BrokenProcessPool:
+        print(
+            f"difficulty-prune {options.command}: a training process was killed, perhaps for want of memory; what "
+            "had finished is on disk, and the same command with fewer --workers goes on from there",
+            file=sys.stderr,
+        )
+        return 1

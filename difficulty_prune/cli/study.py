@@ -76,31 +76,33 @@ def show(summary: dict[str, Any], console: Console) -> None:
     """Prints how runs and scores agree, and what pruning cost and gave."""
     for model, scores in summary["agreement"].items():
         runs = len(next(iter(scores.values())))
-        table = Table("score", *[f"run {r}" for r in range(runs)], title=f"{model}: Spearman of each run with the mean")
+        table = Table("score", *[f"run {r}" for r in range(runs)])
         for score, values in scores.items():
             table.add_row(score, *[f"{value:.3f}" for value in values])
-        console.print(table)
+        console.print(f"\n{model}: Spearman of each run with the mean of the {runs} runs", table, sep="\n")
+
     names = summary["score_correlation"]["scores"]
-    table = Table("score", *names, title="Spearman between scores, high = hard")
+    table = Table("score", *names)
     for name, values in zip(names, summary["score_correlation"]["spearman"], strict=True):
         table.add_row(name, *[f"{value:+.2f}" for value in values])
-    console.print(table)
-    console.print(comparison_table(summary))
-    out = Path(summary["settings"]["out"])
+    console.print("\nSpearman between scores, turned so that high = hard", table, sep="\n")
+
+    seeds = summary["comparison"][0]["seeds"]
     console.print(
-        f"Pruned by the mean {summary['difficulty']} of all scoring runs. Trainings on fewer examples take fewer "
-        "steps;\ncompare a policy with random on the same number of steps."
+        f"\nTrained afresh, {seeds} seeds each, pruned by the mean {summary['difficulty']} of all scoring runs"
     )
-    console.print(f"Written: {out / 'summary.json'}, {out / 'runs'}, {out / 'figures'}", soft_wrap=True)
+    console.print(comparison_table(summary))
+    console.print("Fewer examples are fewer steps: compare a policy with random at the same number of steps.")
+    out = Path(summary["settings"]["out"])
+    console.print(f"\nWritten: {out / 'summary.json'}, {out / 'runs'}, {out / 'figures'}", soft_wrap=True)
 
 
 def comparison_table(summary: dict[str, Any]) -> Table:
-    """A row per model, policy and share."""
-    title = f"Trained afresh, {summary['comparison'][0]['seeds']} seeds each"
-    table = Table("model", "trained on", "kept", "steps", "wall time", "test accuracy", title=title)
-    previous = None
+    """A row per model, policy and share; lines between models."""
+    table = Table("model", "trained on", "kept", "steps", "wall time", "test accuracy")
+    previous = summary["comparison"][0]["model"]
     for row in summary["comparison"]:
-        if previous is not None and previous != row["model"]:
+        if row["model"] != previous:
             table.add_section()
         previous = row["model"]
         table.add_row(

@@ -31,6 +31,7 @@ __all__ = [
     "STAT",
     "STATS",
     "check_index",
+    "check_labels",
     "check_logits",
     "check_same_device",
     "gradient_variance",

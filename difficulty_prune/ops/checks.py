@@ -34,12 +34,15 @@ def check_logits(logits: Tensor) -> None:
         raise ValueError(f"logits: got shape {tuple(logits.shape)}, expected at least one class")
 
 
-def _check_integers(values: Tensor, rows: int, name: str) -> None:
+def _check_integers(values: Tensor, rows: int | None, name: str) -> None:
     _is_tensor(values, name)
     if values.dtype != torch.int64:
         raise TypeError(f"{name}: got {values.dtype}, expected int64; convert with .long() if the values are whole")
-    if values.dim() != 1 or values.shape[0] != rows:
-        raise ValueError(f"{name}: got shape {tuple(values.shape)}, expected [{rows}], one value per row of the batch")
+    if values.dim() != 1 or rows not in (None, values.shape[0]):
+        expected = "batch" if rows is None else rows
+        raise ValueError(
+            f"{name}: got shape {tuple(values.shape)}, expected [{expected}], one value per row of the batch"
+        )
 
 
 def check_labels(labels: Tensor, logits: Tensor) -> None:
@@ -55,7 +58,7 @@ def check_labels(labels: Tensor, logits: Tensor) -> None:
             )
 
 
-def check_index(index: Tensor, rows: int, num_examples: int) -> None:
+def check_index(index: Tensor, rows: int | None, num_examples: int) -> None:
     _check_integers(index, rows, "index")
     if _values_are_free(index):
         low, high = (int(x) for x in index.aminmax())

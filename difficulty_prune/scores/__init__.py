@@ -1,7 +1,7 @@
 """What the numbers mean: the catalogue, and the formulas that turn recorded state into scores."""
 
 from .catalogue import SCORES, Score, check_scores, score_names
-from .gradients import GradientMoments, GradientOptions, input_gradient
+from .gradients import GradientMoments, GradientOptions, check_depends, input_gradient
 from .logits import logit_scores, merge_records_
 from .normalize import class_normalize
 
@@ -10,6 +10,7 @@ __all__ = [
     "GradientMoments",
     "GradientOptions",
     "Score",
+    "check_depends",
     "check_scores",
     "class_normalize",
     "input_gradient",

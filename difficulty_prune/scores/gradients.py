@@ -114,6 +114,16 @@ TARGETS: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
 """What each gradient score differentiates, summed over the batch."""
 
 
+def check_depends(inputs: Tensor, logits: Tensor) -> None:
+    """ValueError unless both take part in a graph."""
+    if not inputs.requires_grad or not logits.requires_grad:
+        raise ValueError(
+            f"inputs: the logits do not depend on them (requires_grad is {inputs.requires_grad} for the inputs, "
+            f"{logits.requires_grad} for the logits); call x = tracker.watch(x, index) or x.requires_grad_() "
+            "before the forward pass"
+        )
+
+
 def input_gradient(score: str, logits: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
     """Gradient of a gradient score's target to the inputs that produced the logits.
 
@@ -134,12 +144,7 @@ def input_gradient(score: str, logits: Tensor, labels: Tensor, inputs: Tensor) -
     >>> input_gradient("vog", x * torch.tensor([3.0, 5.0]), torch.tensor([1]), x)
     tensor([[0., 5.]])
     """
-    if not inputs.requires_grad or not logits.requires_grad:
-        raise ValueError(
-            f"inputs: the logits do not depend on them (requires_grad is {inputs.requires_grad} for the inputs, "
-            f"{logits.requires_grad} for the logits); call x = tracker.watch(x, index) or x.requires_grad_() "
-            "before the forward pass"
-        )
+    check_depends(inputs, logits)
     with torch.enable_grad():
         (gradient,) = torch.autograd.grad(
             TARGETS[score](logits, labels), inputs, retain_graph=True, allow_unused=True, materialize_grads=False

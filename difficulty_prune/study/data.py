@@ -120,7 +120,11 @@ def _torchvision(name: str, root: str) -> tuple[Images, Images]:
     if not hasattr(datasets, name):
         raise ValueError(f"data: torchvision.datasets has no {name!r}")
     make: Callable[..., Any] = getattr(datasets, name)
-    return _to_tensors(make(root, train=True)), _to_tensors(make(root, train=False))
+    try:
+        splits = make(root, train=True), make(root, train=False)
+    except (RuntimeError, TypeError) as error:  # not downloaded, or a data set that has no `train` argument
+        raise ValueError(f"data: torchvision.datasets.{name}({root!r}, train=...) failed: {error}") from error
+    return _to_tensors(splits[0]), _to_tensors(splits[1])
 
 
 def _from_function(module: str, function: str) -> tuple[Images, Images | None]:

@@ -75,8 +75,9 @@ def train(
         optimizer = torch.optim.SGD(
             model.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
         )
+        cycle = max(steps, 8)  # PyTorch's shortest cycle; a shorter training ends before it does
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.25
+            optimizer, recipe.learning_rate, total_steps=cycle, pct_start=0.25
         )
         watching = tracker is not None and "vog_loss" in tracker.scores
         needs_inputs = tracker is not None and not {"vog", "vog_probability"}.isdisjoint(tracker.scores)

@@ -1,0 +1,128 @@
+"""The build, and what happens where a part of it is missing. Each case is a fresh process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **environment}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=ROOT, check=False)
+
+
+def read_setup(variable: str, before: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Prints what setup.py decides, without building anything."""
+    code = f"""
+import pathlib, runpy, setuptools
+setuptools.setup = lambda **arguments: None
+{before}
+print(runpy.run_path("setup.py")[{variable!r}])
+"""
+    return run_python(code, **environment)
+
+
+WITHOUT_NVCC = "pathlib.Path.is_file = lambda self: False"
+
+
+def test_asking_for_cuda_without_an_nvcc_names_the_three_places() -> None:
+    result = read_setup("SUMMARY", WITHOUT_NVCC, DIFFICULTY_PRUNE_CUDA="1", PATH="")
+    assert result.returncode != 0
+    for place in ("CUDA_HOME", "PATH", "/usr/local/cuda"):
+        assert place in result.stderr
+
+
+def test_auto_without_an_nvcc_and_0_build_without_cuda() -> None:
+    assert "without CUDA" in read_setup("SUMMARY", WITHOUT_NVCC, DIFFICULTY_PRUNE_CUDA="auto", PATH="").stdout
+    assert "without CUDA" in read_setup("SUMMARY", DIFFICULTY_PRUNE_CUDA="0").stdout
+
+
+def test_an_unknown_choice_is_refused() -> None:
+    result = read_setup("SUMMARY", DIFFICULTY_PRUNE_CUDA="yes")
+    assert result.returncode != 0
+    assert "'yes': expected auto, 0 or 1" in result.stderr
+
+
+def test_the_architecture_list_is_honoured_and_checked() -> None:
+    if "without CUDA" in read_setup("SUMMARY").stdout:
+        pytest.skip("no nvcc")
+    assert read_setup("ARCHITECTURES", TORCH_CUDA_ARCH_LIST="8.0;9.0a+PTX").stdout == "sm_80 sm_90a compute_90a\n"
+    assert "120" in read_setup("ARCHITECTURES", TORCH_CUDA_ARCH_LIST="12.0").stdout
+    wrong = read_setup("ARCHITECTURES", TORCH_CUDA_ARCH_LIST="Hopper")
+    assert wrong.returncode != 0
+    assert "'Hopper'" in wrong.stderr
+
+
+def test_without_the_compiled_operators_the_reference_serves_with_one_warning() -> None:
+    code = """
+import sys, warnings
+sys.modules["difficulty_prune._C"] = None
+import torch, difficulty_prune as dp
+assert dp.ops.missing_kernels() is not None
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    tracker = dp.DifficultyTracker(3, scores=("el2n", "vog_loss"))
+    for _ in range(2):
+        x = tracker.watch(torch.ones(2, 1, 2, 2), torch.tensor([0, 2]))
+        logits = x.flatten(1)[:, :2]
+        tracker.update(torch.tensor([0, 2]), logits, torch.tensor([0, 1]))
+        torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1])).backward()
+    scores = tracker.compute()
+assert abs(scores["el2n"][0].item() - 0.5 ** 0.5) < 1e-6
+assert scores["vog_loss"][0].item() == 0
+messages = [str(w.message) for w in caught if issubclass(w.category, RuntimeWarning)]
+assert len(messages) == 1, messages
+assert "reinstall" in messages[0] and "could not be loaded" in messages[0], messages
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_without_any_compiled_module_ranks_come_from_scipy() -> None:
+    code = """
+import sys
+sys.modules["difficulty_prune._host"] = None
+import numpy as np
+from difficulty_prune.ranks import rank_rows, spearman_matrix
+assert rank_rows(np.array([[2.0, 1.0, 2.0]])).tolist() == [[2.5, 1.0, 2.5]]
+assert spearman_matrix(np.array([[1.0, 2.0], [2.0, 1.0]])).round(6).tolist() == [[1, -1], [-1, 1]]
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_import_is_light() -> None:
+    code = """
+import sys, torch
+before = set(sys.modules)
+import difficulty_prune
+heavy = {"torchvision", "matplotlib", "sklearn", "scipy", "rich"} & (set(sys.modules) - before)
+assert not heavy, heavy
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_import_leaves_the_global_random_state_alone() -> None:
+    code = """
+import random, numpy, torch
+a = (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+import difficulty_prune
+b = (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+assert a == b
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_shared_headers_of_the_kernels_include_no_torch() -> None:
+    """`csrc/core`, `csrc/cpu`, `csrc/cuda` and `csrc/host` compile without PyTorch's headers."""
+    for folder in ("core", "cpu", "cuda", "host"):
+        for path in (ROOT / "csrc" / folder).iterdir():
+            assert "#include <torch" not in path.read_text(), path

@@ -1,0 +1,160 @@
+"""The command line as people use it: real processes, real handwritten digits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import difficulty_prune as dp
+from difficulty_prune.cli import main
+
+COMMAND = [sys.executable, "-m", "difficulty_prune.cli"]
+QUICK = ["study", "--model", "mlp", "--runs", "2", "--epochs", "2", "--keep", "0.5", "--policy", "hardest", "easiest"]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A finished quick study: its folder and the summary that it printed."""
+    out = tmp_path_factory.mktemp("study")
+    result = run(*QUICK, "--out", out, "--json")
+    assert result.returncode == 0, result.stderr
+    return out, json.loads(result.stdout)
+
+
+def test_a_study_writes_runs_figures_and_the_summary_it_prints(study: tuple[Path, dict[str, Any]]) -> None:
+    out, summary = study
+    assert json.loads((out / "summary.json").read_text()) == summary
+    runs = dp.RunSet.load(out / "runs")
+    assert len(runs) == 2
+    assert runs.num_examples == 1437
+    assert runs.scores == ("el2n", "aum", "forgetting", "vog_loss")
+    assert not any(runs[0].scores[name].max() == 0 for name in runs.scores)
+    names = {path.name for path in (out / "figures").iterdir()}
+    assert {"agreement-mlp.png", "accuracy-mlp.png", "score-correlation.png", "hardest.png", "easiest.png"} <= names
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in (out / "figures").iterdir())
+
+
+def test_a_study_compares_full_pruned_and_random_at_equal_steps(study: tuple[Path, dict[str, Any]]) -> None:
+    _, summary = study
+    rows = {row["policy"]: row for row in summary["comparison"]}
+    assert list(rows) == ["full", "hardest", "easiest", "random"]
+    assert rows["full"]["examples"] == 1437
+    assert rows["hardest"]["examples"] == rows["easiest"]["examples"] == rows["random"]["examples"] == 719
+    assert rows["hardest"]["steps"] == rows["easiest"]["steps"] == rows["random"]["steps"] == 2 * 12
+    assert rows["full"]["steps"] == 2 * 23
+    assert all(row["seeds"] == 2 for row in rows.values())
+    assert rows["full"]["test_accuracy"] > 0.5
+    assert all(len(values) == 2 for values in summary["agreement"]["mlp"].values())
+
+
+def test_a_second_study_in_the_same_folder_trains_nothing_again(study: tuple[Path, dict[str, Any]]) -> None:
+    out, summary = study
+    files = [*(out / "runs").iterdir(), *(out / "trainings").iterdir()]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    result = run(*QUICK, "--out", out)
+    assert result.returncode == 0, result.stderr
+    assert {path: path.stat().st_mtime_ns for path in files} == before
+    for text in ("Spearman of each run with the mean", "Trained afresh, 2 seeds each", "random", "719 (50%)"):
+        assert text in result.stdout
+    assert json.loads((out / "summary.json").read_text())["comparison"] == summary["comparison"]
+
+
+def test_runs_of_another_study_are_neither_used_nor_overwritten(study: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = study
+    before = (out / "runs" / "mlp-0.safetensors").read_bytes()
+    result = run(*QUICK, "--epochs", "3", "--out", out)
+    assert result.returncode == 2
+    assert "mlp-0.safetensors is of another study" in result.stderr
+    assert (out / "runs" / "mlp-0.safetensors").read_bytes() == before
+
+
+def test_ctrl_c_leaves_finished_runs_usable_and_no_process_behind(tmp_path: Path) -> None:
+    arguments = ["study", "--model", "mlp", "--runs", "200", "--epochs", "2", "--workers", "1", "--out", str(tmp_path)]
+    process = subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*.safetensors")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "no run finished"
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, stderr
+    runs = dp.RunSet.load(tmp_path / "runs")
+    assert f"Stopped. {len(runs)} finished scoring runs" in " ".join(stderr.split())
+    deadline = time.monotonic() + 30
+    while group_is_alive(process.pid):
+        assert time.monotonic() < deadline, "worker processes are left"
+        time.sleep(0.05)
+
+
+def group_is_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["study", "--keep", "1.2"], "keep: got 1.2"),
+        (["study", "--keep", "0"], "keep: got 0"),
+        (["study", "--keep", "nan"], "keep: got nan"),
+        (["study", "--keep", "much"], "--keep: invalid float value: 'much'"),
+        (["study", "--scores", "el3n"], "no score 'el3n'"),
+        (["study", "--policy", "best"], "policy: got 'best'"),
+        (["study", "--model", "vgg"], "model: got 'vgg'"),
+        (["study", "--runs", "0"], "runs: got 0"),
+        (["study", "--data", "imagefolder:/nowhere"], "/nowhere: no such folder"),
+        (["study", "--data", "cifar"], "data: got 'cifar'"),
+        (["prune"], "invalid choice: 'prune'"),
+        ([], "the following arguments are required: command"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_status_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main(arguments)
+    except SystemExit as stop:  # how argparse ends
+        status = int(stop.code or 0)
+    stderr = capsys.readouterr().err
+    assert status == 2
+    assert message in stderr
+    assert len(stderr.strip().splitlines()) == 1, stderr
+    assert not list(tmp_path.iterdir()), "nothing is written for bad input"
+
+
+def test_doctor_says_what_was_built() -> None:
+    text = run("doctor")
+    facts = json.loads(run("doctor", "--json").stdout)
+    assert text.returncode == 0, text.stdout
+    assert facts["operators"] == "compiled"
+    for fact in ("torch", "cuda kernels", "cuda device", "built with torch"):
+        assert fact in facts
+        assert fact in text.stdout
+
+
+def test_help_and_version() -> None:
+    assert run("--version").stdout.strip() == dp.__version__
+    shown = run("study", "--help").stdout
+    options = "data test model runs epochs scores keep policy out seed workers json"
+    assert all(f"--{option}" in shown for option in options.split())
