@@ -37,7 +37,8 @@ class Plan:
         summary: what `summary()` gives.
 
     Raises:
-        ValueError: lengths that differ, no example, a repeated, negative or fractional one, or a bad weight.
+        TypeError: an index that is not int64.
+        ValueError: lengths that differ, no example, a repeated or negative one, or a bad weight.
 
     >>> plan = Plan(torch.tensor([0, 2]), torch.ones(2), dict(policy="mine", kept=2, examples=4, kept_share=0.5))
     >>> print(plan.summary())
@@ -46,19 +47,16 @@ class Plan:
 
     def __init__(self, index: Tensor, weight: Tensor, summary: Mapping[str, Any]) -> None:
         index, weight = torch.as_tensor(index), torch.as_tensor(weight, dtype=torch.float32)
-        if index.dtype != torch.int64:
-            raise ValueError(f"plan: got index of {index.dtype}, expected int64 positions")
         if index.dim() != 1 or index.shape != weight.shape or len(index) == 0:
-            raise ValueError(
-                f"plan: got index {tuple(index.shape)}, weight {tuple(weight.shape)}; expected [K], K >= 1"
-            )
+            got = f"index {tuple(index.shape)}, weight {tuple(weight.shape)}"
+            raise ValueError(f"plan: got {got}; expected [K] for both, K >= 1")
+        if index.dtype != torch.int64:
+            raise TypeError(f"plan: got index of {index.dtype}, expected int64 positions")
         index, order = index.sort()
         repeated = index[1:][index[1:] == index[:-1]]
         if int(index[0]) < 0 or len(repeated):
             bad = int(index[0]) if int(index[0]) < 0 else int(repeated[0])
-            raise ValueError(
-                f"plan: got position {bad} {'twice' if len(repeated) else ''}, expected different ones >= 0"
-            )
+            raise ValueError(f"plan: got position {bad}, expected different ones, 0 or more")
         bad_weights = weight[~(weight.isfinite() & (weight >= 0))]
         if len(bad_weights):
             raise ValueError(f"plan: got weight {float(bad_weights[0])}, expected finite ones >= 0")

@@ -94,7 +94,7 @@ class Window(_Ranked):
 
     def __post_init__(self) -> None:
         check_fraction(self.keep, "keep")
-        _check_number(self.start, "start")
+        _check_number(self.start, "start", "[0, 1)")
         if not 0 <= self.start < 1:
             raise ValueError(f"start: got {self.start}, expected a number in [0, 1): the hardest fraction, left out")
         if self.start + self.keep > 1 + 1e-9:
@@ -102,7 +102,7 @@ class Window(_Ranked):
 
     def choose(self, difficulty: Tensor, generator: torch.Generator) -> Tensor:
         size, kept = len(difficulty), number_kept(self.keep, len(difficulty))
-        first = min(number_kept(self.start, size) if self.start else 0, size - kept)
+        first = min(_half_up(self.start * size), size - kept)
         return hardest_first(difficulty, generator)[first : first + kept]
 
 
@@ -189,14 +189,14 @@ def _largest_remainders(groups: list[int], keep: float, total: int) -> list[int]
 
 def check_fraction(value: float, name: str) -> None:
     """TypeError or ValueError unless the value is a number in (0, 1]."""
-    _check_number(value, name)
+    _check_number(value, name, "(0, 1]")
     if not 0 < value <= 1:  # NaN is neither
         raise ValueError(f"{name}: got {value}, expected a number in (0, 1]: the fraction of examples that is kept")
 
 
-def _check_number(value: float, name: str) -> None:
+def _check_number(value: float, name: str, interval: str) -> None:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
-        raise TypeError(f"{name}: got {value!r}, expected a number, the fraction of examples")
+        raise TypeError(f"{name}: got {value!r}, expected a number in {interval}, the fraction of examples")
 
 
 def check_difficulty(difficulty: Any) -> Tensor:
@@ -229,8 +229,11 @@ def check_plan_labels(labels: Any, size: int) -> Tensor | None:
 
 def number_kept(keep: float, size: int) -> int:
     """`keep * size` rounded half up, at least 1."""
-    # 0.29 * 50 is 14.499999999999998 in binary, and is meant as 14.5.
-    return max(1, min(size, math.floor(round(keep * size, 9) + 0.5)))
+    return max(1, min(size, _half_up(keep * size)))
+
+
+def _half_up(x: float) -> int:
+    return math.floor(round(x, 9) + 0.5)  # 0.29 * 50 is 14.499999999999998, and is meant as 14.5
 
 
 def hardest_first(difficulty: Tensor, generator: torch.Generator) -> Tensor:

@@ -182,8 +182,8 @@ class DifficultyTracker:
     def record_logits(self, index: Tensor, logits: Tensor, labels: Tensor) -> None:
         """The logit scores' share of `update`."""
         self._check_classes(logits)
-        ops.check_labels(labels, logits)
         index = self._index(index, logits)
+        ops.check_labels(labels, logits)
         self._check_device(logits.device)
         self._num_classes = logits.shape[1]
         if self._record_scores:
@@ -252,10 +252,11 @@ class DifficultyTracker:
         scores = self._recorded_scores()
         if class_normalized:
             labels = self._labels()
-            if labels is None:
+            unknown = self.num_examples if labels is None else int((labels < 0).sum())
+            if labels is None or unknown:
                 raise ValueError(
-                    "class_normalized: the class of some examples is not known, since they were never presented with "
-                    "logits and labels; take dp.class_normalize(score, labels) with the labels of the dataset"
+                    f"class_normalized: the class of {unknown} examples is not known, since no logits and labels were "
+                    "shown for them; take dp.class_normalize(score, labels) with the labels of the dataset"
                 )
             scores = {name: class_normalize(score, labels.to(score.device)) for name, score in scores.items()}
         return scores
@@ -291,7 +292,9 @@ class DifficultyTracker:
         if self._table is None and not self._moments:
             raise RuntimeError("finish: nothing was recorded; call tracker.update(index, logits, labels) in each step")
         scores = self.compute(allow_skipped=allow_skipped)
-        seen = self._labels() if labels is None else labels
+        if labels is None:
+            seen = self._labels()
+            labels = None if seen is None or bool((seen < 0).any()) else seen
         facts = {
             "presentations": self.presentations,
             "skipped": self.skipped,
@@ -303,7 +306,7 @@ class DifficultyTracker:
             {name: score.cpu().numpy() for name, score in scores.items()},
             architecture=architecture,
             seed=seed,
-            labels=seen.cpu().numpy() if isinstance(seen, Tensor) else seen,
+            labels=labels.cpu().numpy() if isinstance(labels, Tensor) else labels,
             dataset_fingerprint=dataset_fingerprint,
             **facts,
         )
@@ -345,10 +348,11 @@ class DifficultyTracker:
         return {name: scores[name] for name in self.scores}
 
     def _labels(self) -> Tensor | None:
+        """The label of each example, -1 where none was shown; None if no logits were."""
         if self._table is None:
             return None
-        known = (self._table[:, ops.FIELD["count"]] > 0) & (self._table[:, ops.FIELD["label"]] >= 0)
-        return self._table[:, ops.FIELD["label"]].long() if bool(known.all()) else None
+        shown = self._table[:, ops.FIELD["count"]] > 0
+        return torch.where(shown, self._table[:, ops.FIELD["label"]], -1).long()
 
     # State
 

@@ -456,7 +456,7 @@ expect(
     r"\[4\]",
     of=lambda: Hardest(0.5)(torch.ones(4), labels=[0, 1, 2]),
 )
-expect("plan, float labels", TypeError, "float32", "whole", of=lambda: Hardest(0.5)(torch.ones(2), labels=[0.0, 1.0]))
+expect("plan, float labels", TypeError, "float64", "whole", of=lambda: Hardest(0.5)(torch.ones(2), labels=[0.0, 1.0]))
 expect(
     "plan, negative label", ValueError, "got -1", "0 or more", of=lambda: Hardest(0.5)(torch.ones(2), labels=[0, -1])
 )

@@ -35,7 +35,8 @@ def check_logits(logits: Tensor) -> None:
 
 
 def _check_integers(values: Tensor, rows: int | None, name: str) -> None:
-    _is_tensor(values, name)
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{name}: got {type(values).__name__}, expected an int64 torch.Tensor")
     if values.dtype != torch.int64:
         raise TypeError(f"{name}: got {values.dtype}, expected int64; convert with .long() if the values are whole")
     if values.dim() != 1 or rows not in (None, values.shape[0]):
