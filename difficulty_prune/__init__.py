@@ -10,8 +10,7 @@ from .runs import Run, RunSet
 from .sampler import PruneSampler
 from .scores import SCORES, GradientOptions, Score, class_normalize, score_names
 from .tracker import DifficultyTracker
-
-__version__ = "0.1.0"
+from .version import __version__
 
 __all__ = [
     "SCORES",
@@ -23,6 +22,7 @@ __all__ = [
     "Run",
     "RunSet",
     "Score",
+    "__version__",
     "class_normalize",
     "consistency",
     "dataset_fingerprint",

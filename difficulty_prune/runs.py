@@ -16,6 +16,7 @@ import torch
 
 from .files import Array, load_vectors, save_vectors
 from .scores import SCORES, check_scores
+from .version import __version__
 
 _FORMAT: Final = 1
 _LABELS: Final = "labels"
@@ -60,6 +61,7 @@ class Run:
             "architecture": architecture,
             "seed": operator.index(seed),
             "dataset_fingerprint": dataset_fingerprint,
+            "library": __version__,
             "torch": str(torch.__version__),
             **metadata,
         }

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import NoReturn
 
-from .. import __version__
+from ..version import __version__
 from . import doctor, study
 
 COMMANDS = {"study": study, "doctor": doctor}

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from .. import __version__, ops
+from .. import ops
+from ..version import __version__
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

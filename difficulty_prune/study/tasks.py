@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -141,6 +142,7 @@ class ComparisonTask:
             "policy": self.name,
             "keep": self.keep,
             "difficulty": self.difficulty_name,
+            "difficulty_digest": hashlib.blake2b(self.difficulty.tobytes(), digest_size=16).hexdigest(),
         }
 
 
