@@ -107,7 +107,7 @@ class DifficultyTracker:
             weight: [B], the factor of each example's loss. An example of weight 0 shows no gradient and is passed
                 over.
             reduction: "mean" when the loss is averaged over the batch, "sum" when it is summed.
-            scaler: the `torch.amp.GradScaler` in use.
+            scaler: the `torch.amp.GradScaler` in use; gradients that overflowed are left out, as it leaves them out.
 
         Returns:
             A tensor equal to the inputs, through which the gradient will pass.
@@ -138,7 +138,9 @@ class DifficultyTracker:
         scale = loss_gradient_scale(inputs, weight, reduction, scaler)
 
         def record(gradient: Tensor) -> None:
-            moments.record(index, self.gradient.with_channels(gradient), scale, self._skipped_on(gradient.device))
+            # A scaler provokes overflows and then leaves the step out: so do we, and that is no fault to report.
+            skipped = self._skipped_on(gradient.device) if scaler is None else None
+            moments.record(index, self.gradient.with_channels(gradient), scale, skipped)
 
         source = inputs if inputs.requires_grad else inputs.detach().requires_grad_()
         watched: Tensor = WatchInputs.apply(source, record, inputs.requires_grad)

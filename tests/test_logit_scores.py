@@ -53,6 +53,8 @@ def trajectories(draw) -> Trajectory:
     values = st.one_of(st.sampled_from((-1.0, 0.0, 0.5, 1.0)), st.floats(-40, 40, width=32))
     logits = draw(hnp.arrays(np.float32, (rows, classes), elements=values))
     labels = draw(hnp.arrays(np.int64, rows, elements=st.integers(0, classes - 1)))
+    correct = draw(hnp.arrays(np.bool_, rows))  # else hardly any example would be learned, let alone forgotten
+    labels[correct] = logits[correct].argmax(1)
     never_learned = draw(st.sets(st.integers(0, num_examples - 1)))
     for row in range(rows):
         if index[row] in never_learned and labels[row] == logits[row].argmax():
@@ -197,6 +199,20 @@ def test_merging_two_trackers_equals_one(t: Trajectory, data: st.DataObject) -> 
     assert_scores(first.compute(), expected_scores(t))
     assert_scores(second.compute(), before, identical)
     assert first.presentations == len(t.index)
+
+
+@pytest.mark.parametrize("first", [[], [0], [1], [0, 1], [1, 0], [1, 1, 0, 1]])
+@pytest.mark.parametrize("second", [[], [0], [1], [0, 1], [1, 0], [0, 1, 0]])
+def test_merging_counts_what_happens_at_the_seam(first: list[int], second: list[int]) -> None:
+    """Correct (1) at the end of one tracker and wrong (0) at the start of the next is forgetting too."""
+
+    def tracker_of(correct: list[int]) -> dp.DifficultyTracker:
+        labels = torch.tensor([1 - c for c in correct], dtype=torch.int64)
+        return tracked([(torch.zeros_like(labels), torch.tensor([[1.0, 0.0]]).repeat(len(correct), 1), labels)], 1)
+
+    merged, whole = tracker_of(first), tracker_of(first + second)
+    merged.merge(tracker_of(second))
+    assert_scores(merged.compute(), whole.compute())
 
 
 @settings(max_examples=30)
