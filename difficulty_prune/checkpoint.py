@@ -31,6 +31,7 @@ def score_checkpoint(
 
     Raises:
         ValueError: a batch is not of the form above.
+        RuntimeError: gradient scores in inference mode.
 
     >>> model = nn.Linear(3, 2)
     >>> tracker = DifficultyTracker(2, scores=("vog",))
@@ -42,6 +43,10 @@ def score_checkpoint(
     if device is None:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
     gradient_scores = [name for name in tracker.scores if SCORES[name].needs == "input gradients"]
+    if gradient_scores and torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            f"score_checkpoint: {', '.join(gradient_scores)} need gradients; leave torch.inference_mode()"
+        )
     was_training = {module: module.training for module in model.modules()}
     model.eval()
     try:

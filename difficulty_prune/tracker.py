@@ -83,6 +83,7 @@ class DifficultyTracker:
         self._moments: dict[str, GradientMoments] = {}
         self._watched_steps = 0
         self._updated_steps = 0
+        self._in_extra_backward = False
 
     # Recording
 
@@ -99,7 +100,8 @@ class DifficultyTracker:
 
         Put the result into the model in place of the inputs. What arrives is the gradient of the reduced, weighted,
         perhaps AMP-scaled loss; that scale is undone here, so that neither batch size nor weights change the
-        score. The gradient is not kept in `.grad`. Under `torch.no_grad()` the inputs come back as they are.
+        score. The gradient is not kept in `.grad`. Under `torch.no_grad()` the inputs come back as they are. The
+        model's first layer must not work in place, and each graph is meant for one backward pass.
 
         Args:
             inputs: [B, ...] floating point.
@@ -138,6 +140,8 @@ class DifficultyTracker:
         scale = loss_gradient_scale(inputs, weight, reduction, scaler)
 
         def record(gradient: Tensor) -> None:
+            if self._in_extra_backward:  # passes through here when update is given the inputs from before `watch`
+                return
             # A scaler provokes overflows and then leaves the step out: so do we, and that is no fault to report.
             skipped = self._skipped_on(gradient.device) if scaler is None else None
             moments.record(index, self.gradient.with_channels(gradient), scale, skipped)
@@ -210,7 +214,11 @@ class DifficultyTracker:
 
     def record_input_gradient(self, score: str, index: Tensor, logits: Tensor, labels: Tensor, inputs: Tensor) -> None:
         """One extra backward pass to the inputs for one gradient score; `update` and `score_checkpoint` call it."""
-        gradient = input_gradient(score, logits, labels, inputs)
+        self._in_extra_backward = True
+        try:
+            gradient = input_gradient(score, logits, labels, inputs)
+        finally:
+            self._in_extra_backward = False
         moments = self._moments_of(score, inputs)
         index = self._index(index, inputs)
         moments.record(index, self.gradient.with_channels(gradient), None, self._skipped_on(inputs.device))
@@ -353,7 +361,7 @@ class DifficultyTracker:
         """The label of each example, -1 where none was shown; None if no logits were."""
         if self._table is None:
             return None
-        shown = self._table[:, ops.FIELD["count"]] > 0
+        shown = self._table[:, ops.FIELD["p_max"]] > 0  # which a loss alone leaves at 0
         return torch.where(shown, self._table[:, ops.FIELD["label"]], -1).long()
 
     # State

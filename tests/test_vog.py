@@ -645,3 +645,18 @@ def test_a_tracker_of_gradients_goes_on_from_a_saved_state(stop_after: int) -> N
             resumed.load_state_dict(torch.load(file, weights_only=True))
     identical(resumed.compute()["vog_loss"], never_stopped.compute()["vog_loss"])
     close(resumed.compute()["vog_loss"], ops.gradient_variance(gradients[::2]))
+
+
+def test_a_step_that_overflows_under_a_scaler_is_left_out_and_no_fault():
+    """The scaler provokes such steps and leaves them out of the training; without a scaler they are reported."""
+    for scaler in (torch.amp.GradScaler("cpu", init_scale=3e38), None):
+        tracker = dp.DifficultyTracker(1, scores=("vog_loss",))
+        for factor in (1.0, 100.0):
+            x = tracker.watch(torch.ones(1, 1, 2, 2), torch.tensor([0]), scaler=scaler, reduction="sum")
+            loss = x.sum() * factor
+            (scaler.scale(loss) if scaler else loss * torch.inf).backward()
+        if scaler:
+            assert tracker.compute()["vog_loss"].tolist() == [0.0]
+        else:
+            with pytest.raises(ValueError, match="2 x not finite"):
+                tracker.compute()

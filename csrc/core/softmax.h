@@ -5,6 +5,7 @@
 // largest logit. Both are associative, so lanes and warps combine partial results.
 #pragma once
 
+#include <cfloat>
 #include <cmath>
 #include <cstdint>
 
@@ -61,6 +62,9 @@ struct OtherClasses {
 
 DP_HD float larger(float a, float b) { return a > b ? a : b; }
 
+// A difference of finite logits can overflow; two opposite infinities would make a sum NaN.
+DP_HD float within_range(float x) { return x > FLT_MAX ? FLT_MAX : x < -FLT_MAX ? -FLT_MAX : x; }
+
 // z - z is NaN exactly where z is infinite or NaN; a sum of it stays NaN.
 DP_HD float finite_probe(float z) { return z - z; }
 
@@ -80,12 +84,12 @@ DP_HD SoftmaxStats finish_stats(float z_label, float before, float after, const 
   const float entropy = log_sum - (others.e_times_d + e_label * d_label) / sum;
 
   SoftmaxStats s;
-  s.value[kLoss] = (top - z_label) + log_sum;
+  s.value[kLoss] = within_range(top - z_label) + log_sum;
   s.value[kEl2n] = sqrtf(others.e_squared + others.e * others.e) / sum;  // 1 - p_y is the others' share
   s.value[kEntropy] = larger(entropy, 0.0f);
   s.value[kPLabel] = e_label / sum;
   s.value[kPMax] = 1.0f / sum;
-  s.value[kLogitMargin] = alone ? 0.0f : z_label - rival;
+  s.value[kLogitMargin] = alone ? 0.0f : within_range(z_label - rival);
   s.value[kPMargin] = alone ? 0.0f : (e_label - exp_nonpositive(larger(rival - top, -110.0f))) / sum;
   s.value[kCorrect] = z_label > before && z_label >= after ? 1.0f : 0.0f;
   return s;

@@ -30,6 +30,8 @@ struct RecordStatsArguments : StatsArguments {
     check_vector(index, logits.view.rows, ScalarType::Long, "index");
     STD_TORCH_CHECK(t.dim() == 2 && t.size(1) * sizeof(float) == sizeof(Record), "table: expected [examples, 16]");
     table = reinterpret_cast<Record*>(state<float>(t, ScalarType::Float, "table"));
+    STD_TORCH_CHECK(reinterpret_cast<uintptr_t>(table) % alignof(Record) == 0,
+                    "table: expected data aligned to 64 bytes");
     examples = t.size(0);
     skipped = skipped_counts(counters);
   }
@@ -51,6 +53,7 @@ struct RecordGradientsArguments {
     check_vector(index, v.rows, ScalarType::Long, "index");
     if (s) check_vector(scale_tensor, v.rows, ScalarType::Float, "scale");
     scale = s ? static_cast<const float*>(scale_tensor.const_data_ptr()) : nullptr;
+    STD_TORCH_CHECK(count_t.dim() == 1, "count: expected [examples]");
     examples = count_t.size(0);
     for (const Tensor* t : {&mean_t, &m2_t}) {
       STD_TORCH_CHECK(t->dim() == 2 && t->size(0) == examples && t->size(1) == v.pixels,

@@ -76,6 +76,7 @@ struct Gradients {
       tensor = torch::stable::contiguous(t);
       flatten(tensor, channel + 1, pixels, stride);
     }
+    STD_TORCH_CHECK(tensor.size(channel) > 0 && pixels > 0, "gradients: expected no empty channel or pixel dimension");
     view = {tensor.const_data_ptr(),
             element_type(tensor),
             tensor.size(channel - 1),

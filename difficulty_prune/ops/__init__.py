@@ -19,6 +19,7 @@ from .checks import (
     check_scale,
     check_skipped,
     check_state,
+    check_table,
 )
 from .layout import FIELD, RECORD, RECORD_WIDTH, SKIPPED, STAT, STATS
 from .reference import merge_moments_
@@ -38,6 +39,7 @@ __all__ = [
     "merge_moments_",
     "missing_kernels",
     "new_skipped",
+    "new_state",
     "new_table",
     "record_gradients_",
     "record_losses_",
@@ -60,12 +62,18 @@ def new_table(num_examples: int, device: torch.device | str | None = None) -> Te
     >>> new_table(3).shape
     torch.Size([3, 16])
     """
-    return torch.zeros(num_examples, RECORD_WIDTH, dtype=torch.float32, device=device)
+    return new_state((num_examples, RECORD_WIDTH), torch.float32, device)
 
 
 def new_skipped(device: torch.device | str | None = None) -> Tensor:
     """Counters of presentations that were left out, [3] int64, in the order of `SKIPPED`."""
-    return torch.zeros(len(SKIPPED), dtype=torch.int64, device=device)
+    return new_state((len(SKIPPED),), torch.int64, device)
+
+
+def new_state(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str | None = None) -> Tensor:
+    """Zeros that can be changed in place anywhere, also where they are made in inference mode."""
+    with torch.inference_mode(False):
+        return torch.zeros(shape, dtype=dtype, device=device)
 
 
 def softmax_stats(logits: Tensor, labels: Tensor) -> Tensor:
@@ -114,7 +122,7 @@ def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, 
     """
     check_logits(logits)
     check_labels(labels, logits)
-    check_state(table, (None, RECORD_WIDTH), torch.float32, "table")
+    check_table(table)
     check_index(index, logits.shape[0], table.shape[0])
     skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
     check_same_device(table=table, index=index, logits=logits, skipped=skipped)
@@ -190,7 +198,7 @@ def record_losses_(table: Tensor, index: Tensor, loss: Tensor, skipped: Tensor |
     """Adds one loss per row to the records, for tasks without class logits; only `count` and `loss` are kept.
 
     Args:
-        table: [N, 16] float32 from `new_table`, changed in place; the label of these examples becomes -1.
+        table: [N, 16] float32 from `new_table`, changed in place.
         index: [B] int64, positions in the dataset, 0..N-1.
         loss: [B] floating point.
         skipped: as for `record_stats_`.
@@ -203,14 +211,14 @@ def record_losses_(table: Tensor, index: Tensor, loss: Tensor, skipped: Tensor |
     >>> table[1, FIELD["loss"]].item()
     2.0
     """
-    check_state(table, (None, RECORD_WIDTH), torch.float32, "table")
+    check_table(table)
     check_index(index, loss.shape[0], table.shape[0])
     skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
     check_same_device(table=table, index=index, loss=loss, skipped=skipped)
     in_range = (index >= 0) & (index < table.shape[0])
+    loss = loss.detach()
     used = in_range & loss.isfinite()
     skipped += torch.stack([(~in_range).sum(), torch.zeros_like(skipped[0]), (in_range & ~used).sum()])
     rows = torch.where(in_range, index, 0)
     table[:, FIELD["count"]].index_add_(0, rows, used.to(table.dtype))
     table[:, FIELD["loss"]].index_add_(0, rows, torch.where(used, loss, 0).to(table.dtype))
-    table[:, FIELD["label"]].index_fill_(0, rows, -1)

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from .layout import SKIPPED
+from .layout import RECORD_WIDTH, SKIPPED
 
 LOGIT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -102,6 +102,12 @@ def check_state(state: Tensor, shape: tuple[int | None, ...], dtype: torch.dtype
             f"{name}: got {state.dtype} {tuple(state.shape)}{'' if state.is_contiguous() else ' (not contiguous)'}, "
             f"expected contiguous {dtype} [{wanted}]"
         )
+
+
+def check_table(table: Tensor) -> None:
+    check_state(table, (None, RECORD_WIDTH), torch.float32, "table")
+    if not torch.compiler.is_compiling() and table.device.type == "cpu" and table.data_ptr() % 64:
+        raise ValueError("table: got data that is not aligned to 64 bytes, a record; make the table with new_table")
 
 
 def check_skipped(skipped: Tensor) -> Tensor:

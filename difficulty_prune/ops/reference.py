@@ -37,13 +37,15 @@ def softmax_stats(logits: Tensor, labels: Tensor) -> Tensor:
     log_p = z.log_softmax(1)
     p = log_p.exp()
     result = z.new_zeros(batch, len(STATS))
-    result[:, STAT["loss"]] = -log_p[own]
+    # A difference of finite logits can overflow; two opposite infinities would make a sum NaN.
+    limit = torch.finfo(torch.float32).max
+    result[:, STAT["loss"]] = -log_p[own].clamp(min=-limit)
     result[:, STAT["el2n"]] = (p - own.float()).norm(dim=1)
     result[:, STAT["entropy"]] = -(p * torch.where(p > 0, log_p, 0.0)).sum(1)
     result[:, STAT["p_label"]] = p[own]
     result[:, STAT["p_max"]] = p.amax(1)
     if classes > 1:
-        result[:, STAT["logit_margin"]] = z[own] - z.masked_fill(own, -torch.inf).amax(1)
+        result[:, STAT["logit_margin"]] = (z[own] - z.masked_fill(own, -torch.inf).amax(1)).clamp(-limit, limit)
         result[:, STAT["p_margin"]] = p[own] - p.masked_fill(own, -torch.inf).amax(1)
     is_top = z == z.amax(1, keepdim=True)
     lowest_top = is_top.int().argmax(1)  # argmax of equal values: the first on every device
@@ -81,7 +83,7 @@ def record_gradients_(
     P = product of the dimensions after C. scale [B] float32 multiplies each row; a row of scale 0 carries no
     gradient and is passed over.
     """
-    signal = gradients.to(mean.dtype).mean(1).flatten(1)
+    signal = gradients.to(mean.dtype).mean(1).reshape(len(index), mean.shape[1])
     used = torch.ones_like(index, dtype=torch.bool)
     if scale is not None:
         used = scale != 0
@@ -107,8 +109,10 @@ def gradient_variance(gradients: Tensor, statistic: str = "std") -> Tensor:
     Per pixel the standard deviation (or variance) over the checkpoints, ddof 0, of the signed mean over
     channels; then the mean over pixels (arXiv 2008.11600, section 3).
     """
+    if gradients.shape[1] == 0:
+        return gradients.new_empty(0, dtype=torch.float32)
     wide = gradients if gradients.device.type == "mps" else gradients.double()
-    variance = wide.mean(2).var(0, correction=0).flatten(1)
+    variance = wide.mean(2).var(0, correction=0).reshape(gradients.shape[1], -1)
     return (variance.sqrt() if statistic == "std" else variance).mean(1).float()
 
 

@@ -62,9 +62,9 @@ class GradientMoments:
     """
 
     def __init__(self, num_examples: int, pixels: int, device: torch.device) -> None:
-        self.count = torch.zeros(num_examples, dtype=torch.int32, device=device)
-        self.mean = torch.zeros(num_examples, pixels, device=device)
-        self.m2 = torch.zeros(num_examples, pixels, device=device)
+        self.count = ops.new_state((num_examples,), torch.int32, device)
+        self.mean = ops.new_state((num_examples, pixels), torch.float32, device)
+        self.m2 = ops.new_state((num_examples, pixels), torch.float32, device)
 
     def record(
         self, index: Tensor, gradients: Tensor, scale: Tensor | None = None, skipped: Tensor | None = None

@@ -35,7 +35,12 @@ def class_normalize(score: Tensor, labels: Tensor) -> Tensor:
         size = torch.zeros_like(total).index_add_(0, labels, known.double())
         return (total / size.clamp(min=1))[labels]
 
+    def class_extreme(reduce: str, missing: float) -> Tensor:
+        extreme = torch.full((classes,), missing, dtype=torch.float64, device=score.device)
+        return extreme.scatter_reduce(0, labels, torch.where(known, value, missing), reduce)[labels]
+
     deviation = value - class_mean(value)
     spread = class_mean(deviation.square()).sqrt()
-    z = torch.where(spread > 0, deviation / torch.where(spread > 0, spread, 1), 0)
+    differ = class_extreme("amax", -torch.inf) > class_extreme("amin", torch.inf)  # rounding is no spread
+    z = torch.where(differ, deviation / torch.where(differ, spread, 1), 0)
     return torch.where(known, z, torch.nan).to(score.dtype)

@@ -80,6 +80,7 @@ class ScoringTask:
             labels=data.train.labels,
             dataset_fingerprint=self.source.fingerprint,
             data=self.source.spec,
+            epochs=self.recipe.epochs,
             outcome=asdict(outcome),
             peak_memory_bytes=peak_memory(),
             **self._facts(),
