@@ -13,6 +13,7 @@ up, at least 1.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, Protocol
@@ -34,10 +35,13 @@ class Policy(Protocol):
         ...
 
 
-class _Ranked:
+class _Ranked(ABC):
     """A policy that chooses a part of the examples, ordered from the hardest to the easiest."""
 
     keep: float
+
+    def __post_init__(self) -> None:
+        check_fraction(self.keep, "keep")
 
     def __call__(self, difficulty: Any, labels: Any = None, generator: torch.Generator | None = None) -> Plan:
         """See the module.
@@ -50,9 +54,9 @@ class _Ranked:
         kept = self.choose(values, _generator(generator))
         return make_plan(kept, len(values), repr(self), check_plan_labels(labels, len(values)))
 
+    @abstractmethod
     def choose(self, difficulty: Tensor, generator: torch.Generator) -> Tensor:
         """Positions to keep."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,6 @@ class Hardest(_Ranked):
     """Keeps the hardest `keep` of the examples, in (0, 1]."""
 
     keep: float
-
-    def __post_init__(self) -> None:
-        check_fraction(self.keep, "keep")
 
     def choose(self, difficulty: Tensor, generator: torch.Generator) -> Tensor:
         return hardest_first(difficulty, generator)[: number_kept(self.keep, len(difficulty))]
@@ -73,9 +74,6 @@ class Easiest(_Ranked):
     """Keeps the easiest `keep` of the examples, in (0, 1]."""
 
     keep: float
-
-    def __post_init__(self) -> None:
-        check_fraction(self.keep, "keep")
 
     def choose(self, difficulty: Tensor, generator: torch.Generator) -> Tensor:
         return hardest_first(-difficulty, generator)[: number_kept(self.keep, len(difficulty))]
@@ -93,7 +91,7 @@ class Window(_Ranked):
     keep: float
 
     def __post_init__(self) -> None:
-        check_fraction(self.keep, "keep")
+        super().__post_init__()
         _check_number(self.start, "start", "[0, 1)")
         if not 0 <= self.start < 1:
             raise ValueError(f"start: got {self.start}, expected a number in [0, 1): the hardest fraction, left out")
@@ -111,9 +109,6 @@ class Random(_Ranked):
     """Keeps a random `keep` of the examples: what any other policy has to beat."""
 
     keep: float
-
-    def __post_init__(self) -> None:
-        check_fraction(self.keep, "keep")
 
     def choose(self, difficulty: Tensor, generator: torch.Generator) -> Tensor:
         return torch.randperm(len(difficulty), generator=generator)[: number_kept(self.keep, len(difficulty))]
