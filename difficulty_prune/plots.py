@@ -17,7 +17,7 @@ from .runs import RunSet
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["accuracy_against_keep", "difficulty_histogram", "example_strip", "run_agreement_bars", "score_heatmap"]
+__all__ = ["accuracy_against_keep", "difficulty_histogram", "example_grid", "run_agreement_bars", "score_heatmap"]
 
 
 def run_agreement_bars(runs: RunSet, scores: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
@@ -44,7 +44,8 @@ def score_heatmap(runs: RunSet, scores: Sequence[str] | None = None, ax: Axes | 
     ax.set_xticks(range(len(names)), names, rotation=45, ha="right")
     ax.set_yticks(range(len(names)), names)
     for (row, column), value in np.ndenumerate(matrix):
-        ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8)
+        colour = "white" if abs(value) > 0.6 else "black"
+        ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
     ax.set_title("Correlation between scores")
     return ax
 
@@ -76,21 +77,28 @@ def accuracy_against_keep(rows: Sequence[Mapping[str, Any]], ax: Axes | None = N
         )
     for row in full:
         ax.axhline(row["test_accuracy"], color="black", linestyle="--", label="full data")
-    ax.set_xlabel("fraction of examples kept")
+    shares = sorted({row["keep"] for row in rows if row["policy"] != "full"})
+    ax.set_xticks(shares, [f"{share:.0%}" for share in shares])
+    ax.set_xlabel("examples kept")
     ax.set_ylabel("test accuracy")
     ax.legend()
     return ax
 
 
-def example_strip(images: Array, columns: int, title: str, ax: Axes | None = None) -> Axes:
-    """A grid of images [K, H, W] or [K, H, W, 3], each stretched to the full range of brightness."""
+def example_grid(images: Array, captions: Sequence[str], columns: int, title: str, ax: Axes | None = None) -> Axes:
+    """Images [K, H, W] or [K, H, W, 3] in a grid, each under its caption, all on one scale of brightness."""
     ax = _axes(ax)
     low, high = images.min(), images.max()
     scaled = (images - low) / max(high - low, 1e-12)
-    missing = -len(scaled) % columns
-    padded = np.concatenate([scaled, np.ones((missing, *scaled.shape[1:]))])
-    rows = [np.concatenate(list(padded[start : start + columns]), axis=1) for start in range(0, len(padded), columns)]
-    ax.imshow(np.concatenate(rows), cmap="gray")
+    height, width = scaled.shape[1:3]
+    gap, head = max(1, width // 8), max(2, height // 3)  # room between images, and above for the caption
+    rows = -(-len(scaled) // columns)
+    sheet = np.ones((rows * (height + head), columns * (width + gap), *scaled.shape[3:]))
+    for k, (image, caption) in enumerate(zip(scaled, captions, strict=True)):
+        top, left = (k // columns) * (height + head) + head, (k % columns) * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+        ax.text(left + width / 2 - 0.5, top - 0.5 - head / 2, caption, ha="center", va="center", fontsize=7)
+    ax.imshow(sheet, cmap="gray", vmin=0, vmax=1)
     ax.set_axis_off()
     ax.set_title(title)
     return ax

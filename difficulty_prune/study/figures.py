@@ -33,8 +33,9 @@ def write_figures(folder: Path, runs: RunSet, summary: dict[str, Any], data: Stu
     _save(folder / "difficulty.png", plots.difficulty_histogram(difficulty, score))
     order = np.argsort(difficulty)
     for name, chosen in (("hardest", order[::-1][:_SHOWN]), ("easiest", order[:_SHOWN])):
-        title = f"The {len(chosen)} {name} examples by {score}"
-        _save(folder / f"{name}.png", plots.example_strip(_pictures(data, chosen), 8, title))
+        captions = [f"{data.train.labels[i]} | {difficulty[i]:.2f}" for i in chosen]
+        title = f"The {len(chosen)} {name} examples: label | {score}, high = hard"
+        _save(folder / f"{name}.png", plots.example_grid(_pictures(data, chosen), captions, 8, title))
 
 
 def _pictures(data: StudyData, positions: Array) -> Array:
