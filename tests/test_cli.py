@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,20 +83,31 @@ def test_runs_of_another_study_are_neither_used_nor_overwritten(study: tuple[Pat
 
 def test_ctrl_c_leaves_finished_runs_usable_and_no_process_behind(tmp_path: Path) -> None:
     arguments = ["study", "--model", "mlp", "--runs", "200", "--epochs", "2", "--workers", "1", "--out", str(tmp_path)]
-    process = subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("runs/*.safetensors")):
+    # A shell's background jobs are started with SIGINT ignored, and so would be what a test run there starts.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"from difficulty_prune.cli import main; sys.exit(main({arguments!r}))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        wait_until(lambda: any(tmp_path.glob("runs/*.safetensors")) or process.poll() is not None, seconds=120)
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "no run finished"
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    stderr = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, stderr
-    runs = dp.RunSet.load(tmp_path / "runs")
-    assert f"Stopped. {len(runs)} finished scoring runs" in " ".join(stderr.split())
-    deadline = time.monotonic() + 30
-    while group_is_alive(process.pid):
-        assert time.monotonic() < deadline, "worker processes are left"
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        stderr = process.communicate(timeout=60)[1]
+        assert process.returncode == 130, stderr
+        runs = dp.RunSet.load(tmp_path / "runs")
+        assert f"Stopped. {len(runs)} finished scoring runs" in " ".join(stderr.split())
+        wait_until(lambda: not group_is_alive(process.pid), seconds=30)
+    finally:
+        if group_is_alive(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.05)
 
 
