@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, Literal, Protocol
 
@@ -128,7 +128,7 @@ class PerClass:
     [4, 5, 6, 7, 9]
     """
 
-    policy: _Ranked
+    policy: Hardest | Easiest | Window | Random
     quota: Literal["proportional", "equal"] = "proportional"
 
     def __post_init__(self) -> None:
@@ -164,12 +164,12 @@ class PerClass:
             left -= sizes[c]
         return sizes
 
-    def _for_quota(self, kept: int, size: int) -> _Ranked:
+    def _for_quota(self, kept: int, size: int) -> Hardest | Easiest | Window | Random:
         """The policy with the share that gives `kept` of `size` examples."""
         keep = kept / size
         if isinstance(self.policy, Window):
-            return Window(start=min(self.policy.start, 1 - keep), keep=keep)
-        return type(self.policy)(keep)  # type: ignore[call-arg]
+            return replace(self.policy, start=min(self.policy.start, 1 - keep), keep=keep)
+        return replace(self.policy, keep=keep)
 
 
 def _largest_remainders(groups: list[int], keep: float, total: int) -> list[int]:
