@@ -348,11 +348,15 @@ class DifficultyTracker:
         table = self._table if self._table is not None else ops.new_table(self.num_examples, self._requested_device)
         scores = logit_scores(table, self._record_scores)
         for name in self._gradient_scores:
-            if name in self._moments:
-                scores[name] = self._moments[name].vog()
+            moments = self._moments.get(name)
+            if moments is not None and (bool(moments.count.any()) or any(self.skipped.values())):
+                scores[name] = moments.vog()
             elif self._table is not None or self._moments:
                 how = "x = tracker.watch(x, index)" if name == "vog_loss" else "tracker.update(..., inputs=x)"
-                raise RuntimeError(f"{name}: no gradient arrived; call {how} in each step, or use score_checkpoint")
+                raise RuntimeError(
+                    f"{name}: no gradient arrived; call {how} in each step, give that x to the model and run backward, "
+                    "or use score_checkpoint"
+                )
             else:
                 scores[name] = torch.full((self.num_examples,), torch.nan, device=self._requested_device)
         return {name: scores[name] for name in self.scores}

@@ -170,3 +170,22 @@ def test_help_and_version() -> None:
     shown = run("study", "--help").stdout
     options = "data test model runs epochs scores keep policy out seed workers json"
     assert all(f"--{option}" in shown for option in options.split())
+
+
+def test_a_data_function_in_the_current_folder_is_found(tmp_path: Path) -> None:
+    (tmp_path / "own_images.py").write_text(
+        "import torch\nfrom torch.utils.data import TensorDataset\n"
+        "def make():\n    return TensorDataset(torch.rand(60, 1, 8, 8), torch.arange(60) % 2)\n"
+    )
+    # As the installed script runs it: without the current folder on the module path.
+    code = (
+        "import sys; sys.path = [p for p in sys.path if p]; from difficulty_prune.cli import main; "
+        "sys.exit(main(['study', '--data', 'own_images:make', '--model', 'nope', '--out', 'out']))"
+    )
+    known = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert known.returncode == 2
+    assert "model: got 'nope'" in known.stderr
+    found = code.replace("'nope'", "'mlp', '--runs', '1', '--epochs', '1', '--keep', '0.5'")
+    done = subprocess.run([sys.executable, "-c", found], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert "own_images" not in done.stderr, done.stderr
+    assert len(dp.RunSet.load(tmp_path / "out" / "runs")) == 1

@@ -660,3 +660,21 @@ def test_a_step_that_overflows_under_a_scaler_is_left_out_and_no_fault():
         else:
             with pytest.raises(ValueError, match="2 x not finite"):
                 tracker.compute()
+
+
+def test_watched_inputs_that_the_model_never_got_are_reported():
+    tracker = dp.DifficultyTracker(2, scores=("el2n", "vog_loss"))
+    x = torch.randn(2, 1, 2, 2)
+    tracker.watch(x, torch.arange(2))
+    tracker.update(torch.arange(2), x.flatten(1), torch.tensor([0, 1]))
+    with pytest.raises(RuntimeError, match=r"no gradient arrived.*give that x to the model"):
+        tracker.compute()
+
+
+def test_update_with_inputs_after_the_backward_pass_says_when_to_call_it():
+    tracker = dp.DifficultyTracker(2, scores=("vog",))
+    x = torch.randn(2, 1, 2, 2, requires_grad=True)
+    logits = (x * x).flatten(1)
+    logits.sum().backward()
+    with pytest.raises(RuntimeError, match=r"before loss\.backward"):
+        tracker.update(torch.arange(2), logits, torch.tensor([0, 1]), inputs=x)

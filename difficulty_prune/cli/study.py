@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the study and prints its tables."""
+    if str(Path.cwd()) not in sys.path:  # your.module:function is looked for in the current folder too
+        sys.path.insert(0, str(Path.cwd()))
     settings = Settings(
         data=options.data,
         test=options.test,

@@ -139,6 +139,7 @@ def input_gradient(score: str, logits: Tensor, labels: Tensor, inputs: Tensor) -
 
     Raises:
         ValueError: the logits do not depend on the inputs.
+        RuntimeError: the graph is gone, because the backward pass of the training step ran before.
 
     >>> x = torch.ones(1, 2, requires_grad=True)
     >>> input_gradient("vog", x * torch.tensor([3.0, 5.0]), torch.tensor([1]), x)
@@ -146,9 +147,13 @@ def input_gradient(score: str, logits: Tensor, labels: Tensor, inputs: Tensor) -
     """
     check_depends(inputs, logits)
     with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(
-            TARGETS[score](logits, labels), inputs, retain_graph=True, allow_unused=True, materialize_grads=False
-        )
+        target = TARGETS[score](logits, labels)
+        try:
+            (gradient,) = torch.autograd.grad(target, inputs, retain_graph=True, allow_unused=True)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"{score}: no backward pass to the inputs ({error}); call tracker.update before loss.backward()"
+            ) from error
     if gradient is None:
         raise ValueError("inputs: the logits do not depend on this tensor; pass the one that went through the model")
     return gradient
