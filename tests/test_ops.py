@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ kernels = torch.ops.difficulty_prune
 
 LOGIT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 GRADIENT_DTYPES = (*LOGIT_DTYPES, torch.float64)
+M2_DTYPES = (torch.float32, torch.bfloat16)
 
 close = partial(torch.testing.assert_close, rtol=1e-5, atol=2e-6, equal_nan=True)
 identical = partial(torch.testing.assert_close, rtol=0, atol=0, equal_nan=True)
@@ -45,14 +47,21 @@ def random_gradients(*shape: int, dtype: torch.dtype = torch.float32, seed: int 
 class Moments:
     """State of `record_gradients_` for `examples` examples of `pixels` pixels."""
 
-    def __init__(self, examples: int, pixels: int) -> None:
+    def __init__(self, examples: int, pixels: int, m2_dtype: torch.dtype = torch.float32) -> None:
         self.count = torch.zeros(examples, dtype=torch.int32)
         self.mean = torch.zeros(examples, pixels)
-        self.m2 = torch.zeros(examples, pixels)
+        self.m2 = torch.zeros(examples, pixels, dtype=m2_dtype)
         self.skipped = ops.new_skipped()
 
-    def add(self, operator: Callable[..., None], index: Tensor, gradients: Tensor, scale: Tensor | None = None):
-        operator(self.count, self.mean, self.m2, index, gradients, scale, self.skipped)
+    def add(
+        self,
+        operator: Callable[..., None],
+        index: Tensor,
+        gradients: Tensor,
+        scale: Tensor | None = None,
+        pixels: Tensor | None = None,
+    ):
+        operator(self.count, self.mean, self.m2, index, gradients, scale, pixels, self.skipped)
         return self
 
     @property
@@ -85,11 +94,25 @@ def test_opcheck_record_stats(dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", GRADIENT_DTYPES)
+@pytest.mark.parametrize("m2_dtype", M2_DTYPES)
 @pytest.mark.parametrize("scale", [None, torch.tensor([1.0, 0.0, 2.5])])
-def test_opcheck_record_gradients(dtype, scale) -> None:
-    m = Moments(4, 20)
-    arguments = (m.count, m.mean, m.m2, torch.tensor([2, 0, 2]), random_gradients(3, 3, 4, 5, dtype=dtype), scale)
-    torch.library.opcheck(kernels.record_gradients_.default, (*arguments, m.skipped))
+@pytest.mark.parametrize("pixels", [None, torch.tensor([3, 0, 19])])
+def test_opcheck_record_gradients(dtype, m2_dtype, scale, pixels) -> None:
+    m = Moments(4, 20 if pixels is None else 3, m2_dtype)
+    gradients = random_gradients(3, 3, 4, 5, dtype=dtype)
+    arguments = (m.count, m.mean, m.m2, torch.tensor([2, 0, 2]), gradients, scale, pixels, m.skipped)
+    torch.library.opcheck(kernels.record_gradients_.default, arguments)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("m2_dtype", M2_DTYPES)
+@pytest.mark.parametrize("other_dtype", M2_DTYPES)
+def test_opcheck_merge_moments(m2_dtype, other_dtype) -> None:
+    m, other = Moments(4, 20, m2_dtype), Moments(4, 20, other_dtype)
+    for state in (m, other):
+        state.add(ops.record_gradients_, torch.tensor([2, 0, 2]), random_gradients(3, 1, 20))
+    arguments = (m.count, m.mean, m.m2, other.count, other.mean, other.m2)
+    torch.library.opcheck(kernels.merge_moments_.default, arguments)
 
 
 @pytest.mark.parametrize("dtype", GRADIENT_DTYPES)
@@ -102,7 +125,7 @@ def test_opcheck_gradient_variance(dtype, statistic: str) -> None:
 def test_the_kernels_are_compiled_and_serve_the_cpu() -> None:
     """Without them the rest of this file would compare the reference with itself."""
     assert ops.missing_kernels() is None
-    for name in ("softmax_stats", "record_stats_", "record_gradients_", "gradient_variance"):
+    for name in ("softmax_stats", "record_stats_", "record_gradients_", "merge_moments_", "gradient_variance"):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"difficulty_prune::{name}", "CPU")
 
 
@@ -472,7 +495,7 @@ def test_bad_rows_of_gradients_are_left_out_counted_and_harm_nothing(operator) -
     gradients[[-2, -3, -4, -5], [0, 1, 0, 1], [0, 3, 2, 1]] = torch.tensor(
         [torch.nan, torch.inf, -torch.inf, torch.nan]
     )
-    operator(*state, index, gradients, None, skipped)
+    operator(*state, index, gradients, None, None, skipped)
 
     assert skipped.tolist() == [100 + len(WILD_INDICES), 200, 300 + 4]
     assert state[0].tolist() == [1, 0, 0, 1, 0]
@@ -552,11 +575,11 @@ def test_kernels_refuse_arguments_that_do_not_fit_together() -> None:
         lambda: kernels.record_stats_(table.double(), index, logits, labels, skipped),
         lambda: kernels.record_stats_(table.t().contiguous().t(), index, logits, labels, skipped),
         lambda: kernels.record_stats_(table, index, logits, labels, skipped[:2]),
-        lambda: kernels.record_gradients_(m.count, m.mean[:, :5], m.m2, index, gradients, None, skipped),
-        lambda: kernels.record_gradients_(m.count, m.mean, m.m2[:3], index, gradients, None, skipped),
-        lambda: kernels.record_gradients_(m.count.long(), m.mean, m.m2, index, gradients, None, skipped),
-        lambda: kernels.record_gradients_(m.count, m.mean, m.m2, index, gradients, torch.ones(1), skipped),
-        lambda: kernels.record_gradients_(m.count, m.mean, m.m2, index, gradients.long(), None, skipped),
+        lambda: kernels.record_gradients_(m.count, m.mean[:, :5], m.m2, index, gradients, None, None, skipped),
+        lambda: kernels.record_gradients_(m.count, m.mean, m.m2[:3], index, gradients, None, None, skipped),
+        lambda: kernels.record_gradients_(m.count.long(), m.mean, m.m2, index, gradients, None, None, skipped),
+        lambda: kernels.record_gradients_(m.count, m.mean, m.m2, index, gradients, torch.ones(1), None, skipped),
+        lambda: kernels.record_gradients_(m.count, m.mean, m.m2, index, gradients.long(), None, None, skipped),
         lambda: kernels.gradient_variance(torch.zeros(2, 3)),
     ]
     for number, call in enumerate(wrong):
@@ -573,14 +596,14 @@ UNUSUAL_CALLS = {
     """,
     "record_gradients_ without channels": """
         m = torch.zeros(4, 50_000)
-        call(ops.record_gradients_, torch.zeros(4).int(), m, m.clone(), index, torch.zeros(2, 0, 50_000), None, skipped)
+        call(ops.record_gradients_, torch.zeros(4).int(), m, m.clone(), index, torch.zeros(2, 0, 50_000), None, None, skipped)
     """,
     "gradient_variance without channels": """
         call(ops.gradient_variance, torch.zeros(3, 2, 0, 50_000))
     """,
     "record_gradients_ with counts of two dimensions": """
         m = torch.zeros(2, 4)
-        call(ops.record_gradients_, torch.zeros(2, 0).int(), m, m.clone(), index, torch.zeros(2, 1, 4), None, skipped)
+        call(ops.record_gradients_, torch.zeros(2, 0).int(), m, m.clone(), index, torch.zeros(2, 1, 4), None, None, skipped)
     """,
     "record_stats_ into a table that does not start at a cache line": """
         for offset in range(1, 16):  # as a memory-mapped file or a slice of a larger buffer may begin
@@ -628,6 +651,101 @@ def test_unusual_arguments_are_served_or_refused_but_do_not_crash(case: str, exi
 
 
 # Merging
+
+
+@pytest.mark.parametrize("dtype", GRADIENT_DTYPES)
+@pytest.mark.parametrize("shape", [(3, 4, 5), (1, 40), (4, 33)])
+def test_only_the_named_pixels_are_read(dtype, shape: tuple[int, ...]) -> None:
+    gradients = random_gradients(6, *shape, dtype=dtype)
+    size = gradients[0, 0].numel()
+    pixels = torch.randperm(size, generator=torch.Generator().manual_seed(0))[: size // 2]
+    unread = torch.ones(size, dtype=torch.bool)
+    unread[pixels] = False
+    gradients.flatten(2)[:, :, unread] = torch.nan  # a pixel that was read would spoil its row
+    index = torch.tensor([4, 0, 4, 1, 4, 1])
+    got, expected = Moments(5, len(pixels)), Moments(5, len(pixels))
+    got.add(kernels.record_gradients_, index, gradients, None, pixels)
+    expected.add(reference.record_gradients_, index, gradients.flatten(2)[:, :, pixels])
+    assert_equal_moments(got, expected)
+    by_reference = Moments(5, len(pixels)).add(reference.record_gradients_, index, gradients, None, pixels)
+    assert_equal_moments(by_reference, expected)
+
+
+@pytest.mark.parametrize("operator", [kernels.record_gradients_, reference.record_gradients_])
+@pytest.mark.parametrize("outside", [-1, 12, 2**40])
+def test_a_pixel_that_does_not_exist_leaves_the_row_out(operator, outside: int) -> None:
+    pixels = torch.tensor([0, outside])
+    m = Moments(3, 2).add(operator, torch.tensor([1]), random_gradients(1, 2, 12), None, pixels)
+    assert m.count.tolist() == [0, 0, 0]
+    assert m.skipped.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("dtype", GRADIENT_DTYPES)
+@pytest.mark.parametrize("shape", [(3, 4, 5), (1, 1), (1, 4000)])
+def test_narrow_m2_is_rounded_as_the_reference_rounds(dtype, shape: tuple[int, ...]) -> None:
+    size = math.prod(shape[1:])
+    got, expected = (Moments(5, size, torch.bfloat16) for _ in range(2))
+    for step in range(4):
+        gradients = random_gradients(6, *shape, dtype=dtype, seed=step)
+        index = torch.tensor([4, 0, 4, 1, 4, 1])
+        got.add(kernels.record_gradients_, index, gradients)
+        expected.add(reference.record_gradients_, index, gradients)
+        # The sums before rounding may differ in the last bit, which now and then tips the rounding over.
+        same = got.m2 == expected.m2
+        assert same.float().mean() > 0.995
+        torch.testing.assert_close(got.m2, expected.m2, rtol=2**-7, atol=0)
+        got.m2.copy_(expected.m2)
+    close(got.mean, expected.mean)
+    assert got.count.tolist() == expected.count.tolist()
+
+
+def test_stochastic_rounding_is_unbiased_where_rounding_to_nearest_stands_still() -> None:
+    """A small increment on a large sum: half an ulp of 256 in bfloat16 is 1."""
+    pixels, steps = 4096, 200
+    m = Moments(1, pixels, torch.bfloat16)
+    exact = Moments(1, pixels)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(steps):
+        spread = 30.0 if step < 20 else 1.0
+        gradients = spread * torch.randn(1, 1, pixels, generator=generator)
+        for state in (m, exact):
+            state.add(kernels.record_gradients_, torch.tensor([0]), gradients)
+    assert (m.m2.float() / exact.m2).mean().item() == pytest.approx(1, abs=2e-3)
+    assert torch.equal(m.mean, exact.mean)
+
+
+def test_the_random_bits_of_rounding_do_not_depend_on_the_order_of_work() -> None:
+    gradients, index = random_gradients(40, 1, 64), torch.arange(40)
+    forward = Moments(40, 64, torch.bfloat16).add(kernels.record_gradients_, index, gradients)
+    backward = Moments(40, 64, torch.bfloat16).add(kernels.record_gradients_, index.flip(0), gradients.flip(0))
+    torch.manual_seed(123)  # no generator takes part
+    for _ in range(2):
+        gradients = random_gradients(40, 1, 64, seed=9)
+        forward.add(kernels.record_gradients_, index, gradients)
+        for row in range(39, -1, -1):
+            backward.add(kernels.record_gradients_, index[row, None], gradients[row, None])
+    assert_equal_moments(forward, backward, compare=identical)
+
+
+@pytest.mark.parametrize("m2_dtype", M2_DTYPES)
+@pytest.mark.parametrize("other_dtype", M2_DTYPES)
+@pytest.mark.parametrize("pixels", [1, 7, 64, 1000])
+def test_merge_moments_equals_the_reference(m2_dtype, other_dtype, pixels: int) -> None:
+    states = []
+    for merge in (kernels.merge_moments_, reference.merge_moments_):
+        m, other = Moments(6, pixels, m2_dtype), Moments(6, pixels, other_dtype)
+        m.add(ops.record_gradients_, torch.tensor([0, 1, 1, 2, 1]), random_gradients(5, 1, pixels))
+        other.add(ops.record_gradients_, torch.tensor([1, 3, 1, 2, 2]), 1 + random_gradients(5, 1, pixels, seed=5))
+        merge(m.count, m.mean, m.m2, other.count, other.mean, other.m2)
+        states.append(m)
+    got, expected = states
+    assert got.count.tolist() == expected.count.tolist() == [1, 5, 3, 1, 0, 0]
+    close(got.mean, expected.mean)
+    if m2_dtype == torch.bfloat16:
+        torch.testing.assert_close(got.m2, expected.m2, rtol=2**-7, atol=1e-6)
+        assert (got.m2 == expected.m2).float().mean() > 0.99
+    else:
+        torch.testing.assert_close(got.m2, expected.m2, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("split", [0, 1, 20, 39, 40])

@@ -14,6 +14,12 @@ DP_HD float float_from_bits(uint32_t bits) {
   return value;
 }
 
+DP_HD uint32_t float_to_bits(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
 struct BFloat16 {
   uint16_t bits;
 };
@@ -31,8 +37,7 @@ DP_HD float to_float(Float16 x) {
   const uint32_t magnitude = uint32_t(x.bits & 0x7fffu) << 13;
   // Read as a float, the shifted bits are 2^112 too small; infinity and NaN need all exponent bits.
   const float finite = float_from_bits(magnitude) * 0x1p112f;
-  uint32_t bits;
-  memcpy(&bits, &finite, sizeof bits);
+  uint32_t bits = float_to_bits(finite);
   if (magnitude >= (0x7c00u << 13)) bits = 0x7f800000u | magnitude;
   return float_from_bits(sign | bits);
 }

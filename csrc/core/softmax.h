@@ -53,6 +53,16 @@ struct OtherClasses {
     e_squared += exponential * exponential;
   }
 
+  // Sums relative to `top` become relative to a larger logit: d and so e of every class shrink alike.
+  DP_HD void rebase(float top, float new_top) {
+    if (new_top == top) return;
+    const float shift = top - new_top < -110.0f ? -110.0f : top - new_top;
+    const float factor = exp_nonpositive(shift);
+    e_times_d = factor * (e_times_d + shift * e);
+    e *= factor;
+    e_squared *= factor * factor;
+  }
+
   DP_HD void add(const OtherClasses& o) {
     e += o.e;
     e_times_d += o.e_times_d;

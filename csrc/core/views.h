@@ -23,6 +23,21 @@ struct GradientsView {
   int64_t row_stride, channel_stride, pixel_stride;
 };
 
+// Running moments of the gradients of all examples: count [examples], mean and m2 [examples, pixels].
+struct MomentsView {
+  int32_t* count;
+  float* mean;
+  void* m2;  // float, or BFloat16 where `narrow`
+  bool narrow;
+  int64_t examples, pixels;
+};
+
+// Calls f with a pointer of the C++ type of M2.
+template <class F>
+auto visit_m2(const MomentsView& state, F&& f) {
+  return state.narrow ? f(static_cast<BFloat16*>(state.m2)) : f(static_cast<float*>(state.m2));
+}
+
 // Why a presentation was left out; positions in the counter that kernels add to.
 enum Skipped { kBadIndex = 0, kBadLabel = 1, kNotFinite = 2, kSkippedKinds = 3 };
 

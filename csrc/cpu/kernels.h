@@ -7,6 +7,13 @@
 
 namespace dp::cpu {
 
+// Adds a thread's own counts to those of all threads.
+inline void add_skipped(int64_t* skipped, const int64_t (&local)[kSkippedKinds]) {
+  for (int kind = 0; kind < kSkippedKinds; ++kind) {
+    if (local[kind] != 0) __atomic_fetch_add(&skipped[kind], local[kind], __ATOMIC_RELAXED);
+  }
+}
+
 // out: [rows, kStats]; rows with a bad label or a value that is not finite become NaN.
 void softmax_stats(const LogitsView& logits, const int64_t* labels, float* out, int64_t begin, int64_t end);
 
@@ -14,17 +21,14 @@ void softmax_stats(const LogitsView& logits, const int64_t* labels, float* out, 
 void record_stats(Record* table, int64_t examples, const int64_t* index, const LogitsView& logits,
                   const int64_t* labels, const DuplicateChains& chains, int64_t* skipped, int64_t begin, int64_t end);
 
-// State of examples: count [examples], mean and m2 [examples, pixels]. `scale` [rows] multiplies each
-// row (null: 1); a row of scale 0 carries no gradient and is passed over.
-struct MomentsView {
-  int32_t* count;
-  float* mean;
-  float* m2;
-  int64_t examples;
-};
-
+// `scale` [rows] multiplies each row (null: 1); a row of scale 0 carries no gradient and is passed over.
+// `subset` [state.pixels] names the pixels to read (null: all).
 void record_gradients(const MomentsView& state, const int64_t* index, const GradientsView& gradients,
-                      const float* scale, const DuplicateChains& chains, int64_t* skipped, int64_t begin, int64_t end);
+                      const float* scale, const int64_t* subset, const DuplicateChains& chains, int64_t* skipped,
+                      int64_t begin, int64_t end);
+
+// Adds `other` to `state`, for a range of examples.
+void merge_moments(const MomentsView& state, const MomentsView& other, int64_t begin, int64_t end);
 
 // `checkpoints` gradients of the same rows, `checkpoint_stride` elements apart. out: [rows].
 void gradient_variance(const GradientsView& gradients, int64_t checkpoints, int64_t checkpoint_stride, bool take_root,

@@ -9,6 +9,9 @@
 #define DP_CLONES
 #endif
 
+// What a marked function calls must become part of it, or it would be compiled for the oldest processor.
+#define DP_INLINE inline __attribute__((always_inline))
+
 namespace dp {
 constexpr int kLanes = 16;
 }

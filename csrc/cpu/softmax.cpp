@@ -13,7 +13,7 @@ struct RowResult {
 
 // Wide rows use kLanes accumulators; the rest, and rows of few classes, go one class at a time.
 template <class T>
-inline __attribute__((always_inline)) float segment_max(const T* z, int64_t n, float& probe) {
+DP_INLINE float segment_max(const T* z, int64_t n, float& probe) {
   float top = -INFINITY;
   int64_t c = 0;
   if (n >= kLanes) {
@@ -33,7 +33,7 @@ inline __attribute__((always_inline)) float segment_max(const T* z, int64_t n, f
 }
 
 template <class T>
-inline __attribute__((always_inline)) void add_segment(OtherClasses& sums, const T* z, int64_t n, float top) {
+DP_INLINE void add_segment(OtherClasses& sums, const T* z, int64_t n, float top) {
   int64_t c = 0;
   if (n >= kLanes) {
     float e[kLanes] = {}, e_times_d[kLanes] = {}, e_squared[kLanes] = {};
@@ -53,7 +53,7 @@ inline __attribute__((always_inline)) void add_segment(OtherClasses& sums, const
 }
 
 template <class T>
-inline __attribute__((always_inline)) RowResult row_stats(const T* z, int64_t classes, int64_t label) {
+DP_INLINE RowResult row_stats(const T* z, int64_t classes, int64_t label) {
   const T* rest = z + label + 1;
   const int64_t rest_size = classes - label - 1;
   const float z_label = to_float(z[label]);
@@ -69,7 +69,7 @@ inline __attribute__((always_inline)) RowResult row_stats(const T* z, int64_t cl
 }
 
 template <class T>
-inline __attribute__((always_inline)) void stats_rows(const T* data, const LogitsView& logits, const int64_t* labels,
+DP_INLINE void stats_rows(const T* data, const LogitsView& logits, const int64_t* labels,
                                                       float* out, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     const int64_t label = labels[row];
@@ -83,7 +83,7 @@ inline __attribute__((always_inline)) void stats_rows(const T* data, const Logit
 }
 
 template <class T>
-inline __attribute__((always_inline)) void record_rows(const T* data, Record* table, int64_t examples,
+DP_INLINE void record_rows(const T* data, Record* table, int64_t examples,
                                                        const int64_t* index, const LogitsView& logits,
                                                        const int64_t* labels, const DuplicateChains& chains,
                                                        int64_t* skipped, int64_t begin, int64_t end) {
@@ -106,9 +106,7 @@ inline __attribute__((always_inline)) void record_rows(const T* data, Record* ta
       }
     }
   }
-  for (int kind = 0; kind < kSkippedKinds; ++kind) {
-    if (local[kind] != 0) __atomic_fetch_add(&skipped[kind], local[kind], __ATOMIC_RELAXED);
-  }
+  add_skipped(skipped, local);
 }
 
 // Function multiversioning does not take templates: one plain function per element type.

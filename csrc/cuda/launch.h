@@ -12,8 +12,12 @@ int softmax_stats(const LogitsView& logits, const int64_t* labels, float* out, v
 int record_stats(Record* table, int64_t examples, const int64_t* index, const LogitsView& logits, const int64_t* labels,
                  int64_t* skipped, void* stream);
 
-int record_gradients(int32_t* count, float* mean, float* m2, int64_t examples, const int64_t* index,
-                     const GradientsView& gradients, const float* scale, int64_t* skipped, void* stream);
+// `scale` [rows] multiplies each row (null: 1); `subset` [state.pixels] names the pixels to read (null: all).
+int record_gradients(const MomentsView& state, const int64_t* index, const GradientsView& gradients, const float* scale,
+                     const int64_t* subset, int64_t* skipped, void* stream);
+
+// Adds `other` to `state`.
+int merge_moments(const MomentsView& state, const MomentsView& other, void* stream);
 
 int gradient_variance(const GradientsView& gradients, int64_t checkpoints, int64_t checkpoint_stride, bool take_root,
                       float* out, void* stream);

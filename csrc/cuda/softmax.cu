@@ -1,51 +1,145 @@
 #include <cmath>
+#include <type_traits>
 
 #include "launch.h"
+#include "packs.cuh"
 #include "warp.cuh"
 
 namespace dp::cuda {
 namespace {
 
 constexpr int kWarpsPerBlock = 4;
+constexpr int kBlock = kWarpsPerBlock * kWarp;
+constexpr int kHeldClasses = 1024;  // rows up to this length wait in registers
 
 struct RowResult {
   SoftmaxStats stats;
   bool finite;
 };
 
-// One warp reads one row; every lane gets the result.
-template <class T>
-__device__ RowResult row_stats(const T* z, int64_t classes, int64_t label, int lane) {
+// The largest logits of the classes on either side of the label, and whether all are finite.
+struct Extrema {
   float before = -INFINITY, after = -INFINITY, probe = 0.0f;
-  for (int64_t c = lane; c < classes; c += kWarp) {
-    const float value = to_float(z[c]);
-    probe += finite_probe(value);
-    if (c < label) before = larger(value, before);
-    if (c > label) after = larger(value, after);
+
+  __device__ __forceinline__ void add(float z, bool is_before, bool is_after) {
+    probe += finite_probe(z);
+    before = is_before ? larger(z, before) : before;
+    after = is_after ? larger(z, after) : after;
   }
-  if (sum_warp(probe) != 0.0f) return {{}, false};  // NaN compares unequal
-  before = reduce_warp(before, larger);
-  after = reduce_warp(after, larger);
+
+  __device__ __forceinline__ void reduce() {
+    probe = sum_warp(probe);
+    before = reduce_warp(before, larger);
+    after = reduce_warp(after, larger);
+  }
+};
+
+__device__ __forceinline__ RowResult finish_row(float z_label, const Extrema& extrema, const OtherClasses& mine) {
+  const OtherClasses others = {sum_warp(mine.e), sum_warp(mine.e_times_d), sum_warp(mine.e_squared)};
+  return {finish_stats(z_label, extrema.before, extrema.after, others), extrema.probe == 0.0f};
+}
+
+// One warp reads one row, kWidth adjacent classes a lane at a time; every lane gets the result. Here the row
+// stays in registers between the search for the largest logit and the sums relative to it.
+template <int kWidth, class T>
+__device__ __forceinline__ RowResult held_row_stats(const T* z, int classes, int label, int lane) {
+  constexpr int kPacks = kHeldClasses / (kWarp * kWidth);
+  Pack<T, kWidth> held[kPacks];
   const float z_label = to_float(z[label]);
-  const float top = larger(z_label, larger(before, after));
-  OtherClasses others;
-  for (int64_t c = lane; c < classes; c += kWarp) {
-    if (c != label) others.add(to_float(z[c]), top);
+  Extrema extrema;
+#pragma unroll
+  for (int i = 0; i < kPacks; ++i) {
+    const int c = (i * kWarp + lane) * kWidth;
+    if (c < classes) held[i] = load<kWidth>(z + c);
   }
-  others = {sum_warp(others.e), sum_warp(others.e_times_d), sum_warp(others.e_squared)};
-  return {finish_stats(z_label, before, after, others), true};
+#pragma unroll
+  for (int i = 0; i < kPacks; ++i) {
+    const int c = (i * kWarp + lane) * kWidth;
+    if (c < classes) {
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) extrema.add(to_float(held[i].lane[j]), c + j < label, c + j > label);
+    }
+  }
+  extrema.reduce();
+  const float top = larger(z_label, larger(extrema.before, extrema.after));
+  OtherClasses others;
+#pragma unroll
+  for (int i = 0; i < kPacks; ++i) {
+    const int c = (i * kWarp + lane) * kWidth;
+    if (c < classes) {
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) {
+        if (c + j != label) others.add(to_float(held[i].lane[j]), top);
+      }
+    }
+  }
+  return finish_row(z_label, extrema, others);
+}
+
+// Longer rows are read once as well: each lane sums relative to the largest logit that it has seen so far.
+template <int kWidth, class T>
+__device__ __forceinline__ RowResult online_row_stats(const T* z, int64_t classes, int64_t label, int lane) {
+  constexpr int kLoads = kWidth == 1 ? 8 : 2;
+  constexpr int64_t kStep = int64_t(kLoads) * kWarp * kWidth;
+  const float z_label = to_float(z[label]);
+  Extrema extrema;
+  OtherClasses others;
+  float top = z_label;
+  for (int64_t start = 0; start < classes; start += kStep) {
+    Pack<T, kWidth> packs[kLoads];
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      const int64_t c = start + (int64_t(i) * kWarp + lane) * kWidth;
+      if (c < classes) packs[i] = load<kWidth>(z + c);
+    }
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      const int64_t c = start + (int64_t(i) * kWarp + lane) * kWidth;
+      if (c < classes) {
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) extrema.add(to_float(packs[i].lane[j]), c + j < label, c + j > label);
+      }
+    }
+    const float new_top = larger(top, larger(extrema.before, extrema.after));
+    others.rebase(top, new_top);
+    top = new_top;
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      const int64_t c = start + (int64_t(i) * kWarp + lane) * kWidth;
+      if (c < classes) {
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) {
+          if (c + j != label) others.add(to_float(packs[i].lane[j]), top);
+        }
+      }
+    }
+  }
+  extrema.reduce();
+  others.rebase(top, larger(z_label, larger(extrema.before, extrema.after)));
+  return finish_row(z_label, extrema, others);
+}
+
+template <int kWidth, bool kHeld, class T>
+__device__ __forceinline__ RowResult row_stats(const T* z, int64_t classes, int64_t label, int lane) {
+  if constexpr (kHeld) {
+    return held_row_stats<kWidth>(z, int(classes), int(label), lane);
+  } else {
+    return online_row_stats<kWidth>(z, classes, label, lane);
+  }
 }
 
 // logits [B, C], labels [B] -> out [B, kStats]
-template <class T>
-__global__ void __launch_bounds__(kWarpsPerBlock* kWarp)
+template <int kWidth, bool kHeld, class T>
+__global__ void __launch_bounds__(kBlock, 4)
     softmax_stats_kernel(const T* data, LogitsView logits, const int64_t* labels, float* out) {
   const int lane = threadIdx.x % kWarp;
   const int64_t row = int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
   if (row >= logits.rows) return;
   const int64_t label = labels[row];
   RowResult r{{}, false};
-  if (label >= 0 && label < logits.classes) r = row_stats(data + row * logits.row_stride, logits.classes, label, lane);
+  if (label >= 0 && label < logits.classes) {
+    r = row_stats<kWidth, kHeld>(data + row * logits.row_stride, logits.classes, label, lane);
+  }
   if (lane == 0) {
     for (int s = 0; s < kStats; ++s) out[row * kStats + s] = r.finite ? r.stats.value[s] : NAN;
   }
@@ -53,10 +147,11 @@ __global__ void __launch_bounds__(kWarpsPerBlock* kWarp)
 
 // table [N] of records, index [B], logits [B, C], labels [B]. The warp of an example's first row handles all
 // of its rows in batch order: deterministic, and no two warps touch one record.
-template <class T>
-__global__ void __launch_bounds__(kWarpsPerBlock* kWarp)
+template <int kWidth, bool kHeld, class T>
+__global__ void __launch_bounds__(kBlock, 4)
     record_stats_kernel(Record* table, int64_t examples, const int64_t* index, const T* data, LogitsView logits,
                         const int64_t* labels, int64_t* skipped) {
+  constexpr int kFloats = sizeof(Record) / sizeof(float);
   const int lane = threadIdx.x % kWarp;
   const int64_t head = int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
   if (head >= logits.rows) return;
@@ -65,33 +160,55 @@ __global__ void __launch_bounds__(kWarpsPerBlock* kWarp)
     if (lane == 0) count_skipped(skipped, kBadIndex);
     return;
   }
+  float* line = reinterpret_cast<float*>(table + example);
+  const auto loaded = load<kFloats>(line);  // on its way while the rest of the index is searched
   if (next_presentation(index, example, 0, head, lane) < head) return;
+  Record record;
+  memcpy(&record, &loaded, sizeof record);
   for (int64_t row = head; row < logits.rows; row = next_presentation(index, example, row + 1, logits.rows, lane)) {
     const int64_t label = labels[row];
     if (label < 0 || label >= logits.classes) {
       if (lane == 0) count_skipped(skipped, kBadLabel);
       continue;
     }
-    const RowResult r = row_stats(data + row * logits.row_stride, logits.classes, label, lane);
-    if (lane == 0) {
-      if (r.finite) {
-        Record record = table[example];
-        update_record(record, r.stats, label);
-        table[example] = record;
-      } else {
-        count_skipped(skipped, kNotFinite);
-      }
+    const RowResult r = row_stats<kWidth, kHeld>(data + row * logits.row_stride, logits.classes, label, lane);
+    if (r.finite) {
+      update_record(record, r.stats, label);
+    } else if (lane == 0) {
+      count_skipped(skipped, kNotFinite);
     }
+  }
+  if (lane == 0) {
+    Pack<float, kFloats> updated;
+    memcpy(&updated, &record, sizeof record);
+    store(line, updated);
   }
 }
 
 unsigned blocks_for(int64_t rows) { return unsigned((rows + kWarpsPerBlock - 1) / kWarpsPerBlock); }
 
+// Calls launch(data, width, held) with the widest reads that the layout allows.
 template <class F>
 int visit_logits(const LogitsView& logits, F&& launch) {
   if (logits.rows == 0) return cudaSuccess;
   visit_elements(logits.data, logits.type, [&](auto* data) {
-    if constexpr (!std::is_same_v<decltype(data), const double*>) launch(data);  // the caller refuses float64
+    using T = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
+    if constexpr (!std::is_same_v<T, double>) {  // the caller refuses float64
+      constexpr int kWidth = kPackWidth<T>;
+      const auto visit_width = [&](auto width) {
+        if (logits.classes <= kHeldClasses) {
+          launch(data, width, std::true_type{});
+        } else {
+          launch(data, width, std::false_type{});
+        }
+      };
+      if (logits.classes % kWidth == 0 && aligned(data) &&
+          (logits.rows == 1 || logits.row_stride * sizeof(T) % 16 == 0)) {
+        visit_width(std::integral_constant<int, kWidth>{});
+      } else {
+        visit_width(std::integral_constant<int, 1>{});
+      }
+    }
   });
   return cudaGetLastError();
 }
@@ -99,16 +216,19 @@ int visit_logits(const LogitsView& logits, F&& launch) {
 }  // namespace
 
 int softmax_stats(const LogitsView& logits, const int64_t* labels, float* out, void* stream) {
-  return visit_logits(logits, [&](auto* data) {
-    DP_LAUNCH(softmax_stats_kernel, blocks_for(logits.rows), kWarpsPerBlock * kWarp, stream, data, logits, labels, out);
+  return visit_logits(logits, [&](auto* data, auto width, auto held) {
+    using T = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
+    DP_LAUNCH((softmax_stats_kernel<decltype(width)::value, decltype(held)::value, T>), blocks_for(logits.rows), kBlock,
+              0, stream, data, logits, labels, out);
   });
 }
 
 int record_stats(Record* table, int64_t examples, const int64_t* index, const LogitsView& logits, const int64_t* labels,
                  int64_t* skipped, void* stream) {
-  return visit_logits(logits, [&](auto* data) {
-    DP_LAUNCH(record_stats_kernel, blocks_for(logits.rows), kWarpsPerBlock * kWarp, stream, table, examples, index,
-              data, logits, labels, skipped);
+  return visit_logits(logits, [&](auto* data, auto width, auto held) {
+    using T = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
+    DP_LAUNCH((record_stats_kernel<decltype(width)::value, decltype(held)::value, T>), blocks_for(logits.rows), kBlock,
+              0, stream, table, examples, index, data, logits, labels, skipped);
   });
 }
 

@@ -5,8 +5,12 @@
 
 #include <cstdint>
 
-#define DP_LAUNCH(kernel, grid, block, stream, ...) \
-  kernel<<<grid, block, 0, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
+// Macros, so that the tests can run the same files on a CPU.
+#ifndef DP_LAUNCH
+#define DP_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
+#define DP_DYNAMIC_SHARED(type, name) extern __shared__ type name[]
+#endif
 
 namespace dp::cuda {
 
@@ -15,6 +19,7 @@ constexpr int kWarp = 32;
 
 template <class T, class Combine>
 __device__ __forceinline__ T reduce_warp(T value, Combine combine) {
+#pragma unroll
   for (int offset = kWarp / 2; offset > 0; offset /= 2) {
     value = combine(value, __shfl_xor_sync(kWholeWarp, value, offset));
   }
@@ -26,14 +31,23 @@ __device__ __forceinline__ T sum_warp(T value) {
   return reduce_warp(value, [](T a, T b) { return a + b; });
 }
 
-// The first row at or after `from` that presents the same example as `row`; `rows` if none. All lanes
-// of the warp call it together and get the same answer.
+// The first row in [from, rows) that presents `example`; `rows` if none. All lanes of the warp call it
+// together and get the same answer. Each lane has several loads in flight.
 __device__ __forceinline__ int64_t next_presentation(const int64_t* index, int64_t example, int64_t from, int64_t rows,
                                                      int lane) {
-  for (int64_t start = from; start < rows; start += kWarp) {
-    const int64_t row = start + lane;
-    const unsigned hits = __ballot_sync(kWholeWarp, row < rows && index[row] == example);
-    if (hits != 0) return start + __ffs(int(hits)) - 1;
+  constexpr int kLoads = 4;
+  for (int64_t start = from; start < rows; start += kLoads * kWarp) {
+    bool hit[kLoads];
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      const int64_t row = start + i * kWarp + lane;
+      hit[i] = row < rows && index[row] == example;
+    }
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      const unsigned lanes = __ballot_sync(kWholeWarp, hit[i]);
+      if (lanes != 0) return start + i * kWarp + __ffs(int(lanes)) - 1;
+    }
   }
   return rows;
 }

@@ -29,13 +29,21 @@ void record_stats(const Tensor& table, const Tensor& index, const Tensor& logits
 }
 
 void record_gradients(const Tensor& count, const Tensor& mean, const Tensor& m2, const Tensor& index,
-                      const Tensor& gradients, const std::optional<Tensor>& scale, const Tensor& skipped) {
-  const RecordGradientsArguments a(count, mean, m2, index, gradients, scale, skipped);
+                      const Tensor& gradients, const std::optional<Tensor>& scale, const std::optional<Tensor>& pixels,
+                      const Tensor& skipped) {
+  const RecordGradientsArguments a(count, mean, m2, index, gradients, scale, pixels, skipped);
   const GradientsView& g = a.gradients.view;
   const DuplicateChains chains(indices(a.index), g.rows);
-  const cpu::MomentsView moments{a.count, a.mean, a.m2, a.examples};
-  torch::stable::parallel_for(0, g.rows, grain(g.channels * g.pixels), [&](int64_t begin, int64_t end) {
-    cpu::record_gradients(moments, indices(a.index), g, a.scale, chains, a.skipped, begin, end);
+  torch::stable::parallel_for(0, g.rows, grain(g.channels * a.moments.pixels), [&](int64_t begin, int64_t end) {
+    cpu::record_gradients(a.moments, indices(a.index), g, a.scale, a.subset, chains, a.skipped, begin, end);
+  });
+}
+
+void merge_moments(const Tensor& count, const Tensor& mean, const Tensor& m2, const Tensor& other_count,
+                   const Tensor& other_mean, const Tensor& other_m2) {
+  const MergeMomentsArguments a(count, mean, m2, other_count, other_mean, other_m2);
+  torch::stable::parallel_for(0, a.state.examples, grain(a.state.pixels), [&](int64_t begin, int64_t end) {
+    cpu::merge_moments(a.state, a.other, begin, end);
   });
 }
 
@@ -57,5 +65,6 @@ STABLE_TORCH_LIBRARY_IMPL(difficulty_prune, CPU, m) {
   m.impl("softmax_stats", TORCH_BOX(&dp::softmax_stats));
   m.impl("record_stats_", TORCH_BOX(&dp::record_stats));
   m.impl("record_gradients_", TORCH_BOX(&dp::record_gradients));
+  m.impl("merge_moments_", TORCH_BOX(&dp::merge_moments));
   m.impl("gradient_variance", TORCH_BOX(&dp::gradient_variance));
 }

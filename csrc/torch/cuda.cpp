@@ -52,11 +52,19 @@ void record_stats(const Tensor& table, const Tensor& index, const Tensor& logits
 }
 
 void record_gradients(const Tensor& count, const Tensor& mean, const Tensor& m2, const Tensor& index,
-                      const Tensor& gradients, const std::optional<Tensor>& scale, const Tensor& skipped) {
+                      const Tensor& gradients, const std::optional<Tensor>& scale, const std::optional<Tensor>& pixels,
+                      const Tensor& skipped) {
   const Launch launch(gradients);
-  const RecordGradientsArguments a(count, mean, m2, index, gradients, scale, skipped);
-  launch.check(cuda::record_gradients(a.count, a.mean, a.m2, a.examples, indices(a.index), a.gradients.view, a.scale,
-                                      a.skipped, launch.stream()));
+  const RecordGradientsArguments a(count, mean, m2, index, gradients, scale, pixels, skipped);
+  launch.check(cuda::record_gradients(a.moments, indices(a.index), a.gradients.view, a.scale, a.subset, a.skipped,
+                                      launch.stream()));
+}
+
+void merge_moments(const Tensor& count, const Tensor& mean, const Tensor& m2, const Tensor& other_count,
+                   const Tensor& other_mean, const Tensor& other_m2) {
+  const Launch launch(mean);
+  const MergeMomentsArguments a(count, mean, m2, other_count, other_mean, other_m2);
+  launch.check(cuda::merge_moments(a.state, a.other, launch.stream()));
 }
 
 Tensor gradient_variance(const Tensor& gradients, const std::string& statistic) {
@@ -75,5 +83,6 @@ STABLE_TORCH_LIBRARY_IMPL(difficulty_prune, CUDA, m) {
   m.impl("softmax_stats", TORCH_BOX(&dp::softmax_stats));
   m.impl("record_stats_", TORCH_BOX(&dp::record_stats));
   m.impl("record_gradients_", TORCH_BOX(&dp::record_gradients));
+  m.impl("merge_moments_", TORCH_BOX(&dp::merge_moments));
   m.impl("gradient_variance", TORCH_BOX(&dp::gradient_variance));
 }

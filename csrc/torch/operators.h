@@ -37,32 +37,59 @@ struct RecordStatsArguments : StatsArguments {
   }
 };
 
+// Running moments: count [examples], mean and m2 [examples, pixels].
+inline MomentsView moments_view(const Tensor& count, const Tensor& mean, const Tensor& m2) {
+  STD_TORCH_CHECK(count.dim() == 1 && mean.dim() == 2 && mean.size(0) == count.size(0) && m2.dim() == 2 &&
+                      m2.size(0) == mean.size(0) && m2.size(1) == mean.size(1),
+                  "expected count [examples], mean and m2 [examples, pixels]");
+  const bool narrow = m2.scalar_type() == ScalarType::BFloat16;
+  void* m2_data = narrow ? static_cast<void*>(state<BFloat16>(m2, ScalarType::BFloat16, "m2"))
+                         : static_cast<void*>(state<float>(m2, ScalarType::Float, "m2"));
+  return {state<int32_t>(count, ScalarType::Int, "count"),
+          state<float>(mean, ScalarType::Float, "mean"),
+          m2_data,
+          narrow,
+          count.size(0),
+          mean.size(1)};
+}
+
 struct RecordGradientsArguments {
   Gradients gradients;
-  Tensor index, scale_tensor;
-  int32_t* count;
-  float *mean, *m2;
-  int64_t examples;
-  const float* scale;
+  MomentsView moments;
+  Tensor index;
+  std::optional<Tensor> scale_tensor, subset_tensor;
+  const float* scale = nullptr;
+  const int64_t* subset = nullptr;
   int64_t* skipped;
 
-  RecordGradientsArguments(const Tensor& count_t, const Tensor& mean_t, const Tensor& m2_t, const Tensor& i,
-                           const Tensor& g, const std::optional<Tensor>& s, const Tensor& counters)
-      : gradients(g, 1), index(dense(i)), scale_tensor(s ? dense(*s) : index) {
+  RecordGradientsArguments(const Tensor& count, const Tensor& mean, const Tensor& m2, const Tensor& i, const Tensor& g,
+                           const std::optional<Tensor>& s, const std::optional<Tensor>& pixels, const Tensor& counters)
+      : gradients(g, 1), moments(moments_view(count, mean, m2)), index(dense(i)) {
     const GradientsView& v = gradients.view;
     check_vector(index, v.rows, ScalarType::Long, "index");
-    if (s) check_vector(scale_tensor, v.rows, ScalarType::Float, "scale");
-    scale = s ? static_cast<const float*>(scale_tensor.const_data_ptr()) : nullptr;
-    STD_TORCH_CHECK(count_t.dim() == 1, "count: expected [examples]");
-    examples = count_t.size(0);
-    for (const Tensor* t : {&mean_t, &m2_t}) {
-      STD_TORCH_CHECK(t->dim() == 2 && t->size(0) == examples && t->size(1) == v.pixels,
-                      "mean and m2: expected [examples, pixels] = [", examples, ", ", v.pixels, "]");
+    if (s) {
+      scale_tensor = dense(*s);
+      check_vector(*scale_tensor, v.rows, ScalarType::Float, "scale");
+      scale = static_cast<const float*>(scale_tensor->const_data_ptr());
     }
-    count = state<int32_t>(count_t, ScalarType::Int, "count");
-    mean = state<float>(mean_t, ScalarType::Float, "mean");
-    m2 = state<float>(m2_t, ScalarType::Float, "m2");
+    if (pixels) {
+      subset_tensor = dense(*pixels);
+      check_vector(*subset_tensor, moments.pixels, ScalarType::Long, "pixels");
+      subset = indices(*subset_tensor);
+    }
+    STD_TORCH_CHECK(pixels || moments.pixels == v.pixels, "mean and m2: expected ", v.pixels, " pixels");
     skipped = skipped_counts(counters);
+  }
+};
+
+struct MergeMomentsArguments {
+  MomentsView state, other;
+
+  MergeMomentsArguments(const Tensor& count, const Tensor& mean, const Tensor& m2, const Tensor& other_count,
+                        const Tensor& other_mean, const Tensor& other_m2)
+      : state(moments_view(count, mean, m2)), other(moments_view(other_count, other_mean, other_m2)) {
+    STD_TORCH_CHECK(state.examples == other.examples && state.pixels == other.pixels,
+                    "expected two states of one shape");
   }
 };
 

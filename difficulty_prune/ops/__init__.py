@@ -15,14 +15,14 @@ from .checks import (
     check_index,
     check_labels,
     check_logits,
+    check_moments,
+    check_pixels,
     check_same_device,
     check_scale,
     check_skipped,
-    check_state,
     check_table,
 )
 from .layout import FIELD, RECORD, RECORD_WIDTH, SKIPPED, STAT, STATS
-from .reference import merge_moments_
 
 __all__ = [
     "FIELD",
@@ -136,36 +136,69 @@ def record_gradients_(
     index: Tensor,
     gradients: Tensor,
     scale: Tensor | None = None,
+    pixels: Tensor | None = None,
     skipped: Tensor | None = None,
 ) -> None:
     """Mean over channels, then one Welford step per pixel of each example's running moments, in place.
 
     Args:
         count: [N] int32, gradients seen per example.
-        mean, m2: [N, P] float32, running mean and sum of squared deviations per pixel.
+        mean: [N, P] float32, running mean per pixel.
+        m2: [N, P] float32 or bfloat16, running sum of squared deviations. bfloat16 is rounded stochastically, from
+            a counter and not from a generator.
         index: [B] int64, positions in the dataset, 0..N-1.
         gradients: [B, C, ...] floating point, any strides; P is the product of the dimensions after C.
         scale: [B] float32, multiplies each row; a row of scale 0 is passed over.
+        pixels: [P] int64, positions among the flattened dimensions after C; only these are read. Default: all.
         skipped: as for `record_stats_`.
 
     Raises:
-        TypeError, ValueError, IndexError: wrong type, dtype, shape, device or index.
+        TypeError, ValueError, IndexError: wrong type, dtype, shape, device, index or pixel.
 
     >>> count, mean, m2 = torch.zeros(4, dtype=torch.int32), torch.zeros(4, 6), torch.zeros(4, 6)
     >>> record_gradients_(count, mean, m2, torch.tensor([2]), torch.ones(1, 3, 2, 3))
     >>> count.tolist(), mean[2].sum().item()
     ([0, 0, 1, 0], 6.0)
     """
-    pixels = check_gradients(gradients, leading=1)
-    check_state(count, (None,), torch.int32, "count")
-    check_state(mean, (count.shape[0], pixels), torch.float32, "mean")
-    check_state(m2, (count.shape[0], pixels), torch.float32, "m2")
+    width = check_gradients(gradients, leading=1)
+    if pixels is not None:
+        width = check_pixels(pixels, width)
+    check_moments(count, mean, m2, width)
     check_index(index, gradients.shape[0], count.shape[0])
     if scale is not None:
         check_scale(scale, gradients)
     skipped = new_skipped(count.device) if skipped is None else check_skipped(skipped)
     check_same_device(count=count, mean=mean, m2=m2, index=index, gradients=gradients, skipped=skipped)
-    _ops.record_gradients_(count, mean, m2, index, gradients, scale, skipped)
+    if pixels is not None:
+        check_same_device(gradients=gradients, pixels=pixels)
+    _ops.record_gradients_(count, mean, m2, index, gradients, scale, pixels, skipped)
+
+
+def merge_moments_(
+    count: Tensor, mean: Tensor, m2: Tensor, other_count: Tensor, other_mean: Tensor, other_m2: Tensor
+) -> None:
+    """Adds another state of the same shape (another run's, another process's) to `count`, `mean` and `m2`, in place.
+
+    Chan, Golub and LeVeque (1979): the result is that of one state which saw all gradients.
+
+    Args:
+        count, other_count: [N] int32.
+        mean, other_mean: [N, P] float32.
+        m2, other_m2: [N, P] float32 or bfloat16, each as it likes.
+
+    Raises:
+        TypeError, ValueError: wrong type, dtype, shape or device.
+
+    >>> count, mean, m2 = torch.tensor([1], dtype=torch.int32), torch.zeros(1, 1), torch.zeros(1, 1)
+    >>> merge_moments_(count, mean, m2, count.clone(), torch.full((1, 1), 2.0), torch.zeros(1, 1))
+    >>> count.item(), mean.item(), m2.item()
+    (2, 1.0, 2.0)
+    """
+    check_moments(count, mean, m2, None)
+    check_moments(other_count, other_mean, other_m2, mean.shape[1], count.shape[0], "other_")
+    check_same_device(count=count, mean=mean, m2=m2)
+    check_same_device(count=count, other_count=other_count, other_mean=other_mean, other_m2=other_m2)
+    _ops.merge_moments_(count, mean, m2, other_count, other_mean, other_m2)
 
 
 def gradient_variance(gradients: Tensor, statistic: str = "std") -> Tensor:

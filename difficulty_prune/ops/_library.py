@@ -23,7 +23,9 @@ SCHEMAS = {
     "softmax_stats": "(Tensor logits, Tensor labels) -> Tensor",
     "record_stats_": "(Tensor(a!) table, Tensor index, Tensor logits, Tensor labels, Tensor(b!) skipped) -> ()",
     "record_gradients_": "(Tensor(a!) count, Tensor(b!) mean, Tensor(c!) m2, Tensor index, Tensor gradients, "
-    "Tensor? scale, Tensor(d!) skipped) -> ()",
+    "Tensor? scale, Tensor? pixels, Tensor(d!) skipped) -> ()",
+    "merge_moments_": "(Tensor(a!) count, Tensor(b!) mean, Tensor(c!) m2, Tensor other_count, Tensor other_mean, "
+    "Tensor other_m2) -> ()",
     "gradient_variance": "(Tensor gradients, str statistic='std') -> Tensor",
 }
 
@@ -86,5 +88,6 @@ def _(gradients: Tensor, statistic: str = "std") -> Tensor:
 
 @register_fake(f"{NAMESPACE}::record_stats_")
 @register_fake(f"{NAMESPACE}::record_gradients_")
+@register_fake(f"{NAMESPACE}::merge_moments_")
 def _(*arguments: Tensor | None) -> None:
     return None

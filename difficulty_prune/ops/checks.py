@@ -93,15 +93,38 @@ def check_scale(scale: Tensor, gradients: Tensor) -> None:
     check_same_device(scale=scale, gradients=gradients)
 
 
-def check_state(state: Tensor, shape: tuple[int | None, ...], dtype: torch.dtype, name: str) -> None:
+def check_pixels(pixels: Tensor, size: int) -> int:
+    """Checks positions among `size` pixels; returns their number."""
+    _is_tensor(pixels, "pixels")
+    if pixels.dtype != torch.int64 or pixels.dim() != 1 or pixels.numel() == 0:
+        raise ValueError(f"pixels: got {pixels.dtype} {tuple(pixels.shape)}, expected int64 [P], P >= 1")
+    if _values_are_free(pixels):
+        low, high = (int(x) for x in pixels.aminmax())
+        if low < 0 or high >= size:
+            raise IndexError(f"pixels: got {low if low < 0 else high}, expected 0..{size - 1}, of the flattened input")
+    return pixels.numel()
+
+
+def check_state(
+    state: Tensor, shape: tuple[int | None, ...], dtype: torch.dtype | tuple[torch.dtype, ...], name: str
+) -> None:
     _is_tensor(state, name)
+    dtypes = dtype if isinstance(dtype, tuple) else (dtype,)
     fits = state.dim() == len(shape) and all(want in (None, got) for want, got in zip(shape, state.shape, strict=True))
-    if not fits or state.dtype != dtype or not state.is_contiguous():
+    if not fits or state.dtype not in dtypes or not state.is_contiguous():
         wanted = ", ".join("N" if want is None else str(want) for want in shape)
         raise ValueError(
             f"{name}: got {state.dtype} {tuple(state.shape)}{'' if state.is_contiguous() else ' (not contiguous)'}, "
-            f"expected contiguous {dtype} [{wanted}]"
+            f"expected contiguous {' or '.join(map(str, dtypes))} [{wanted}]"
         )
+
+
+def check_moments(
+    count: Tensor, mean: Tensor, m2: Tensor, pixels: int | None, examples: int | None = None, prefix: str = ""
+) -> None:
+    check_state(count, (examples,), torch.int32, prefix + "count")
+    check_state(mean, (count.shape[0], pixels), torch.float32, prefix + "mean")
+    check_state(m2, tuple(mean.shape), (torch.float32, torch.bfloat16), prefix + "m2")
 
 
 def check_table(table: Tensor) -> None:

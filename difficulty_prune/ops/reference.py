@@ -75,15 +75,26 @@ def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, 
 
 @torch.no_grad()
 def record_gradients_(
-    count: Tensor, mean: Tensor, m2: Tensor, index: Tensor, gradients: Tensor, scale: Tensor | None, skipped: Tensor
+    count: Tensor,
+    mean: Tensor,
+    m2: Tensor,
+    index: Tensor,
+    gradients: Tensor,
+    scale: Tensor | None,
+    pixels: Tensor | None,
+    skipped: Tensor,
 ) -> None:
     """Welford update of the channel mean of each row's gradient.
 
-    count [N] int32, mean and m2 [N, P] float32, skipped [3] int64: changed in place. gradients [B, C, ...] with
-    P = product of the dimensions after C. scale [B] float32 multiplies each row; a row of scale 0 carries no
-    gradient and is passed over.
+    count [N] int32, mean [N, P] float32, m2 [N, P] float32 or bfloat16, skipped [3] int64: changed in place.
+    gradients [B, C, ...] with P = product of the dimensions after C, or P = len(pixels) where `pixels` [P] int64
+    names the ones to keep. scale [B] float32 multiplies each row; a row of scale 0 carries no gradient and is
+    passed over.
     """
-    signal = gradients.to(mean.dtype).mean(1).reshape(len(index), mean.shape[1])
+    signal = gradients.to(mean.dtype).mean(1).reshape(len(index), -1)
+    if pixels is not None:
+        exists = (pixels >= 0) & (pixels < signal.shape[1])
+        signal = torch.where(exists, signal[:, torch.where(exists, pixels, 0)], torch.nan)
     used = torch.ones_like(index, dtype=torch.bool)
     if scale is not None:
         used = scale != 0
@@ -99,7 +110,7 @@ def record_gradients_(
         count[example] += 1
         deviation = value - mean[example]
         mean[example] += deviation / count[example][:, None]
-        m2[example] += deviation * (value - mean[example])
+        m2[example] = narrow(m2[example] + deviation * (value - mean[example]), m2.dtype, example, count[example])
 
 
 @torch.no_grad()
@@ -124,9 +135,37 @@ def merge_moments_(
     total = count + other_count
     share = (other_count / total.clamp(min=1))[:, None]
     deviation = other_mean - mean
-    m2 += other_m2 + deviation * deviation * share * count[:, None]
+    merged = m2.float() + other_m2.float() + deviation * deviation * share * count[:, None]
+    m2.copy_(narrow(merged, m2.dtype, torch.arange(len(count), device=count.device), total))
     mean += deviation * share
     count.copy_(total)
+
+
+def narrow(m2: Tensor, dtype: torch.dtype, example: Tensor, count: Tensor) -> Tensor:
+    """m2 [B, P] float32 of the examples [B] after `count` [B] gradients, as the dtype that the state has.
+
+    float32 stays. bfloat16 is rounded at random, up with the probability that makes the expectation exact, so
+    that many small increments are not lost. The random bits are a hash of example, count and pixel: no generator,
+    and the same result in every order and on every device.
+    """
+    if dtype == torch.float32:
+        return m2
+    low, high = example & _WORD, example >> 32
+    row = _mix(low ^ _mix((high + count) & _WORD))[:, None]
+    pixel = torch.arange(m2.shape[1], device=m2.device)
+    noise = _mix((row + pixel * 0x9E3779B9) & _WORD) >> 16
+    bits = (m2.view(torch.int32).long() + noise) & ~0xFFFF
+    return bits.to(torch.int32).view(torch.float32).to(dtype)
+
+
+_WORD = 0xFFFFFFFF
+
+
+def _mix(x: Tensor) -> Tensor:
+    """MurmurHash3's 32-bit finaliser, on words held as int64."""
+    x = ((x ^ (x >> 16)) * 0x85EBCA6B) & _WORD
+    x = ((x ^ (x >> 13)) * 0xC2B2AE35) & _WORD
+    return x ^ (x >> 16)
 
 
 def _turns(index: Tensor) -> Iterator[Tensor]:

@@ -70,7 +70,7 @@ class GradientMoments:
         self, index: Tensor, gradients: Tensor, scale: Tensor | None = None, skipped: Tensor | None = None
     ) -> GradientMoments:
         """Adds gradients [B, C, ...] of the examples `index` [B]; see `ops.record_gradients_`."""
-        ops.record_gradients_(self.count, self.mean, self.m2, index, gradients, scale, skipped)
+        ops.record_gradients_(self.count, self.mean, self.m2, index, gradients, scale, None, skipped)
         return self
 
     def merge(self, other: GradientMoments) -> None:
