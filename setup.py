@@ -21,6 +21,9 @@ from torch.utils.cpp_extension import BuildExtension, CppExtension
 TORCH_TARGET = "2.10"
 TORCH_TARGET_VERSION = "0x020a000000000000"  # TORCH_VERSION_2_10_0 as torch/headeronly/version.h encodes it
 HEADERS = sorted(glob.glob("csrc/**/*.h", recursive=True) + glob.glob("csrc/**/*.cuh", recursive=True))
+# A square root that sets errno does not vectorise. Vectors are arguments of inlined functions alone, so that how
+# a compiler would pass them to others does not matter.
+SIMD = ["-fno-math-errno", "-Wno-psabi"]
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
 
 
@@ -127,7 +130,7 @@ OPERATORS = CppExtension(
     py_limited_api=True,
     depends=HEADERS,
     define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET_VERSION)],
-    extra_compile_args=["-O3", "-g0", "-fvisibility=hidden", *WARNINGS],
+    extra_compile_args=["-O3", "-g0", "-fvisibility=hidden", *SIMD, *WARNINGS],
 )
 if NVCC:
     OPERATORS.library_dirs.append(str(cuda_home(NVCC) / "lib64"))

@@ -19,27 +19,6 @@ struct SoftmaxStats {
   float value[kStats];
 };
 
-// exp(x) for x <= 0 to about 1 unit in the last place; 0 below -87 (no denormals). The host version
-// is a polynomial because it vectorises, which std::exp does not.
-DP_HD float exp_nonpositive(float x) {
-#ifdef __CUDA_ARCH__
-  return expf(x);
-#else
-  const float clamped = x < -87.0f ? -87.0f : x;
-  const float n = float(int32_t(clamped * 1.44269504088896341f - 0.5f));  // rounds to nearest: x <= 0
-  const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;      // ln 2 in two parts
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const float result = p * float_from_bits(uint32_t(int32_t(n) + 127) << 23);
-  return x < -87.0f ? 0.0f : result;
-#endif
-}
-
 // Sums over classes other than the label; d = z - top <= 0, e = exp(d).
 struct OtherClasses {
   float e = 0, e_times_d = 0, e_squared = 0;
@@ -47,7 +26,7 @@ struct OtherClasses {
   DP_HD void add(float z, float top) {
     float d = z - top;
     d = d < -110.0f ? -110.0f : d;  // keeps 0 log 0 = 0 where d would overflow
-    const float exponential = exp_nonpositive(d);
+    const float exponential = expf(d);
     e += exponential;
     e_times_d += exponential * d;
     e_squared += exponential * exponential;
@@ -57,7 +36,7 @@ struct OtherClasses {
   DP_HD void rebase(float top, float new_top) {
     if (new_top == top) return;
     const float shift = top - new_top < -110.0f ? -110.0f : top - new_top;
-    const float factor = exp_nonpositive(shift);
+    const float factor = expf(shift);
     e_times_d = factor * (e_times_d + shift * e);
     e *= factor;
     e_squared *= factor * factor;
@@ -85,22 +64,23 @@ DP_HD SoftmaxStats finish_stats(float z_label, float before, float after, const 
   const bool label_on_top = z_label == top;
   const bool alone = rival == -INFINITY;  // a single class has no rival: its margins are 0
 
-  float d_label = z_label - top;
-  d_label = d_label < -110.0f ? -110.0f : d_label;
-  const float e_label = exp_nonpositive(d_label);
+  const float d_label = larger(z_label - top, -110.0f);
+  const float e_label = label_on_top ? 1.0f : expf(d_label);
+  const float e_rival = rival == top ? 1.0f : expf(larger(rival - top, -110.0f));
   const float sum = e_label + others.e;
+  const float share = 1.0f / sum;
   // log1p keeps small losses of confident examples, which log(1 + tiny) would round away.
   const float log_sum = label_on_top ? log1pf(others.e) : logf(sum);
-  const float entropy = log_sum - (others.e_times_d + e_label * d_label) / sum;
+  const float entropy = log_sum - (others.e_times_d + e_label * d_label) * share;
 
   SoftmaxStats s;
   s.value[kLoss] = within_range(top - z_label) + log_sum;
-  s.value[kEl2n] = sqrtf(others.e_squared + others.e * others.e) / sum;  // 1 - p_y is the others' share
+  s.value[kEl2n] = sqrtf(others.e_squared + others.e * others.e) * share;  // 1 - p_y is the others' share
   s.value[kEntropy] = larger(entropy, 0.0f);
-  s.value[kPLabel] = e_label / sum;
-  s.value[kPMax] = 1.0f / sum;
+  s.value[kPLabel] = e_label * share;
+  s.value[kPMax] = share;
   s.value[kLogitMargin] = alone ? 0.0f : within_range(z_label - rival);
-  s.value[kPMargin] = alone ? 0.0f : (e_label - exp_nonpositive(larger(rival - top, -110.0f))) / sum;
+  s.value[kPMargin] = alone ? 0.0f : (e_label - e_rival) * share;
   s.value[kCorrect] = z_label > before && z_label >= after ? 1.0f : 0.0f;
   return s;
 }

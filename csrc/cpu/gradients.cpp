@@ -10,21 +10,21 @@ namespace dp::cpu {
 namespace {
 
 DP_INLINE bool all_finite(const float* signal, int64_t n) {
-  float lanes[kLanes] = {};
+  Floats even = all(0.0f), odd = all(0.0f);
   int64_t p = 0;
-  for (; p + kLanes <= n; p += kLanes) {
-    for (int l = 0; l < kLanes; ++l) lanes[l] += signal[p + l] - signal[p + l];
+  for (; p + 2 * kLanes <= n; p += 2 * kLanes) {
+    even += load(signal + p) - load(signal + p);
+    odd += load(signal + p + kLanes) - load(signal + p + kLanes);
   }
-  float probe = 0;
+  float probe = sum(even + odd);
   for (; p < n; ++p) probe += signal[p] - signal[p];
-  for (int l = 0; l < kLanes; ++l) probe += lanes[l];
-  return probe == 0.0f;
+  return probe == 0.0f;  // x - x is NaN where x is not finite
 }
 
 // One Welford step per pixel; `Narrow` is float or BFloat16.
 template <class Narrow>
-DP_INLINE void welford_row(float* mean, Narrow* m2, const float* signal, int64_t n, float share,
-                           const Rounding& round) {
+DP_INLINE void welford_row(float* __restrict mean, Narrow* __restrict m2, const float* __restrict signal, int64_t n,
+                           float share, const Rounding& round) {
   for (int64_t p = 0; p < n; ++p) {
     float sum = to_float(m2[p]);
     welford(mean[p], sum, signal[p], share);
@@ -33,8 +33,8 @@ DP_INLINE void welford_row(float* mean, Narrow* m2, const float* signal, int64_t
 }
 
 template <class Narrow, class Other>
-DP_INLINE void merge_row(float* mean, Narrow* m2, const float* other_mean, const Other* other_m2, int64_t n,
-                         float count, float share, const Rounding& round) {
+DP_INLINE void merge_row(float* __restrict mean, Narrow* __restrict m2, const float* other_mean, const Other* other_m2,
+                         int64_t n, float count, float share, const Rounding& round) {
   for (int64_t p = 0; p < n; ++p) {
     float sum = to_float(m2[p]);
     merge(mean[p], sum, count, other_mean[p], to_float(other_m2[p]), share);
@@ -44,9 +44,8 @@ DP_INLINE void merge_row(float* mean, Narrow* m2, const float* other_mean, const
 
 // Two passes in double precision over blocks of pixels that stay in the nearest cache.
 template <class T>
-DP_INLINE void variance_rows(const T* data, const GradientsView& g, int64_t checkpoints,
-                                                         int64_t checkpoint_stride, bool take_root, float* out,
-                                                         int64_t begin, int64_t end) {
+DP_INLINE void variance_rows(const T* data, const GradientsView& g, int64_t checkpoints, int64_t checkpoint_stride,
+                             bool take_root, float* out, int64_t begin, int64_t end) {
   constexpr int64_t kBlock = 256;
   double signal[kBlock], mean[kBlock], m2[kBlock];
   for (int64_t row = begin; row < end; ++row) {
@@ -73,32 +72,32 @@ DP_INLINE void variance_rows(const T* data, const GradientsView& g, int64_t chec
 #define DP_FOR_GRADIENT_TYPES(APPLY) APPLY(float) APPLY(BFloat16) APPLY(Float16) APPLY(double)
 #define DP_FOR_M2_TYPES(APPLY) APPLY(float) APPLY(BFloat16)
 
-#define DP_DEFINE_ROWS(T)                                                                                      \
-  DP_CLONES bool clone_read_signal(float* signal, const T* z, const GradientsView& g, const int64_t* subset,   \
-                                   int64_t n, float scale) {                                                   \
-    read_signal(signal, z, g, subset, n, scale);                                                               \
-    return all_finite(signal, n);                                                                              \
-  }                                                                                                            \
-  DP_CLONES void clone_variance_rows(const T* data, const GradientsView& g, int64_t checkpoints,               \
-                                     int64_t checkpoint_stride, bool take_root, float* out, int64_t begin,     \
-                                     int64_t end) {                                                            \
-    variance_rows(data, g, checkpoints, checkpoint_stride, take_root, out, begin, end);                        \
+#define DP_DEFINE_ROWS(T)                                                                                    \
+  DP_CLONES bool clone_read_signal(float* signal, const T* z, const GradientsView& g, const int64_t* subset, \
+                                   int64_t n, float scale) {                                                 \
+    read_signal(signal, z, g, subset, n, scale);                                                             \
+    return all_finite(signal, n);                                                                            \
+  }                                                                                                          \
+  DP_CLONES void clone_variance_rows(const T* data, const GradientsView& g, int64_t checkpoints,             \
+                                     int64_t checkpoint_stride, bool take_root, float* out, int64_t begin,   \
+                                     int64_t end) {                                                          \
+    variance_rows(data, g, checkpoints, checkpoint_stride, take_root, out, begin, end);                      \
   }
 DP_FOR_GRADIENT_TYPES(DP_DEFINE_ROWS)
 #undef DP_DEFINE_ROWS
 
-#define DP_DEFINE_ROWS(M2)                                                                                     \
-  DP_CLONES void clone_welford_row(float* mean, M2* m2, const float* signal, int64_t n, float share,           \
-                                   const Rounding& round) {                                                    \
-    welford_row(mean, m2, signal, n, share, round);                                                            \
-  }                                                                                                            \
-  DP_CLONES void clone_merge_row(float* mean, M2* m2, const float* other_mean, const float* other_m2,          \
-                                 int64_t n, float count, float share, const Rounding& round) {                 \
-    merge_row(mean, m2, other_mean, other_m2, n, count, share, round);                                         \
-  }                                                                                                            \
-  DP_CLONES void clone_merge_row(float* mean, M2* m2, const float* other_mean, const BFloat16* other_m2,       \
-                                 int64_t n, float count, float share, const Rounding& round) {                 \
-    merge_row(mean, m2, other_mean, other_m2, n, count, share, round);                                         \
+#define DP_DEFINE_ROWS(M2)                                                                                          \
+  DP_CLONES void clone_welford_row(float* mean, M2* m2, const float* signal, int64_t n, float share,                \
+                                   const Rounding& round) {                                                         \
+    welford_row(mean, m2, signal, n, share, round);                                                                 \
+  }                                                                                                                 \
+  DP_CLONES void clone_merge_row(float* mean, M2* m2, const float* other_mean, const float* other_m2, int64_t n,    \
+                                 float count, float share, const Rounding& round) {                                 \
+    merge_row(mean, m2, other_mean, other_m2, n, count, share, round);                                              \
+  }                                                                                                                 \
+  DP_CLONES void clone_merge_row(float* mean, M2* m2, const float* other_mean, const BFloat16* other_m2, int64_t n, \
+                                 float count, float share, const Rounding& round) {                                 \
+    merge_row(mean, m2, other_mean, other_m2, n, count, share, round);                                              \
   }
 DP_FOR_M2_TYPES(DP_DEFINE_ROWS)
 #undef DP_DEFINE_ROWS
@@ -110,6 +109,8 @@ void record_gradients(const MomentsView& state, const int64_t* index, const Grad
                       int64_t end) {
   const std::unique_ptr<float[]> signal(new float[state.pixels]);
   int64_t local[kSkippedKinds] = {};
+  const bool pixels_exist = !subset || std::all_of(subset, subset + state.pixels,
+                                                   [&](int64_t pixel) { return pixel >= 0 && pixel < g.pixels; });
   const auto record_row = [&](int64_t row) {
     const int64_t example = index[row];
     if (example < 0 || example >= state.examples) {
@@ -118,7 +119,7 @@ void record_gradients(const MomentsView& state, const int64_t* index, const Grad
     }
     const float factor = scale ? scale[row] : 1.0f;
     if (factor == 0.0f) return;
-    const bool finite = visit_elements(g.data, g.type, [&](auto* data) {
+    const bool finite = pixels_exist && visit_elements(g.data, g.type, [&](auto* data) {
       return clone_read_signal(signal.get(), data + row * g.row_stride, g, subset, state.pixels, factor);
     });
     if (!finite) {

@@ -1,17 +1,99 @@
-// SIMD without -march: the compiler emits each marked function once per instruction set and the
-// loader picks one. Loops keep kLanes independent accumulators, which is what lets it vectorise a
-// reduction without -ffast-math.
+// SIMD without -march and without -ffast-math: the compiler emits each marked function once per instruction
+// set and the loader picks one; wide loops work on explicit vectors of kLanes floats.
 #pragma once
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
-#define DP_CLONES __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512")))
-#else
+#include <cstring>
+
+#include "../core/numbers.h"
+
+// The clones are named by instruction set, not by processor: "arch=haswell" would be chosen on a Haswell
+// and on no later processor.
+#if !defined(__x86_64__) || !defined(__GNUC__) || defined(__clang__) || defined(__SANITIZE_ADDRESS__)
 #define DP_CLONES
+#elif __GNUC__ >= 12
+#define DP_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#else
+#define DP_CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
 #endif
 
 // What a marked function calls must become part of it, or it would be compiled for the oldest processor.
 #define DP_INLINE inline __attribute__((always_inline))
 
 namespace dp {
-constexpr int kLanes = 16;
+
+constexpr int kLanes = 8;
+using Floats = float __attribute__((vector_size(4 * kLanes)));
+using Ints = int32_t __attribute__((vector_size(4 * kLanes)));
+using Halves = uint16_t __attribute__((vector_size(2 * kLanes)));
+
+template <class To, class From>
+DP_INLINE To same_bits(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  memcpy(&to, &from, sizeof to);
+  return to;
 }
+
+DP_INLINE Floats all(float x) { return Floats{} + x; }
+DP_INLINE Floats larger(Floats a, Floats b) { return a > b ? a : b; }
+
+// A vector in two halves, the halves in two, and so on: few steps that depend on each other.
+using Quad = float __attribute__((vector_size(16)));
+struct Halved {
+  Quad low, high;
+};
+
+DP_INLINE float sum(Floats x) {
+  const Halved h = same_bits<Halved>(x);
+  const Quad q = h.low + h.high;
+  return (q[0] + q[2]) + (q[1] + q[3]);
+}
+
+DP_INLINE float largest(Floats x) {
+  const Halved h = same_bits<Halved>(x);
+  const Quad q = h.low > h.high ? h.low : h.high;
+  const float even = q[0] > q[2] ? q[0] : q[2], odd = q[1] > q[3] ? q[1] : q[3];
+  return even > odd ? even : odd;
+}
+
+DP_INLINE Floats load(const float* at) {
+  Floats x;
+  memcpy(&x, at, sizeof x);
+  return x;
+}
+
+DP_INLINE Ints load_halves(const void* at) {
+  Halves x;
+  memcpy(&x, at, sizeof x);
+  return __builtin_convertvector(x, Ints);
+}
+
+DP_INLINE Floats load(const BFloat16* at) { return same_bits<Floats>(load_halves(at) << 16); }
+
+DP_INLINE Floats load(const Float16* at) {
+  const Ints bits = load_halves(at);
+  const Ints magnitude = (bits & 0x7fff) << 13;
+  const Ints finite = same_bits<Ints>(same_bits<Floats>(magnitude) * 0x1p112f);
+  const Ints wide = magnitude >= (0x7c00 << 13) ? 0x7f800000 | magnitude : finite;
+  return same_bits<Floats>(wide | (bits & 0x8000) << 16);
+}
+
+// exp(x) for kLowest <= x <= 0 to about 1 unit in the last place; 0 from there down to about -87.7, where the
+// smallest normal number ends. A polynomial, because std::exp does not vectorise.
+constexpr float kLowest = -88.0f;
+DP_INLINE Floats exp_nonpositive(Floats x) {
+  const Ints whole = __builtin_convertvector(x * 1.44269504088896341f - 0.5f, Ints);  // to nearest: x <= 0
+  const Floats n = __builtin_convertvector(whole, Floats);
+  const Floats r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
+  Floats p = all(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  return p * same_bits<Floats>((whole + 127) << 23);
+}
+
+}  // namespace dp

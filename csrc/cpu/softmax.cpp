@@ -11,66 +11,90 @@ struct RowResult {
   bool finite;
 };
 
-// Wide rows use kLanes accumulators; the rest, and rows of few classes, go one class at a time.
-template <class T>
-DP_INLINE float segment_max(const T* z, int64_t n, float& probe) {
-  float top = -INFINITY;
-  int64_t c = 0;
-  if (n >= kLanes) {
-    float lane_top[kLanes], lane_probe[kLanes];
-    for (int l = 0; l < kLanes; ++l) lane_top[l] = -INFINITY, lane_probe[l] = 0.0f;
-    for (; c + kLanes <= n; c += kLanes) {
-      for (int l = 0; l < kLanes; ++l) {
-        const float value = to_float(z[c + l]);
-        lane_top[l] = value > lane_top[l] ? value : lane_top[l];
-        lane_probe[l] += finite_probe(value);
-      }
-    }
-    for (int l = 0; l < kLanes; ++l) top = larger(lane_top[l], top), probe += lane_probe[l];
+// Two passes over the logits of a row. `z` are kLanes adjacent logits; in `others` the label, and classes that
+// were seen before, are -inf, so that they weigh nothing.
+struct Highest {
+  Floats top = all(-INFINITY), probe = all(0.0f);
+
+  DP_INLINE void add(Floats z, Floats others) {
+    top = larger(others, top);
+    probe += z - z;  // NaN exactly where z is infinite or NaN
   }
-  for (; c < n; ++c) top = larger(to_float(z[c]), top), probe += finite_probe(to_float(z[c]));
-  return top;
+};
+
+struct Sums {
+  Floats top;
+  Floats e = all(0.0f), e_times_d = all(0.0f), e_squared = all(0.0f);
+
+  DP_INLINE void add(Floats, Floats others) {
+    const Floats d = larger(others - top, all(kLowest));  // keeps 0 log 0 = 0 where d would overflow
+    const Floats exponential = exp_nonpositive(d);
+    e += exponential;
+    e_times_d += exponential * d;
+    e_squared += exponential * exponential;
+  }
+
+  DP_INLINE OtherClasses total() const { return {sum(e), sum(e_times_d), sum(e_squared)}; }
+};
+
+constexpr float kOut = -INFINITY;
+
+// -inf in one lane, 0 in the others.
+DP_INLINE Floats without_lane(int64_t lane) {
+  static constexpr float kWindow[2 * kLanes - 1] = {0, 0, 0, 0, 0, 0, 0, kOut};
+  return load(kWindow + kLanes - 1 - lane);
 }
 
+// -inf in all lanes but the last n.
+DP_INLINE Floats last_lanes(int64_t n) {
+  static constexpr float kWindow[2 * kLanes] = {kOut, kOut, kOut, kOut, kOut, kOut, kOut, kOut};
+  return load(kWindow + n);
+}
+
+// The last kLanes classes of a row; a shorter row stands at the end of zeros.
 template <class T>
-DP_INLINE void add_segment(OtherClasses& sums, const T* z, int64_t n, float top) {
+DP_INLINE Floats load_last(const T* z, int64_t classes) {
+  if (classes >= kLanes) return load(z + classes - kLanes);
+  float row[kLanes] = {};
+  for (int64_t c = 0; c < classes; ++c) row[kLanes - classes + c] = to_float(z[c]);
+  return load(row);
+}
+
+template <class T, class Pass>
+DP_INLINE void visit_others(Pass& pass, const T* z, int64_t classes, int64_t label) {
+  const int64_t whole = classes - classes % kLanes, label_at = label - label % kLanes;
   int64_t c = 0;
-  if (n >= kLanes) {
-    float e[kLanes] = {}, e_times_d[kLanes] = {}, e_squared[kLanes] = {};
-    for (; c + kLanes <= n; c += kLanes) {
-      for (int l = 0; l < kLanes; ++l) {
-        float d = to_float(z[c + l]) - top;
-        d = d < -110.0f ? -110.0f : d;
-        const float exponential = exp_nonpositive(d);
-        e[l] += exponential;
-        e_times_d[l] += exponential * d;
-        e_squared[l] += exponential * exponential;
-      }
-    }
-    for (int l = 0; l < kLanes; ++l) sums.add(OtherClasses{e[l], e_times_d[l], e_squared[l]});
+  for (; c < whole && c < label_at; c += kLanes) pass.add(load(z + c), load(z + c));
+  if (c < whole) {
+    pass.add(load(z + c), load(z + c) + without_lane(label - c));
+    for (c += kLanes; c < whole; c += kLanes) pass.add(load(z + c), load(z + c));
   }
-  for (; c < n; ++c) sums.add(to_float(z[c]), top);
+  if (c < classes) {  // looks back at classes seen before, so that it need not look beyond the row
+    const Floats last = load_last(z, classes);
+    Floats others = last + last_lanes(classes - whole);
+    if (label >= whole) others += without_lane(label - classes + kLanes);
+    pass.add(last, others);
+  }
 }
 
 template <class T>
 DP_INLINE RowResult row_stats(const T* z, int64_t classes, int64_t label) {
-  const T* rest = z + label + 1;
-  const int64_t rest_size = classes - label - 1;
-  const float z_label = to_float(z[label]);
-  float probe = finite_probe(z_label);
-  const float before = segment_max(z, label, probe);
-  const float after = segment_max(rest, rest_size, probe);
-  if (probe != 0.0f) return {{}, false};  // NaN compares unequal
-  const float top = larger(z_label, larger(before, after));
-  OtherClasses others;
-  add_segment(others, z, label, top);
-  add_segment(others, rest, rest_size, top);
-  return {finish_stats(z_label, before, after, others), true};
+  Highest highest;
+  visit_others(highest, z, classes, label);
+  if (sum(highest.probe) != 0.0f) return {{}, false};  // NaN compares unequal
+  const float z_label = to_float(z[label]), rival = largest(highest.top);
+  float before = -INFINITY, after = rival;
+  if (z_label == rival) {  // a tie, which the lower class wins
+    for (int64_t c = 0; c < label; ++c) before = larger(to_float(z[c]), before);
+  }
+  Sums sums{all(larger(z_label, rival))};
+  visit_others(sums, z, classes, label);
+  return {finish_stats(z_label, before, after, sums.total()), true};
 }
 
 template <class T>
-DP_INLINE void stats_rows(const T* data, const LogitsView& logits, const int64_t* labels,
-                                                      float* out, int64_t begin, int64_t end) {
+DP_INLINE void stats_rows(const T* data, const LogitsView& logits, const int64_t* labels, float* out, int64_t begin,
+                          int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     const int64_t label = labels[row];
     const bool label_ok = label >= 0 && label < logits.classes;
@@ -83,10 +107,9 @@ DP_INLINE void stats_rows(const T* data, const LogitsView& logits, const int64_t
 }
 
 template <class T>
-DP_INLINE void record_rows(const T* data, Record* table, int64_t examples,
-                                                       const int64_t* index, const LogitsView& logits,
-                                                       const int64_t* labels, const DuplicateChains& chains,
-                                                       int64_t* skipped, int64_t begin, int64_t end) {
+DP_INLINE void record_rows(const T* data, Record* table, int64_t examples, const int64_t* index,
+                           const LogitsView& logits, const int64_t* labels, const DuplicateChains& chains,
+                           int64_t* skipped, int64_t begin, int64_t end) {
   int64_t local[kSkippedKinds] = {};
   for (int64_t head = begin; head < end; ++head) {
     if (!chains.is_head(head)) continue;

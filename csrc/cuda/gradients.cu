@@ -37,8 +37,8 @@ __device__ __forceinline__ Pack<Real, kWidth> read_pack(const T* row, const Grad
     const auto pixels = load<3 * kWidth>(row + 3 * p);
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
-      signal.lane[i] = (as<Real>(pixels.lane[3 * i]) + as<Real>(pixels.lane[3 * i + 1]) +
-                        as<Real>(pixels.lane[3 * i + 2])) * factor;
+      signal.lane[i] =
+          (as<Real>(pixels.lane[3 * i]) + as<Real>(pixels.lane[3 * i + 1]) + as<Real>(pixels.lane[3 * i + 2])) * factor;
     }
   } else if (g.channels == 3) {
     const auto red = load<kWidth>(row + p), green = load<kWidth>(row + p + g.channel_stride),
@@ -182,8 +182,7 @@ __global__ void __launch_bounds__(kVarianceThreads, 1)
     double mean[kWidth] = {}, m2[kWidth] = {};
 #pragma unroll 2
     for (int64_t k = 0; k < checkpoints; ++k) {
-      const auto pack =
-          read_signal<kWidth>(row + k * checkpoint_stride, g, nullptr, p, 1.0 / double(g.channels));
+      const auto pack = read_signal<kWidth>(row + k * checkpoint_stride, g, nullptr, p, 1.0 / double(g.channels));
       const double share = 1.0 / double(k + 1);
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) welford(mean[i], m2[i], pack.lane[i], share);

@@ -57,7 +57,7 @@ __device__ __forceinline__ RowResult held_row_stats(const T* z, int classes, int
     const int c = (i * kWarp + lane) * kWidth;
     if (c < classes) {
 #pragma unroll
-      for (int j = 0; j < kWidth; ++j) extrema.add(to_float(held[i].lane[j]), c + j < label, c + j > label);
+      for (int j = 0; j < kWidth; ++j) extrema.add(to_float(held[i].lane[j]), c + j<label, c + j> label);
     }
   }
   extrema.reduce();
@@ -97,7 +97,7 @@ __device__ __forceinline__ RowResult online_row_stats(const T* z, int64_t classe
       const int64_t c = start + (int64_t(i) * kWarp + lane) * kWidth;
       if (c < classes) {
 #pragma unroll
-        for (int j = 0; j < kWidth; ++j) extrema.add(to_float(packs[i].lane[j]), c + j < label, c + j > label);
+        for (int j = 0; j < kWidth; ++j) extrema.add(to_float(packs[i].lane[j]), c + j<label, c + j> label);
       }
     }
     const float new_top = larger(top, larger(extrema.before, extrema.after));

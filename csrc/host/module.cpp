@@ -46,6 +46,18 @@ py::array_t<double> spearman_matrix(const Matrix& x) {
   return matrix;
 }
 
+// The position of the first value outside 0..limit-1, or -1.
+int64_t first_outside(const py::array_t<int64_t>& values, int64_t limit) {
+  if (values.ndim() != 1) throw py::value_error("expected an array [values]");
+  const auto at = values.unchecked<1>();
+  uint64_t inside = 1;  // no early exit, so that the loop vectorises: nearly always all are inside
+  for (py::ssize_t i = 0; i < at.shape(0); ++i) inside &= uint64_t(at(i)) < uint64_t(limit);
+  if (inside) return -1;
+  for (py::ssize_t i = 0;; ++i) {
+    if (uint64_t(at(i)) >= uint64_t(limit)) return i;
+  }
+}
+
 py::dict build_facts() {
   py::dict facts;
   facts["torch"] = DP_BUILD_TORCH;
@@ -60,8 +72,10 @@ py::dict build_facts() {
 }  // namespace
 
 PYBIND11_MODULE(_host, m) {
-  m.doc() = "Rank statistics on NumPy arrays, and how this build was made.";
+  m.doc() = "Rank statistics and checks of NumPy arrays, and how this build was made.";
   m.def("rank_rows", &rank_rows, py::arg("x"), "Average ranks (1-based) within each row of x [rows, n].");
   m.def("spearman_matrix", &spearman_matrix, py::arg("x"), "Spearman correlation between the rows of x [rows, n].");
+  m.def("first_outside", &first_outside, py::arg("values").noconvert(), py::arg("limit"),
+        "Position of the first of values [n] int64 outside 0..limit-1, or -1.");
   m.def("build_facts", &build_facts, "What this build was made with.");
 }

@@ -5,8 +5,8 @@
 namespace dp {
 namespace {
 
-// Rows per thread below which a thread costs more than it saves: about 16,000 elements.
-int64_t grain(int64_t elements_per_row) { return 1 + 16384 / (elements_per_row + 1); }
+// Rows per thread below which a thread costs more than it saves; a row costs about 96 elements beyond its own.
+int64_t grain(int64_t elements_per_row) { return 1 + 16384 / (elements_per_row + 96); }
 
 Tensor softmax_stats(const Tensor& logits, const Tensor& labels) {
   const StatsArguments a(logits, labels);
@@ -42,9 +42,8 @@ void record_gradients(const Tensor& count, const Tensor& mean, const Tensor& m2,
 void merge_moments(const Tensor& count, const Tensor& mean, const Tensor& m2, const Tensor& other_count,
                    const Tensor& other_mean, const Tensor& other_m2) {
   const MergeMomentsArguments a(count, mean, m2, other_count, other_mean, other_m2);
-  torch::stable::parallel_for(0, a.state.examples, grain(a.state.pixels), [&](int64_t begin, int64_t end) {
-    cpu::merge_moments(a.state, a.other, begin, end);
-  });
+  torch::stable::parallel_for(0, a.state.examples, grain(a.state.pixels),
+                              [&](int64_t begin, int64_t end) { cpu::merge_moments(a.state, a.other, begin, end); });
 }
 
 Tensor gradient_variance(const Tensor& gradients, const std::string& statistic) {

@@ -6,11 +6,22 @@ Values are looked at only on the CPU, where that is free, and not while PyTorch 
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .layout import RECORD_WIDTH, SKIPPED
+
+try:
+    from difficulty_prune._host import first_outside
+except ImportError:  # an install without a compiler still works, only slower
+
+    def first_outside(values: np.ndarray[Any, np.dtype[Any]], limit: int) -> int:
+        outside = (values < 0) | (values >= limit)
+        return int(outside.argmax()) if outside.any() else -1
+
 
 LOGIT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -20,8 +31,12 @@ def _is_tensor(value: object, name: str) -> None:
         raise TypeError(f"{name}: got {type(value).__name__}, expected a torch.Tensor")
 
 
-def _values_are_free(t: Tensor) -> bool:
-    return t.device.type == "cpu" and t.numel() > 0 and not torch.compiler.is_compiling()
+def _outside(values: Tensor, limit: int) -> int | None:
+    """The first of values [n] int64 outside 0..limit-1; None where there is none, or where a look is not free."""
+    if values.device.type != "cpu" or torch.compiler.is_compiling():
+        return None
+    position = first_outside(values.numpy(), limit)
+    return None if position < 0 else int(values[position])
 
 
 def check_logits(logits: Tensor) -> None:
@@ -50,24 +65,22 @@ def check_labels(labels: Tensor, logits: Tensor) -> None:
     rows, classes = logits.shape
     _check_integers(labels, rows, "labels")
     check_same_device(labels=labels, logits=logits)
-    if _values_are_free(labels):
-        low, high = (int(x) for x in labels.aminmax())
-        if low < 0 or high >= classes:
-            raise ValueError(
-                f"labels: got {low if low < 0 else high}, expected 0..{classes - 1} for {classes} columns of logits; "
-                "rows to be ignored must be dropped first"
-            )
+    outside = _outside(labels, classes)
+    if outside is not None:
+        raise ValueError(
+            f"labels: got {outside}, expected 0..{classes - 1} for {classes} columns of logits; "
+            "rows to be ignored must be dropped first"
+        )
 
 
 def check_index(index: Tensor, rows: int | None, num_examples: int) -> None:
     _check_integers(index, rows, "index")
-    if _values_are_free(index):
-        low, high = (int(x) for x in index.aminmax())
-        if low < 0 or high >= num_examples:
-            raise IndexError(
-                f"index: got {low if low < 0 else high}, expected 0..{num_examples - 1} for {num_examples} examples; "
-                "an index is the example's position in the whole dataset (see IndexedDataset)"
-            )
+    outside = _outside(index, num_examples)
+    if outside is not None:
+        raise IndexError(
+            f"index: got {outside}, expected 0..{num_examples - 1} for {num_examples} examples; "
+            "an index is the example's position in the whole dataset (see IndexedDataset)"
+        )
 
 
 def check_gradients(gradients: Tensor, leading: int) -> int:
@@ -98,10 +111,9 @@ def check_pixels(pixels: Tensor, size: int) -> int:
     _is_tensor(pixels, "pixels")
     if pixels.dtype != torch.int64 or pixels.dim() != 1 or pixels.numel() == 0:
         raise ValueError(f"pixels: got {pixels.dtype} {tuple(pixels.shape)}, expected int64 [P], P >= 1")
-    if _values_are_free(pixels):
-        low, high = (int(x) for x in pixels.aminmax())
-        if low < 0 or high >= size:
-            raise IndexError(f"pixels: got {low if low < 0 else high}, expected 0..{size - 1}, of the flattened input")
+    outside = _outside(pixels, size)
+    if outside is not None:
+        raise IndexError(f"pixels: got {outside}, expected 0..{size - 1}, of the flattened input")
     return pixels.numel()
 
 

@@ -1,8 +1,10 @@
 """What the numbers mean: the catalogue, and the formulas that turn recorded state into scores."""
 
 from .catalogue import SCORES, Score, check_scores, score_names
-from .gradients import GradientMoments, GradientOptions, check_depends, input_gradient
+from .gradient_options import GradientOptions
+from .gradients import check_depends, input_gradient
 from .logits import logit_scores, merge_records_
+from .moments import GradientMoments
 from .normalize import class_normalize
 
 __all__ = [

@@ -1,0 +1,40 @@
+"""Tensors in memory-mapped files, for state that is larger than memory."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def mapped_zeros(shape: tuple[int, ...], dtype: torch.dtype, folder: str | os.PathLike[str]) -> Tensor:
+    """Zeros in an unnamed file in `folder`, which is made if missing; the file vanishes with the tensor.
+
+    Raises:
+        OSError: the folder cannot be written, or has no room for all of it.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     mapped_zeros((2, 3), torch.bfloat16, folder).sum().item()
+    0.0
+    """
+    size = math.prod(shape) * dtype.itemsize
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        _reserve(file.fileno(), size, folder)
+        bytes_ = np.memmap(file, dtype=np.uint8, mode="r+", shape=(size,))
+    return torch.from_numpy(bytes_).view(dtype).view(shape)
+
+
+def _reserve(descriptor: int, size: int, folder: str | os.PathLike[str]) -> None:
+    """Takes the room now: a hole in the file would end the process later, when the disk turns out to be full."""
+    os.truncate(descriptor, size)
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        raise OSError(error.errno, f"mmap: no room for {size:,} bytes of state in {os.fspath(folder)!r}") from error

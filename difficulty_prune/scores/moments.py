@@ -1,0 +1,113 @@
+"""Running moments of each example's input gradient, from which Variance of Gradients (arXiv 2008.11600) is read."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..arrivals import Arrivals
+from ..mapped import mapped_zeros
+from .gradient_options import M2_DTYPES, GradientOptions
+
+
+class GradientMoments:
+    """Running mean and spread of each example's input gradient.
+
+    Args:
+        num_examples: N.
+        size: pixels of an example, of which `options` may keep fewer.
+        device: where the gradients will be.
+        options: see `GradientOptions`.
+
+    Attributes:
+        count: [N] int32, gradients seen.
+        mean, m2: [N, P], running mean and sum of squared deviations; float32, m2 perhaps bfloat16.
+        pixels: [P] int64, the pixels that are kept; None for all.
+
+    >>> moments = GradientMoments(2, 4, torch.device("cpu"))
+    >>> _ = moments.record(torch.tensor([1, 1]), torch.tensor([0.0, 2.0]).view(2, 1, 1, 1).expand(2, 1, 2, 2))
+    >>> moments.vog()
+    tensor([nan, 1.])
+    """
+
+    def __init__(
+        self, num_examples: int, size: int, device: torch.device, options: GradientOptions | None = None
+    ) -> None:
+        options = options if options is not None else GradientOptions()
+        selected = options.selected(size)
+        self.pixels = None if selected is None else selected.to(device)
+        self._allocate(num_examples, size if selected is None else len(selected), device, options)
+
+    def _allocate(self, num_examples: int, kept: int, device: torch.device, options: GradientOptions) -> None:
+        home, m2_dtype = options.state_device(device), M2_DTYPES[options.m2_dtype]
+        self.count = ops.new_state((num_examples,), torch.int32, home)
+        if options.mmap is None:
+            self.mean, self.m2 = (ops.new_state((num_examples, kept), t, home) for t in (torch.float32, m2_dtype))
+        else:
+            self.mean, self.m2 = (
+                mapped_zeros((num_examples, kept), t, options.mmap) for t in (torch.float32, m2_dtype)
+            )
+        self._arrivals = Arrivals()
+
+    def record(
+        self, index: Tensor, gradients: Tensor, scale: Tensor | None = None, skipped: Tensor | None = None
+    ) -> GradientMoments:
+        """Adds gradients [B, C, ...] of the examples `index` [B]; see `ops.record_gradients_`.
+
+        Where the state is on the CPU and the gradients are not, they are added when they have arrived there, in
+        order: at one of the next calls, or when the state is read.
+        """
+        if gradients.device.type != "cpu" and self.mean.device.type == "cpu":
+            self._arrivals.send(self._record_arrived, skipped, index, self._signal(gradients), scale)
+        else:
+            ops.record_gradients_(self.count, self.mean, self.m2, index, gradients, scale, self.pixels, skipped)
+        return self
+
+    def _signal(self, gradients: Tensor) -> Tensor:
+        """What has to travel of gradients [B, C, ...]: [B, 1, P] float32."""
+        signal = gradients.flatten(2)
+        if self.pixels is not None:
+            signal = signal[:, :, self.pixels.to(signal.device)]
+        return signal.mean(1, keepdim=True, dtype=torch.float32)
+
+    def _record_arrived(self, skipped: Tensor, index: Tensor, signal: Tensor, scale: Tensor | None) -> None:
+        # Past the checks: what is wrong with values from an accelerator is counted and not raised.
+        torch.ops.difficulty_prune.record_gradients_(
+            self.count, self.mean, self.m2, index, signal, scale, None, skipped
+        )
+
+    def settle(self) -> None:
+        """Waits for gradients that are on their way to state on the CPU; everything that reads the state does."""
+        self._arrivals.settle()
+
+    def merge(self, other: GradientMoments) -> None:
+        """Adds the gradients that `other` has seen."""
+        self.settle()
+        theirs = other.state_dict()
+        ops.merge_moments_(
+            self.count, self.mean, self.m2, *(theirs[name].to(self.mean.device) for name in ("count", "mean", "m2"))
+        )
+
+    def vog(self) -> Tensor:
+        """[N] float32: mean over pixels of the deviation over time (ddof 0); NaN where no gradient was seen."""
+        self.settle()
+        blocks = zip(self.m2.split(4096), self.count.split(4096), strict=True)  # bounds the temporary memory
+        return torch.cat([(m2.float() / count[:, None]).sqrt().mean(1) for m2, count in blocks])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state by name: count, mean, m2, and pixels where a subset is kept."""
+        self.settle()
+        state = {"count": self.count, "mean": self.mean, "m2": self.m2}
+        return state if self.pixels is None else {**state, "pixels": self.pixels}
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Tensor], options: GradientOptions | None = None) -> GradientMoments:
+        """The inverse of `state_dict`. The tensors are copied: to where the options say, else to where they were."""
+        moments = cls.__new__(cls)
+        moments.pixels = state.get("pixels")
+        mean = state["mean"]
+        moments._allocate(*mean.shape, mean.device, options if options is not None else GradientOptions())
+        for name in ("count", "mean", "m2"):
+            getattr(moments, name).copy_(state[name])
+        return moments
