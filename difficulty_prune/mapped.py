@@ -31,10 +31,9 @@ def mapped_zeros(shape: tuple[int, ...], dtype: torch.dtype, folder: str | os.Pa
 
 def _reserve(descriptor: int, size: int, folder: str | os.PathLike[str]) -> None:
     """Takes the room now: a hole in the file would end the process later, when the disk turns out to be full."""
-    os.truncate(descriptor, size)
-    if not hasattr(os, "posix_fallocate"):
-        return
     try:
-        os.posix_fallocate(descriptor, 0, size)
+        os.truncate(descriptor, size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size)
     except OSError as error:
         raise OSError(error.errno, f"mmap: no room for {size:,} bytes of state in {os.fspath(folder)!r}") from error

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from difficulty_prune import ops
-from difficulty_prune.ops import FIELD, RECORD, STAT, STATS, reference
+from difficulty_prune.ops import FIELD, RECORD, RECORD_WIDTH, STAT, STATS, reference
 
 kernels = torch.ops.difficulty_prune
 
@@ -391,6 +392,47 @@ def test_the_number_of_threads_changes_no_bit(with_threads) -> None:
     for several in (2, 3):
         for a, b in zip(with_threads(several, all_operators), one, strict=True):
             identical(a, b)
+
+
+# State of more than 2^31 elements, of which only the pages in use take memory
+
+
+@pytest.fixture
+def sparse_zeros(tmp_path: Path) -> Callable[..., Tensor]:
+    """Zeros in a file of holes: what is never written takes no room."""
+
+    def make(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        name = tmp_path / str(len(list(tmp_path.iterdir())))
+        words = np.memmap(name, np.uint8, "w+", shape=(math.prod(shape) * dtype.itemsize,))
+        return torch.from_numpy(words).view(dtype).view(shape)
+
+    return make
+
+
+def test_records_beyond_2_31_elements(sparse_zeros) -> None:
+    examples = 2**27 + 5
+    table, small = sparse_zeros(examples, RECORD_WIDTH), ops.new_table(2)
+    logits, labels = random_logits(2, 10), random_labels(2, 10)
+    kernels.record_stats_(table, torch.tensor([examples - 1, 2**27]), logits, labels, ops.new_skipped())
+    kernels.record_stats_(small, torch.tensor([1, 0]), logits, labels, ops.new_skipped())
+    identical(table[[2**27, examples - 1]], small)
+    assert table[:2].count_nonzero() == 0  # where 32-bit offsets would have wrapped to
+
+
+@pytest.mark.parametrize("m2_dtype", M2_DTYPES)
+def test_moments_beyond_2_31_elements(sparse_zeros, m2_dtype) -> None:
+    examples, pixels = 50_000, 50_176
+    count = torch.zeros(examples, dtype=torch.int32)
+    mean, m2 = sparse_zeros(examples, pixels), sparse_zeros(examples, pixels, dtype=m2_dtype)
+    gradients = random_gradients(4, 1, pixels)
+    index = torch.tensor([examples - 1, 43_000, examples - 1, 43_000])  # 43,000 x 50,176 > 2^31
+    kernels.record_gradients_(count, mean, m2, index, gradients, None, None, ops.new_skipped())
+    for row in (0, 1):
+        expected = gradients[[row, row + 2], 0]
+        close(mean[index[row]], expected.mean(0))
+        tolerance = {"rtol": 1e-5, "atol": 1e-5} if m2_dtype == torch.float32 else {"rtol": 2**-7, "atol": 1e-5}
+        torch.testing.assert_close(m2[index[row]].float(), 2 * expected.var(0, correction=0), **tolerance)
+    assert mean[0].count_nonzero() == mean[200].count_nonzero() == 0
 
 
 # Autograd

@@ -15,9 +15,12 @@ namespace dp {
 
 enum Stat { kLoss, kEl2n, kEntropy, kPLabel, kPMax, kLogitMargin, kPMargin, kCorrect, kStats };
 
-struct SoftmaxStats {
-  float value[kStats];
+// F is float, or a vector of floats that holds one row in each lane.
+template <class F>
+struct StatsOf {
+  F value[kStats];
 };
+using SoftmaxStats = StatsOf<float>;
 
 // Sums over classes other than the label; d = z - top <= 0, e = exp(d).
 struct OtherClasses {
@@ -51,38 +54,55 @@ struct OtherClasses {
 
 DP_HD float larger(float a, float b) { return a > b ? a : b; }
 
-// A difference of finite logits can overflow; two opposite infinities would make a sum NaN.
-DP_HD float within_range(float x) { return x > FLT_MAX ? FLT_MAX : x < -FLT_MAX ? -FLT_MAX : x; }
-
 // z - z is NaN exactly where z is infinite or NaN; a sum of it stays NaN.
 DP_HD float finite_probe(float z) { return z - z; }
 
-// `before` and `after` are the largest logits of the classes on either side of the label, -inf for none.
-DP_HD SoftmaxStats finish_stats(float z_label, float before, float after, const OtherClasses& others) {
-  const float rival = larger(before, after);
-  const float top = larger(z_label, rival);
-  const bool label_on_top = z_label == top;
-  const bool alone = rival == -INFINITY;  // a single class has no rival: its margins are 0
+// The functions that the formula needs, for one row.
+struct RowMath {
+  using F = float;
+  DP_HD static F all(float x) { return x; }
+  DP_HD static F exp(F x) { return expf(x); }
+  DP_HD static F log1p(F x) { return log1pf(x); }
+  DP_HD static F sqrt(F x) { return sqrtf(x); }
+  DP_HD static F select(bool condition, F a, F b) { return condition ? a : b; }
+};
 
-  const float d_label = larger(z_label - top, -110.0f);
-  const float e_label = label_on_top ? 1.0f : expf(d_label);
-  const float e_rival = rival == top ? 1.0f : expf(larger(rival - top, -110.0f));
-  const float sum = e_label + others.e;
-  const float share = 1.0f / sum;
-  // log1p keeps small losses of confident examples, which log(1 + tiny) would round away.
-  const float log_sum = label_on_top ? log1pf(others.e) : logf(sum);
-  const float entropy = log_sum - (others.e_times_d + e_label * d_label) * share;
+// `before` and `after` are the largest logits of the classes on either side of the label, -inf for none; e,
+// e_times_d and e_squared are sums over these classes.
+template <class Math, class F = typename Math::F>
+DP_HD StatsOf<F> finish_stats(F z_label, F before, F after, F e, F e_times_d, F e_squared) {
+  const F zero = Math::all(0.0f), one = Math::all(1.0f), most = Math::all(FLT_MAX), lowest = Math::all(-88.0f);
+  const F rival = Math::select(before > after, before, after);
+  const auto on_top = z_label >= rival;
+  const auto alone = rival == Math::all(-INFINITY);  // a single class has no rival: its margins are 0
 
-  SoftmaxStats s;
-  s.value[kLoss] = within_range(top - z_label) + log_sum;
-  s.value[kEl2n] = sqrtf(others.e_squared + others.e * others.e) * share;  // 1 - p_y is the others' share
-  s.value[kEntropy] = larger(entropy, 0.0f);
+  const F distance = Math::select(alone, zero, z_label - rival);
+  const F below = Math::select(distance > zero, zero - distance, distance);
+  const F d_lower = Math::select(below > lowest, below, lowest);
+  const F e_lower = Math::exp(d_lower);  // of the lower of label and rival; of the upper one exp(0) is 1
+  const F e_label = Math::select(on_top, one, e_lower), e_rival = Math::select(on_top, e_lower, one);
+  const F d_label = Math::select(on_top, zero, d_lower);
+  // log1p keeps what is added to the 1 of the largest logit, which log(1 + tiny) would round away.
+  const F log_sum = Math::log1p(Math::select(on_top, e, (e - one) + e_label));
+  const F share = one / (e_label + e);
+  const F entropy = log_sum - (e_times_d + e_label * d_label) * share;
+  // A difference of finite logits can overflow; two opposite infinities would make a sum NaN.
+  const F clamped = Math::select(distance > most, most, Math::select(distance < zero - most, zero - most, distance));
+
+  StatsOf<F> s;
+  s.value[kLoss] = Math::select(on_top, zero, zero - clamped) + log_sum;
+  s.value[kEl2n] = Math::sqrt(e_squared + e * e) * share;  // 1 - p_y is the others' share
+  s.value[kEntropy] = Math::select(entropy > zero, entropy, zero);
   s.value[kPLabel] = e_label * share;
   s.value[kPMax] = share;
-  s.value[kLogitMargin] = alone ? 0.0f : within_range(z_label - rival);
-  s.value[kPMargin] = alone ? 0.0f : (e_label - e_rival) * share;
-  s.value[kCorrect] = z_label > before && z_label >= after ? 1.0f : 0.0f;
+  s.value[kLogitMargin] = clamped;
+  s.value[kPMargin] = Math::select(alone, zero, (e_label - e_rival) * share);
+  s.value[kCorrect] = Math::select(on_top, Math::select(z_label > before, one, zero), zero);
   return s;
+}
+
+DP_HD SoftmaxStats finish_stats(float z_label, float before, float after, const OtherClasses& o) {
+  return finish_stats<RowMath>(z_label, before, after, o.e, o.e_times_d, o.e_squared);
 }
 
 }  // namespace dp

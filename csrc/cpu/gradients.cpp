@@ -119,9 +119,10 @@ void record_gradients(const MomentsView& state, const int64_t* index, const Grad
     }
     const float factor = scale ? scale[row] : 1.0f;
     if (factor == 0.0f) return;
-    const bool finite = pixels_exist && visit_elements(g.data, g.type, [&](auto* data) {
-      return clone_read_signal(signal.get(), data + row * g.row_stride, g, subset, state.pixels, factor);
-    });
+    const bool finite =
+        pixels_exist && visit_elements(g.data, g.type, [&](auto* data) {
+          return clone_read_signal(signal.get(), data + row * g.row_stride, g, subset, state.pixels, factor);
+        });
     if (!finite) {
       ++local[kNotFinite];
       return;

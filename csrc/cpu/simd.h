@@ -2,6 +2,7 @@
 // set and the loader picks one; wide loops work on explicit vectors of kLanes floats.
 #pragma once
 
+#include <cmath>
 #include <cstring>
 
 #include "../core/numbers.h"
@@ -95,5 +96,39 @@ DP_INLINE Floats exp_nonpositive(Floats x) {
   p = p * r + 1.0f;
   return p * same_bits<Floats>((whole + 127) << 23);
 }
+
+// log(1 + x) for x >= 0. The logarithm is that of Cephes; what 1 + x rounds away is added back.
+DP_INLINE Floats log1p_nonnegative(Floats x) {
+  const Floats u = x + 1.0f;
+  // u = m * 2^whole with m between the square roots of 1/2 and 2
+  const Ints bits = same_bits<Ints>(u) - 0x3f3504f3;
+  const Floats whole = __builtin_convertvector(bits >> 23, Floats);
+  const Floats m = same_bits<Floats>((bits & 0x007fffff) + 0x3f3504f3) - 1.0f;
+  const Floats square = m * m;
+  Floats p = all(7.0376836292e-2f);
+  p = p * m - 1.1514610310e-1f;
+  p = p * m + 1.1676998740e-1f;
+  p = p * m - 1.2420140846e-1f;
+  p = p * m + 1.4249322787e-1f;
+  p = p * m - 1.6668057665e-1f;
+  p = p * m + 2.0000714765e-1f;
+  p = p * m - 2.4999993993e-1f;
+  p = p * m + 3.3333331174e-1f;
+  const Floats log_m = m + (p * m * square - whole * 2.12194440e-4f - square * 0.5f);
+  return log_m + whole * 0.693359375f + (x - (u - 1.0f)) / u;
+}
+
+// The functions of finish_stats, for kLanes rows.
+struct LaneMath {
+  using F = Floats;
+  DP_INLINE static F all(float x) { return dp::all(x); }
+  DP_INLINE static F exp(F x) { return exp_nonpositive(x); }
+  DP_INLINE static F log1p(F x) { return log1p_nonnegative(x); }
+  DP_INLINE static F sqrt(F x) {
+    for (int l = 0; l < kLanes; ++l) x[l] = sqrtf(x[l]);
+    return x;
+  }
+  DP_INLINE static F select(Ints condition, F a, F b) { return condition ? a : b; }
+};
 
 }  // namespace dp

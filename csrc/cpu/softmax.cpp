@@ -1,4 +1,4 @@
-#include <limits>
+#include <cmath>
 
 #include "kernels.h"
 #include "simd.h"
@@ -92,18 +92,93 @@ DP_INLINE RowResult row_stats(const T* z, int64_t classes, int64_t label) {
   return {finish_stats(z_label, before, after, sums.total()), true};
 }
 
+// Rows of few classes go side by side, one in each lane: a row alone would leave most lanes empty, and the
+// logarithm and the root at its end would be those of a single row.
+constexpr int64_t kNarrow = 32;
+
+template <class T>
+DP_INLINE void side_by_side_stats(const T* const* rows, const int64_t* labels, int64_t classes, RowResult* out) {
+  float z[kNarrow][kLanes];
+  for (int l = 0; l < kLanes; ++l) {
+    for (int64_t c = 0; c < classes; ++c) z[c][l] = to_float(rows[l][c]);
+  }
+  Ints label;
+  for (int l = 0; l < kLanes; ++l) label[l] = int32_t(labels[l]);
+  Floats z_label = all(0.0f), before = all(-INFINITY), after = all(-INFINITY), probe = all(0.0f);
+  for (int32_t c = 0; c < classes; ++c) {
+    const Floats x = load(z[c]), out_of_it = all(-INFINITY);
+    probe += x - x;
+    z_label = label == c ? x : z_label;
+    before = larger(label > c ? x : out_of_it, before);
+    after = larger(label < c ? x : out_of_it, after);
+  }
+  Sums sums{larger(z_label, larger(before, after))};
+  for (int32_t c = 0; c < classes; ++c) {
+    const Floats x = load(z[c]);
+    sums.add(x, label == c ? all(-INFINITY) : x);
+  }
+  const auto stats = finish_stats<LaneMath>(z_label, before, after, sums.e, sums.e_times_d, sums.e_squared);
+  for (int l = 0; l < kLanes; ++l) {
+    for (int s = 0; s < kStats; ++s) out[l].stats.value[s] = stats.value[s][l];
+    out[l].finite = probe[l] == 0.0f;
+  }
+}
+
+// Up to kLanes rows, not necessarily neighbours, that are worked on together.
+template <class T>
+struct Group {
+  const T* z[kLanes] = {};
+  int64_t row[kLanes] = {}, label[kLanes] = {};
+  int size = 0;
+
+  DP_INLINE void add(const T* data, int64_t at, int64_t its_label) {
+    z[size] = data, row[size] = at, label[size] = its_label;
+    ++size;
+  }
+
+  // results[l] becomes that of the l-th row; the group can be filled anew, in place of the rows it has.
+  DP_INLINE void finish(int64_t classes, RowResult* results) {
+    if (classes <= kNarrow) {
+      for (int l = size; l < kLanes; ++l) z[l] = z[0], label[l] = label[0];
+      side_by_side_stats(z, label, classes, results);
+    } else {
+      for (int l = 0; l < size; ++l) results[l] = row_stats(z[l], classes, label[l]);
+    }
+  }
+};
+
+DP_INLINE bool is_class(int64_t label, const LogitsView& logits) { return label >= 0 && label < logits.classes; }
+
 template <class T>
 DP_INLINE void stats_rows(const T* data, const LogitsView& logits, const int64_t* labels, float* out, int64_t begin,
                           int64_t end) {
-  for (int64_t row = begin; row < end; ++row) {
-    const int64_t label = labels[row];
-    const bool label_ok = label >= 0 && label < logits.classes;
-    const RowResult r =
-        label_ok ? row_stats(data + row * logits.row_stride, logits.classes, label) : RowResult{{}, false};
-    for (int s = 0; s < kStats; ++s) {
-      out[row * kStats + s] = r.finite ? r.stats.value[s] : std::numeric_limits<float>::quiet_NaN();
+  RowResult results[kLanes];
+  for (int64_t start = begin; start < end; start += kLanes) {
+    Group<T> group;
+    for (int64_t row = start; row < end && group.size < kLanes; ++row) {
+      group.add(data + row * logits.row_stride, row, is_class(labels[row], logits) ? labels[row] : 0);
+    }
+    group.finish(logits.classes, results);
+    for (int l = 0; l < group.size; ++l) {
+      const bool known = results[l].finite && is_class(labels[start + l], logits);
+      float* stats = out + (start + l) * kStats;
+      for (int s = 0; s < kStats; ++s) stats[s] = known ? results[l].stats.value[s] : std::nanf("");
     }
   }
+}
+
+template <class T>
+DP_INLINE void record_group(Group<T>& group, Record* table, const int64_t* index, int64_t classes, int64_t* local) {
+  RowResult results[kLanes];
+  group.finish(classes, results);
+  for (int l = 0; l < group.size; ++l) {
+    if (results[l].finite) {
+      update_record(table[index[group.row[l]]], results[l].stats, group.label[l]);
+    } else {
+      ++local[kNotFinite];
+    }
+  }
+  group.size = 0;
 }
 
 template <class T>
@@ -111,24 +186,22 @@ DP_INLINE void record_rows(const T* data, Record* table, int64_t examples, const
                            const LogitsView& logits, const int64_t* labels, const DuplicateChains& chains,
                            int64_t* skipped, int64_t begin, int64_t end) {
   int64_t local[kSkippedKinds] = {};
+  Group<T> group;
   for (int64_t head = begin; head < end; ++head) {
     if (!chains.is_head(head)) continue;
     for (int64_t row = head; row != DuplicateChains::kEnd; row = chains.next(row)) {
-      const int64_t label = labels[row];
       if (index[row] < 0 || index[row] >= examples) {
         ++local[kBadIndex];
-      } else if (label < 0 || label >= logits.classes) {
+      } else if (!is_class(labels[row], logits)) {
         ++local[kBadLabel];
       } else {
-        const RowResult r = row_stats(data + row * logits.row_stride, logits.classes, label);
-        if (r.finite) {
-          update_record(table[index[row]], r.stats, label);
-        } else {
-          ++local[kNotFinite];
-        }
+        __builtin_prefetch(table + index[row], 1);  // in no cache, as a rule; there when the group is finished
+        group.add(data + row * logits.row_stride, row, labels[row]);
+        if (group.size == kLanes) record_group(group, table, index, logits.classes, local);
       }
     }
   }
+  if (group.size > 0) record_group(group, table, index, logits.classes, local);
   add_skipped(skipped, local);
 }
 

@@ -5,8 +5,8 @@
 namespace dp {
 namespace {
 
-// Rows per thread below which a thread costs more than it saves; a row costs about 96 elements beyond its own.
-int64_t grain(int64_t elements_per_row) { return 1 + 16384 / (elements_per_row + 96); }
+// Rows per thread below which a second thread costs more than it saves; a row costs about 64 elements beyond its own.
+int64_t grain(int64_t elements_per_row) { return 1 + 32768 / (elements_per_row + 64); }
 
 Tensor softmax_stats(const Tensor& logits, const Tensor& labels) {
   const StatsArguments a(logits, labels);
@@ -62,6 +62,7 @@ Tensor gradient_variance(const Tensor& gradients, const std::string& statistic) 
 
 STABLE_TORCH_LIBRARY_IMPL(difficulty_prune, CPU, m) {
   m.impl("softmax_stats", TORCH_BOX(&dp::softmax_stats));
+  m.impl("accepts_stats", TORCH_BOX(&dp::accepts_stats));
   m.impl("record_stats_", TORCH_BOX(&dp::record_stats));
   m.impl("record_gradients_", TORCH_BOX(&dp::record_gradients));
   m.impl("merge_moments_", TORCH_BOX(&dp::merge_moments));

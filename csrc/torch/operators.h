@@ -37,6 +37,34 @@ struct RecordStatsArguments : StatsArguments {
   }
 };
 
+// Values on the CPU are looked at; others would have to be waited for.
+inline bool inside(const Tensor& values, int64_t limit) {
+  if (!values.is_cpu()) return true;
+  const int64_t* at = indices(values);
+  const int64_t n = values.size(0), stride = values.stride(0);
+  bool all = true;  // no early exit, so that the loop vectorises: nearly always all are inside
+  for (int64_t i = 0; i < n; ++i) all &= uint64_t(at[i * stride]) < uint64_t(limit);
+  return all;
+}
+
+// Whether record_stats_ has nothing to complain of. Python, which knows better how to complain, does so where not.
+inline bool accepts_stats(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
+                          const Tensor& skipped) {
+  const auto is = [&](const Tensor& t, int64_t dim, ScalarType type) {
+    return t.dim() == dim && t.scalar_type() == type && t.is_cpu() == logits.is_cpu() &&
+           t.get_device_index() == logits.get_device_index();
+  };
+  const ScalarType type = logits.scalar_type();
+  return (type == ScalarType::Float || type == ScalarType::BFloat16 || type == ScalarType::Half) &&
+         is(logits, 2, type) && is(labels, 1, ScalarType::Long) && is(index, 1, ScalarType::Long) &&
+         is(table, 2, ScalarType::Float) && is(skipped, 1, ScalarType::Long) && logits.size(1) > 0 &&
+         labels.size(0) == logits.size(0) && index.size(0) == logits.size(0) &&
+         table.size(1) * sizeof(float) == sizeof(Record) && table.is_contiguous() &&
+         reinterpret_cast<uintptr_t>(table.const_data_ptr()) % alignof(Record) == 0 &&
+         skipped.size(0) == kSkippedKinds && skipped.is_contiguous() && inside(index, table.size(0)) &&
+         inside(labels, logits.size(1));
+}
+
 // Running moments: count [examples], mean and m2 [examples, pixels].
 inline MomentsView moments_view(const Tensor& count, const Tensor& mean, const Tensor& m2) {
   STD_TORCH_CHECK(count.dim() == 1 && mean.dim() == 2 && mean.size(0) == count.size(0) && m2.dim() == 2 &&

@@ -120,13 +120,21 @@ def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, 
     >>> table[3, FIELD["count"]].item(), table[3, FIELD["correct"]].item()
     (2.0, 1.0)
     """
-    check_logits(logits)
-    check_labels(labels, logits)
-    check_table(table)
-    check_index(index, logits.shape[0], table.shape[0])
-    skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
-    check_same_device(table=table, index=index, logits=logits, skipped=skipped)
+    if skipped is None or not _accepts_stats(table, index, logits, labels, skipped):
+        check_logits(logits)
+        check_labels(labels, logits)
+        check_table(table)
+        check_index(index, logits.shape[0], table.shape[0])
+        skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
+        check_same_device(table=table, index=index, logits=logits, skipped=skipped)
     _ops.record_stats_(table, index, logits, labels, skipped)
+
+
+def _accepts_stats(*arguments: Tensor) -> bool:
+    """One compiled look in place of many in Python, which would take longer than the work itself."""
+    if torch.compiler.is_compiling() or not all(isinstance(t, Tensor) for t in arguments):
+        return False
+    return bool(_ops.accepts_stats(*arguments))
 
 
 def record_gradients_(

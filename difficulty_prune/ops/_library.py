@@ -21,6 +21,7 @@ from .layout import STATS
 NAMESPACE = "difficulty_prune"
 SCHEMAS = {
     "softmax_stats": "(Tensor logits, Tensor labels) -> Tensor",
+    "accepts_stats": "(Tensor table, Tensor index, Tensor logits, Tensor labels, Tensor skipped) -> bool",
     "record_stats_": "(Tensor(a!) table, Tensor index, Tensor logits, Tensor labels, Tensor(b!) skipped) -> ()",
     "record_gradients_": "(Tensor(a!) count, Tensor(b!) mean, Tensor(c!) m2, Tensor index, Tensor gradients, "
     "Tensor? scale, Tensor? pixels, Tensor(d!) skipped) -> ()",
@@ -66,7 +67,8 @@ def _fallback(function: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         device_type = next(a.device.type for a in args if isinstance(a, Tensor))
         _warn_once(device_type)
-        return function(*args, **kwargs)
+        # .data, because autograd does not notice changes by the compiled kernels either: state is no part of a graph.
+        return function(*(a.data if isinstance(a, Tensor) else a for a in args), **kwargs)
 
     return run
 

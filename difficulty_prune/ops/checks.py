@@ -33,7 +33,7 @@ def _is_tensor(value: object, name: str) -> None:
 
 def _outside(values: Tensor, limit: int) -> int | None:
     """The first of values [n] int64 outside 0..limit-1; None where there is none, or where a look is not free."""
-    if values.device.type != "cpu" or torch.compiler.is_compiling():
+    if not values.is_cpu or torch.compiler.is_compiling():
         return None
     position = first_outside(values.numpy(), limit)
     return None if position < 0 else int(values[position])
@@ -122,13 +122,18 @@ def check_state(
 ) -> None:
     _is_tensor(state, name)
     dtypes = dtype if isinstance(dtype, tuple) else (dtype,)
-    fits = state.dim() == len(shape) and all(want in (None, got) for want, got in zip(shape, state.shape, strict=True))
-    if not fits or state.dtype not in dtypes or not state.is_contiguous():
-        wanted = ", ".join("N" if want is None else str(want) for want in shape)
-        raise ValueError(
-            f"{name}: got {state.dtype} {tuple(state.shape)}{'' if state.is_contiguous() else ' (not contiguous)'}, "
-            f"expected contiguous {' or '.join(map(str, dtypes))} [{wanted}]"
-        )
+    if state.dtype in dtypes and state.is_contiguous() and _is_shape(state.shape, shape):
+        return
+    wanted = ", ".join("N" if want is None else str(want) for want in shape)
+    raise ValueError(
+        f"{name}: got {state.dtype} {tuple(state.shape)}{'' if state.is_contiguous() else ' (not contiguous)'}, "
+        f"expected contiguous {' or '.join(map(str, dtypes))} [{wanted}]"
+    )
+
+
+def _is_shape(got: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    """Whether the sizes are those wanted, where None is any."""
+    return len(got) == len(wanted) and all([want is None or size == want for size, want in zip(got, wanted)])  # noqa: B905, C419
 
 
 def check_moments(
@@ -141,7 +146,7 @@ def check_moments(
 
 def check_table(table: Tensor) -> None:
     check_state(table, (None, RECORD_WIDTH), torch.float32, "table")
-    if not torch.compiler.is_compiling() and table.device.type == "cpu" and table.data_ptr() % 64:
+    if not torch.compiler.is_compiling() and table.is_cpu and table.data_ptr() % 64:
         raise ValueError("table: got data that is not aligned to 64 bytes, a record; make the table with new_table")
 
 
@@ -151,7 +156,7 @@ def check_skipped(skipped: Tensor) -> Tensor:
 
 
 def check_same_device(**tensors: Tensor) -> None:
-    devices = {name: t.device for name, t in tensors.items()}
-    if len(set(devices.values())) > 1:
-        got = ", ".join(f"{name} on {device}" for name, device in devices.items())
+    devices = [t.device for t in tensors.values()]
+    if devices.count(devices[0]) != len(devices):
+        got = ", ".join(f"{name} on {t.device}" for name, t in tensors.items())
         raise ValueError(f"got {got}; expected one device: move them with .to(device)")
