@@ -1,6 +1,7 @@
 # make setup   a virtual environment with everything (VENV=elsewhere, PYTHON=python3.12, TORCH=torch==2.13.0)
 # make demo    the main job on real handwritten digits
 # make test    lint, types and tests
+# make bench   speed, side by side with eager PyTorch and other packages: a table and benchmarks/results/cpu.json
 VENV ?= .venv
 PYTHON ?= python3
 TORCH ?= torch>=2.10
@@ -45,8 +46,13 @@ tests: setup
 test-torches: setup
 	tests/second_torch.sh $(BIN)/python
 
-bench: setup
-	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
+bench: $(VENV)/.bench
+	$(BIN)/python -m pytest benchmarks -q --benchmark-only --benchmark-quiet --benchmark-json=benchmarks/results/cpu.json
+
+# The packages to compare with.
+$(VENV)/.bench: pyproject.toml | setup
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[bench]"
+	@touch $@
 
 format: setup
 	$(BIN)/ruff check --fix .

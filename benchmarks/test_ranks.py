@@ -1,4 +1,4 @@
-"""Rank statistics against SciPy: `make bench`. Compare the medians within a group."""
+"""Rank statistics against SciPy."""
 
 from __future__ import annotations
 
@@ -6,32 +6,37 @@ from typing import Any
 
 import numpy as np
 import pytest
+from comparison import Compare
 from scipy.stats import rankdata, spearmanr
 
 from difficulty_prune.ranks import rank_rows, spearman_matrix
 
-SIZES = [(8, 50_000), (40, 50_000)]
+Matrix = np.ndarray[Any, Any]
 
 
-@pytest.fixture(params=SIZES, ids=lambda size: f"{size[0]} runs x {size[1]:,}")
-def scores(request: pytest.FixtureRequest) -> np.ndarray[Any, Any]:
+@pytest.fixture(params=[8, 40])
+def scores(request: pytest.FixtureRequest) -> Matrix:
     generator = np.random.default_rng(0)
-    x = generator.normal(size=request.param)
+    x = generator.normal(size=(request.param, 50_000))
     x[:, ::10] = np.round(x[:, ::10])  # some ties
     return x
 
 
-@pytest.mark.parametrize(
-    "implementation", [spearman_matrix, lambda x: spearmanr(x, axis=1).statistic], ids=["ours", "scipy"]
-)
-def test_spearman_matrix(benchmark: Any, scores: np.ndarray[Any, Any], implementation: Any) -> None:
-    benchmark.group = f"Spearman matrix, {scores.shape[0]} x {scores.shape[1]:,}"
-    result = benchmark.pedantic(implementation, (scores,), rounds=5, warmup_rounds=1)
-    np.testing.assert_allclose(result, spearmanr(scores, axis=1).statistic, atol=1e-12)
+def scipy_matrix(x: Matrix) -> Matrix:
+    return spearmanr(x, axis=1).statistic
 
 
-@pytest.mark.parametrize("implementation", [rank_rows, lambda x: rankdata(x, axis=1)], ids=["ours", "scipy"])
-def test_rank_rows(benchmark: Any, scores: np.ndarray[Any, Any], implementation: Any) -> None:
-    benchmark.group = f"ranks, {scores.shape[0]} x {scores.shape[1]:,}"
-    result = benchmark.pedantic(implementation, (scores,), rounds=5, warmup_rounds=1)
-    np.testing.assert_array_equal(result, rankdata(scores, axis=1))
+def scipy_ranks(x: Matrix) -> Matrix:
+    return rankdata(x, axis=1)
+
+
+def test_spearman_matrix(compare: Compare, scores: Matrix) -> None:
+    np.testing.assert_allclose(spearman_matrix(scores), scipy_matrix(scores), atol=1e-12)
+    work = f"Spearman matrix, {len(scores)} runs x 50,000"
+    compare(work, "scipy.stats.spearmanr", lambda: spearman_matrix(scores), lambda: scipy_matrix(scores), rounds=10)
+
+
+def test_rank_rows(compare: Compare, scores: Matrix) -> None:
+    np.testing.assert_array_equal(rank_rows(scores), scipy_ranks(scores))
+    work = f"ranks, {len(scores)} runs x 50,000"
+    compare(work, "scipy.stats.rankdata", lambda: rank_rows(scores), lambda: scipy_ranks(scores), rounds=10)

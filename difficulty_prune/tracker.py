@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import time
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any, Final
 
 import torch
@@ -35,6 +34,10 @@ class DifficultyTracker:
     Call `update` once per training step, before the backward pass. Logit scores cost one small kernel and 64
     bytes per example; gradient scores 8 bytes per pixel and example. Nothing is read back from the device before
     `compute` or `finish`.
+
+    A step with the tracker in it can be compiled with `torch.compile(fullgraph=True)`; bad values are then counted,
+    as on an accelerator. It can also be captured in a CUDA graph, after a first step, which makes the state, and
+    with the index on the device.
 
     Args:
         num_examples: N, the length of the whole dataset.
@@ -77,12 +80,16 @@ class DifficultyTracker:
 
     def reset(self) -> None:
         """Forgets everything recorded."""
+        self._device = self._requested_device
         self._num_classes = self._expected_classes
         self._table: Tensor | None = None
-        self._skipped: Tensor | None = None
+        # What `update` and what the backward pass left out, apart because each may be a graph of its own; and what
+        # overflowed under a scaler, which is not reported.
+        self._skipped: dict[str, Tensor] = {}
         self._moments: dict[str, GradientMoments] = {}
-        self._watched_steps = 0
-        self._updated_steps = 0
+        self._anchor: Tensor | None = None
+        self._watch_phase = 0  # steps since one was recorded, modulo `every`
+        self._update_phase = 0
         self._in_extra_backward = False
 
     # Recording
@@ -110,6 +117,7 @@ class DifficultyTracker:
                 over.
             reduction: "mean" when the loss is averaged over the batch, "sum" when it is summed.
             scaler: the `torch.amp.GradScaler` in use; gradients that overflowed are left out, as it leaves them out.
+                `torch.compile` cannot trace a scaler: compile what comes after `watch`.
 
         Returns:
             A tensor equal to the inputs, through which the gradient will pass.
@@ -130,25 +138,39 @@ class DifficultyTracker:
             got = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
             raise TypeError(f"inputs: got {got}, expected floating point; watch embeddings where inputs are integers")
         index = self._index(index, inputs)
-        self._check_device(inputs.device)
         if not torch.is_grad_enabled():
             return inputs
-        step, self._watched_steps = self._watched_steps, self._watched_steps + 1
-        if step % self.gradient.every:
+        phase, self._watch_phase = self._watch_phase, (self._watch_phase + 1) % self.gradient.every
+        if phase:
             return inputs
-        moments = self._moments_of("vog_loss", inputs)
         scale = loss_gradient_scale(inputs, weight, reduction, scaler)
-
-        def record(gradient: Tensor) -> None:
-            if self._in_extra_backward:  # passes through here when update is given the inputs from before `watch`
-                return
-            # A scaler provokes overflows and then leaves the step out: so do we, and that is no fault to report.
-            skipped = self._skipped_on(gradient.device) if scaler is None else None
-            moments.record(index, self.gradient.with_channels(gradient), scale, skipped)
-
-        source = inputs if inputs.requires_grad else inputs.detach().requires_grad_()
-        watched: Tensor = WatchInputs.apply(source, record, inputs.requires_grad)
+        self._prepare(inputs, "vog_loss")
+        moments = self._moments["vog_loss"]
+        # A scaler provokes overflows and then leaves the step out: so do we, and that is no fault to report.
+        skipped = self._skipped["watch" if scaler is None else "overflow"]
+        state = moments.count, moments.mean, moments.m2, moments.pixels, skipped
+        watched: Tensor = WatchInputs.apply(inputs, self._anchor, self._record_watched, index, scale, *state)
         return watched
+
+    def _record_watched(
+        self,
+        gradients: Tensor,
+        index: Tensor,
+        scale: Tensor | None,
+        count: Tensor,
+        mean: Tensor,
+        m2: Tensor,
+        pixels: Tensor | None,
+        skipped: Tensor,
+    ) -> None:
+        """What the backward pass does with the gradient of watched inputs; `watch` has checked the rest."""
+        if self._in_extra_backward:  # which comes here when update is given the inputs from before `watch`
+            return
+        gradients = self.gradient.with_channels(gradients)
+        if mean.device == gradients.device:
+            torch.ops.difficulty_prune.record_gradients_(count, mean, m2, index, gradients, scale, pixels, skipped)
+        else:
+            self._moments["vog_loss"].record(index, gradients, scale, skipped)
 
     def update(
         self,
@@ -187,14 +209,14 @@ class DifficultyTracker:
 
     def record_logits(self, index: Tensor, logits: Tensor, labels: Tensor) -> None:
         """The logit scores' share of `update`."""
-        self._check_classes(logits)
+        ops.check_logits(logits)
         index = self._index(index, logits)
         ops.check_labels(labels, logits)
-        self._check_device(logits.device)
-        self._num_classes = logits.shape[1]
-        if self._record_scores:
-            table = self._table_on(logits.device)
-            ops.record_stats_(table, index, logits.detach(), labels, self._skipped_on(logits.device))
+        self._prepare(logits)
+        if self._table is not None:
+            torch.ops.difficulty_prune.record_stats_(
+                self._table, index, logits.detach(), labels, self._skipped["update"]
+            )
 
     def _check_inputs(self, inputs: Tensor | None, logits: Tensor) -> None:
         names = self._extra_backward_scores
@@ -207,8 +229,8 @@ class DifficultyTracker:
         names = self._extra_backward_scores
         if inputs is None or not names:
             return
-        step, self._updated_steps = self._updated_steps, self._updated_steps + 1
-        if step % self.gradient.every == 0:
+        phase, self._update_phase = self._update_phase, (self._update_phase + 1) % self.gradient.every
+        if not phase:
             for name in names:
                 self.record_input_gradient(name, index, logits, labels, inputs)
 
@@ -219,9 +241,9 @@ class DifficultyTracker:
             gradient = input_gradient(score, logits, labels, inputs)
         finally:
             self._in_extra_backward = False
-        moments = self._moments_of(score, inputs)
         index = self._index(index, inputs)
-        moments.record(index, self.gradient.with_channels(gradient), None, self._skipped_on(inputs.device))
+        self._prepare(inputs, score)
+        self._moments[score].record(index, self.gradient.with_channels(gradient), None, self._skipped["update"])
 
     def _record_losses(self, index: Tensor, loss: Tensor, logits: Tensor | None) -> None:
         if logits is not None or self.scores != ("loss",):
@@ -237,8 +259,9 @@ class DifficultyTracker:
                 f"loss: got shape {tuple(loss.shape)}, expected [batch]: one loss per example, not reduced"
             )
         index = self._index(index, loss)
-        self._check_device(loss.device)
-        ops.record_losses_(self._table_on(loss.device), index, loss.detach(), self._skipped_on(loss.device))
+        self._prepare(loss)
+        if self._table is not None:
+            ops.record_losses_(self._table, index, loss.detach(), self._skipped["update"])
 
     # Results
 
@@ -308,7 +331,7 @@ class DifficultyTracker:
         facts = {
             "presentations": self.presentations,
             "skipped": self.skipped,
-            "options": {"gradient": asdict(self.gradient)} if self._gradient_scores else {},
+            "options": {"gradient": self.gradient.definition} if self._gradient_scores else {},
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             **metadata,
         }
@@ -326,13 +349,20 @@ class DifficultyTracker:
         """Presentations recorded, over all examples (waits for the device)."""
         if self._table is not None:
             return int(self._table[:, ops.FIELD["count"]].double().sum())
+        for moments in self._moments.values():
+            moments.settle()
         return max((int(moments.count.sum()) for moments in self._moments.values()), default=0)
 
     @property
     def skipped(self) -> dict[str, int]:
         """Presentations that were left out, by reason (waits for the device)."""
-        counts = [0] * len(ops.SKIPPED) if self._skipped is None else self._skipped.tolist()
-        return dict(zip(ops.SKIPPED, counts, strict=True))
+        counts = self._all_skipped()
+        return dict(zip(ops.SKIPPED, [0] * len(ops.SKIPPED) if counts is None else counts.tolist(), strict=True))
+
+    def _all_skipped(self) -> Tensor | None:
+        for moments in self._moments.values():
+            moments.settle()
+        return self._skipped["update"] + self._skipped["watch"] if self._skipped else None
 
     def _raise_if_skipped(self) -> None:
         skipped = {reason: count for reason, count in self.skipped.items() if count}
@@ -347,9 +377,10 @@ class DifficultyTracker:
     def _recorded_scores(self) -> dict[str, Tensor]:
         table = self._table if self._table is not None else ops.new_table(self.num_examples, self._requested_device)
         scores = logit_scores(table, self._record_scores)
+        skipped = any(self.skipped.values())
         for name in self._gradient_scores:
             moments = self._moments.get(name)
-            if moments is not None and (bool(moments.count.any()) or any(self.skipped.values())):
+            if moments is not None and (skipped or bool(moments.count.any())):
                 scores[name] = moments.vog()
             elif self._table is not None or self._moments:
                 how = "x = tracker.watch(x, index)" if name == "vog_loss" else "tracker.update(..., inputs=x)"
@@ -376,10 +407,10 @@ class DifficultyTracker:
             "num_examples": self.num_examples,
             "scores": list(self.scores),
             "num_classes": self._num_classes,
-            "gradient": asdict(self.gradient),
-            "steps": [self._watched_steps, self._updated_steps],
+            "gradient": self.gradient.definition,
+            "steps": [self._watch_phase, self._update_phase],
             "table": self._table,
-            "skipped": self._skipped,
+            "skipped": self._all_skipped(),
             "moments": {name: moments.state_dict() for name, moments in self._moments.items()},
         }
 
@@ -389,48 +420,50 @@ class DifficultyTracker:
         Raises:
             ValueError: the state is of another number of examples or classes, of other scores or gradient options.
         """
-        own = {"num_examples": self.num_examples, "scores": list(self.scores), "gradient": asdict(self.gradient)}
+        own = {"num_examples": self.num_examples, "scores": list(self.scores), "gradient": self.gradient.definition}
         if self._expected_classes is not None:
             own["num_classes"] = self._expected_classes
         for key, value in own.items():
             if state.get(key) != value:
                 raise ValueError(f"load_state_dict: the state has {key} {state.get(key)!r}, this tracker {value!r}")
+        self.reset()
         self._num_classes = state["num_classes"]
-        self._watched_steps, self._updated_steps = state["steps"]
+        self._watch_phase, self._update_phase = state["steps"]
         self._table = None if state["table"] is None else state["table"].clone()
-        self._skipped = None if state["skipped"] is None else state["skipped"].clone()
-        self._moments = {name: GradientMoments.from_state_dict(s) for name, s in state["moments"].items()}
+        if state["skipped"] is not None:
+            self._start_on(state["skipped"].device)
+            self._skipped["update"].copy_(state["skipped"])
+        self._moments = {
+            name: GradientMoments.from_state_dict(s, self.gradient) for name, s in state["moments"].items()
+        }
 
     def merge(self, other: DifficultyTracker) -> None:
         """Adds what `other` recorded, as if its presentations had come after this tracker's.
 
         Raises:
-            ValueError: the other tracker has another number of examples or classes, or other scores.
+            ValueError: the other tracker has another number of examples or classes, other scores or gradient options.
         """
-        mine, theirs = (self.num_examples, self.scores), (other.num_examples, other.scores)
-        if mine != theirs:
-            raise ValueError(f"merge: got a tracker of (examples, scores) {theirs}, expected {mine}")
+        own, got = (self.num_examples, self.scores), (other.num_examples, other.scores)
+        if own != got:
+            raise ValueError(f"merge: got a tracker of (examples, scores) {got}, expected {own}")
+        if self.gradient.definition != other.gradient.definition:
+            raise ValueError(f"merge: got gradient options {other.gradient}, expected {self.gradient}")
         if None not in (self._num_classes, other._num_classes) and self._num_classes != other._num_classes:
             raise ValueError(f"merge: got a tracker of {other._num_classes} classes, expected {self._num_classes}")
+        theirs = other._all_skipped()
+        if theirs is not None:
+            self._start_on(theirs.device)
+            self._skipped["update"].add_(theirs)
         if other._table is not None:
-            merge_records_(self._table_on(other._table.device), other._table)
-        if other._skipped is not None:
-            self._skipped_on(other._skipped.device).add_(other._skipped)
+            if self._table is None:
+                self._table = ops.new_table(self.num_examples, other._table.device)
+            merge_records_(self._table, other._table)
         for name, moments in other._moments.items():
             if name in self._moments:
                 self._moments[name].merge(moments)
             else:
-                self._moments[name] = GradientMoments.from_state_dict(moments.state_dict())
+                self._moments[name] = GradientMoments.from_state_dict(moments.state_dict(), self.gradient)
         self._num_classes = self._num_classes or other._num_classes
-
-    def _check_classes(self, logits: Tensor) -> None:
-        ops.check_logits(logits)
-        classes = logits.shape[1]
-        if classes < 2:
-            raise ValueError(f"logits: got {classes} class, expected at least 2 (give a binary task two columns)")
-        if self._num_classes not in (None, classes):
-            known = "num_classes says" if self._expected_classes is not None else "the first batch had"
-            raise ValueError(f"logits: got {classes} classes, expected {self._num_classes}, as {known}")
 
     def _index(self, index: Tensor, batch: Tensor) -> Tensor:
         """The checked index on the device of the batch; one on the CPU is checked there and then copied."""
@@ -440,27 +473,60 @@ class DifficultyTracker:
         ops.check_same_device(index=index, batch=batch)
         return index
 
+    def _prepare(self, batch: Tensor, score: str | None = None) -> None:
+        """Checks that logits or losses, or the inputs of a gradient score, suit the state, and makes what it lacks.
+
+        A compiled training step must not make it: what a graph makes is its own, and Python values that are new
+        after the first step mean that the second is compiled again. There the tracer does, before any is read.
+        """
+        if torch.compiler.is_compiling():
+            from .tracing import make_ready
+
+            make_ready(self, batch, score)
+        else:
+            self._make_ready(batch.device, batch.shape, score)
+
+    def _make_ready(self, device: torch.device, shape: tuple[int, ...], score: str | None) -> None:
+        self._check_device(device)
+        if score is None:
+            if len(shape) == 2:
+                self._check_classes(shape[1])
+                self._num_classes = shape[1]
+            if self._table is None and self._record_scores:
+                self._table = ops.new_table(self.num_examples, device)
+        else:
+            size = self.gradient.size(shape)
+            if score not in self._moments:
+                self._moments[score] = GradientMoments(self.num_examples, size, device, self.gradient)
+            elif size != self._moments[score].size:
+                raise ValueError(
+                    f"{score}: got inputs of shape {tuple(shape)}, {size} pixels, expected {self._moments[score].size} "
+                    "as in the first batch; gradients of images of several sizes cannot be averaged"
+                )
+        self._start_on(device)
+
+    def _start_on(self, device: torch.device) -> None:
+        """Makes what is small, where it was not made before."""
+        if not self._skipped:
+            self._device = device
+            self._anchor = ops.new_state((0,), torch.float32, device).requires_grad_()
+            self._skipped = {by: ops.new_skipped(device) for by in ("update", "watch", "overflow")}
+
+    def _state_tensors(self) -> list[Tensor]:
+        moments = [t for m in self._moments.values() for t in (m.count, m.mean, m.m2, m.pixels)]
+        return [t for t in (self._table, self._anchor, *self._skipped.values(), *moments) if t is not None]
+
     def _check_device(self, device: torch.device) -> None:
         """The state lives where the user said, else where the first batch was; batches have to be there."""
-        states = [t for t in (self._table, self._skipped) if t is not None]
-        own = states[0].device if states else self._requested_device
+        own = self._device
         if own is not None and (own.type != device.type or (own.index is not None and own.index != device.index)):
             raise ValueError(
                 f"got a batch on {device}, but the state of this tracker is on {own}: move the batch there"
             )
 
-    def _table_on(self, device: torch.device) -> Tensor:
-        if self._table is None:
-            self._table = ops.new_table(self.num_examples, device)
-        return self._table
-
-    def _skipped_on(self, device: torch.device) -> Tensor:
-        if self._skipped is None:
-            self._skipped = ops.new_skipped(device)
-        return self._skipped
-
-    def _moments_of(self, score: str, inputs: Tensor) -> GradientMoments:
-        if score not in self._moments:
-            pixels = self.gradient.pixels(inputs)
-            self._moments[score] = GradientMoments(self.num_examples, pixels, inputs.device)
-        return self._moments[score]
+    def _check_classes(self, classes: int) -> None:
+        if classes < 2:
+            raise ValueError(f"logits: got {classes} class, expected at least 2 (give a binary task two columns)")
+        if self._num_classes not in (None, classes):
+            known = "num_classes says" if self._expected_classes is not None else "the first batch had"
+            raise ValueError(f"logits: got {classes} classes, expected {self._num_classes}, as {known}")

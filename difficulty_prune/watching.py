@@ -18,18 +18,25 @@ class GradientScaler(Protocol):
 
 
 class WatchInputs(torch.autograd.Function):
-    """The identity; its backward pass shows the gradient to `record`, and passes it on if somebody wants it."""
+    """The identity; its backward pass calls `record(gradient, *tensors)`, and passes the gradient on if it is wanted.
+
+    The anchor is an empty tensor that requires grad. Through it the result requires grad too, without a leaf of the
+    size of the inputs, in which a gradient would be kept.
+    """
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, record: Callable[[Tensor], None], pass_on: bool) -> Tensor:
+    def forward(
+        ctx: Any, inputs: Tensor, anchor: Tensor, record: Callable[..., None], *tensors: Tensor | None
+    ) -> Tensor:
         ctx.record = record
-        ctx.pass_on = pass_on
+        ctx.save_for_backward(*tensors)
         return inputs.view_as(inputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        ctx.record(gradients[0].detach())
-        return (gradients[0] if ctx.pass_on else None), None, None
+        tensors = ctx.saved_tensors
+        ctx.record(gradients[0].detach(), *tensors)
+        return (gradients[0] if ctx.needs_input_grad[0] else None), None, None, *[None] * len(tensors)
 
 
 def loss_gradient_scale(
@@ -50,7 +57,7 @@ def loss_gradient_scale(
     scale = torch.full((batch,), float(batch) if reduction == "mean" else 1.0, device=inputs.device)
     if weight is not None:
         w = weight.detach().to(inputs.device, torch.float32, non_blocking=True)
-        scale = torch.where(w != 0, scale / torch.where(w != 0, w, 1), 0)
+        scale = torch.where(w != 0, scale / w, 0)
     if scaler is not None:
         scale = scale / scaler.scale(torch.ones((), device=inputs.device))
     return scale

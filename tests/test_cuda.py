@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 import difficulty_prune as dp
 from difficulty_prune import ops
@@ -17,6 +18,7 @@ _host = pytest.importorskip("difficulty_prune._host", reason="no compiled module
 FACTS = _host.build_facts()
 needs_cuda_build = pytest.mark.skipif(not FACTS["cuda"], reason="built without CUDA: no nvcc")
 needs_device = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+needs_two_devices = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 OPERATORS = ("softmax_stats", "record_stats_", "record_gradients_", "gradient_variance")
 
 
@@ -138,3 +140,126 @@ def test_update_does_not_wait_for_the_device() -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert not tracker.compute()["vog_loss"].isnan().any()
+
+
+class Training:
+    """A small model, its tracker, and a step that reads its batch from the same tensors every time."""
+
+    def __init__(self, device: str = "cuda", scores: tuple[str, ...] = ("el2n", "aum", "vog_loss")) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            layers = [torch.nn.Flatten(), torch.nn.Linear(48, 16), torch.nn.Tanh(), torch.nn.Linear(16, 10)]
+        self.model = torch.nn.Sequential(*layers).to(device)
+        self.tracker = dp.DifficultyTracker(64, scores)
+        self.batch = tuple(t.to(device) for t in new_batch(0))
+
+    def step(self) -> None:
+        self.loss(*self.batch).backward()
+
+    def loss(self, inputs: Tensor, index: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+        x = self.tracker.watch(inputs, index, weight=weight)
+        logits = self.model(x)
+        self.tracker.update(index, logits, labels)
+        return (torch.nn.functional.cross_entropy(logits, labels, reduction="none") * weight).mean()
+
+    def load(self, seed: int) -> None:
+        for own, new in zip(self.batch, new_batch(seed), strict=True):
+            own.copy_(new)
+
+    def state_addresses(self) -> list[int]:
+        state = self.tracker.state_dict()
+        return [t.data_ptr() for t in (state["table"], *state["moments"]["vog_loss"].values())]
+
+
+def new_batch(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    index = torch.randint(64, (32,), generator=generator)
+    inputs = torch.randn(32, 3, 4, 4, generator=generator)
+    return inputs, index, torch.randint(10, (32,), generator=generator), torch.rand(32, generator=generator) + 0.5
+
+
+def assert_same_scores(got: Training, expected: Training, rtol: float = 0, atol: float = 0) -> None:
+    scores, wanted = got.tracker.compute(), expected.tracker.compute()
+    assert got.tracker.presentations == expected.tracker.presentations
+    for name, score in wanted.items():
+        torch.testing.assert_close(scores[name].cpu(), score.cpu(), rtol=rtol, atol=atol, equal_nan=True, msg=name)
+
+
+@needs_device
+@pytest.mark.cuda
+def test_a_step_captured_in_a_cuda_graph_replays_as_it_runs() -> None:
+    captured, eager = Training(), Training()
+    warm_up = torch.cuda.Stream()
+    warm_up.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(warm_up):  # makes the state
+        captured.step()
+    torch.cuda.current_stream().wait_stream(warm_up)
+    eager.step()
+    addresses = captured.state_addresses()
+    captured.model.zero_grad()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):  # records, and runs nothing
+        captured.step()
+
+    for seed in range(1, 6):
+        captured.load(seed)
+        graph.replay()
+        eager.load(seed)
+        eager.step()
+    assert captured.state_addresses() == addresses
+    assert_same_scores(captured, eager)
+
+
+@needs_device
+@pytest.mark.cuda
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_a_compiled_step_changes_the_state_where_it_is(mode: str) -> None:
+    """ "reduce-overhead" replays CUDA graphs of its own; they must not work on copies of the state."""
+    compiled, eager = Training(), Training()
+    loss = torch.compile(compiled.loss, fullgraph=True, mode=mode)
+    addresses = []
+    for seed in range(6):  # among them those in which the graphs are recorded
+        compiled.load(seed)
+        torch.compiler.cudagraph_mark_step_begin()
+        loss(*compiled.batch).backward()
+        compiled.model.zero_grad()
+        eager.load(seed)
+        eager.step()
+        addresses.append(compiled.state_addresses())
+    assert addresses == addresses[:1] * 6
+    assert_same_scores(compiled, eager, rtol=1e-4, atol=1e-5)
+
+
+@needs_device
+@pytest.mark.cuda
+def test_a_step_on_a_side_stream_is_recorded_there_from_forward_to_backward() -> None:
+    late, eager = Training(), Training()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for seed in range(3):
+            torch.cuda._sleep(20_000_000)  # what ran on another stream would see the batch before
+            late.load(seed)
+            late.step()
+    stream.synchronize()
+    for seed in range(3):
+        eager.load(seed)
+        eager.step()
+    assert_same_scores(late, eager)
+
+
+@needs_two_devices
+@pytest.mark.cuda
+def test_a_tracker_lives_on_the_device_of_its_batches_and_not_on_the_current_one() -> None:
+    first, second = Training("cuda:0"), Training("cuda:1")
+    for seed in range(3):
+        first.load(seed)
+        first.step()
+        second.load(seed)
+        inputs, _, labels, weight = second.batch
+        second.loss(inputs, new_batch(seed)[1], labels, weight).backward()  # an index on the CPU comes along
+    assert torch.cuda.current_device() == 0
+    assert second.tracker.compute()["vog_loss"].device == torch.device("cuda:1")
+    assert_same_scores(second, first)
+    with pytest.raises(ValueError, match="on cuda:1: move the batch there"):
+        second.loss(*first.batch)

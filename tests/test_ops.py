@@ -638,7 +638,7 @@ UNUSUAL_CALLS = {
     """,
     "record_gradients_ without channels": """
         m = torch.zeros(4, 50_000)
-        call(ops.record_gradients_, torch.zeros(4).int(), m, m.clone(), index, torch.zeros(2, 0, 50_000), None, None, skipped)
+        call(ops.record_gradients_, torch.zeros(4).int(), m, m.clone(), index, torch.zeros(2, 0, 9), None, None, skipped)
     """,
     "gradient_variance without channels": """
         call(ops.gradient_variance, torch.zeros(3, 2, 0, 50_000))

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from machine import machine
 from scipy.stats import spearmanr
 
 import difficulty_prune as dp
@@ -40,19 +38,6 @@ def agreement_with(hardness: np.ndarray[Any, Any], runs: dp.RunSet) -> dict[str,
         mean = round(float(spearmanr(runs.difficulty(score), hardness).statistic), 4)
         result[score] = {"mean of runs": mean, "single runs": singles}
     return result
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    cpu = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = names[0] if names else cpu
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {"cpu": cpu, "cores": os.cpu_count(), "gpu": device, "torch": torch.__version__}
 
 
 def main() -> None:

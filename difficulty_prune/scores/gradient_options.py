@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -67,18 +68,24 @@ class GradientOptions:
 
     def with_channels(self, gradients: Tensor) -> Tensor:
         """View of gradients [B, ...] as [B, C, ...], the layout of `ops.record_gradients_`."""
-        if self.channel_dim is None or gradients.dim() == 2:
-            return gradients.unsqueeze(1)
-        if self.channel_dim >= gradients.dim():
+        channel = self._channel(gradients.shape)
+        return gradients.unsqueeze(1) if channel is None else gradients.movedim(channel, 1)
+
+    def size(self, shape: Sequence[int]) -> int:
+        """Pixels of each example of inputs [B, ...] of this shape, of which `pixels` are kept."""
+        channel = self._channel(shape)
+        return math.prod(size for dim, size in enumerate(shape) if dim not in (0, channel))
+
+    def _channel(self, shape: Sequence[int]) -> int | None:
+        """The dimension of [B, ...] that holds channels."""
+        if self.channel_dim is None or len(shape) == 2:
+            return None
+        if self.channel_dim >= len(shape):
             raise ValueError(
-                f"channel_dim: got {self.channel_dim}, but the input has shape {tuple(gradients.shape)}; "
+                f"channel_dim: got {self.channel_dim}, but the input has shape {tuple(shape)}; "
                 "set GradientOptions(channel_dim=...) to its channels, or None"
             )
-        return gradients.movedim(self.channel_dim, 1)
-
-    def size(self, inputs: Tensor) -> int:
-        """Pixels of each example of `inputs` [B, ...], of which `pixels` are kept."""
-        return math.prod(self.with_channels(inputs).shape[2:])
+        return self.channel_dim
 
     def selected(self, size: int) -> Tensor | None:
         """Which of `size` pixels to keep, [P] int64 in ascending order; None for all."""

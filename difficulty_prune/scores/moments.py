@@ -21,6 +21,7 @@ class GradientMoments:
         options: see `GradientOptions`.
 
     Attributes:
+        size: pixels of an example.
         count: [N] int32, gradients seen.
         mean, m2: [N, P], running mean and sum of squared deviations; float32, m2 perhaps bfloat16.
         pixels: [P] int64, the pixels that are kept; None for all.
@@ -35,11 +36,10 @@ class GradientMoments:
         self, num_examples: int, size: int, device: torch.device, options: GradientOptions | None = None
     ) -> None:
         options = options if options is not None else GradientOptions()
+        self.size = size
         selected = options.selected(size)
         self.pixels = None if selected is None else selected.to(device)
-        self._allocate(num_examples, size if selected is None else len(selected), device, options)
-
-    def _allocate(self, num_examples: int, kept: int, device: torch.device, options: GradientOptions) -> None:
+        kept = size if selected is None else len(selected)
         home, m2_dtype = options.state_device(device), M2_DTYPES[options.m2_dtype]
         self.count = ops.new_state((num_examples,), torch.int32, home)
         if options.mmap is None:
@@ -96,18 +96,16 @@ class GradientMoments:
         return torch.cat([(m2.float() / count[:, None]).sqrt().mean(1) for m2, count in blocks])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The state by name: count, mean, m2, and pixels where a subset is kept."""
+        """The state by name: size, count, mean, m2, and pixels where a subset is kept."""
         self.settle()
-        state = {"count": self.count, "mean": self.mean, "m2": self.m2}
+        state = {"size": torch.tensor(self.size), "count": self.count, "mean": self.mean, "m2": self.m2}
         return state if self.pixels is None else {**state, "pixels": self.pixels}
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Tensor], options: GradientOptions | None = None) -> GradientMoments:
         """The inverse of `state_dict`. The tensors are copied: to where the options say, else to where they were."""
-        moments = cls.__new__(cls)
-        moments.pixels = state.get("pixels")
-        mean = state["mean"]
-        moments._allocate(*mean.shape, mean.device, options if options is not None else GradientOptions())
+        moments = cls(len(state["count"]), int(state["size"]), state["mean"].device, options)
         for name in ("count", "mean", "m2"):
             getattr(moments, name).copy_(state[name])
+        moments.pixels = state.get("pixels")
         return moments

@@ -1,0 +1,134 @@
+"""Our function against theirs in one run of pytest-benchmark: in turns, round after round.
+
+A busy machine slows neighbours in time alike, so a ratio is the median over rounds of (theirs, ours) measured one
+after the other, never a quotient of two separate runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+Function = Callable[[], object]
+Seconds = np.ndarray[Any, np.dtype[np.float64]]
+
+TURN_SECONDS: Final = 0.004
+"""A turn repeats its function for about this long: far above the timer's resolution and a thread's wake-up, and short
+enough to fall between the interruptions of a busy machine now and then."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a row is held to.
+
+    Attributes:
+        faster: their time is at least so many times ours.
+        slower: our time is at most so many times theirs. Either this or `faster`, or neither.
+        of_copy: at least this fraction of the measured copy bandwidth.
+    """
+
+    faster: float | None = None
+    slower: float | None = None
+    of_copy: float | None = None
+
+    def __str__(self) -> str:
+        parts = [
+            f"≥ {self.faster:g}x" if self.faster else "",
+            f"≤ {self.slower:g}x" if self.slower else "",
+            f"≥ {self.of_copy:.0%} of copy" if self.of_copy else "",
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: seconds per call of each round, ours and theirs, and what memory had to do.
+
+    Attributes:
+        moved: bytes that must move in a call of ours; None where memory is not the limit.
+        copy_rates: bytes per second of a plain copy, in the same rounds.
+    """
+
+    work: str
+    against: str
+    target: Target
+    ours: Seconds
+    theirs: Seconds
+    moved: int | None = None
+    copy_rates: Seconds | None = None
+
+    @property
+    def ratio(self) -> float:
+        """Their time / ours; ours / theirs where the target is not to be slower."""
+        return self.ratio_quartiles[1]
+
+    @property
+    def ratio_quartiles(self) -> tuple[float, float, float]:
+        """Quartiles over rounds."""
+        ratios = self.ours / self.theirs if self.target.slower else self.theirs / self.ours
+        low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
+        return float(low), float(middle), float(high)
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes per second that must move."""
+        return None if self.moved is None else self.moved / float(np.median(self.ours))
+
+    @property
+    def of_copy(self) -> float | None:
+        """Our rate as a fraction of the copy's, median over rounds."""
+        if self.moved is None or self.copy_rates is None:
+            return None
+        return float(np.median(self.moved / self.ours / self.copy_rates))
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the row keeps its target; None without one."""
+        kept = [
+            self.target.faster and self.ratio >= self.target.faster,
+            self.target.slower and self.ratio <= self.target.slower,
+            self.target.of_copy and self.of_copy is not None and self.of_copy >= self.target.of_copy,
+        ]
+        kept = [k for k in kept if k is not None]
+        return all(kept) if kept else None
+
+
+Compare = Callable[..., Row]
+"""The fixture `compare` of conftest.py."""
+
+
+def in_turns(benchmark: Any, ours: Function, others: Sequence[Function], rounds: int) -> list[Seconds]:
+    """Seconds per call in each round, of ours and then of the others.
+
+    pytest-benchmark times ours; the others run in the setup of each of its rounds.
+    """
+    repeats = [_repeats(function) for function in (ours, *others)]
+    times: list[list[float]] = [[] for _ in others]
+
+    def turn_of_others() -> None:
+        for function, calls, record in zip(others, repeats[1:], times, strict=True):
+            start = time.perf_counter()
+            for _ in range(calls):
+                function()
+            record.append((time.perf_counter() - start) / calls)
+
+    def our_turn() -> None:
+        for _ in range(repeats[0]):
+            ours()
+
+    benchmark.pedantic(our_turn, setup=turn_of_others, rounds=rounds, warmup_rounds=1)
+    own = np.array(benchmark.stats.stats.data) / repeats[0]
+    return [own, *(np.array(record[-rounds:]) for record in times)]
+
+
+def _repeats(function: Function) -> int:
+    times = []
+    for _ in range(4):  # the first call also pays for what is made once, and any may be interrupted
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return max(1, round(TURN_SECONDS / min(times)))

@@ -1,0 +1,400 @@
+"""Everything that needs a GPU, in one run: build, correctness, compute-sanitizer, roofline, training step.
+
+    python benchmarks/gpu.py            all of it; writes benchmarks/results/<device>.json
+    python benchmarks/gpu.py exercise   only calls every kernel on awkward shapes (what compute-sanitizer runs)
+
+Times are those of CUDA graphs of many calls, so that no launch overhead of Python is in them. Each call works on
+other examples and other inputs than the one before, far more than the caches hold. "of copy" is the rate at which
+the bytes that must move did move, over that of a plain device-to-device copy measured in the same run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.nn import functional as F
+
+import difficulty_prune as dp
+from difficulty_prune import ops
+from difficulty_prune.scores import GradientMoments
+
+ROOT = Path(__file__).parent.parent
+GPU = torch.device("cuda")
+SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator(GPU).manual_seed(seed)
+
+
+def randn(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, device=GPU, generator=generator(seed)).to(dtype)
+
+
+def randint(limit: int, rows: int, seed: int = 0) -> Tensor:
+    return torch.randint(limit, (rows,), device=GPU, generator=generator(seed))
+
+
+def draw_examples(examples: int, rows: int, seed: int) -> Tensor:
+    """Distinct examples, as a loader without replacement gives them."""
+    return torch.randperm(examples, device=GPU, generator=generator(seed))[:rows]
+
+
+# Correctness
+
+
+def stats_in_float64(logits: Tensor, labels: Tensor) -> Tensor:
+    """`softmax_stats` from its definition."""
+    z = logits.double()
+    own = F.one_hot(labels, z.shape[1]).bool()
+    log_p = z.log_softmax(1)
+    p = log_p.exp()
+    columns = {
+        "loss": -log_p[own],
+        "el2n": (p - own.double()).norm(dim=1),
+        "entropy": -(p * log_p).nan_to_num().sum(1),
+        "p_label": p[own],
+        "p_max": p.amax(1),
+        "logit_margin": z[own] - z.masked_fill(own, -torch.inf).amax(1),
+        "p_margin": p[own] - p.masked_fill(own, -torch.inf).amax(1),
+        "correct": ((z == z.amax(1, keepdim=True)).int().argmax(1) == labels).double(),
+    }
+    return torch.stack([columns[name] for name in ops.STATS], 1)
+
+
+def largest_error(got: Tensor, expected: Tensor) -> float:
+    """Relative to the size of the expected values, so that it is about 1e-7 where float32 is exact."""
+    scale = expected.double().abs().clamp(min=1)
+    return float(((got.double() - expected.double()).abs() / scale).max())
+
+
+def check_stats() -> Iterator[tuple[str, float]]:
+    for dtype in DTYPES:
+        for classes in (2, 10, 33, 100, 1000, 1025, 32000):
+            logits, labels = 3 * randn(257, classes, dtype=dtype), randint(classes, 257)
+            error = largest_error(ops.softmax_stats(logits, labels), stats_in_float64(logits, labels))
+            yield f"softmax_stats {str(dtype)[6:]} C {classes}", error
+
+
+def check_records() -> Iterator[tuple[str, float]]:
+    for classes in (10, 1000, 1025):
+        table, losses, counts = ops.new_table(100, GPU), torch.zeros(100).double(), torch.zeros(100)
+        for step in range(4):  # with duplicates, which the sums do not mind
+            logits, labels, index = 3 * randn(256, classes, seed=step), randint(classes, 256), randint(100, 256, step)
+            ops.record_stats_(table, index, logits, labels)
+            losses.index_add_(0, index.cpu(), stats_in_float64(logits, labels)[:, ops.STAT["loss"]].cpu())
+            counts.index_add_(0, index.cpu(), torch.ones(256))
+        assert torch.equal(table[:, ops.FIELD["count"]].cpu(), counts)
+        yield f"record_stats_ C {classes}", largest_error(table[:, ops.FIELD["loss"]].cpu(), losses)
+
+
+def check_gradients() -> Iterator[tuple[str, float]]:
+    for dtype in (*DTYPES, torch.float64):
+        for shape in ((3, 32, 32), (1, 255), (3, 224, 224), (4, 7, 3)):
+            for layout in (torch.contiguous_format, torch.channels_last)[: 2 if len(shape) == 3 else 1]:
+                options = dp.GradientOptions()
+                size = int(torch.tensor(shape[1:]).prod())
+                moments = GradientMoments(40, size, GPU, options)
+                stacked = torch.stack([randn(40, *shape, seed=k).to(dtype) for k in range(4)])
+                for gradients in stacked:
+                    order = draw_examples(40, 40, 7)
+                    moments.record(order, gradients[order].contiguous(memory_format=layout))
+                expected = stacked.double().mean(2).var(0, correction=0).sqrt().flatten(1).mean(1)
+                name = f"{str(dtype)[6:]} {'x'.join(map(str, shape))}"
+                yield f"record_gradients_ {name} {str(layout)[6:]}", largest_error(moments.vog(), expected)
+            yield f"gradient_variance {name}", largest_error(ops.gradient_variance(stacked), expected)
+
+
+def check() -> dict[str, float]:
+    """Largest errors against float64; raises where one is more than rounding."""
+    errors = {name: error for part in (check_stats, check_records, check_gradients) for name, error in part()}
+    wrong = {name: error for name, error in errors.items() if not error < 2e-5}
+    if wrong:
+        raise SystemExit(f"kernels disagree with float64: {wrong}")
+    return errors
+
+
+def exercise() -> None:
+    """Calls every kernel on shapes that take every path: narrow, wide, misaligned, duplicated, bad."""
+    for dtype in DTYPES:
+        for classes in (1, 2, 10, 32, 33, 1000, 1024, 1025, 5000):
+            for offset in (0, 1):  # an odd offset takes the path without 16-byte reads
+                logits = randn(65, classes + offset, dtype=dtype)[:, offset:]
+                labels, index, table = randint(classes, 65), randint(20, 65), ops.new_table(20, GPU)
+                logits[3, 0], index[4:6], labels[7] = torch.nan, torch.tensor([-1, 2**40], device=GPU), classes
+                ops.softmax_stats(logits, labels)
+                ops.record_stats_(table, index, logits, labels, ops.new_skipped(GPU))
+        for channels, size in ((1, 1), (3, 3), (3, 255), (3, 1024), (4, 3072), (3, 50176), (1, 70000)):
+            for m2_dtype in (torch.float32, torch.bfloat16):
+                exercise_gradients(dtype, channels, size, m2_dtype)
+    torch.cuda.synchronize()
+
+
+def exercise_gradients(dtype: torch.dtype, channels: int, size: int, m2_dtype: torch.dtype) -> None:
+    def state(pixels: int) -> tuple[Tensor, Tensor, Tensor]:
+        count = torch.zeros(9, dtype=torch.int32, device=GPU)
+        return count, torch.zeros(9, pixels, device=GPU), torch.zeros(9, pixels, dtype=m2_dtype, device=GPU)
+
+    index, scale = randint(9, 17), torch.rand(17, device=GPU)
+    scale[2], index[3] = 0, -1
+    gradients = randn(17, channels, size, dtype=dtype)
+    gradients[5, 0, size // 2] = torch.inf
+    whole, other = state(size), state(size)
+    last = gradients.unsqueeze(3).to(memory_format=torch.channels_last)
+    shifted = randn(17 * channels * size + 1, dtype=dtype)[1:].view(17, channels, size)
+    for layout in (gradients, last, shifted):
+        ops.record_gradients_(*whole, index, layout, scale, None, ops.new_skipped(GPU))
+        ops.record_gradients_(*other, index, layout, None, None, ops.new_skipped(GPU))
+    ops.merge_moments_(*whole, *other)
+    subset = torch.randperm(size, device=GPU)[: (size + 1) // 2]
+    ops.record_gradients_(*state(len(subset)), index, gradients, scale, subset, ops.new_skipped(GPU))
+    ops.gradient_variance(torch.stack([gradients, shifted]))
+
+
+def sanitize() -> dict[str, str]:
+    """The last line of each of compute-sanitizer's tools over `exercise`."""
+    home = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"))
+    tool = shutil.which("compute-sanitizer") or str(home / "bin" / "compute-sanitizer")
+    if not Path(tool).is_file():
+        return dict.fromkeys(SANITIZERS, "not run: compute-sanitizer was not found on PATH or in CUDA_HOME/bin")
+    results = {}
+    for name in SANITIZERS:
+        # Only our kernels: PyTorch's own would take hours, and are not ours to mend.
+        command = [tool, "--tool", name, "--kernel-name", "kernel_substring=dp4cuda", "--error-exitcode", "1"]
+        done = subprocess.run(
+            [*command, sys.executable, __file__, "exercise"], capture_output=True, text=True, check=False, cwd=ROOT
+        )
+        summary = [line for line in done.stdout.splitlines() if "SUMMARY" in line]
+        results[name] = summary[-1].strip("= ") if summary else f"failed: {(done.stdout + done.stderr)[-400:]}"
+    return results
+
+
+# Time
+
+
+def seconds_per_call(calls: list[Callable[[], object]], replays: int = 20) -> float:
+    """Median over replays of a CUDA graph of all calls."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for call in calls[:3]:
+            call()
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for call in calls:
+            call()
+    times = []
+    for _ in range(replays):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) / 1e3 / len(calls))
+    return statistics.median(times)
+
+
+def copy_rate() -> float:
+    """Bytes read and written per second by a plain copy of 1 GiB."""
+    a, b = torch.zeros(2**28, device=GPU), torch.empty(2**28, device=GPU)
+    return 2 * a.nbytes / seconds_per_call([lambda: b.copy_(a)] * 4)
+
+
+CALLS = 24  # different batches in one graph
+
+
+def time_records(rows: int, classes: int, dtype: torch.dtype) -> dict[str, Any]:
+    examples = 1_000_000  # 64 MB of records
+    table, skipped = ops.new_table(examples, GPU), ops.new_skipped(GPU)
+    batches = [
+        (draw_examples(examples, rows, k), randn(rows, classes, dtype=dtype, seed=k), randint(classes, rows, k))
+        for k in range(CALLS)
+    ]
+    record = torch.ops.difficulty_prune.record_stats_
+    calls = [lambda i=i, z=z, y=y: record(table, i, z, y, skipped) for i, z, y in batches]
+    moved = rows * (classes * dtype.itemsize + 2 * 64 + 2 * 8)
+    return row(f"record_stats_ B {rows} C {classes} {str(dtype)[6:]}", seconds_per_call(calls), moved)
+
+
+def time_stats(rows: int, classes: int, dtype: torch.dtype) -> dict[str, Any]:
+    batches = [(randn(rows, classes, dtype=dtype, seed=k), randint(classes, rows, k)) for k in range(CALLS)]
+    calls = [lambda z=z, y=y: torch.ops.difficulty_prune.softmax_stats(z, y) for z, y in batches]
+    moved = rows * (classes * dtype.itemsize + 8 + 32)
+    return row(f"softmax_stats B {rows} C {classes} {str(dtype)[6:]}", seconds_per_call(calls), moved)
+
+
+def time_gradients(
+    rows: int, side: int, dtype: torch.dtype, layout: torch.memory_format, **options: Any
+) -> dict[str, Any]:
+    """Three channels; as many different batches as fit into 8 GB."""
+    chosen = dp.GradientOptions(**options)
+    size = side * side
+    examples = max(rows, min(200_000, 6 * 2**30 // chosen.bytes_per_example(size)))
+    state = GradientMoments(examples, size, GPU, chosen)
+    skipped = ops.new_skipped(GPU)
+    gradient_bytes = rows * 3 * size * dtype.itemsize
+    count = max(2, min(CALLS, 8 * 2**30 // gradient_bytes))
+    batches = [
+        (
+            draw_examples(examples, rows, k),
+            randn(rows, 3, side, side, dtype=dtype, seed=k).contiguous(memory_format=layout),
+        )
+        for k in range(count)
+    ]
+    record = torch.ops.difficulty_prune.record_gradients_
+    calls = [
+        lambda i=i, g=g: record(state.count, state.mean, state.m2, i, g, None, state.pixels, skipped)
+        for i, g in batches
+    ]
+    kept = state.mean.shape[1]
+    read = kept * 3 * dtype.itemsize if state.pixels is None else kept * 3 * 32  # a sector for each value
+    moved = rows * (read + 2 * kept * (4 + state.m2.element_size()) + 16)
+    words = " ".join([str(dtype)[6:], str(layout)[6:], *(f"{k}={v}" for k, v in options.items())])
+    return row(f"record_gradients_ B {rows} 3x{side}x{side} {words}", seconds_per_call(calls), moved)
+
+
+def time_merge(examples: int, size: int) -> dict[str, Any]:
+    states = [GradientMoments(examples, size, GPU) for _ in range(2)]
+    for state in states:
+        state.count.fill_(3)
+    tensors = [t for s in states for t in (s.count, s.mean, s.m2)]
+    moved = examples * size * 4 * (2 * 2 + 2)
+    seconds = seconds_per_call([lambda: torch.ops.difficulty_prune.merge_moments_(*tensors)] * 4)
+    return row(f"merge_moments_ N {examples} P {size}", seconds, moved)
+
+
+def time_variance(checkpoints: int, rows: int, side: int) -> dict[str, Any]:
+    stacked = randn(checkpoints, rows, 3, side, side)
+    seconds = seconds_per_call([lambda: torch.ops.difficulty_prune.gradient_variance(stacked, "std")] * 4)
+    return row(f"gradient_variance K {checkpoints} B {rows} 3x{side}x{side}", seconds, stacked.nbytes + rows * 4)
+
+
+def row(work: str, seconds: float, moved: int) -> dict[str, Any]:
+    torch.cuda.empty_cache()
+    return {"work": work, "seconds": seconds, "bytes": moved, "bytes_per_second": moved / seconds}
+
+
+def roofline() -> list[dict[str, Any]]:
+    rows = []
+    for dtype in (torch.float32, torch.bfloat16):
+        for batch, classes in ((256, 10), (1024, 100), (256, 1000), (4096, 1000), (2048, 32000)):
+            rows += [time_records(batch, classes, dtype), time_stats(batch, classes, dtype)]
+        for batch, side in ((256, 32), (512, 32), (4096, 32), (64, 224), (256, 224)):
+            rows += [time_gradients(batch, side, dtype, torch.contiguous_format)]
+        rows += [time_gradients(4096, 32, dtype, torch.channels_last)]
+    rows += [time_gradients(4096, 32, torch.float32, torch.contiguous_format, m2_dtype="bfloat16")]
+    rows += [time_gradients(256, 224, torch.float32, torch.contiguous_format, pixels=256)]
+    rows += [time_merge(200_000, 1024), time_variance(8, 512, 32), time_variance(8, 16, 224)]
+    return rows
+
+
+# A training step
+
+
+def training_step(batch: int = 512) -> dict[str, dict[str, float]]:
+    """ResNet-18, bf16 autocast, channels_last, 32x32: seconds per step with scoring off and on, in turns."""
+    from torchvision.models import resnet18
+
+    model = resnet18(num_classes=10).to(GPU, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    trackers = {
+        "off": None,
+        "logit scores": dp.DifficultyTracker(50_000, ("el2n", "aum", "forgetting")),
+        "vog_loss by watch": dp.DifficultyTracker(50_000, ("vog_loss",)),
+    }
+    images = randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    labels = randint(10, batch)
+    indices = [draw_examples(50_000, batch, k) for k in range(20)]
+
+    def steps(tracker: dp.DifficultyTracker | None) -> float:
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        for index in indices:
+            x = tracker.watch(images, index) if tracker is not None and "vog_loss" in tracker.scores else images
+            with torch.autocast("cuda", torch.bfloat16):
+                logits = model(x)
+            if tracker is not None and "vog_loss" not in tracker.scores:
+                tracker.update(index, logits, labels)
+            optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(logits.float(), labels).backward()
+            optimizer.step()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3 / len(indices)
+
+    for tracker in trackers.values():
+        steps(tracker)
+    times: dict[str, list[float]] = {name: [] for name in trackers}
+    for _ in range(15):
+        for name, tracker in trackers.items():
+            times[name].append(steps(tracker))
+    return {
+        name: {
+            "seconds": statistics.median(t),
+            "ratio_to_off": statistics.median(a / b for a, b in zip(t, times["off"], strict=True)),
+        }
+        for name, t in times.items()
+    }
+
+
+# The whole
+
+
+def build() -> str:
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-build-isolation", "--editable", str(ROOT)], check=True
+    )
+    return subprocess.run(
+        [sys.executable, "-m", "difficulty_prune.cli", "doctor"], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def show(result: dict[str, Any]) -> None:
+    console = Console()
+    grid = Table("work", "time", "MB", "GB/s", "of copy", box=None)
+    for r in result["roofline"]:
+        cells = f"{r['seconds'] * 1e6:.1f} µs", f"{r['bytes'] / 1e6:.1f}", f"{r['bytes_per_second'] / 1e9:.0f}"
+        grid.add_row(r["work"], *cells, f"{r['of_copy']:.0%}")
+    console.print(grid)
+    console.print(f"copy: {result['copy_bytes_per_second'] / 1e9:.0f} GB/s on {result['device']}")
+    for name, step in result["training_step"].items():
+        console.print(f"ResNet-18 step, {name}: {step['seconds'] * 1e3:.2f} ms, {step['ratio_to_off']:.3f}x")
+    for name, line in result["sanitizer"].items():
+        console.print(f"{name}: {line}")
+
+
+def main() -> None:
+    if not torch.cuda.is_available():
+        raise SystemExit("benchmarks/gpu.py needs a CUDA device, and torch.cuda.is_available() is False")
+    if sys.argv[1:] == ["exercise"]:
+        exercise()
+        return
+    name = torch.cuda.get_device_name()
+    result: dict[str, Any] = {"device": name, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
+    result["build"] = build()
+    result["errors"] = check()
+    result["sanitizer"] = sanitize()
+    result["copy_bytes_per_second"] = copy_rate()
+    result["roofline"] = [{**r, "of_copy": r["bytes_per_second"] / result["copy_bytes_per_second"]} for r in roofline()]
+    result["training_step"] = training_step()
+    show(result)
+    target = ROOT / "benchmarks" / "results" / f"{name.lower().replace(' ', '-')}.json"
+    target.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

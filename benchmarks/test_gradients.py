@@ -1,0 +1,113 @@
+"""The running moments of input gradients: bound by memory, so also held to a plain copy.
+
+The state is far larger than the last cache and every call takes other rows of it; the gradients come from a ring of
+buffers that together do not fit either.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import eager
+import pytest
+import torch
+from comparison import Compare, Target
+from copy_bandwidth import Copy
+from torch import Tensor
+
+from difficulty_prune import ops
+
+LINE = 64
+"""Bytes of a cache line, the least that memory hands out."""
+
+Record = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]
+
+
+class Moments(NamedTuple):
+    """State of one recorder."""
+
+    count: Tensor
+    mean: Tensor
+    m2: Tensor
+
+
+class Workload(NamedTuple):
+    """A batch of input gradients [batch, 3, side, side] for a state of so many examples."""
+
+    examples: int
+    batch: int
+    side: int
+
+    def __str__(self) -> str:
+        return f"B {self.batch}, P 3 x {self.side} x {self.side}"
+
+    @property
+    def pixels(self) -> int:
+        return self.side**2
+
+    @property
+    def gradient_bytes(self) -> int:
+        return self.batch * 3 * self.pixels * 4
+
+    def new_moments(self, pixels: int | None = None) -> Moments:
+        shape = (self.examples, pixels or self.pixels)
+        count = torch.zeros(self.examples, dtype=torch.int32)
+        return Moments(count, torch.zeros(shape).fill_(0), torch.zeros(shape).fill_(0))  # filled: the pages exist
+
+    def batches(self) -> itertools.cycle[Tensor]:
+        """Index [batch], without duplicates: every example once before any comes again."""
+        index = torch.randperm(self.examples, generator=torch.Generator().manual_seed(0))
+        return itertools.cycle([part for part in index.split(self.batch) if len(part) == self.batch])
+
+    def gradients(self) -> itertools.cycle[Tensor]:
+        """[batch, 3, side, side] from a ring of at least 128 MB."""
+        buffers = math.ceil((128 << 20) / self.gradient_bytes)
+        return itertools.cycle(torch.randn(buffers, self.batch, 3, self.side, self.side))
+
+
+SMALL = Workload(50_000, 256, 32)
+LARGE = Workload(600, 64, 224)
+
+
+@pytest.mark.parametrize(("load", "of_copy"), [(SMALL, 0.75), (LARGE, None)], ids=str)
+def test_eager(compare: Compare, copy: Copy, load: Workload, of_copy: float | None) -> None:
+    mine, yours = load.new_moments(), load.new_moments()
+    index, gradients = load.batches(), load.gradients()
+    assert_same_moments(mine, yours, next(index), [next(gradients) for _ in range(2)])
+    compare(
+        f"record_gradients_, {load}",
+        "eager PyTorch",
+        lambda: ops.record_gradients_(*mine, next(index), next(gradients)),
+        lambda: eager.record_gradients_(*yours, next(index), next(gradients)),
+        Target(faster=2.5, of_copy=of_copy),
+        moved=load.gradient_bytes + 4 * load.batch * load.pixels * 4,
+        copy=copy,
+    )
+
+
+def assert_same_moments(mine: Moments, yours: Moments, index: Tensor, gradients: list[Tensor]) -> None:
+    for gradient in gradients:
+        ops.record_gradients_(*mine, index, gradient)
+        eager.record_gradients_(*yours, index, gradient)
+    for ours, theirs in zip(mine, yours, strict=True):
+        torch.testing.assert_close(ours[index], theirs[index], rtol=1e-5, atol=1e-6)
+
+
+def test_pixels(compare: Compare, copy: Copy) -> None:
+    load = LARGE
+    pixels = torch.randperm(load.pixels, generator=torch.Generator().manual_seed(0))[:256].sort().values
+    some, every = load.new_moments(len(pixels)), load.new_moments()
+    index, gradients = load.batches(), load.gradients()
+    lines = len((pixels * 4 // LINE).unique())
+    compare(
+        f"record_gradients_, pixels=256, {load}",
+        "exact",
+        lambda: ops.record_gradients_(*some, next(index), next(gradients), pixels=pixels),
+        lambda: ops.record_gradients_(*every, next(index), next(gradients)),
+        Target(faster=20),
+        moved=load.batch * (3 * lines * LINE + 4 * len(pixels) * 4),
+        copy=copy,
+    )
