@@ -9,7 +9,7 @@ OUT ?= demo
 
 BIN := $(VENV)/bin
 NATIVE := $(shell find csrc -type f 2>/dev/null)
-CPP := $(filter %.h %.cuh %.cpp %.cu,$(NATIVE))
+CPP := $(filter %.h %.cuh %.cpp %.cu,$(NATIVE)) $(wildcard tests/native/*)
 
 .PHONY: setup demo test lint types tests test-torches bench format clean
 

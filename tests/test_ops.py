@@ -637,15 +637,15 @@ UNUSUAL_CALLS = {
         assert not call(ops.softmax_stats, torch.zeros(2, 3), index.int())
     """,
     "record_gradients_ without channels": """
-        m = torch.zeros(4, 50_000)
-        call(ops.record_gradients_, torch.zeros(4).int(), m, m.clone(), index, torch.zeros(2, 0, 9), None, None, skipped)
+        m, gradients = torch.zeros(4, 50_000), torch.zeros(2, 0, 50_000)
+        call(ops.record_gradients_, torch.zeros(4).int(), m, m.clone(), index, gradients, None, None, skipped)
     """,
     "gradient_variance without channels": """
         call(ops.gradient_variance, torch.zeros(3, 2, 0, 50_000))
     """,
     "record_gradients_ with counts of two dimensions": """
-        m = torch.zeros(2, 4)
-        call(ops.record_gradients_, torch.zeros(2, 0).int(), m, m.clone(), index, torch.zeros(2, 1, 4), None, None, skipped)
+        m, gradients = torch.zeros(2, 4), torch.zeros(2, 1, 4)
+        call(ops.record_gradients_, torch.zeros(2, 0).int(), m, m.clone(), index, gradients, None, None, skipped)
     """,
     "record_stats_ into a table that does not start at a cache line": """
         for offset in range(1, 16):  # as a memory-mapped file or a slice of a larger buffer may begin

@@ -160,11 +160,13 @@ __global__ void __launch_bounds__(kBlock, 4)
     if (lane == 0) count_skipped(skipped, kBadIndex);
     return;
   }
-  float* line = reinterpret_cast<float*>(table + example);
-  const auto loaded = load<kFloats>(line);  // on its way while the rest of the index is searched
   if (next_presentation(index, example, 0, head, lane) < head) return;
-  Record record;
-  memcpy(&record, &loaded, sizeof record);
+  float* line = reinterpret_cast<float*>(table + example);
+  Record record = {};  // the first lane's is the one that counts
+  if (lane == 0) {
+    const auto loaded = load<kFloats>(line);
+    memcpy(&record, &loaded, sizeof record);
+  }
   for (int64_t row = head; row < logits.rows; row = next_presentation(index, example, row + 1, logits.rows, lane)) {
     const int64_t label = labels[row];
     if (label < 0 || label >= logits.classes) {
@@ -172,10 +174,12 @@ __global__ void __launch_bounds__(kBlock, 4)
       continue;
     }
     const RowResult r = row_stats<kWidth, kHeld>(data + row * logits.row_stride, logits.classes, label, lane);
-    if (r.finite) {
-      update_record(record, r.stats, label);
-    } else if (lane == 0) {
-      count_skipped(skipped, kNotFinite);
+    if (lane == 0) {
+      if (r.finite) {
+        update_record(record, r.stats, label);
+      } else {
+        count_skipped(skipped, kNotFinite);
+      }
     }
   }
   if (lane == 0) {

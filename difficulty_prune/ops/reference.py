@@ -10,6 +10,7 @@ duplicates in a batch are found by comparing all pairs of rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -96,7 +97,7 @@ def record_gradients_(
     names the ones to keep. scale [B] float32 multiplies each row; a row of scale 0 carries no gradient and is
     passed over.
     """
-    signal = gradients.to(mean.dtype).mean(1).reshape(len(index), -1)
+    signal = gradients.to(mean.dtype).mean(1).reshape(len(index), math.prod(gradients.shape[2:]))
     if pixels is not None:
         exists = (pixels >= 0) & (pixels < signal.shape[1])
         signal = torch.where(exists, signal[:, torch.where(exists, pixels, 0)], torch.nan)

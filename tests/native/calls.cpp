@@ -1,0 +1,133 @@
+// Calls launchers with arguments from a file, and writes what they return and leave behind to another file.
+//
+//   calls ARGUMENTS RESULTS ORDER SHARED_BYTES     (ORDER and SHARED_BYTES: see emulator::Device)
+//
+// ARGUMENTS holds one call after the other: the launcher's number and its arguments, all of them int64. A buffer is
+// its size in bytes (-1: a null pointer), its distance from a 64-byte boundary, and its bytes. Each buffer becomes an
+// allocation that ends where the buffer ends, so that AddressSanitizer sees an access beyond.
+#include <cstdio>
+#include <cstdlib>
+#include <initializer_list>
+#include <memory>
+
+#include "../../csrc/cuda/launch.h"
+#include "cuda_runtime.h"
+
+namespace {
+
+FILE *arguments, *results;
+
+void read(void* to, size_t bytes) {
+  if (bytes != 0 && fread(to, bytes, 1, arguments) != 1) std::abort();
+}
+
+int64_t number() {
+  int64_t value;
+  read(&value, sizeof value);
+  return value;
+}
+
+class Buffer {
+ public:
+  Buffer() : size_(number()), offset_(number()) {
+    if (size_ < 0) return;
+    void* memory = nullptr;
+    if (posix_memalign(&memory, 64, offset_ + size_) != 0) std::abort();
+    memory_.reset(static_cast<char*>(memory));
+    read(memory_.get() + offset_, size_);
+  }
+  void write() const { fwrite(memory_.get() + offset_, 1, size_, results); }
+  template <class T>
+  operator T*() const {
+    return size_ < 0 ? nullptr : reinterpret_cast<T*>(memory_.get() + offset_);
+  }
+
+ private:
+  struct Free {
+    void operator()(char* memory) const { std::free(memory); }
+  };
+  int64_t size_, offset_;
+  std::unique_ptr<char, Free> memory_;
+};
+
+void finish(int64_t error, std::initializer_list<const Buffer*> written) {
+  fwrite(&error, sizeof error, 1, results);
+  for (const Buffer* buffer : written) buffer->write();
+}
+
+// Numbers and buffers are members and local variables, because these are read in the order in which they stand here.
+struct Logits {
+  int64_t type = number(), rows = number(), classes = number(), row_stride = number();
+  Buffer data;
+  dp::LogitsView view() const { return {data, dp::ElementType(type), rows, classes, row_stride}; }
+};
+
+struct Gradients {
+  int64_t type = number(), rows = number(), channels = number(), pixels = number();
+  int64_t row_stride = number(), channel_stride = number(), pixel_stride = number();
+  Buffer data;
+  dp::GradientsView view() const {
+    return {data, dp::ElementType(type), rows, channels, pixels, row_stride, channel_stride, pixel_stride};
+  }
+};
+
+struct Moments {
+  bool narrow = number() != 0;
+  int64_t examples = number(), pixels = number();
+  Buffer count, mean, m2;
+  dp::MomentsView view() const { return {count, mean, m2, narrow, examples, pixels}; }
+};
+
+void softmax_stats() {
+  const Logits logits;
+  const Buffer labels, out;
+  finish(dp::cuda::softmax_stats(logits.view(), labels, out, nullptr), {&out});
+}
+
+void record_stats() {
+  const Buffer table;
+  const int64_t examples = number();
+  const Buffer index;
+  const Logits logits;
+  const Buffer labels, skipped;
+  const int error = dp::cuda::record_stats(table, examples, index, logits.view(), labels, skipped, nullptr);
+  finish(error, {&table, &skipped});
+}
+
+void record_gradients() {
+  const Moments state;
+  const Buffer index;
+  const Gradients gradients;
+  const Buffer scale, subset, skipped;
+  const int error = dp::cuda::record_gradients(state.view(), index, gradients.view(), scale, subset, skipped, nullptr);
+  finish(error, {&state.count, &state.mean, &state.m2, &skipped});
+}
+
+void merge_moments() {
+  const Moments state, other;
+  finish(dp::cuda::merge_moments(state.view(), other.view(), nullptr), {&state.count, &state.mean, &state.m2});
+}
+
+void gradient_variance() {
+  const Gradients gradients;
+  const int64_t checkpoints = number(), checkpoint_stride = number(), take_root = number();
+  const Buffer out;
+  const int error =
+      dp::cuda::gradient_variance(gradients.view(), checkpoints, checkpoint_stride, take_root != 0, out, nullptr);
+  finish(error, {&out});
+}
+
+void (*const kLaunchers[])() = {softmax_stats, record_stats, record_gradients, merge_moments, gradient_variance};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 5) return 2;
+  arguments = fopen(argv[1], "rb");
+  results = fopen(argv[2], "wb");
+  if (arguments == nullptr || results == nullptr) return 2;
+  emulator::device.order = emulator::Order(atoi(argv[3]));
+  emulator::device.shared_optin = atoi(argv[4]);
+  for (int64_t launcher; fread(&launcher, sizeof launcher, 1, arguments) == 1;) kLaunchers[launcher]();
+  return fclose(results);
+}

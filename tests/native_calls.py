@@ -1,0 +1,374 @@
+"""Calls of the CUDA launchers for `test_native.py`: arguments that are awkward in every way that launchers allow.
+
+Pointers that are not aligned, strides with NaN in the gaps, rows that cannot be recorded, the same example many times
+in a batch. States are random before the call. What to expect comes from `difficulty_prune.ops.reference`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from zlib import crc32
+
+import torch
+from torch import Tensor
+
+from difficulty_prune.ops import FIELD, RECORD_WIDTH, STATS, reference
+
+LAUNCHERS = ("softmax_stats", "record_stats", "record_gradients", "merge_moments", "gradient_variance")
+LOGIT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+GRADIENT_DTYPES = (*LOGIT_DTYPES, torch.float64)
+ELEMENT_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}  # as in csrc/core/numbers.h
+FAR = 1 << 40
+
+identical = partial(torch.testing.assert_close, rtol=0, atol=0, equal_nan=True)
+
+
+@dataclass(eq=False)  # each call is itself
+class Call:
+    name: str
+    launcher: str
+    arguments: Sequence[int | Tensor | None]  # in the order in which native/calls.cpp reads them
+    written: Sequence[Tensor]
+    expect: Callable[[], Sequence[Tensor]]
+    atol: float = 1e-5
+    states: int = 0  # so many written tensors are states [examples, ...]; the first begins with the count
+
+    def __str__(self) -> str:
+        return f"{self.launcher}: {self.name}".replace("torch.", "")
+
+    def encode(self) -> bytes:
+        parts = [struct.pack("<q", LAUNCHERS.index(self.launcher))]
+        for argument in self.arguments:
+            if isinstance(argument, int):
+                parts.append(struct.pack("<q", argument))
+            elif argument is None:
+                parts.append(struct.pack("<qq", -1, 0))
+            else:
+                data = memory(argument)
+                parts.append(struct.pack("<qq", len(data), argument.data_ptr() % 64) + data)
+        return b"".join(parts)
+
+    @property
+    def result_bytes(self) -> int:
+        return 8 + sum(t.nbytes for t in self.written)
+
+    def check(self, result: bytes) -> None:
+        """Compares what native/calls.cpp wrote of this call: the launcher's error, then the written tensors."""
+        (error,) = struct.unpack_from("<q", result)
+        assert error == 0
+        expected = self.expect()
+        same = expected[0] == self.written[0]
+        untouched = same if same.dim() == 1 else same[:, 0]
+        start = 8
+        for i, (before, after) in enumerate(zip(self.written, expected, strict=True)):
+            part = bytearray(result[start : start + before.nbytes])
+            start += before.nbytes
+            got = torch.frombuffer(part, dtype=before.dtype).reshape(before.shape) if part else before.clone()
+            if i < self.states:
+                identical(got[untouched], before[untouched])
+            if got.dtype == torch.bfloat16:
+                assert_almost_same_rounding(got, after)
+            else:
+                rtol, atol = (2e-5, self.atol) if got.dtype.is_floating_point else (0, 0)
+                torch.testing.assert_close(got, after, rtol=rtol, atol=atol, equal_nan=True)
+
+
+def assert_almost_same_rounding(got: Tensor, expected: Tensor) -> None:
+    """Not quite the same, because the float32 values that were rounded may differ in their last bits."""
+    ulps = (got.view(torch.int16).int() - expected.view(torch.int16).int()).abs()
+    assert (ulps > 1).sum() == 0
+    assert (ulps == 1).sum() <= 1 + ulps.numel() // 200
+
+
+def memory(t: Tensor) -> bytes:
+    """What lies between the first and the last element, gaps included."""
+    return t.as_strided((extent(t.shape, t.stride()),), (1,)).view(torch.uint8).numpy().tobytes()
+
+
+def extent(shape: Sequence[int], stride: Sequence[int]) -> int:
+    return 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
+
+
+def place(values: Tensor, stride: Sequence[int], shift: int = 0) -> Tensor:
+    """The same values with other strides, `shift` elements past an aligned address, with NaN in the gaps."""
+    gaps = torch.full((shift + extent(values.shape, stride),), torch.nan, dtype=values.dtype)
+    return gaps.as_strided(values.shape, stride, shift).copy_(values)
+
+
+def generator(*seed: object) -> torch.Generator:
+    return torch.Generator().manual_seed(crc32(repr(seed).encode()))
+
+
+def logits_of(rows: int, classes: int, dtype: torch.dtype, layout: str) -> Tensor:
+    values = 3 * torch.randn(rows, classes, generator=generator(rows, classes))
+    values[::3] = values[::3].round()  # ties
+    stride, shift = {
+        "contiguous": (classes, 0),
+        "shifted": (classes, 1),
+        "aligned rows": (classes + 16 - classes % 8, 0),
+        "odd rows": (classes + 1 + classes % 2, 0),
+    }[layout]
+    return place(values.to(dtype), (stride, 1), shift)
+
+
+def labels_of(rows: int, classes: int) -> Tensor:
+    labels = torch.randint(classes, (rows,), generator=generator(rows, classes))
+    labels[:2] = torch.tensor([0, classes - 1])[:rows]
+    return labels
+
+
+def spoil_rows(values: Tensor) -> None:
+    """Makes some rows of a batch of at least 7 not finite: at an end, in the middle and at the other end."""
+    if len(values) >= 7:
+        shape = values.shape[1:]
+        for row, part, value in ((1, 0.0, torch.nan), (3, 0.5, torch.inf), (5, 1.0, -torch.inf)):
+            values[(row, *(int(part * (n - 1)) for n in shape))] = value
+
+
+def softmax_stats_call(name: str, logits: Tensor, labels: Tensor) -> Call:
+    out = torch.randn(len(logits), len(STATS), generator=generator("out"))
+    arguments = (*logits_view(logits), labels, out)
+    return Call(name, "softmax_stats", arguments, [out], lambda: [reference.softmax_stats(logits, labels)], 2e-6)
+
+
+def logits_view(logits: Tensor) -> tuple[int | Tensor, ...]:
+    return ELEMENT_TYPES[logits.dtype], *logits.shape, logits.stride(0), logits
+
+
+def softmax_stats_calls() -> Iterator[Call]:
+    layouts = ("contiguous", "shifted", "aligned rows", "odd rows")
+    for classes, dtype, layout in itertools.product(
+        (1, 2, 10, 31, 32, 33, 100, 1000, 1024, 1025, 2048), LOGIT_DTYPES, layouts
+    ):
+        logits = logits_of(7, classes, dtype, layout)
+        spoil_rows(logits)
+        yield softmax_stats_call(f"{classes} classes, {dtype}, {layout}", logits, labels_of(7, classes))
+    for dtype, layout in zip(LOGIT_DTYPES, ("contiguous", "shifted", "aligned rows"), strict=True):
+        yield softmax_stats_call(f"32000, {dtype}, {layout}", logits_of(3, 32000, dtype, layout), labels_of(3, 32000))
+    for rows in (0, 1, 256):
+        yield softmax_stats_call(f"{rows} rows", logits_of(rows, 10, torch.float32, "contiguous"), labels_of(rows, 10))
+    labels = torch.tensor([-1, 5, FAR, -FAR, 0])
+    yield softmax_stats_call("bad labels", logits_of(5, 5, torch.float32, "contiguous"), labels)
+    for classes in (3, 1100):
+        largest = torch.finfo(torch.float32).max
+        rows = torch.tensor([[largest, -largest], [-largest, largest], [0, -largest], [100, -100], [-100, 100], [0, 0]])
+        extremes = torch.cat([rows, torch.zeros(6, classes - 2)], 1)
+        yield softmax_stats_call(f"extremes, {classes} classes", extremes, torch.zeros(6, dtype=torch.int64))
+
+
+def record_stats_call(name: str, logits: Tensor, labels: Tensor, index: Tensor, examples: int) -> Call:
+    """The table holds what some presentations may have left, and 0 in the unused columns."""
+    table = torch.rand(examples, RECORD_WIDTH, generator=generator(examples))
+    table[:, len(FIELD) :] = 0
+    for field in ("count", "correct", "forgotten", "first_correct", "last_wrong", "label"):
+        table[:, FIELD[field]] = torch.randint(5, (examples,), generator=generator(field)).float()
+    skipped = torch.tensor([10, 20, 30])
+
+    def expect() -> list[Tensor]:
+        after, count = table.clone(), skipped.clone()
+        reference.record_stats_(after, index, logits, labels, count)
+        return [after, count]
+
+    arguments = (table, examples, index, *logits_view(logits), labels, skipped)
+    return Call(name, "record_stats", arguments, [table, skipped], expect, states=1)
+
+
+def indices_of(rows: int, examples: int, kind: str) -> Tensor:
+    index = {
+        "distinct": torch.randperm(max(rows, examples), generator=generator(rows)) % examples,
+        "repeated": torch.randint(examples // 2 + 1, (rows,), generator=generator(rows)),
+        "all the same": torch.full((rows,), examples - 1),
+        "bad": torch.tensor([-1, 0, examples, FAR, examples - 1, -FAR, 0]).repeat(rows),
+    }[kind]
+    return index[:rows].contiguous()
+
+
+def record_stats_calls() -> Iterator[Call]:
+    kinds = ("distinct", "repeated", "all the same", "bad")
+    layouts = ("contiguous", "shifted", "aligned rows", "odd rows")
+    sizes = ((1, 10), (7, 2), (7, 10), (7, 33), (7, 1000), (7, 1025), (7, 1032), (256, 100))
+    for n, ((rows, classes), kind) in enumerate(itertools.product(sizes, kinds)):
+        dtype, layout = LOGIT_DTYPES[n // 4 % 3], layouts[(n + n // 4) % 4]
+        logits, labels = logits_of(rows, classes, dtype, layout), labels_of(rows, classes)
+        spoil_rows(logits)
+        labels[2::50], labels[4::50], labels[6::50] = -1, classes, FAR
+        name = f"{rows} rows, {kind}, {classes} classes, {dtype}, {layout}"
+        yield record_stats_call(name, logits, labels, indices_of(rows, 300, kind), 300)
+    nothing = torch.zeros(0, dtype=torch.int64)
+    yield record_stats_call("0 rows", torch.zeros(0, 3), nothing, nothing, 2)
+
+
+class State:
+    """Moments that some gradients may have left, of `examples` examples and `pixels` pixels."""
+
+    def __init__(self, examples: int, pixels: int, m2_dtype: torch.dtype, shift: int = 0, seed: object = 0) -> None:
+        g = generator(examples, pixels, seed)
+        self.count = torch.randint(4, (examples,), generator=g).int()
+        some = self.count[:, None] > 0
+        self.mean = place(some * torch.randn(examples, pixels, generator=g), (pixels, 1), shift)
+        self.m2 = place((some * torch.rand(examples, pixels, generator=g)).to(m2_dtype), (pixels, 1), shift)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [self.count, self.mean, self.m2]
+
+    @property
+    def view(self) -> tuple[int | Tensor, ...]:
+        return int(self.m2.dtype == torch.bfloat16), *self.mean.shape, *self.tensors
+
+
+def gradients_of(shape: Sequence[int], dtype: torch.dtype, layout: str) -> Tensor:
+    """[B, C, P] or, with a first dimension of checkpoints, [K, B, C, P]."""
+    rows, channels, pixels = shape[-3:]
+    values = torch.randn(*shape, generator=generator(*shape)).to(dtype)
+    if layout == "one row for all":
+        return values[:1].clone().expand(*shape)
+    size = channels * pixels
+    stride, shift = {
+        "contiguous": ((size, pixels, 1), 0),
+        "channels_last": ((size, 1, channels), 0),
+        "shifted": ((size, pixels, 1), 1),
+        "shifted channels_last": ((size, 1, channels), 1),
+        "aligned rows": ((size + 16 - size % 8, pixels, 1), 0),
+        "odd rows": ((size + 1 + size % 2, pixels, 1), 0),
+        "odd channels": ((size + 16 - size % 8 + 16 * channels, pixels + 1, 1), 0),
+        "odd checkpoints": ((size, pixels, 1), 0),
+        "every other pixel": ((2 * size, 2 * pixels, 2), 0),
+    }[layout]
+    if len(shape) == 4:
+        stride = (rows * stride[0] + (layout == "odd checkpoints"), *stride)
+    return place(values, stride, shift)
+
+
+def gradients_view(gradients: Tensor) -> tuple[int | Tensor, ...]:
+    shape, stride = gradients.shape[-3:], gradients.stride()[-3:]
+    return ELEMENT_TYPES[gradients.dtype], *shape, *stride, gradients
+
+
+def record_gradients_call(
+    name: str,
+    state: State,
+    gradients: Tensor,
+    index: Tensor,
+    scale: Tensor | None = None,
+    subset: Tensor | None = None,
+) -> Call:
+    skipped = torch.tensor([10, 20, 30])
+
+    def expect() -> list[Tensor]:
+        after = [t.clone() for t in (*state.tensors, skipped)]
+        reference.record_gradients_(*after[:3], index, gradients, scale, subset, after[3])
+        return after
+
+    arguments = (*state.view, index, *gradients_view(gradients), scale, subset, skipped)
+    return Call(name, "record_gradients", arguments, [*state.tensors, skipped], expect, states=3)
+
+
+def record_gradients_calls() -> Iterator[Call]:
+    examples = 9
+    m2_dtypes = (torch.float32, torch.bfloat16)
+
+    def call(
+        rows: int, channels: int, pixels: int, dtype: torch.dtype, layout: str, m2: torch.dtype, kind: str
+    ) -> Call:
+        gradients = gradients_of((rows, channels, pixels), dtype, layout)
+        if layout != "one row for all":
+            spoil_rows(gradients)
+        scale = None
+        if (rows + channels + len(layout)) % 2:
+            scale = torch.rand(rows, generator=generator(rows))
+            scale[::4] = 0
+            scale[2::8] = torch.nan
+        name = f"{rows} x {channels} x {pixels}, {dtype}, {layout}, M2 {m2}, {kind}" + ", scaled" * (scale is not None)
+        index = indices_of(rows, examples, kind)
+        return record_gradients_call(name, State(examples, pixels, m2), gradients, index, scale)
+
+    layouts = ("contiguous", "channels_last", "shifted", "shifted channels_last", "aligned rows", "odd rows")
+    layouts += ("odd channels", "every other pixel", "one row for all")
+    for layout, dtype, m2 in itertools.product(layouts, GRADIENT_DTYPES, m2_dtypes):
+        yield call(7, 3, 264, dtype, layout, m2, "repeated")
+    for pixels, channels, layout in itertools.product((1, 3, 255, 1024), (1, 3, 4), ("contiguous", "channels_last")):
+        dtype = GRADIENT_DTYPES[(pixels + channels) % 4]
+        yield call(7, channels, pixels, dtype, layout, m2_dtypes[pixels % 2], "bad")
+    for layout, dtype in itertools.product(("contiguous", "channels_last", "shifted"), (torch.float32, torch.bfloat16)):
+        yield call(3, 3, 3072, dtype, layout, torch.float32, "all the same")
+        # More than a block may hold in shared memory, unless the device has much of it.
+        yield call(2, 3, 50176, dtype, layout, torch.bfloat16, "distinct")
+    for rows, kind in itertools.product((0, 1, 256), ("distinct", "repeated", "all the same", "bad")):
+        yield call(rows, 3, 20, torch.float32, "contiguous", torch.float32, kind)
+
+    for shift, m2 in itertools.product((0, 1), m2_dtypes):
+        gradients = gradients_of((7, 3, 64), torch.float32, "contiguous")
+        index = indices_of(7, examples, "repeated")
+        yield record_gradients_call(f"state shifted by {shift}, {m2}", State(examples, 64, m2, shift), gradients, index)
+    for dtype, layout, pixels in itertools.product(GRADIENT_DTYPES, layouts[:2], (1, 17, 256)):
+        gradients = gradients_of((7, 3, 1024), dtype, layout)
+        subset = torch.randint(1024, (pixels,), generator=generator(pixels))
+        index, state = indices_of(7, examples, "repeated"), State(examples, pixels, m2_dtypes[pixels % 2])
+        yield record_gradients_call(f"{pixels} pixels, {dtype}, {layout}", state, gradients, index, None, subset)
+    for pixel in (-1, 1024, FAR, -FAR):
+        gradients = gradients_of((3, 3, 1024), torch.float32, "contiguous")
+        subset = torch.tensor([0, 5, pixel, 1023])
+        state, index = State(examples, 4, torch.float32), indices_of(3, examples, "distinct")
+        yield record_gradients_call(f"no such pixel: {pixel}", state, gradients, index, None, subset)
+    for dtype, value in ((torch.float32, 3e38), (torch.float64, 1e300)):
+        gradients = gradients_of((3, 3, 16), dtype, "contiguous")
+        gradients[1, :, 5] = value  # finite, but not so its sum over channels or not so as float32
+        state, index = State(examples, 16, torch.float32), indices_of(3, examples, "distinct")
+        yield record_gradients_call(f"overflow of {dtype}", state, gradients, index)
+
+
+def merge_moments_calls() -> Iterator[Call]:
+    dtypes = (torch.float32, torch.bfloat16)
+    for pixels, m2, other_m2, shift in itertools.product((1, 3, 255, 1024), dtypes, dtypes, (0, 1)):
+        state, other = State(9, pixels, m2, seed="a"), State(9, pixels, other_m2, shift, seed="b")
+        yield merge_moments_call(f"{pixels} pixels, {m2} and {other_m2}, shifted by {shift}", state, other)
+    yield merge_moments_call("no examples", State(0, 4, dtypes[0]), State(0, 4, dtypes[0]))
+
+
+def merge_moments_call(name: str, state: State, other: State) -> Call:
+    def expect() -> list[Tensor]:
+        after = [t.clone() for t in state.tensors]
+        reference.merge_moments_(*after, *other.tensors)
+        return after
+
+    return Call(name, "merge_moments", (*state.view, *other.view), state.tensors, expect, states=3)
+
+
+def gradient_variance_calls() -> Iterator[Call]:
+    layouts = ("contiguous", "channels_last", "shifted", "shifted channels_last", "aligned rows", "odd rows")
+    layouts += ("odd channels", "odd checkpoints")
+    for layout, dtype in itertools.product(layouts, GRADIENT_DTYPES):
+        yield gradient_variance_call(3, 5, 3, 1024, dtype, layout)
+    for checkpoints, channels, pixels in itertools.product((1, 2), (1, 3, 4), (1, 3, 255, 3072)):
+        yield gradient_variance_call(checkpoints, 2, channels, pixels, torch.float32, layouts[channels % 2])
+    for rows in (0, 1, 256):
+        yield gradient_variance_call(3, rows, 3, 20, torch.float32, "contiguous")
+    yield gradient_variance_call(2, 1, 3, 50176, torch.bfloat16, "channels_last")
+
+
+def gradient_variance_call(
+    checkpoints: int, rows: int, channels: int, pixels: int, dtype: torch.dtype, layout: str
+) -> Call:
+    gradients = gradients_of((checkpoints, rows, channels, pixels), dtype, layout)
+    statistic = ("std", "variance")[(checkpoints + pixels) % 2]
+    out = torch.randn(rows, generator=generator("out"))
+    arguments = (*gradients_view(gradients), checkpoints, gradients.stride(0), int(statistic == "std"), out)
+    name = f"{checkpoints} x {rows} x {channels} x {pixels}, {dtype}, {layout}, {statistic}"
+    return Call(
+        name, "gradient_variance", arguments, [out], lambda: [reference.gradient_variance(gradients, statistic)]
+    )
+
+
+def all_calls() -> list[Call]:
+    return [
+        *softmax_stats_calls(),
+        *record_stats_calls(),
+        *record_gradients_calls(),
+        *merge_moments_calls(),
+        *gradient_variance_calls(),
+    ]
