@@ -75,12 +75,12 @@ LARGE = Workload(600, 64, 224)
 @pytest.mark.parametrize(("load", "of_copy"), [(SMALL, 0.75), (LARGE, None)], ids=str)
 def test_eager(compare: Compare, copy: Copy, load: Workload, of_copy: float | None) -> None:
     mine, yours = load.new_moments(), load.new_moments()
-    index, gradients = load.batches(), load.gradients()
+    index, gradients, skipped = load.batches(), load.gradients(), ops.new_skipped()
     assert_same_moments(mine, yours, next(index), [next(gradients) for _ in range(2)])
     compare(
         f"record_gradients_, {load}",
         "eager PyTorch",
-        lambda: ops.record_gradients_(*mine, next(index), next(gradients)),
+        lambda: ops.record_gradients_(*mine, next(index), next(gradients), skipped=skipped),
         lambda: eager.record_gradients_(*yours, next(index), next(gradients)),
         Target(faster=2.5, of_copy=of_copy),
         moved=load.gradient_bytes + 4 * load.batch * load.pixels * 4,
@@ -100,13 +100,13 @@ def test_pixels(compare: Compare, copy: Copy) -> None:
     load = LARGE
     pixels = torch.randperm(load.pixels, generator=torch.Generator().manual_seed(0))[:256].sort().values
     some, every = load.new_moments(len(pixels)), load.new_moments()
-    index, gradients = load.batches(), load.gradients()
+    index, gradients, skipped = load.batches(), load.gradients(), ops.new_skipped()
     lines = len((pixels * 4 // LINE).unique())
     compare(
         f"record_gradients_, pixels=256, {load}",
         "exact",
-        lambda: ops.record_gradients_(*some, next(index), next(gradients), pixels=pixels),
-        lambda: ops.record_gradients_(*every, next(index), next(gradients)),
+        lambda: ops.record_gradients_(*some, next(index), next(gradients), pixels=pixels, skipped=skipped),
+        lambda: ops.record_gradients_(*every, next(index), next(gradients), skipped=skipped),
         Target(faster=20),
         moved=load.batch * (3 * lines * LINE + 4 * len(pixels) * 4),
         copy=copy,

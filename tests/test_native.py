@@ -41,8 +41,6 @@ SANITIZERS = {
     "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "--param=asan-stack=0"),
     "thread": ("-fsanitize=thread",),
 }
-# In record_stats all lanes of a warp load the record and lane 0 stores it; the shuffles in between order no memory.
-SUPPRESSIONS = "race_top:dp::cuda::load<16, float>"
 
 TURING, HOPPER = 65536, 232448  # bytes of shared memory that a block can have
 

@@ -123,6 +123,54 @@ def test_opcheck_gradient_variance(dtype, statistic: str) -> None:
     torch.library.opcheck(kernels.gradient_variance.default, (gradients, statistic))
 
 
+RIGHT = {  # arguments that fit together
+    "record_stats_": (ops.new_table(4), torch.tensor([3, 0]), torch.zeros(2, 5), torch.tensor([4, 0])),
+    "record_gradients_": (
+        torch.zeros(4, dtype=torch.int32),
+        torch.zeros(4, 2),
+        torch.zeros(4, 2),
+        torch.tensor([3, 0]),
+        torch.zeros(2, 3, 2, 2),
+        torch.ones(2),
+        torch.tensor([0, 3]),
+    ),
+}
+WRONG = {
+    "dtype": lambda t: t.to(torch.int16),
+    "rows": lambda t: torch.cat([t, t]),
+    "dimension": lambda t: t.unsqueeze(0),
+    "device": lambda t: t.to("meta"),
+    "strides": lambda t: torch.stack([t, t], -1)[..., 0],
+    "below": lambda t: t - 5,
+    "above": lambda t: t + 5,
+}
+
+
+def refuses(function: Callable[..., None], arguments: tuple[Tensor, ...]) -> bool:
+    try:
+        function(*arguments)
+    except (TypeError, ValueError, IndexError):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("fault", [None, *WRONG])
+@pytest.mark.parametrize(("name", "position"), [(name, i) for name in RIGHT for i in range(len(RIGHT[name]) + 1)])
+def test_the_compiled_look_accepts_what_the_checks_accept(name: str, position: int, fault: str | None) -> None:
+    """Every argument in turn is made wrong: the quick look and the checks in Python, which a look that is content
+    bypasses, have to agree."""
+    arguments = [*(t.clone() for t in RIGHT[name]), ops.new_skipped()]
+    if name == "record_stats_":
+        arguments[0] = ops.new_table(4)  # a clone need not start at a cache line
+    if fault is not None:
+        arguments[position] = WRONG[fault](arguments[position])
+    looked = getattr(kernels, {"record_stats_": "accepts_stats", "record_gradients_": "accepts_gradients"}[name])
+    content = looked(*arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ops, "_accepts", lambda *_: False)
+        assert content == (not refuses(getattr(ops, name), tuple(arguments)))
+
+
 def test_the_kernels_are_compiled_and_serve_the_cpu() -> None:
     """Without them the rest of this file would compare the reference with itself."""
     assert ops.missing_kernels() is None

@@ -62,6 +62,7 @@ Tensor gradient_variance(const Tensor& gradients, const std::string& statistic) 
 
 STABLE_TORCH_LIBRARY_IMPL(difficulty_prune, CPU, m) {
   m.impl("softmax_stats", TORCH_BOX(&dp::softmax_stats));
+  m.impl("accepts_gradients", TORCH_BOX(&dp::accepts_gradients));
   m.impl("accepts_stats", TORCH_BOX(&dp::accepts_stats));
   m.impl("record_stats_", TORCH_BOX(&dp::record_stats));
   m.impl("record_gradients_", TORCH_BOX(&dp::record_gradients));

@@ -47,22 +47,59 @@ inline bool inside(const Tensor& values, int64_t limit) {
   return all;
 }
 
-// Whether record_stats_ has nothing to complain of. Python, which knows better how to complain, does so where not.
+// Whether an operator has nothing to complain of. Python, which knows better how to complain, does so where not.
+class Look {
+ public:
+  explicit Look(const Tensor& batch) : cpu_(batch.is_cpu()), device_(batch.get_device_index()) {}
+
+  bool is(const Tensor& t, int64_t dim, ScalarType type) const {
+    return t.dim() == dim && t.scalar_type() == type && t.is_cpu() == cpu_ && t.get_device_index() == device_;
+  }
+  bool is_vector(const Tensor& t, int64_t size, ScalarType type) const { return is(t, 1, type) && t.size(0) == size; }
+  bool is_state(const Tensor& t, int64_t rows, int64_t columns, ScalarType type) const {
+    return is(t, 2, type) && t.size(0) == rows && t.size(1) == columns && t.is_contiguous();
+  }
+  bool is_counters(const Tensor& t) const { return is_vector(t, kSkippedKinds, ScalarType::Long) && t.is_contiguous(); }
+
+ private:
+  bool cpu_;
+  int32_t device_;
+};
+
 inline bool accepts_stats(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
                           const Tensor& skipped) {
-  const auto is = [&](const Tensor& t, int64_t dim, ScalarType type) {
-    return t.dim() == dim && t.scalar_type() == type && t.is_cpu() == logits.is_cpu() &&
-           t.get_device_index() == logits.get_device_index();
-  };
+  const Look look(logits);
   const ScalarType type = logits.scalar_type();
-  return (type == ScalarType::Float || type == ScalarType::BFloat16 || type == ScalarType::Half) &&
-         is(logits, 2, type) && is(labels, 1, ScalarType::Long) && is(index, 1, ScalarType::Long) &&
-         is(table, 2, ScalarType::Float) && is(skipped, 1, ScalarType::Long) && logits.size(1) > 0 &&
-         labels.size(0) == logits.size(0) && index.size(0) == logits.size(0) &&
-         table.size(1) * sizeof(float) == sizeof(Record) && table.is_contiguous() &&
-         reinterpret_cast<uintptr_t>(table.const_data_ptr()) % alignof(Record) == 0 &&
-         skipped.size(0) == kSkippedKinds && skipped.is_contiguous() && inside(index, table.size(0)) &&
-         inside(labels, logits.size(1));
+  if (type != ScalarType::Float && type != ScalarType::BFloat16 && type != ScalarType::Half) return false;
+  if (logits.dim() != 2 || table.dim() != 2 || logits.size(1) == 0) return false;
+  return look.is_vector(labels, logits.size(0), ScalarType::Long) &&
+         look.is_vector(index, logits.size(0), ScalarType::Long) &&
+         look.is_state(table, table.size(0), sizeof(Record) / sizeof(float), ScalarType::Float) &&
+         reinterpret_cast<uintptr_t>(table.const_data_ptr()) % alignof(Record) == 0 && look.is_counters(skipped) &&
+         inside(index, table.size(0)) && inside(labels, logits.size(1));
+}
+
+inline bool accepts_gradients(const Tensor& count, const Tensor& mean, const Tensor& m2, const Tensor& index,
+                              const Tensor& gradients, const std::optional<Tensor>& scale,
+                              const std::optional<Tensor>& pixels, const Tensor& skipped) {
+  const Look look(gradients);
+  const ScalarType type = gradients.scalar_type();
+  if (type != ScalarType::Float && type != ScalarType::BFloat16 && type != ScalarType::Half &&
+      type != ScalarType::Double) {
+    return false;
+  }
+  if (gradients.dim() < 2 || gradients.size(1) == 0 || count.dim() != 1) return false;
+  const int64_t rows = gradients.size(0), examples = count.size(0);
+  int64_t size = 1;
+  for (int64_t d = 2; d < gradients.dim(); ++d) size *= gradients.size(d);
+  if (pixels && (pixels->dim() != 1 || !look.is(*pixels, 1, ScalarType::Long) || !inside(*pixels, size))) return false;
+  const int64_t kept = pixels ? pixels->size(0) : size;
+  const ScalarType narrow = ScalarType::BFloat16;
+  return size > 0 && kept > 0 && look.is_vector(count, examples, ScalarType::Int) && count.is_contiguous() &&
+         look.is_state(mean, examples, kept, ScalarType::Float) &&
+         look.is_state(m2, examples, kept, m2.scalar_type() == narrow ? narrow : ScalarType::Float) &&
+         look.is_vector(index, rows, ScalarType::Long) && (!scale || look.is_vector(*scale, rows, ScalarType::Float)) &&
+         look.is_counters(skipped) && inside(index, examples);
 }
 
 // Running moments: count [examples], mean and m2 [examples, pixels].

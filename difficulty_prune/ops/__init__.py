@@ -6,6 +6,8 @@ those would stop the training step, so the kernels leave such rows out and count
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -120,7 +122,7 @@ def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, 
     >>> table[3, FIELD["count"]].item(), table[3, FIELD["correct"]].item()
     (2.0, 1.0)
     """
-    if skipped is None or not _accepts_stats(table, index, logits, labels, skipped):
+    if skipped is None or not _accepts(_ops.accepts_stats, table, index, logits, labels, skipped):
         check_logits(logits)
         check_labels(labels, logits)
         check_table(table)
@@ -130,11 +132,11 @@ def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, 
     _ops.record_stats_(table, index, logits, labels, skipped)
 
 
-def _accepts_stats(*arguments: Tensor) -> bool:
+def _accepts(look: Callable[..., bool], *arguments: Tensor | None) -> bool:
     """One compiled look in place of many in Python, which would take longer than the work itself."""
-    if torch.compiler.is_compiling() or not all(isinstance(t, Tensor) for t in arguments):
+    if torch.compiler.is_compiling() or not all(t is None or isinstance(t, Tensor) for t in arguments):
         return False
-    return bool(_ops.accepts_stats(*arguments))
+    return look(*arguments)
 
 
 def record_gradients_(
@@ -168,18 +170,34 @@ def record_gradients_(
     >>> count.tolist(), mean[2].sum().item()
     ([0, 0, 1, 0], 6.0)
     """
+    arguments = (count, mean, m2, index, gradients, scale, pixels, skipped)
+    if skipped is None or not _accepts(_ops.accepts_gradients, *arguments):
+        skipped = _check_record_gradients(*arguments)
+    _ops.record_gradients_(count, mean, m2, index, gradients, scale, pixels, skipped)
+
+
+def _check_record_gradients(
+    count: Tensor,
+    mean: Tensor,
+    m2: Tensor,
+    index: Tensor,
+    gradients: Tensor,
+    scale: Tensor | None,
+    pixels: Tensor | None,
+    skipped: Tensor | None,
+) -> Tensor:
+    """Raises for what is wrong; returns the counters to use."""
     width = check_gradients(gradients, leading=1)
     if pixels is not None:
         width = check_pixels(pixels, width)
+        check_same_device(gradients=gradients, pixels=pixels)
     check_moments(count, mean, m2, width)
     check_index(index, gradients.shape[0], count.shape[0])
     if scale is not None:
         check_scale(scale, gradients)
     skipped = new_skipped(count.device) if skipped is None else check_skipped(skipped)
     check_same_device(count=count, mean=mean, m2=m2, index=index, gradients=gradients, skipped=skipped)
-    if pixels is not None:
-        check_same_device(gradients=gradients, pixels=pixels)
-    _ops.record_gradients_(count, mean, m2, index, gradients, scale, pixels, skipped)
+    return skipped
 
 
 def merge_moments_(

@@ -23,6 +23,8 @@ SCHEMAS = {
     "softmax_stats": "(Tensor logits, Tensor labels) -> Tensor",
     "accepts_stats": "(Tensor table, Tensor index, Tensor logits, Tensor labels, Tensor skipped) -> bool",
     "record_stats_": "(Tensor(a!) table, Tensor index, Tensor logits, Tensor labels, Tensor(b!) skipped) -> ()",
+    "accepts_gradients": "(Tensor count, Tensor mean, Tensor m2, Tensor index, Tensor gradients, Tensor? scale, "
+    "Tensor? pixels, Tensor skipped) -> bool",
     "record_gradients_": "(Tensor(a!) count, Tensor(b!) mean, Tensor(c!) m2, Tensor index, Tensor gradients, "
     "Tensor? scale, Tensor? pixels, Tensor(d!) skipped) -> ()",
     "merge_moments_": "(Tensor(a!) count, Tensor(b!) mean, Tensor(c!) m2, Tensor other_count, Tensor other_mean, "
@@ -74,7 +76,10 @@ def _fallback(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 for _name in SCHEMAS:
-    library.impl(_name, _fallback(getattr(reference, _name)), "CompositeExplicitAutograd")
+    _function = getattr(reference, _name)
+    # A look at the arguments is no work that could be slow.
+    _served = _function if _name.startswith("accepts_") else _fallback(_function)
+    library.impl(_name, _served, "CompositeExplicitAutograd")
     library.impl(_name, fallthrough_kernel, "Autograd")  # statistics carry no gradient
 
 

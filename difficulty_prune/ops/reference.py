@@ -54,9 +54,12 @@ def softmax_stats(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.where(valid[:, None], result, torch.nan)
 
 
-def accepts_stats(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor) -> bool:
-    """Whether `record_stats_` has nothing to complain of; False, for want of a quick answer, sends to the checks."""
+def accepts_stats(*arguments: Tensor | None) -> bool:
+    """Whether an operator has nothing to complain of; False, for want of a quick answer, sends to the checks."""
     return False
+
+
+accepts_gradients = accepts_stats
 
 
 @torch.no_grad()
