@@ -51,6 +51,7 @@ class Row:
     Attributes:
         moved: bytes that must move in a call of ours; None where memory is not the limit.
         copy_rates: bytes per second of a plain copy, in the same rounds.
+        note: where the floor is, and so why a target may be out of reach.
     """
 
     work: str
@@ -60,6 +61,7 @@ class Row:
     theirs: Seconds
     moved: int | None = None
     copy_rates: Seconds | None = None
+    note: str = ""
 
     @property
     def ratio(self) -> float:

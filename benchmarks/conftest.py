@@ -54,11 +54,12 @@ def compare(benchmark: Any, request: pytest.FixtureRequest) -> Compare:
         rounds: int = 60,
         moved: int | None = None,
         copy: Copy | None = None,
+        note: str = "",
     ) -> Row:
         others = [theirs] if copy is None else [theirs, copy]
         times = in_turns(benchmark, ours, others, rounds)
         rates = None if copy is None else copy.moved / times[2]
-        row = Row(work, against, target, times[0], times[1], moved, rates)
+        row = Row(work, against, target, times[0], times[1], moved, rates, note)
         request.config.stash[ROWS].append(row)
         return row
 

@@ -28,7 +28,8 @@ def table(rows: Sequence[Row]) -> str:
     console = Console(file=io.StringIO(), width=300, color_system=None)
     console.print(grid)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
-    return "\n".join([*lines, "", EXPLANATION, _copy_line(rows)]).rstrip()
+    notes = [f"{row.work}, against {row.against}:{row.note}" for row in rows if row.note and not row.met]
+    return "\n".join([*lines, "", EXPLANATION, _copy_line(rows), *notes])
 
 
 def as_data(row: Row) -> dict[str, Any]:
@@ -48,6 +49,8 @@ def as_data(row: Row) -> dict[str, Any]:
         "target": str(row.target) or None,
         "met": row.met,
     }
+    if row.note:
+        data["note"] = row.note
     if row.rate is not None:
         data |= {"bytes_that_must_move": row.moved, "bytes_per_second": _significant(row.rate)}
     if row.copy_rates is not None and row.of_copy is not None:
