@@ -76,8 +76,8 @@ class Training:
 
     def state(self) -> dict[str, Tensor]:
         state = self.tracker.state_dict()
-        moments = {f"{name}.{key}": t for name, m in state["moments"].items() for key, t in m.items() if key != "size"}
-        return {key: t for key, t in {"table": state["table"], **moments}.items() if t is not None}
+        moments = {f"{name}.{key}": t for name, m in state["moments"].items() for key, t in m.items()}
+        return {key: t for key, t in {"table": state["table"], **moments}.items() if isinstance(t, Tensor)}
 
 
 def compiled(function: Callable[..., Any], backend: str = "aot_eager", **options: Any) -> tuple[Any, Any]:

@@ -19,7 +19,15 @@ FACTS = _host.build_facts()
 needs_cuda_build = pytest.mark.skipif(not FACTS["cuda"], reason="built without CUDA: no nvcc")
 needs_device = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 needs_two_devices = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
-OPERATORS = ("softmax_stats", "record_stats_", "record_gradients_", "gradient_variance")
+OPERATORS = (
+    "softmax_stats",
+    "accepts_stats",
+    "record_stats_",
+    "accepts_gradients",
+    "record_gradients_",
+    "merge_moments_",
+    "gradient_variance",
+)
 
 
 @needs_cuda_build
@@ -145,12 +153,17 @@ def test_update_does_not_wait_for_the_device() -> None:
 class Training:
     """A small model, its tracker, and a step that reads its batch from the same tensors every time."""
 
-    def __init__(self, device: str = "cuda", scores: tuple[str, ...] = ("el2n", "aum", "vog_loss")) -> None:
+    def __init__(
+        self,
+        device: str = "cuda",
+        scores: tuple[str, ...] = ("el2n", "aum", "vog_loss"),
+        gradient: dp.GradientOptions | None = None,
+    ) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             layers = [torch.nn.Flatten(), torch.nn.Linear(48, 16), torch.nn.Tanh(), torch.nn.Linear(16, 10)]
         self.model = torch.nn.Sequential(*layers).to(device)
-        self.tracker = dp.DifficultyTracker(64, scores)
+        self.tracker = dp.DifficultyTracker(64, scores, gradient=gradient)
         self.batch = tuple(t.to(device) for t in new_batch(0))
 
     def step(self) -> None:
@@ -168,7 +181,8 @@ class Training:
 
     def state_addresses(self) -> list[int]:
         state = self.tracker.state_dict()
-        return [t.data_ptr() for t in (state["table"], *state["moments"]["vog_loss"].values())]
+        moments = state["moments"]["vog_loss"]
+        return [t.data_ptr() for t in (state["table"], *(moments[name] for name in ("count", "mean", "m2")))]
 
 
 def new_batch(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -183,6 +197,27 @@ def assert_same_scores(got: Training, expected: Training, rtol: float = 0, atol:
     assert got.tracker.presentations == expected.tracker.presentations
     for name, score in wanted.items():
         torch.testing.assert_close(scores[name].cpu(), score.cpu(), rtol=rtol, atol=atol, equal_nan=True, msg=name)
+
+
+@needs_device
+@pytest.mark.cuda
+@pytest.mark.parametrize("where", ["cpu", "mmap"])
+@pytest.mark.parametrize("pixels", [None, 5])
+def test_state_on_the_cpu_gets_the_gradients_of_the_device_without_waiting_for_it(tmp_path, where, pixels) -> None:
+    home = {"device": "cpu"} if where == "cpu" else {"mmap": tmp_path}
+    near, far = (Training(gradient=dp.GradientOptions(pixels=pixels, **options)) for options in ({}, home))
+    for seed in range(5):
+        for training in (near, far):
+            training.load(seed)
+            if seed:  # the first step makes the state
+                torch.cuda.set_sync_debug_mode("error")
+            try:
+                training.step()
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+    assert far.tracker.state_dict()["moments"]["vog_loss"]["mean"].device.type == "cpu"
+    assert_same_scores(far, near, rtol=1e-4, atol=1e-6)
+    assert near.tracker.skipped == far.tracker.skipped
 
 
 @needs_device

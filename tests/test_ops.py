@@ -146,6 +146,24 @@ WRONG = {
 }
 
 
+LOOKS = {"record_stats_": kernels.accepts_stats, "record_gradients_": kernels.accepts_gradients}
+
+
+def right_arguments(name: str) -> list[Tensor]:
+    arguments = [*(t.clone() for t in RIGHT[name]), ops.new_skipped()]
+    if name == "record_stats_":
+        arguments[0] = ops.new_table(4)  # a clone need not start at a cache line
+    return arguments
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("name", LOOKS)
+def test_opcheck_of_the_looks(name: str) -> None:
+    """Without the checks of tracing: a look at values is never traced."""
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(LOOKS[name].default, right_arguments(name), test_utils=checks)
+
+
 def refuses(function: Callable[..., None], arguments: tuple[Tensor, ...]) -> bool:
     try:
         function(*arguments)
@@ -159,13 +177,10 @@ def refuses(function: Callable[..., None], arguments: tuple[Tensor, ...]) -> boo
 def test_the_compiled_look_accepts_what_the_checks_accept(name: str, position: int, fault: str | None) -> None:
     """Every argument in turn is made wrong: the quick look and the checks in Python, which a look that is content
     bypasses, have to agree."""
-    arguments = [*(t.clone() for t in RIGHT[name]), ops.new_skipped()]
-    if name == "record_stats_":
-        arguments[0] = ops.new_table(4)  # a clone need not start at a cache line
+    arguments = right_arguments(name)
     if fault is not None:
         arguments[position] = WRONG[fault](arguments[position])
-    looked = getattr(kernels, {"record_stats_": "accepts_stats", "record_gradients_": "accepts_gradients"}[name])
-    content = looked(*arguments)
+    content = LOOKS[name](*arguments)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ops, "_accepts", lambda *_: False)
         assert content == (not refuses(getattr(ops, name), tuple(arguments)))

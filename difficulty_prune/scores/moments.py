@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -95,17 +97,17 @@ class GradientMoments:
         blocks = zip(self.m2.split(4096), self.count.split(4096), strict=True)  # bounds the temporary memory
         return torch.cat([(m2.float() / count[:, None]).sqrt().mean(1) for m2, count in blocks])
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The state by name: size, count, mean, m2, and pixels where a subset is kept."""
+    def state_dict(self) -> dict[str, Any]:
+        """The state by name: size (a number), and the tensors count, mean, m2, and pixels (None for all)."""
         self.settle()
-        state = {"size": torch.tensor(self.size), "count": self.count, "mean": self.mean, "m2": self.m2}
-        return state if self.pixels is None else {**state, "pixels": self.pixels}
+        names = ("size", "count", "mean", "m2", "pixels")
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
-    def from_state_dict(cls, state: dict[str, Tensor], options: GradientOptions | None = None) -> GradientMoments:
+    def from_state_dict(cls, state: dict[str, Any], options: GradientOptions | None = None) -> GradientMoments:
         """The inverse of `state_dict`. The tensors are copied: to where the options say, else to where they were."""
-        moments = cls(len(state["count"]), int(state["size"]), state["mean"].device, options)
+        moments = cls(len(state["count"]), state["size"], state["mean"].device, options)
         for name in ("count", "mean", "m2"):
             getattr(moments, name).copy_(state[name])
-        moments.pixels = state.get("pixels")
+        moments.pixels = state["pixels"]
         return moments
