@@ -71,6 +71,8 @@ class DifficultyTracker:
             raise ValueError(f"num_examples: got {num_examples}, expected at least 1; is the dataset empty?")
         self.scores = check_scores(scores)
         self.gradient = gradient if gradient is not None else GradientOptions()
+        if not isinstance(self.gradient, GradientOptions):
+            raise TypeError(f"gradient: got {type(gradient).__name__}, expected dp.GradientOptions(...)")
         self._gradient_scores = tuple(name for name in self.scores if SCORES[name].needs == "input gradients")
         self._extra_backward_scores = tuple(name for name in self._gradient_scores if name != "vog_loss")
         self._record_scores = tuple(name for name in self.scores if name not in self._gradient_scores)
@@ -355,7 +357,10 @@ class DifficultyTracker:
 
     @property
     def skipped(self) -> dict[str, int]:
-        """Presentations that were left out, by reason (waits for the device)."""
+        """Presentations that were left out, by reason (waits for the device).
+
+        `watch` and `update` count apart: an example that both leave out counts twice.
+        """
         counts = self._all_skipped()
         return dict(zip(ops.SKIPPED, [0] * len(ops.SKIPPED) if counts is None else counts.tolist(), strict=True))
 
@@ -402,7 +407,10 @@ class DifficultyTracker:
     # State
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything recorded, for a checkpoint: tensors and plain values."""
+        """Everything recorded, for a checkpoint: tensors and plain values.
+
+        As with modules, the tensors are the live ones, and training goes on in them: save or copy the result.
+        """
         return {
             "num_examples": self.num_examples,
             "scores": list(self.scores),

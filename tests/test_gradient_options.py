@@ -209,7 +209,8 @@ except OSError as error:
     print(error)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "no room for 4,194,304 bytes" in result.stdout
+    assert "mmap: 4,194,304 bytes of state cannot be held in" in result.stdout
+    assert "has room for them" in result.stdout
     assert str(tmp_path) in result.stdout
     assert os.listdir(tmp_path) == []
 
@@ -280,12 +281,35 @@ def test_bytes_per_example_are_those_of_the_state(options, size: int) -> None:
         ({"pixels": 0.5}, r"pixels: got 0\.5"),
         ({"m2_dtype": torch.bfloat16}, r"m2_dtype: got torch\.bfloat16, expected 'float32' or 'bfloat16'"),
         ({"m2_dtype": "float16"}, r"m2_dtype: got 'float16'"),
+        ({"pixels": True}, r"pixels: got True"),
+        ({"device": "gpu"}, r"device: got 'gpu', expected a device such as 'cpu'"),
+        ({"mmap": 5}, r"mmap: got 5, expected the path of a folder"),
+        ({"mmap": ""}, r"mmap: got ''"),
         ({"mmap": "x", "device": "cuda"}, r"mmap: .* device is 'cuda'"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GradientOptions(**options)
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(OSError, match=r"mmap: .*file' .*name a folder that can be written"):
+        mapped_zeros((2,), torch.float32, file)
+
+
+def test_options_are_not_a_dict() -> None:
+    with pytest.raises(TypeError, match=r"gradient: got dict, expected dp\.GradientOptions"):
+        dp.DifficultyTracker(4, ("vog_loss",), gradient={"pixels": 4})  # type: ignore[arg-type]
+
+
+def test_merging_a_state_that_saw_nothing_changes_nothing_whatever_it_holds() -> None:
+    for merge in (dp.ops.merge_moments_, dp.reference.merge_moments_):
+        count, mean, m2 = torch.tensor([2], dtype=torch.int32), torch.ones(1, 3), torch.ones(1, 3)
+        merge(count, mean, m2, torch.zeros(1, dtype=torch.int32), torch.full((1, 3), 5.0), torch.full((1, 3), 9.0))
+        assert (count.item(), mean.tolist(), m2.tolist()) == (2, [[1.0] * 3], [[1.0] * 3])
 
 
 def test_bad_pixels_and_states_are_refused_by_the_operator() -> None:
@@ -295,7 +319,7 @@ def test_bad_pixels_and_states_are_refused_by_the_operator() -> None:
         dp.ops.record_gradients_(count, mean, m2, index, gradients, pixels=torch.tensor([0, 20]))
     with pytest.raises(ValueError, match=r"pixels: got torch\.int32"):
         dp.ops.record_gradients_(count, mean, m2, index, gradients, pixels=torch.tensor([0, 1], dtype=torch.int32))
-    with pytest.raises(ValueError, match=r"mean: .*expected contiguous torch\.float32 \[4, 1\]"):
+    with pytest.raises(ValueError, match=r"gradients: \(1, 3, 4, 5\) .* have 1 pixels to keep, but mean is \(4, 2\)"):
         dp.ops.record_gradients_(count, mean, m2, index, gradients, pixels=torch.tensor([3]))
     with pytest.raises(ValueError, match=r"m2: got torch\.float16"):
         dp.ops.record_gradients_(count, mean, m2.half(), index, gradients, pixels=torch.tensor([3, 4]))

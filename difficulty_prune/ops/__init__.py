@@ -23,6 +23,7 @@ from .checks import (
     check_scale,
     check_skipped,
     check_table,
+    check_width,
 )
 from .layout import FIELD, RECORD, RECORD_WIDTH, SKIPPED, STAT, STATS
 
@@ -191,6 +192,7 @@ def _check_record_gradients(
     if pixels is not None:
         width = check_pixels(pixels, width)
         check_same_device(gradients=gradients, pixels=pixels)
+    check_width(mean, width, gradients)
     check_moments(count, mean, m2, width)
     check_index(index, gradients.shape[0], count.shape[0])
     if scale is not None:

@@ -136,6 +136,14 @@ def _is_shape(got: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
     return len(got) == len(wanted) and all([want is None or size == want for size, want in zip(got, wanted)])  # noqa: B905
 
 
+def check_width(mean: Tensor, pixels: int, gradients: Tensor) -> None:
+    if isinstance(mean, Tensor) and mean.dim() == 2 and mean.shape[1] != pixels:
+        raise ValueError(
+            f"gradients: {tuple(gradients.shape)} as [B, C, ...] have {pixels} pixels to keep, but mean is "
+            f"{tuple(mean.shape)}; unsqueeze a channel dimension of 1 where there are no channels"
+        )
+
+
 def check_moments(
     count: Tensor, mean: Tensor, m2: Tensor, pixels: int | None, examples: int | None = None, prefix: str = ""
 ) -> None:

@@ -1,7 +1,7 @@
 """The operators in plain PyTorch: the definition to read, and the fallback for devices without a kernel.
 
-Same arguments and results as the compiled operators (see `difficulty_prune.ops`). Nothing here is tuned;
-duplicates in a batch are found by comparing all pairs of rows.
+Same arguments and results as the compiled operators (see `difficulty_prune.ops`), without checks of the arguments.
+Nothing here is tuned; duplicates in a batch are found by comparing all pairs of rows.
 
 >>> import torch
 >>> softmax_stats(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))[0, STAT["correct"]].item()
@@ -63,7 +63,7 @@ accepts_gradients = accepts_stats
 
 
 @torch.no_grad()
-def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor) -> None:
+def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor | None = None) -> None:
     """Adds one presentation of each row to the record of its example.
 
     table [N, 16] float32 and skipped [3] int64 are changed in place. Rows that cannot be recorded are left
@@ -73,7 +73,8 @@ def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, 
     bad_index = (index < 0) | (index >= table.shape[0])
     bad_label = ~bad_index & ((labels < 0) | (labels >= logits.shape[1]))
     not_finite = ~bad_index & ~bad_label & stats.isnan().any(1)
-    skipped += torch.stack([bad_index.sum(), bad_label.sum(), not_finite.sum()])
+    if skipped is not None:
+        skipped += torch.stack([bad_index.sum(), bad_label.sum(), not_finite.sum()])
 
     rows = (~(bad_index | bad_label | not_finite)).nonzero()[:, 0]
     for turn in _turns(index[rows]):
@@ -89,9 +90,9 @@ def record_gradients_(
     m2: Tensor,
     index: Tensor,
     gradients: Tensor,
-    scale: Tensor | None,
-    pixels: Tensor | None,
-    skipped: Tensor,
+    scale: Tensor | None = None,
+    pixels: Tensor | None = None,
+    skipped: Tensor | None = None,
 ) -> None:
     """Welford update of the channel mean of each row's gradient.
 
@@ -110,7 +111,8 @@ def record_gradients_(
         signal = signal * scale[:, None]
     bad_index = (index < 0) | (index >= count.shape[0])
     not_finite = ~bad_index & used & ~signal.isfinite().all(1)
-    skipped += torch.stack([bad_index.sum(), torch.zeros_like(skipped[0]), not_finite.sum()])
+    if skipped is not None:
+        skipped += torch.stack([bad_index.sum(), torch.zeros_like(skipped[0]), not_finite.sum()])
 
     rows = (used & ~(bad_index | not_finite)).nonzero()[:, 0]
     for turn in _turns(index[rows]):
@@ -145,7 +147,8 @@ def merge_moments_(
     share = (other_count / total.clamp(min=1))[:, None]
     deviation = other_mean - mean
     merged = m2.float() + other_m2.float() + deviation * deviation * share * count[:, None]
-    m2.copy_(narrow(merged, m2.dtype, torch.arange(len(count), device=count.device), total))
+    merged = narrow(merged, m2.dtype, torch.arange(len(count), device=count.device), total)
+    m2.copy_(torch.where(other_count[:, None] > 0, merged, m2))
     mean += deviation * share
     count.copy_(total)
 

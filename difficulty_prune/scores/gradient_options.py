@@ -26,14 +26,16 @@ class GradientOptions:
     Attributes:
         channel_dim: dimension of the input that holds channels; their signed mean is taken first, as the paper
             does. None for inputs without channels. An input [B, F] never has channels.
-        every: record every so many training steps, from the first on.
-        pixels: keep and read a fixed random subset of so many pixels, the same in every run; None for all.
+        every: record every so many training steps, from the first on. Shuffle the data, or it is always the same
+            examples whose steps are left out.
+        pixels: keep and read a fixed random subset of so many pixels, the same in every run; None, or more than there
+            are, for all. Pixels are what is left after the mean over channels: 1,024 of an image [3, 32, 32].
         m2_dtype: "float32", or "bfloat16" for the sums of squared deviations (stochastic rounding); means stay
             float32.
         device: where the state lives; None for the device of the inputs. On the CPU while the model is on an
             accelerator, gradients travel there without holding up the training step.
-        mmap: a folder with room for the state, which is then held in unnamed files there, mapped into memory;
-            they vanish with the tracker (keep a `state_dict` to go on later).
+        mmap: a folder (made if missing) with room for the state, which is then held in unnamed files there, mapped
+            into memory; they vanish with the tracker (save a `state_dict` to go on later).
 
     >>> GradientOptions(pixels=256, m2_dtype="bfloat16").bytes_per_example(224 * 224)
     1540
@@ -51,14 +53,23 @@ class GradientOptions:
             raise ValueError(f"every: got {self.every!r}, expected a whole number of steps, at least 1")
         if self.channel_dim is not None and (not isinstance(self.channel_dim, int) or self.channel_dim < 1):
             raise ValueError(f"channel_dim: got {self.channel_dim!r}, expected None or a dimension from 1 on")
-        if self.pixels is not None and (not isinstance(self.pixels, int) or self.pixels < 1):
+        if self.pixels is not None and (type(self.pixels) is not int or self.pixels < 1):
             raise ValueError(f"pixels: got {self.pixels!r}, expected None or a number of pixels, at least 1")
         if self.m2_dtype not in M2_DTYPES:
             raise ValueError(f"m2_dtype: got {self.m2_dtype!r}, expected 'float32' or 'bfloat16'")
-        if self.mmap is not None and self.device is not None and torch.device(self.device).type != "cpu":
-            raise ValueError(
-                f"mmap: mapped state lives on the CPU, but device is {self.device!r}; leave one of them out"
-            )
+        self._check_home()
+
+    def _check_home(self) -> None:
+        try:
+            device = None if self.device is None else torch.device(self.device)
+        except RuntimeError as error:
+            raise ValueError(f"device: got {self.device!r}, expected a device such as 'cpu' or 'cuda:0'") from error
+        if self.mmap is None:
+            return
+        if not isinstance(self.mmap, str | os.PathLike) or not os.fspath(self.mmap):
+            raise ValueError(f"mmap: got {self.mmap!r}, expected the path of a folder")
+        if device is not None and device.type != "cpu":
+            raise ValueError(f"mmap: mapped state lives on the CPU, but device is {self.device!r}; leave one out")
 
     @property
     def definition(self) -> dict[str, Any]:
