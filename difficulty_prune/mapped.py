@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def mapped_zeros(shape: tuple[int, ...], dtype: torch.dtype, folder: str | os.PathLike[str]) -> Tensor:
-    """Zeros in an unnamed file, which vanishes with the tensor, in `folder`, which is made (with its parents) if missing.
+    """Zeros in an unnamed file that vanishes with the tensor, in `folder`, which is made (with its parents) if missing.
 
     Raises:
         OSError: the folder cannot be written, or has no room for all of it.
