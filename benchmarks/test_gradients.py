@@ -24,15 +24,13 @@ LINE = 64
 """Bytes of a cache line, the least that memory hands out."""
 
 SCATTERED = """
-  Every value that is read lies in a cache line of its own, so 3.3 MB of lines move for 0.2 MB of values. At the rate
-  of a copy that alone takes as long as a twentieth of the exact update; lines from all over memory come at less than
-  half of that rate, most of them behind a miss of the address translation. Sorting the positions helps by a fifth (and
-  GradientOptions does); prefetching in software, and reading one channel after the other, were slower."""
+  Every value that is read lies in a cache line of its own; "must move" counts these lines. They lie all over memory,
+  most of them behind a miss of the address translation, and so come at a part of the rate of a copy."""
 
 SHORT_ROWS = """
   The state of an example is two rows of 4 kB anywhere in memory: for each, the hardware's prefetchers start anew and
-  an address has to be translated. Rows of 200 kB come at more than the rate of a copy (which also reads what it
-  overwrites). Asking for the next example's state ahead of time, in software, changed nothing in ten paired runs."""
+  an address has to be translated. Rows of 200 kB come at more than the rate of a copy, which also reads what it
+  overwrites."""
 
 Record = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]
 

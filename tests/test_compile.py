@@ -255,7 +255,7 @@ def test_the_backward_pass_may_be_part_of_the_graph(step: Callable[..., None], s
     training, eager = Training(scores), Training(scores)
     fast, counter = compiled(step)
     if not hasattr(dynamo.config, "trace_autograd_ops"):
-        pytest.skip("this PyTorch cannot trace a backward pass")
+        pytest.skip("needs a PyTorch with torch._dynamo.config.trace_autograd_ops")
     with dynamo.config.patch(trace_autograd_ops=True):
         for seed in range(3):
             for run, each in ((fast, training), (step, eager)):

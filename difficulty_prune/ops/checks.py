@@ -133,7 +133,9 @@ def check_state(
 
 def _is_shape(got: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
     """Whether the sizes are those wanted, where None is any."""
-    return len(got) == len(wanted) and all([want is None or size == want for size, want in zip(got, wanted)])  # noqa: B905
+    if len(got) != len(wanted):
+        return False
+    return all(want is None or size == want for size, want in zip(got, wanted, strict=True))
 
 
 def check_width(mean: Tensor, pixels: int, gradients: Tensor) -> None:
