@@ -119,9 +119,28 @@ def check_gradients() -> Iterator[tuple[str, float]]:
             yield f"gradient_variance {name}", largest_error(ops.gradient_variance(stacked), expected)
 
 
+def check_options() -> Iterator[tuple[str, float]]:
+    """Subsets of pixels and merged states, with M2 in both dtypes."""
+    index, stacked = torch.arange(40, device=GPU), torch.stack([randn(40, 3, 32, 32, seed=k) for k in range(6)])
+    for m2_dtype in ("float32", "bfloat16"):
+        for pixels in (None, 200):
+            options = dp.GradientOptions(pixels=pixels, m2_dtype=m2_dtype)
+            states = [GradientMoments(40, 1024, GPU, options) for _ in range(2)]
+            for k, gradients in enumerate(stacked):
+                states[k % 2].record(index, gradients)
+            states[0].merge(states[1])
+            signal = stacked.double().mean(2).flatten(2)
+            kept = signal if states[0].pixels is None else signal[:, :, states[0].pixels]
+            error = largest_error(states[0].vog(), kept.var(0, correction=0).sqrt().mean(1))
+            # bfloat16 holds 8 bits, of which a mean over pixels loses less than one pixel does.
+            yield f"merge_moments_ {m2_dtype} pixels {pixels}", error / (1000 if m2_dtype == "bfloat16" else 1)
+
+
 def check() -> dict[str, float]:
     """Largest errors against float64; raises where one is more than rounding."""
-    errors = {name: error for part in (check_stats, check_records, check_gradients) for name, error in part()}
+    errors = {
+        name: error for part in (check_stats, check_records, check_gradients, check_options) for name, error in part()
+    }
     wrong = {name: error for name, error in errors.items() if not error < 2e-5}
     if wrong:
         raise SystemExit(f"kernels disagree with float64: {wrong}")
