@@ -17,7 +17,7 @@ from .scores import (
     GradientMoments,
     GradientOptions,
     check_depends,
-    check_scores,
+    check_tracked,
     class_normalize,
     input_gradient,
     logit_scores,
@@ -69,7 +69,7 @@ class DifficultyTracker:
         self.num_examples = operator.index(num_examples)
         if self.num_examples < 1:
             raise ValueError(f"num_examples: got {num_examples}, expected at least 1; is the dataset empty?")
-        self.scores = check_scores(scores)
+        self.scores = check_tracked(scores)
         self.gradient = gradient if gradient is not None else GradientOptions()
         if not isinstance(self.gradient, GradientOptions):
             raise TypeError(f"gradient: got {type(gradient).__name__}, expected dp.GradientOptions(...)")
