@@ -1,20 +1,22 @@
 """Score how hard each training example is, inside the training step, and train on fewer of them."""
 
-from . import consistency, ops, plots, policies
+from . import consistency, ops, plots, policies, scores
 from .checkpoint import score_checkpoint
 from .data import IndexedDataset, dataset_fingerprint
+from .features import Features, score_features
 from .losses import reduce_loss
 from .ops import reference
 from .plan import Plan
 from .runs import Run, RunSet
 from .sampler import PruneSampler
-from .scores import SCORES, GradientOptions, Score, class_normalize, score_names
+from .scores import SCORES, GradientOptions, Score, TemporalOptions, class_normalize, score_names
 from .tracker import DifficultyTracker
 from .version import __version__
 
 __all__ = [
     "SCORES",
     "DifficultyTracker",
+    "Features",
     "GradientOptions",
     "IndexedDataset",
     "Plan",
@@ -22,6 +24,7 @@ __all__ = [
     "Run",
     "RunSet",
     "Score",
+    "TemporalOptions",
     "__version__",
     "class_normalize",
     "consistency",
@@ -32,5 +35,7 @@ __all__ = [
     "reduce_loss",
     "reference",
     "score_checkpoint",
+    "score_features",
     "score_names",
+    "scores",
 ]

@@ -1,133 +1,29 @@
-"""Runs and sets of runs: scores on disk, and their mean over runs."""
+"""Runs over the same data: their mean, what they say together, and published tables beside them."""
 
 from __future__ import annotations
 
 import glob
-import json
-import operator
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
-import torch
 
-from .files import Array, load_vectors, save_vectors
-from .scores import SCORES, check_scores
-from .version import __version__
+from .files import Array
+from .run import Run
+from .scores import SCORES, Dichotomy, Estimate, Score, check_scores, ensembles
+from .tables import open_table, read_table
 
-_FORMAT: Final = 1
-_LABELS: Final = "labels"
-
-
-class Run:
-    """One training run: its scores, what was trained, and on what data. Read-only.
-
-    Args:
-        scores: name -> [N] float32 or float64; NaN for an example that was never presented.
-        architecture, seed: what was trained.
-        labels: [N] whole numbers, the true classes, if known.
-        dataset_fingerprint: from `dp.dataset_fingerprint`.
-        metadata: anything else that JSON can hold.
-
-    Raises:
-        TypeError, ValueError: an unknown score, scores of different lengths or of no length, values that are not
-            numbers, an infinite score, a negative label, or metadata that JSON cannot hold.
-
-    >>> run = Run({"el2n": [0.5, 1.0]}, architecture="mlp", seed=0, epochs=3)
-    >>> len(run), run.metadata["epochs"]
-    (2, 3)
-    """
-
-    def __init__(
-        self,
-        scores: Mapping[str, Any],
-        *,
-        architecture: str,
-        seed: int,
-        labels: Any = None,
-        dataset_fingerprint: str | None = None,
-        **metadata: Any,
-    ) -> None:
-        check_scores(scores)
-        self._scores = {name: _vector(scores[name], name) for name in SCORES if name in scores}
-        sizes = {name: len(values) for name, values in self._scores.items()}
-        if len(set(sizes.values())) > 1 or 0 in sizes.values():
-            raise ValueError(f"scores: got lengths {sizes}, expected the same length for all, at least 1")
-        self._labels = None if labels is None else _labels(labels, len(self))
-        facts = {
-            "architecture": architecture,
-            "seed": operator.index(seed),
-            "dataset_fingerprint": dataset_fingerprint,
-            "library": __version__,
-            "torch": str(torch.__version__),
-            **metadata,
-        }
-        self._metadata = {key: _plain(value, key) for key, value in facts.items()}
-
-    def __len__(self) -> int:
-        return len(next(iter(self._scores.values())))
-
-    def __repr__(self) -> str:
-        return f"Run({self.architecture!r}, seed={self.seed}, examples={len(self)}, scores={list(self._scores)})"
-
-    @property
-    def scores(self) -> Mapping[str, Array]:
-        """Name -> [N], as the literature defines the score."""
-        return MappingProxyType(self._scores)
-
-    @property
-    def labels(self) -> Array | None:
-        """[N] int64, or None if not known."""
-        return self._labels
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Architecture, seed, dataset fingerprint, versions and whatever else the run was given."""
-        return MappingProxyType(self._metadata)
-
-    @property
-    def architecture(self) -> str:
-        return str(self._metadata["architecture"])
-
-    @property
-    def seed(self) -> int:
-        return int(self._metadata["seed"])
-
-    @property
-    def dataset_fingerprint(self) -> str | None:
-        value: str | None = self._metadata["dataset_fingerprint"]
-        return value
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes one `.safetensors` file, whole or not at all."""
-        definitions = {
-            name: {"higher_is_harder": SCORES[name].higher_is_harder, "summary": SCORES[name].summary}
-            for name in self._scores
-        }
-        vectors = dict(self._scores) if self._labels is None else {**self._scores, _LABELS: self._labels}
-        save_vectors(path, "run", _FORMAT, vectors, {"metadata": self._metadata, "definitions": definitions})
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Run:
-        """Reads a run file.
-
-        Raises:
-            FileNotFoundError: no such file.
-            ValueError: cut short, not a run file, or newer than this library; the message names the file.
-        """
-        vectors, header = load_vectors(path, "run", _FORMAT)
-        labels = vectors.pop(_LABELS, None)
-        try:
-            return cls(vectors, labels=labels, **header["metadata"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: not a valid run file ({error})") from error
+__all__ = ["Run", "RunSet"]
 
 
 class RunSet:
-    """Runs over the same data: their mean difficulty, and how they agree.
+    """Runs over the same data: their mean difficulty, what they together say about an example, and published tables.
+
+    `mean` and `difficulty` know three kinds of scores: those of each run, averaged; those of many runs together, such
+    as "memorization"; and published ones, given by file with `with_table`.
 
     Args:
         runs: at least one; the same length, dataset fingerprint and labels.
@@ -152,6 +48,7 @@ class RunSet:
             _check_same_data(self._runs[0], run)
             labelled = labelled if labelled is not None or run.labels is None else run
             _check_same_labels(labelled, run)
+        self._tables: dict[str, tuple[Score, Array]] = {}
 
     @classmethod
     def load(cls, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> RunSet:
@@ -205,35 +102,253 @@ class RunSet:
         if not chosen:
             known = {key: sorted({str(run.metadata.get(key)) for run in self._runs}) for key in metadata}
             raise ValueError(f"where: no run has {metadata}; the runs have {known}")
-        return RunSet(chosen)
+        return self._with(chosen, self._tables)
 
     def matrix(self, score: str) -> Array:
         """The score of every run, [R, N] float64, as stored.
 
         Raises:
-            ValueError: an unknown score, or one that a run does not have.
+            ValueError: an unknown score, or one that a run does not have, such as one of many runs together.
         """
-        check_scores((score,))
+        if self._needs_many_runs(score) or score in self._tables:
+            raise ValueError(
+                f"matrix: {score!r} is one number per example for all runs together, not one per run; "
+                f"see runs.mean({score!r})"
+            )
         for run in self._runs:
             if score not in run.scores:
                 raise ValueError(f"{run!r} has no score {score!r}; all runs have {', '.join(self.scores) or 'none'}")
         return np.stack([run.scores[score] for run in self._runs]).astype(np.float64)
 
     def mean(self, score: str) -> Array:
-        """Mean over the runs that presented the example, [N] float64, as stored; NaN where none did."""
+        """The score over all runs, [N] float64, as stored.
+
+        That of a table, if `with_table` gave one; else the mean over the runs that presented the example, NaN where
+        none did; or of a score that needs many runs, its value.
+
+        Raises:
+            ValueError: an unknown score, or one that the runs have not what is needed for.
+        """
+        if score in self._tables:
+            return self._tables[score][1].copy()
+        if self._needs_many_runs(score):
+            return _OF_MANY_RUNS[score](self)
         return _nan_moment(self.matrix(score))
 
     def standard_error(self, score: str) -> Array:
-        """Standard error of `mean`, [N] float64, from the spread between runs (ddof 1); NaN with fewer than two."""
-        matrix = self.matrix(score)
-        seen = (~np.isnan(matrix)).sum(0)
-        variance = _nan_moment((matrix - _nan_moment(matrix)) ** 2)
-        return np.where(seen > 1, np.sqrt(variance / np.maximum(seen - 1, 1)), np.nan)
+        """Standard error of `mean`, [N] float64, from the spread between runs (ddof 1); NaN with fewer than two.
+
+        Raises:
+            ValueError: as for `mean`; or the score is that of a table or "agreement", of which no error is known.
+        """
+        if score in self._tables or (score == "agreement" and self._needs_many_runs(score)):
+            raise ValueError(f"standard_error: none is known of {score!r}, which is not a mean over these runs")
+        if self._needs_many_runs(score):
+            return _ERROR_OF_MANY_RUNS[score](self)
+        return _standard_error(self.matrix(score))
 
     def difficulty(self, score: str) -> Array:
-        """Mean over runs, turned so that high = hard, [N] float64."""
+        """`mean` turned so that high = hard, [N] float64."""
         mean = self.mean(score)
-        return mean if SCORES[score].higher_is_harder else -mean
+        return mean if self._definition(score).higher_is_harder else -mean
+
+    def _definition(self, score: str) -> Score:
+        if score in self._tables:
+            return self._tables[score][0]
+        check_scores((score,))
+        return SCORES[score]
+
+    def _needs_many_runs(self, score: str) -> bool:
+        return self._definition(score).needs == "runs" and score not in self.scores
+
+    # Many runs together
+
+    @property
+    def seen(self) -> Array:
+        """Whether the run trained on the example, [R, N] bool."""
+        everything = np.ones(self.num_examples, bool)
+        return np.stack([everything if run.seen is None else run.seen for run in self._runs])
+
+    def model_accuracy(self) -> Array:
+        """Fraction of the runs that predict the label, [N] float64, whether they trained on the example or not.
+
+        Raises:
+            ValueError: a run without predictions, or no labels.
+
+        >>> facts = dict(architecture="mlp", labels=[0, 1])
+        >>> runs = RunSet(Run({"el2n": [0, 0]}, seed=s, predictions=[0, s], **facts) for s in range(2))
+        >>> runs.model_accuracy()
+        array([1. , 0.5])
+        """
+        return ensembles.model_accuracy(self._predictions(), self._known_labels())
+
+    def dichotomy(self) -> Dichotomy:
+        """Which examples no run, every run, or only some runs predict correctly (arXiv 2110.05922).
+
+        Raises:
+            ValueError: as for `model_accuracy`.
+        """
+        return ensembles.dichotomy(self.model_accuracy())
+
+    def agreement(self) -> Array:
+        """Jensen-Shannon divergence of the runs' probabilities, [N] float64 in nats; see `dp.scores.agreement`.
+
+        Raises:
+            ValueError: a run without probabilities, fewer than two runs, or different numbers of classes.
+        """
+        return ensembles.agreement(self._all("probabilities"))
+
+    def ensemble_confidence(self) -> Array:
+        """Mean over the runs of the largest probability, [N] float64; see `dp.scores.ensemble_confidence`.
+
+        Raises:
+            ValueError: a run without probabilities.
+        """
+        return ensembles.ensemble_confidence(self._all("probabilities"))
+
+    def memorization(self) -> Estimate:
+        """How much more often runs are right that trained on the example (arXiv 2008.03703).
+
+        Value, standard error, and how many runs saw each example; as a score it is `runs.mean("memorization")`.
+
+        Raises:
+            ValueError: no run left examples out, a run without predictions, or no labels.
+
+        >>> facts = dict(architecture="mlp", labels=[0, 1])
+        >>> runs = RunSet(
+        ...     Run({"el2n": [0, 0]}, seed=s, seen=[s < 2, True], predictions=[s // 2, 1], **facts) for s in range(4)
+        ... )
+        >>> runs.memorization().value
+        array([ 1., nan])
+        >>> print(runs.memorization())  # doctest: +ELLIPSIS
+        1 of 2 examples have too few runs (1 have no value at all); standard error 0.000 (median)...
+        """
+        return ensembles.memorization(self._correct(), self._seen_by_some("memorization"))
+
+    def held_out_consistency(self) -> Estimate:
+        """How often runs are right that did not train on the example (arXiv 2002.03206), as for `memorization`.
+
+        As a score it is `runs.mean("c_score")`.
+
+        Raises:
+            ValueError: as for `memorization`.
+        """
+        return ensembles.held_out_consistency(self._correct(), self._seen_by_some("held_out_consistency"))
+
+    def _all(self, what: Literal["predictions", "probabilities"]) -> list[Array]:
+        known = [values for run in self._runs if (values := getattr(run, what)) is not None]
+        if len(known) < len(self):
+            lacking = next(run for run in self._runs if getattr(run, what) is None)
+            raise ValueError(
+                f"{len(self) - len(known)} of {len(self)} runs have no {what}, the first is {lacking!r}: give them to "
+                f"tracker.finish({what}=...), or let `study` train it again"
+            )
+        return known
+
+    def _predictions(self) -> Array:
+        return np.stack(self._all("predictions"))
+
+    def _known_labels(self) -> Array:
+        if self.labels is None:
+            raise ValueError(
+                "no run knows the labels, with which predictions are compared; give labels= to one of them"
+            )
+        return self.labels
+
+    def _correct(self) -> Array:
+        correct: Array = self._predictions() == self._known_labels()
+        return correct
+
+    def _seen_by_some(self, name: str) -> Array:
+        seen = self.seen
+        if seen.all():
+            raise ValueError(
+                f"{name}: each of the {len(self)} runs trained on every example; it takes runs that left some out, as "
+                "those of `study --hold-out 0.3`, or of tracker.finish(seen=...)"
+            )
+        return seen
+
+    # Published tables
+
+    @property
+    def tables(self) -> Mapping[str, Array]:
+        """Name -> [N] float64, the published scores that `with_table` gave."""
+        return MappingProxyType({name: values for name, (_, values) in self._tables.items()})
+
+    def with_table(
+        self, path: str | os.PathLike[str], score: str | Score | None = None, *, column: str | None = None
+    ) -> RunSet:
+        """The same runs with a published score, which `mean` and `difficulty` then give.
+
+        A column `labels` (or `tr_labels`) is compared with the runs' labels, so that a table in another order is
+        noticed. With a column `index` the rows may be in any order and be few, and the other examples are NaN; without
+        it there must be one row for each example, in order.
+
+        Args:
+            path: `.npz`, `.npy`, `.csv` or `.tsv` with a header, or a run file, `.safetensors`.
+            score: what it is: a name of the catalogue, or a `dp.Score` of your own. Default: what the name of a column
+                says; `tr_mem` of Feldman and Zhang is "memorization". Another table of the same score is replaced.
+            column: where it is; default: the column with the name of the score, or the only one there is.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: no table, not just one column that it could be, values that are no numbers or infinite, other
+                labels or another number of examples; or a score that the runs have of their own.
+
+        >>> import tempfile
+        >>> runs = RunSet([Run({"el2n": [0.1, 0.9]}, architecture="mlp", seed=0, labels=[3, 5])])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "cscores.npz")
+        ...     np.savez(path, scores=[0.9, 0.2], labels=[3, 5])
+        ...     runs = runs.with_table(path, "c_score", column="scores")
+        >>> runs.difficulty("c_score")
+        array([-0.9, -0.2])
+        """
+        if Path(path).suffix == ".safetensors":
+            run = Run.load(path)
+            _check_same_data(self._runs[0], run)
+            columns: dict[str, Any] = dict(run.scores)
+            if run.labels is not None:
+                columns["labels"] = run.labels
+            found, values = read_table(path, columns, score, column, self.labels, self.num_examples)
+        else:
+            with open_table(path) as table:
+                found, values = read_table(path, table, score, column, self.labels, self.num_examples)
+        if any(found.name in run.scores for run in self._runs):
+            raise ValueError(
+                f"{path}: the runs have a score {found.name!r} of their own; give the table's a name of its own, with "
+                f"score=dp.Score(name=...)"
+            )
+        return self._with(self._runs, {**self._tables, found.name: (found, values)})
+
+    def _with(self, runs: Iterable[Run], tables: Mapping[str, tuple[Score, Array]]) -> RunSet:
+        other = RunSet(runs)
+        other._tables = dict(tables)
+        return other
+
+
+_OF_MANY_RUNS: Final[Mapping[str, Callable[[RunSet], Array]]] = {
+    "model_accuracy": RunSet.model_accuracy,
+    "ensemble_confidence": RunSet.ensemble_confidence,
+    "agreement": RunSet.agreement,
+    "memorization": lambda runs: runs.memorization().value,
+    "c_score": lambda runs: runs.held_out_consistency().value,
+}
+_ERROR_OF_MANY_RUNS: Final[Mapping[str, Callable[[RunSet], Array]]] = {
+    "model_accuracy": lambda runs: _standard_error(runs._correct().astype(np.float64)),
+    "ensemble_confidence": lambda runs: _standard_error(
+        np.stack([p.max(1) for p in runs._all("probabilities")]).astype(np.float64)
+    ),
+    "memorization": lambda runs: runs.memorization().standard_error,
+    "c_score": lambda runs: runs.held_out_consistency().standard_error,
+}
+
+
+def _standard_error(matrix: Array) -> Array:
+    """Of the mean over the rows of [R, N] that are not NaN; NaN with fewer than two."""
+    known = (~np.isnan(matrix)).sum(0)
+    variance = _nan_moment((matrix - _nan_moment(matrix)) ** 2)
+    return np.where(known > 1, np.sqrt(variance / np.maximum(known - 1, 1)), np.nan)
 
 
 def _nan_moment(matrix: Array) -> Array:
@@ -272,36 +387,3 @@ def _check_same_labels(first: Run | None, other: Run) -> None:
         return
     differing = int((first.labels != other.labels).sum())
     raise ValueError(f"{first!r} and {other!r} have different labels for {differing} examples: different data")
-
-
-def _plain(value: Any, key: str) -> Any:
-    """The value as it comes back from a file."""
-    try:
-        return json.loads(json.dumps(value))
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"metadata: {key}={value!r} cannot be written as JSON ({error})") from error
-
-
-def _vector(values: Any, name: str) -> Array:
-    array = np.asarray(values)
-    if array.ndim != 1 or array.dtype.kind not in "fiu":
-        raise ValueError(f"scores: {name!r} got {array.dtype} {array.shape}, expected one number per example, [N]")
-    wide = array.dtype.kind == "f" and array.dtype.itemsize >= 8
-    kept = np.array(array, dtype=np.float64 if wide else np.float32)
-    if np.isinf(kept).any():
-        raise ValueError(
-            f"scores: {name!r} is infinite at example {int(np.isinf(kept).argmax())}; did training diverge?"
-        )
-    kept.setflags(write=False)
-    return kept
-
-
-def _labels(values: Any, size: int) -> Array:
-    array = np.asarray(values)
-    if array.shape != (size,) or array.dtype.kind not in "iu":
-        raise ValueError(f"labels: got {array.dtype} {array.shape}, expected whole numbers [{size}]")
-    if array.min() < 0:
-        raise ValueError(f"labels: got {array.min()}, expected 0 or more")
-    kept = array.astype(np.int64)
-    kept.setflags(write=False)
-    return kept

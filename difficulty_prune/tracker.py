@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import operator
 import time
+import warnings
 from collections.abc import Iterable
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import ops
 from .runs import Run
 from .scores import (
     SCORES,
+    TEMPORAL,
     GradientMoments,
     GradientOptions,
+    TemporalOptions,
+    TemporalRecords,
     check_depends,
     check_tracked,
     class_normalize,
+    grand,
     input_gradient,
     logit_scores,
     merge_records_,
@@ -26,6 +31,14 @@ from .scores import (
 from .watching import GradientScaler, WatchInputs, loss_gradient_scale
 
 DEFAULT_SCORES: Final = ("el2n", "aum", "forgetting")
+
+_IN_EACH_STEP: Final = "in each step, give that x to the model and run backward, or use score_checkpoint"
+_HOW_GRADIENTS_ARRIVE: Final = {
+    "vog": f"call tracker.update(..., inputs=x) {_IN_EACH_STEP}",
+    "vog_probability": f"call tracker.update(..., inputs=x) {_IN_EACH_STEP}",
+    "vog_loss": f"call x = tracker.watch(x, index) {_IN_EACH_STEP}",
+    "grand": "call dp.score_checkpoint(model, loader, tracker, scores=('grand',)) at the epochs of your choice",
+}
 
 
 class DifficultyTracker:
@@ -45,6 +58,7 @@ class DifficultyTracker:
         device: where the state lives. Default: where the first logits or inputs are.
         num_classes: expected columns of the logits; default: those of the first batch.
         gradient: options of the gradient scores.
+        temporal: options of `tdds` and `dyn_unc`, whose state per example `TemporalOptions.bytes_per_example` tells.
 
     Raises:
         TypeError, ValueError: an unknown score, no score, or a count that is no positive whole number.
@@ -63,6 +77,7 @@ class DifficultyTracker:
         device: torch.device | str | None = None,
         num_classes: int | None = None,
         gradient: GradientOptions | None = None,
+        temporal: TemporalOptions | None = None,
     ) -> None:
         if isinstance(num_examples, bool) or not hasattr(num_examples, "__index__"):
             raise TypeError(f"num_examples: got {num_examples!r}, expected a whole number such as len(dataset)")
@@ -73,9 +88,13 @@ class DifficultyTracker:
         self.gradient = gradient if gradient is not None else GradientOptions()
         if not isinstance(self.gradient, GradientOptions):
             raise TypeError(f"gradient: got {type(gradient).__name__}, expected dp.GradientOptions(...)")
+        self.temporal = temporal if temporal is not None else TemporalOptions()
+        if not isinstance(self.temporal, TemporalOptions):
+            raise TypeError(f"temporal: got {type(temporal).__name__}, expected dp.TemporalOptions(...)")
         self._gradient_scores = tuple(name for name in self.scores if SCORES[name].needs == "input gradients")
         self._extra_backward_scores = tuple(name for name in self._gradient_scores if name != "vog_loss")
-        self._record_scores = tuple(name for name in self.scores if name not in self._gradient_scores)
+        self._record_scores = tuple(name for name in self.scores if SCORES[name].needs in ("loss", "logits"))
+        self._temporal_scores = tuple(name for name in self.scores if name in TEMPORAL)
         self._expected_classes = num_classes
         self._requested_device = None if device is None else torch.device(device)
         self.reset()
@@ -85,8 +104,9 @@ class DifficultyTracker:
         self._device = self._requested_device
         self._num_classes = self._expected_classes
         self._table: Tensor | None = None
-        # What `update` and what the backward pass left out, apart because each may be a graph of its own; and what
-        # overflowed under a scaler, which is not reported.
+        self._temporal: TemporalRecords | None = None
+        # What `update` and what the backward pass left out, apart because each may be a graph of its own; and what is
+        # not reported: overflows under a scaler, and what another kernel of the same step has counted already.
         self._skipped: dict[str, Tensor] = {}
         self._moments: dict[str, GradientMoments] = {}
         self._anchor: Tensor | None = None
@@ -149,7 +169,7 @@ class DifficultyTracker:
         self._prepare(inputs, "vog_loss")
         moments = self._moments["vog_loss"]
         # A scaler provokes overflows and then leaves the step out: so do we, and that is no fault to report.
-        skipped = self._skipped["watch" if scaler is None else "overflow"]
+        skipped = self._skipped["watch" if scaler is None else "unreported"]
         state = moments.count, moments.mean, moments.m2, moments.pixels, skipped
         watched: Tensor = WatchInputs.apply(inputs, self._anchor, self._record_watched, index, scale, *state)
         return watched
@@ -219,6 +239,16 @@ class DifficultyTracker:
             torch.ops.difficulty_prune.record_stats_(
                 self._table, index, logits.detach(), labels, self._skipped["update"]
             )
+        if self._temporal is not None:
+            torch.ops.difficulty_prune.record_temporal_(
+                self._temporal.table,
+                index,
+                logits.detach(),
+                labels,
+                self.temporal.window,
+                self.temporal.decay,
+                self._skipped["unreported"],
+            )
 
     def _check_inputs(self, inputs: Tensor | None, logits: Tensor) -> None:
         names = self._extra_backward_scores
@@ -246,6 +276,21 @@ class DifficultyTracker:
         index = self._index(index, inputs)
         self._prepare(inputs, score)
         self._moments[score].record(index, self.gradient.with_channels(gradient), None, self._skipped["update"])
+
+    def record_grand(self, index: Tensor, model: nn.Module, inputs: Tensor, labels: Tensor) -> None:
+        """One forward and one backward pass of the model for `grand`; `score_checkpoint` calls it.
+
+        Args:
+            index: [B] int64, on the CPU or on the device of the inputs.
+            model: in evaluation mode; maps inputs [B, ...] to logits [B, C]; see `dp.scores.grand`.
+            inputs, labels: [B, ...] and [B] int64.
+        """
+        if "grand" not in self.scores:
+            raise ValueError(f"record_grand: 'grand' is not among the scores of this tracker, {self.scores}")
+        index = self._index(index, inputs)
+        norms = grand(model, inputs, labels)[:, None]
+        self._prepare(norms, "grand")
+        self._moments["grand"].record(index, norms[:, None], None, self._skipped["update"])
 
     def _record_losses(self, index: Tensor, loss: Tensor, logits: Tensor | None) -> None:
         if logits is not None or self.scores != ("loss",):
@@ -302,6 +347,9 @@ class DifficultyTracker:
         architecture: str,
         seed: int,
         labels: Any = None,
+        seen: Any = None,
+        probabilities: Any = None,
+        predictions: Any = None,
         dataset_fingerprint: str | None = None,
         allow_skipped: bool = False,
         **metadata: Any,
@@ -310,7 +358,11 @@ class DifficultyTracker:
 
         Args:
             architecture, seed: what was trained.
-            labels: [N]; default: the labels seen, if every example was presented.
+            labels: [N]; default: the labels shown, if every example was presented.
+            seen: [N] bool, whether the run trained on the example; default: on all.
+            probabilities: [N, C], the softmax of the trained model in evaluation mode, for all examples; with them (or
+                with `predictions` [N] alone) runs tell memorization, agreement and the accuracy over models.
+            predictions: [N] int64, the classes that the trained model predicts.
             dataset_fingerprint: from `dp.dataset_fingerprint`, so that runs of different data are not mixed.
             allow_skipped: see `compute`.
             metadata: anything else that JSON can hold, such as epochs=10.
@@ -327,13 +379,14 @@ class DifficultyTracker:
         if self._table is None and not self._moments:
             raise RuntimeError("finish: nothing was recorded; call tracker.update(index, logits, labels) in each step")
         scores = self.compute(allow_skipped=allow_skipped)
+        self._warn_of_missing_windows(scores)
         if labels is None:
-            seen = self._labels()
-            labels = None if seen is None or bool((seen < 0).any()) else seen
+            shown = self._labels()
+            labels = None if shown is None or bool((shown < 0).any()) else shown
         facts = {
             "presentations": self.presentations,
             "skipped": self.skipped,
-            "options": {"gradient": self.gradient.definition} if self._gradient_scores else {},
+            "options": self._options(),
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             **metadata,
         }
@@ -342,9 +395,28 @@ class DifficultyTracker:
             architecture=architecture,
             seed=seed,
             labels=labels.cpu().numpy() if isinstance(labels, Tensor) else labels,
+            seen=seen,
+            probabilities=probabilities,
+            predictions=predictions,
             dataset_fingerprint=dataset_fingerprint,
             **facts,
         )
+
+    def _options(self) -> dict[str, Any]:
+        """The options that the scores of this tracker depend on."""
+        options: dict[str, Any] = {"gradient": self.gradient.definition} if self._gradient_scores else {}
+        if self._temporal_scores:
+            options["temporal"] = self.temporal.definition
+        return options
+
+    def _warn_of_missing_windows(self, scores: dict[str, Tensor]) -> None:
+        for name in self._temporal_scores:
+            if bool(scores[name].isnan().all()):
+                warnings.warn(
+                    f"{name}: no example was presented {self.temporal.window} times, as often as a window asks for, so "
+                    f"that none has a score; choose a smaller one with temporal=dp.TemporalOptions(window=...)",
+                    stacklevel=3,
+                )
 
     @property
     def presentations(self) -> int:
@@ -382,17 +454,17 @@ class DifficultyTracker:
     def _recorded_scores(self) -> dict[str, Tensor]:
         table = self._table if self._table is not None else ops.new_table(self.num_examples, self._requested_device)
         scores = logit_scores(table, self._record_scores)
+        if self._temporal is not None:
+            scores |= self._temporal.scores()
         skipped = any(self.skipped.values())
-        for name in self._gradient_scores:
+        for name in self.scores:
+            if name in scores:
+                continue
             moments = self._moments.get(name)
             if moments is not None and (skipped or bool(moments.count.any())):
-                scores[name] = moments.vog()
-            elif self._table is not None or self._moments:
-                how = "x = tracker.watch(x, index)" if name == "vog_loss" else "tracker.update(..., inputs=x)"
-                raise RuntimeError(
-                    f"{name}: no gradient arrived; call {how} in each step, give that x to the model and run backward, "
-                    "or use score_checkpoint"
-                )
+                scores[name] = moments.average() if name == "grand" else moments.vog()
+            elif name in _HOW_GRADIENTS_ARRIVE and (self._table is not None or self._moments):
+                raise RuntimeError(f"{name}: no gradient arrived; {_HOW_GRADIENTS_ARRIVE[name]}")
             else:
                 scores[name] = torch.full((self.num_examples,), torch.nan, device=self._requested_device)
         return {name: scores[name] for name in self.scores}
@@ -416,8 +488,10 @@ class DifficultyTracker:
             "scores": list(self.scores),
             "num_classes": self._num_classes,
             "gradient": self.gradient.definition,
+            "temporal": self.temporal.definition,
             "steps": [self._watch_phase, self._update_phase],
             "table": self._table,
+            "temporal_records": None if self._temporal is None else self._temporal.state_dict(),
             "skipped": self._all_skipped(),
             "moments": {name: moments.state_dict() for name, moments in self._moments.items()},
         }
@@ -426,9 +500,14 @@ class DifficultyTracker:
         """Replaces what was recorded; the tensors are copied.
 
         Raises:
-            ValueError: the state is of another number of examples or classes, of other scores or gradient options.
+            ValueError: the state is of another number of examples or classes, of other scores or options.
         """
-        own = {"num_examples": self.num_examples, "scores": list(self.scores), "gradient": self.gradient.definition}
+        own = {
+            "num_examples": self.num_examples,
+            "scores": list(self.scores),
+            "gradient": self.gradient.definition,
+            "temporal": self.temporal.definition,
+        }
         if self._expected_classes is not None:
             own["num_classes"] = self._expected_classes
         for key, value in own.items():
@@ -438,6 +517,8 @@ class DifficultyTracker:
         self._num_classes = state["num_classes"]
         self._watch_phase, self._update_phase = state["steps"]
         self._table = None if state["table"] is None else state["table"].clone()
+        if state["temporal_records"] is not None:
+            self._temporal = TemporalRecords.from_state_dict(state["temporal_records"], self.temporal)
         if state["skipped"] is not None:
             self._start_on(state["skipped"].device)
             self._skipped["update"].copy_(state["skipped"])
@@ -449,15 +530,23 @@ class DifficultyTracker:
         """Adds what `other` recorded, as if its presentations had come after this tracker's.
 
         Raises:
-            ValueError: the other tracker has another number of examples or classes, other scores or gradient options.
+            ValueError: the other tracker has another number of examples or classes, other scores or options; or both
+                have presented an example to `tdds` or `dyn_unc`, whose windows cannot be put together afterwards.
         """
         own, got = (self.num_examples, self.scores), (other.num_examples, other.scores)
         if own != got:
             raise ValueError(f"merge: got a tracker of (examples, scores) {got}, expected {own}")
         if self.gradient.definition != other.gradient.definition:
             raise ValueError(f"merge: got gradient options {other.gradient}, expected {self.gradient}")
+        if self.temporal != other.temporal:
+            raise ValueError(f"merge: got temporal options {other.temporal}, expected {self.temporal}")
         if None not in (self._num_classes, other._num_classes) and self._num_classes != other._num_classes:
             raise ValueError(f"merge: got a tracker of {other._num_classes} classes, expected {self._num_classes}")
+        if other._temporal is not None:  # first, because it may refuse
+            if self._temporal is None:
+                self._temporal = TemporalRecords.from_state_dict(other._temporal.state_dict())
+            else:
+                self._temporal.merge(other._temporal)
         theirs = other._all_skipped()
         if theirs is not None:
             self._start_on(theirs.device)
@@ -500,6 +589,10 @@ class DifficultyTracker:
             if len(shape) == 2:
                 self._check_classes(shape[1])
                 self._num_classes = shape[1]
+                if self._temporal is None and self._temporal_scores:
+                    self._temporal = TemporalRecords(
+                        self.num_examples, shape[1], self._temporal_scores, device, self.temporal
+                    )
             if self._table is None and self._record_scores:
                 self._table = ops.new_table(self.num_examples, device)
         else:
@@ -518,11 +611,12 @@ class DifficultyTracker:
         if not self._skipped:
             self._device = device
             self._anchor = ops.new_state((0,), torch.float32, device).requires_grad_()
-            self._skipped = {by: ops.new_skipped(device) for by in ("update", "watch", "overflow")}
+            self._skipped = {by: ops.new_skipped(device) for by in ("update", "watch", "unreported")}
 
     def _state_tensors(self) -> list[Tensor]:
         moments = [t for m in self._moments.values() for t in (m.count, m.mean, m.m2, m.pixels)]
-        return [t for t in (self._table, self._anchor, *self._skipped.values(), *moments) if t is not None]
+        temporal = None if self._temporal is None else self._temporal.table
+        return [t for t in (self._table, temporal, self._anchor, *self._skipped.values(), *moments) if t is not None]
 
     def _check_device(self, device: torch.device) -> None:
         """The state lives where the user said, else where the first batch was; batches have to be there."""

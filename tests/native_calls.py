@@ -16,9 +16,12 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
-from difficulty_prune.ops import FIELD, RECORD_WIDTH, STATS, reference
+from difficulty_prune.ops import FIELD, RECORD_WIDTH, STATS, reference, temporal_width
 
-LAUNCHERS = ("softmax_stats", "record_stats", "record_gradients", "merge_moments", "gradient_variance")
+LAUNCHERS = (
+    *("softmax_stats", "record_stats", "record_temporal"),
+    *("record_gradients", "merge_moments", "gradient_variance"),
+)
 LOGIT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 GRADIENT_DTYPES = (*LOGIT_DTYPES, torch.float64)
 ELEMENT_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}  # as in csrc/core/numbers.h
@@ -202,6 +205,47 @@ def record_stats_calls() -> Iterator[Call]:
     yield record_stats_call("0 rows", torch.zeros(0, 3), nothing, nothing, 2)
 
 
+def record_temporal_call(
+    name: str, logits: Tensor, labels: Tensor, index: Tensor, examples: int, window: int, decay: float, changes: bool
+) -> Call:
+    """The table holds what some presentations may have left."""
+    width = temporal_width(window, logits.shape[1] if changes else None)
+    g = generator(examples, width)
+    table = torch.randn(examples, width, generator=g)
+    table[:, 0] = torch.randint(2 * window, (examples,), generator=g).float()
+    table *= table[:, :1] > 0
+    skipped = torch.tensor([10, 20, 30])
+
+    def expect() -> list[Tensor]:
+        after, count = table.clone(), skipped.clone()
+        reference.record_temporal_(after, index, logits, labels, window, decay, count)
+        return [after, count]
+
+    numbers = (examples, width, window, round(100 * decay), int(changes))
+    arguments = (table, *numbers, index, *logits_view(logits), labels, skipped)
+    return Call(name, "record_temporal", arguments, [table, skipped], expect, atol=3e-5, states=1)
+
+
+def record_temporal_calls() -> Iterator[Call]:
+    kinds = ("distinct", "repeated", "all the same", "bad")
+    layouts = ("contiguous", "shifted", "aligned rows", "odd rows")
+    sizes = ((1, 10), (7, 1), (7, 2), (7, 10), (7, 33), (7, 1000), (40, 10), (256, 100))
+    for n, ((rows, classes), kind) in enumerate(itertools.product(sizes, kinds)):
+        dtype, layout = LOGIT_DTYPES[n % 3], layouts[(n + n // 4) % 4]
+        window, decay, changes = (3, 10, 10, 50)[(n + n // 3) % 4], (0.9, 0.25, 1.0)[n // 4 % 3], n % 5 != 0
+        logits, labels = logits_of(rows, classes, dtype, layout), labels_of(rows, classes)
+        spoil_rows(logits)
+        labels[2::50], labels[4::50], labels[6::50] = -1, classes, FAR
+        name = f"{rows} rows, {kind}, {classes} classes, {dtype}, {layout}, windows of {window}, decay {decay}"
+        name += ", changes" * changes
+        yield record_temporal_call(name, logits, labels, indices_of(rows, 300, kind), 300, window, decay, changes)
+    largest = torch.finfo(torch.float32).max
+    extremes = torch.tensor([[largest, -largest], [-largest, largest], [0, -largest], [100, -100], [0, 0]])
+    index, labels = torch.zeros(5, dtype=torch.int64), torch.tensor([0, 1, 0, 1, 0])
+    yield record_temporal_call("extremes", extremes, labels, index, 1, 3, 0.9, True)
+    yield record_temporal_call("0 rows", torch.zeros(0, 3), labels[:0], labels[:0], 2, 3, 0.9, True)
+
+
 class State:
     """Moments that some gradients may have left, of `examples` examples and `pixels` pixels."""
 
@@ -368,6 +412,7 @@ def all_calls() -> list[Call]:
     return [
         *softmax_stats_calls(),
         *record_stats_calls(),
+        *record_temporal_calls(),
         *record_gradients_calls(),
         *merge_moments_calls(),
         *gradient_variance_calls(),

@@ -69,6 +69,10 @@ def test_a_second_study_in_the_same_folder_trains_nothing_again(study: tuple[Pat
     assert {path: path.stat().st_mtime_ns for path in files} == before
     for text in ("Spearman of each run with the mean", "Trained afresh, 2 seeds each", "random", "719 (50%)"):
         assert text in result.stdout
+    counts = dp.RunSet.load(out / "runs").dichotomy().to_dict()
+    said = " ".join(result.stdout.split())
+    assert f"Of 1,437 examples, {counts['always']:,} are always, {counts['never']:,} never" in said
+    assert "memorization" not in said
     assert json.loads((out / "summary.json").read_text())["comparison"] == summary["comparison"]
 
 
@@ -79,6 +83,27 @@ def test_runs_of_another_study_are_neither_used_nor_overwritten(study: tuple[Pat
     assert result.returncode == 2
     assert "mlp-0.safetensors is of another study" in result.stderr
     assert (out / "runs" / "mlp-0.safetensors").read_bytes() == before
+
+
+def test_a_study_that_holds_out_tells_memorization_and_that_its_runs_are_too_few(tmp_path: Path) -> None:
+    """Two runs that share the data: each example is seen by one and left out by the other."""
+    arguments = ["--model", "mlp", "--runs", "2", "--epochs", "1", "--keep", "0.5", "--scores", "el2n"]
+    result = run("study", *arguments, "--hold-out", "0.5", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    said = " ".join(result.stdout.split())
+    assert "sometimes predicted correctly by the 2 trained models memorization and held-out consistency" in said
+    assert "standard error unknown and unknown" in said
+    assert "1,437 examples with fewer than 2 runs of a kind" in said
+
+    runs = dp.RunSet.load(tmp_path / "runs")
+    assert (runs.seen.sum(0) == 1).all()
+    written = (tmp_path / "summary.json").read_text()
+    assert "NaN" not in written
+    summary = json.loads(written)
+    assert summary["settings"]["hold_out"] == 0.5
+    assert summary["together"]["memorization"] == runs.memorization().to_dict()
+    assert summary["together"]["held_out_consistency"]["too_few_runs"] == 1437
+    assert not list((tmp_path / "figures").glob("agreement-*")), "no example was seen by both"
 
 
 def test_ctrl_c_leaves_finished_runs_usable_and_no_process_behind(tmp_path: Path) -> None:
@@ -127,6 +152,10 @@ def group_is_alive(group: int) -> bool:
         (["study", "--keep", "nan"], "keep: got nan"),
         (["study", "--keep", "much"], "--keep: invalid float value: 'much'"),
         (["study", "--scores", "el3n"], "no score 'el3n'"),
+        (["study", "--scores", "memorization"], "'memorization' is a score of several runs"),
+        (["study", "--scores", "prediction_depth"], "'prediction_depth' is not tracked in training"),
+        (["study", "--hold-out", "1"], "hold_out: got 1.0"),
+        (["study", "--hold-out", "0.8"], "hold_out: got 0.8 with runs 4"),
         (["study", "--policy", "best"], "policy: got 'best'"),
         (["study", "--model", "vgg"], "model: got 'vgg'"),
         (["study", "--runs", "0"], "runs: got 0"),
@@ -168,7 +197,7 @@ def test_doctor_says_what_was_built() -> None:
 def test_help_and_version() -> None:
     assert run("--version").stdout.strip() == dp.__version__
     shown = run("study", "--help").stdout
-    options = "data test model runs epochs scores keep policy out seed workers json"
+    options = "data test model runs epochs scores keep policy hold-out out seed workers json"
     assert all(f"--{option}" in shown for option in options.split())
 
 

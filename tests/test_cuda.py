@@ -22,7 +22,9 @@ needs_two_devices = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="ne
 OPERATORS = (
     "softmax_stats",
     "accepts_stats",
+    "accepts_temporal",
     "record_stats_",
+    "record_temporal_",
     "accepts_gradients",
     "record_gradients_",
     "merge_moments_",
@@ -76,6 +78,26 @@ def test_stats_and_records_equal_the_reference(dtype: torch.dtype, classes: int)
     ops.record_stats_(table, index.cuda(), logits.cuda(), labels.cuda(), skipped)
     reference.record_stats_(expected, index, logits, labels, expected_skipped)
     torch.testing.assert_close(table.cpu(), expected, rtol=2e-5, atol=1e-5)
+    assert skipped.tolist() == expected_skipped.tolist() == [0, 0, 1]
+
+
+@needs_device
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("classes", [2, 10, 33, 1000, 1025])
+@pytest.mark.parametrize("changes", [False, True])
+def test_windows_of_presentations_equal_the_reference(dtype: torch.dtype, classes: int, changes: bool) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    logits = (torch.randn(257, classes, generator=generator) * 4).to(dtype)
+    logits[3, 0] = torch.nan
+    labels = torch.randint(classes, (257,), generator=generator)
+    index = torch.randint(30, (257,), generator=generator)
+    kept = classes if changes else None
+    table, expected = ops.new_temporal_table(30, 4, kept, "cuda"), ops.new_temporal_table(30, 4, kept)
+    skipped, expected_skipped = ops.new_skipped("cuda"), ops.new_skipped()
+    ops.record_temporal_(table, index.cuda(), logits.cuda(), labels.cuda(), 4, 0.9, skipped)
+    reference.record_temporal_(expected, index, logits, labels, 4, 0.9, expected_skipped)
+    torch.testing.assert_close(table.cpu(), expected, rtol=2e-5, atol=3e-5)
     assert skipped.tolist() == expected_skipped.tolist() == [0, 0, 1]
 
 

@@ -92,6 +92,15 @@ PLANTED = {
             None,
         ),
     ),
+    ("temporal.cu", "thread"): (
+        Fault(
+            "two warps at one example",
+            "if (next_presentation(index, example, 0, head, lane) < head) return;",
+            "",
+            "record_temporal",
+            "ThreadSanitizer: data race",
+        ),
+    ),
     ("gradients.cu", "thread"): (
         Fault(
             "two blocks at one example",

@@ -94,6 +94,14 @@ def test_opcheck_record_stats(dtype) -> None:
     torch.library.opcheck(kernels.record_stats_.default, arguments)
 
 
+@pytest.mark.parametrize("dtype", LOGIT_DTYPES)
+@pytest.mark.parametrize("classes", [None, 5])
+def test_opcheck_record_temporal(dtype, classes: int | None) -> None:
+    table, index = ops.new_temporal_table(4, 3, classes), torch.tensor([0, 3, 3, 1, 0, 3])
+    arguments = (table, index, random_logits(6, 5, dtype), random_labels(6, 5), 3, 0.9, ops.new_skipped())
+    torch.library.opcheck(kernels.record_temporal_.default, arguments)
+
+
 @pytest.mark.parametrize("dtype", GRADIENT_DTYPES)
 @pytest.mark.parametrize("m2_dtype", M2_DTYPES)
 @pytest.mark.parametrize("scale", [None, torch.tensor([1.0, 0.0, 2.5])])
@@ -123,8 +131,10 @@ def test_opcheck_gradient_variance(dtype, statistic: str) -> None:
     torch.library.opcheck(kernels.gradient_variance.default, (gradients, statistic))
 
 
+BATCH = (torch.tensor([3, 0]), torch.zeros(2, 5), torch.tensor([4, 0]))
 RIGHT = {  # arguments that fit together
-    "record_stats_": (ops.new_table(4), torch.tensor([3, 0]), torch.zeros(2, 5), torch.tensor([4, 0])),
+    "record_stats_": (ops.new_table(4), *BATCH),
+    "record_temporal_": (ops.new_temporal_table(4, 3, 5), *BATCH),
     "record_gradients_": (
         torch.zeros(4, dtype=torch.int32),
         torch.zeros(4, 2),
@@ -141,12 +151,23 @@ WRONG = {
     "dimension": lambda t: t.unsqueeze(0),
     "device": lambda t: t.to("meta"),
     "strides": lambda t: torch.stack([t, t], -1)[..., 0],
+    "width": lambda t: torch.cat([t, t[..., :1]], -1),
     "below": lambda t: t - 5,
     "above": lambda t: t + 5,
 }
 
 
-LOOKS = {"record_stats_": kernels.accepts_stats, "record_gradients_": kernels.accepts_gradients}
+# With the arguments that are no tensors.
+LOOKS = {
+    "record_stats_": (kernels.accepts_stats,),
+    "record_temporal_": (kernels.accepts_temporal, 3),
+    "record_gradients_": (kernels.accepts_gradients,),
+}
+RECORDERS = {
+    "record_stats_": ops.record_stats_,
+    "record_temporal_": lambda *arguments: ops.record_temporal_(*arguments[:4], 3, 0.9, arguments[4]),
+    "record_gradients_": ops.record_gradients_,
+}
 
 
 def right_arguments(name: str) -> list[Tensor]:
@@ -161,7 +182,8 @@ def right_arguments(name: str) -> list[Tensor]:
 def test_opcheck_of_the_looks(name: str) -> None:
     """Without the checks of tracing: a look at values is never traced."""
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(LOOKS[name].default, right_arguments(name), test_utils=checks)
+    look, *first = LOOKS[name]
+    torch.library.opcheck(look.default, [*first, *right_arguments(name)], test_utils=checks)
 
 
 def refuses(function: Callable[..., None], arguments: tuple[Tensor, ...]) -> bool:
@@ -180,16 +202,18 @@ def test_the_compiled_look_accepts_what_the_checks_accept(name: str, position: i
     arguments = right_arguments(name)
     if fault is not None:
         arguments[position] = WRONG[fault](arguments[position])
-    content = LOOKS[name](*arguments)
+    look, *first = LOOKS[name]
+    content = look(*first, *arguments)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ops, "_accepts", lambda *_: False)
-        assert content == (not refuses(getattr(ops, name), tuple(arguments)))
+        assert content == (not refuses(RECORDERS[name], tuple(arguments)))
 
 
 def test_the_kernels_are_compiled_and_serve_the_cpu() -> None:
     """Without them the rest of this file would compare the reference with itself."""
     assert ops.missing_kernels() is None
-    for name in ("softmax_stats", "record_stats_", "record_gradients_", "merge_moments_", "gradient_variance"):
+    recorders = ("record_stats_", "record_temporal_", "record_gradients_")
+    for name in ("softmax_stats", *recorders, "merge_moments_", "gradient_variance"):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"difficulty_prune::{name}", "CPU")
 
 
@@ -436,15 +460,19 @@ def test_the_number_of_threads_changes_no_bit(with_threads) -> None:
     logits[::97, 0] = torch.nan
     gradients = random_gradients(rows, 3, 8, 8)
     index = torch.arange(rows).remainder(700)
+    few = torch.arange(rows).remainder(350)  # so few that windows of presentations become complete
     checkpoints = gradients.unflatten(0, (5, 600))
 
     def all_operators() -> list[Tensor]:
         table, skipped = ops.new_table(700), ops.new_skipped()
         ops.record_stats_(table, index, logits, labels, skipped)
+        windows = ops.new_temporal_table(350, 4, classes)
+        ops.record_temporal_(windows, few, logits, labels, 4, 0.9, skipped)
         m = Moments(700, 64).add(ops.record_gradients_, index, gradients, torch.linspace(-1, 1, rows))
         return [
             ops.softmax_stats(logits, labels),
             table,
+            windows,
             skipped,
             *m.tensors,
             ops.gradient_variance(checkpoints),
@@ -480,6 +508,16 @@ def test_records_beyond_2_31_elements(sparse_zeros) -> None:
     kernels.record_stats_(small, torch.tensor([1, 0]), logits, labels, ops.new_skipped())
     identical(table[[2**27, examples - 1]], small)
     assert table[:2].count_nonzero() == 0  # where 32-bit offsets would have wrapped to
+
+
+def test_windows_of_presentations_beyond_2_31_elements(sparse_zeros) -> None:
+    examples, window, classes = 2**25 + 5, 10, 44  # rows of 66
+    table, small = sparse_zeros(examples, 66), ops.new_temporal_table(2, window, classes)
+    logits, labels = random_logits(2, classes), random_labels(2, classes)
+    kernels.record_temporal_(table, torch.tensor([examples - 1, 2**25]), logits, labels, window, 0.9, ops.new_skipped())
+    kernels.record_temporal_(small, torch.tensor([1, 0]), logits, labels, window, 0.9, ops.new_skipped())
+    identical(table[[2**25, examples - 1]], small)
+    assert table[:2].count_nonzero() == 0
 
 
 @pytest.mark.parametrize("m2_dtype", M2_DTYPES)
@@ -667,6 +705,7 @@ def test_a_scale_that_is_not_finite_is_counted() -> None:
 def test_kernels_refuse_arguments_that_do_not_fit_together() -> None:
     logits, labels, index = torch.zeros(2, 3), torch.zeros(2).long(), torch.arange(2)
     table, skipped, m = ops.new_table(4), ops.new_skipped(), Moments(4, 6)
+    narrow, wide = ops.new_temporal_table(4, 3), ops.new_temporal_table(4, 3, 3)
     gradients = torch.zeros(2, 1, 6)
     wrong: list[Callable[[], object]] = [
         lambda: kernels.softmax_stats(logits, labels[:1]),
@@ -680,6 +719,17 @@ def test_kernels_refuse_arguments_that_do_not_fit_together() -> None:
         lambda: kernels.record_stats_(table.double(), index, logits, labels, skipped),
         lambda: kernels.record_stats_(table.t().contiguous().t(), index, logits, labels, skipped),
         lambda: kernels.record_stats_(table, index, logits, labels, skipped[:2]),
+        lambda: kernels.record_temporal_(narrow, index, logits, labels, 4, 0.9, skipped),
+        lambda: kernels.record_temporal_(wide, index, logits[:, :2], labels, 3, 0.9, skipped),
+        lambda: kernels.record_temporal_(wide[:, :0], index, logits, labels, 3, 0.9, skipped),
+        lambda: kernels.record_temporal_(wide[0], index, logits, labels, 3, 0.9, skipped),
+        lambda: kernels.record_temporal_(wide[:, 2:], index, logits, labels, 2, 0.9, skipped),
+        lambda: kernels.record_temporal_(wide[:, :1], index, logits, labels, -1, 0.9, skipped),
+        lambda: kernels.record_temporal_(wide, index, logits, labels, 3, 0.0, skipped),
+        lambda: kernels.record_temporal_(wide, index, logits, labels, 3, math.nan, skipped),
+        lambda: kernels.record_temporal_(wide.double(), index, logits, labels, 3, 0.9, skipped),
+        lambda: kernels.record_temporal_(wide, index[:1], logits, labels, 3, 0.9, skipped),
+        lambda: kernels.record_temporal_(wide, index, logits, labels, 3, 0.9, skipped[:2]),
         lambda: kernels.record_gradients_(m.count, m.mean[:, :5], m.m2, index, gradients, None, None, skipped),
         lambda: kernels.record_gradients_(m.count, m.mean, m.m2[:3], index, gradients, None, None, skipped),
         lambda: kernels.record_gradients_(m.count.long(), m.mean, m.m2, index, gradients, None, None, skipped),
@@ -691,6 +741,7 @@ def test_kernels_refuse_arguments_that_do_not_fit_together() -> None:
         with pytest.raises(RuntimeError):
             print("call", number, call())
     assert not table.any()
+    assert not wide.any()
     assert not m.count.any()
 
 

@@ -100,8 +100,10 @@ def test_a_second_generation_is_the_first(tmp_path):
         (np.array([1, 2], np.float64), np.float64),
         (torch.tensor([1.0, 2.0]), np.float32),
         (torch.tensor([1.0, 2.0], dtype=torch.float64), np.float64),
+        (torch.tensor([1.0, 2.0], dtype=torch.bfloat16), np.float32),
+        (torch.tensor([1.0, 2.0], requires_grad=True), np.float32),
     ],
-    ids=["list", "int64", "float16", "float64", "torch float32", "torch float64"],
+    ids=["list", "int64", "float16", "float64", "torch float32", "torch float64", "torch bfloat16", "with gradient"],
 )
 def test_scores_are_kept_in_single_or_double_precision(values, dtype):
     kept = dp.Run({"el2n": values}, architecture="mlp", seed=0).scores["el2n"]
@@ -142,6 +144,116 @@ def test_save_makes_the_folder(tmp_path):
     path = tmp_path / "new" / "runs" / "run.safetensors"
     make_run().save(os.fspath(path))
     assert len(dp.Run.load(path)) == SIZE
+
+
+# What a run knows beside scores
+
+
+def some_probabilities(size=SIZE, classes=5):
+    return np.random.default_rng(0).dirichlet(np.ones(classes), size).astype(np.float32)
+
+
+def test_seen_probabilities_and_predictions_come_back_from_the_file(tmp_path):
+    p, seen = some_probabilities(), np.arange(SIZE) % 3 > 0
+    run = dp.Run(
+        {"el2n": np.where(seen, 0.5, np.nan)}, architecture="mlp", seed=0, seen=seen, probabilities=p, hold_out=1 / 3
+    )
+    run.save(tmp_path / "run.safetensors")
+    loaded = dp.Run.load(tmp_path / "run.safetensors")
+    for made in (run, loaded):
+        assert (made.seen.dtype, made.probabilities.dtype, made.predictions.dtype) == (bool, np.float32, np.int64)
+        np.testing.assert_array_equal(made.seen, seen)
+        np.testing.assert_array_equal(made.probabilities, p)
+        np.testing.assert_array_equal(made.predictions, p.argmax(1))
+        np.testing.assert_array_equal(np.isnan(made.scores["el2n"]), ~seen)
+    loaded.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "run.safetensors").read_bytes()
+    stored = safetensors.numpy.load_file(tmp_path / "run.safetensors")
+    assert {name: array.dtype for name, array in stored.items()} == {
+        "el2n": np.float64,
+        "seen": bool,
+        "probabilities": np.float32,
+        "predictions": np.int32,
+    }
+
+
+def test_a_file_of_the_first_version_loads_and_knows_none_of_it(tmp_path):
+    path = tmp_path / "run.safetensors"
+    vectors = {"el2n": np.zeros(3, np.float32), "labels": np.arange(3)}
+    files.save_vectors(path, "run", 1, vectors, {"metadata": {"architecture": "mlp", "seed": 0, "library": "0.1"}})
+    run = dp.Run.load(path)
+    run = dp.Run(run.scores, labels=run.labels, **{**run.metadata, "dataset_fingerprint": None})
+    assert (run.seen, run.probabilities, run.predictions) == (None, None, None)
+    assert run.labels.tolist() == [0, 1, 2]
+
+
+def test_the_lowest_class_wins_a_tie_of_probabilities():
+    p = [[0.25, 0.5, 0.25], [0.2, 0.4, 0.4], [1 / 3, 1 / 3, 1 / 3]]
+    run = dp.Run({"el2n": [0, 0, 0]}, architecture="mlp", seed=0, probabilities=p)
+    assert run.predictions.tolist() == [1, 1, 0]
+    given = dp.Run({"el2n": [0, 0, 0]}, architecture="mlp", seed=0, probabilities=p, predictions=[1, 2, 2])
+    assert given.predictions.tolist() == [1, 2, 2], "of equal probabilities another may be chosen"
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, torch.float32, torch.bfloat16])
+def test_probabilities_of_any_precision_are_kept_in_single(dtype):
+    p = [[0.25, 0.75], [1.0, 0.0]]
+    given = torch.tensor(p, dtype=dtype) if isinstance(dtype, torch.dtype) else np.array(p, dtype)
+    run = dp.Run({"el2n": [0, 0]}, architecture="mlp", seed=0, probabilities=given)
+    assert run.probabilities.dtype == np.float32
+    assert run.probabilities.tolist() == p
+    for array in (run.probabilities, run.predictions):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"seen": [1, 0]}, r"seen: got int64 \(2,\), expected bool \[2\]"),
+        ({"seen": [True]}, r"seen: got bool \(1,\)"),
+        ({"seen": [False, False]}, "seen: got 2 times False"),
+        ({"probabilities": [[1, 0], [0, 1]]}, "probabilities: got int64"),
+        ({"probabilities": [[0.5, 0.5]]}, r"got float64 \(1, 2\), expected floating point \[2, C\]"),
+        ({"probabilities": [[1.0], [1.0]]}, "at least 2 classes"),
+        ({"probabilities": [[0.5, 0.5], [2.0, -3.0]]}, r"example 1 sum to -1, the smallest is -3;.*softmax\(1\)"),
+        ({"probabilities": [[1.5, -0.5], [0.5, 0.5]]}, "example 0 sum to 1, the smallest is -0.5"),
+        ({"probabilities": [[0.5, 0.5], [0.5, 0.502]]}, "example 1 sum to 1.002"),
+        ({"probabilities": [[0.5, 0.5], [np.nan, 1.0]]}, "example 1 sum to nan"),
+        ({"probabilities": [[np.inf, -np.inf], [1.0, 0.0]]}, "example 0 sum to nan"),
+        ({"probabilities": [[1e300, 0.0], [1.0, 0.0]]}, "example 0 sum to inf"),
+        ({"predictions": [0.0, 1.0]}, "predictions: got float64"),
+        ({"predictions": [0]}, r"predictions: got int64 \(1,\)"),
+        ({"predictions": [0, -1]}, "predictions: got -1"),
+        ({"probabilities": [[0.4, 0.6]] * 2, "predictions": [1, 0]}, "got 0 for example 1, whose .* class 1"),
+        ({"probabilities": [[0.4, 0.6]] * 2, "predictions": [1, 2]}, "got 2 for example 1"),
+    ],
+)
+def test_what_a_run_cannot_know_is_refused(facts, message):
+    with pytest.raises(ValueError, match=message):
+        dp.Run({"el2n": [0.0, 1.0]}, architecture="mlp", seed=0, **facts)
+
+
+def test_probabilities_may_be_rounded():
+    p = some_probabilities(classes=100).astype(np.float16)
+    assert np.abs(p.sum(1, dtype=np.float64) - 1).max() > 1e-5
+    assert len(dp.Run({"el2n": np.zeros(SIZE)}, architecture="mlp", seed=0, probabilities=p)) == SIZE
+
+
+def test_with_scores_adds_scores_and_keeps_all_else(tmp_path):
+    run = make_run(labels=np.arange(SIZE) % 5, epochs=3, seen=np.arange(SIZE) > 2, probabilities=some_probabilities())
+    more = run.with_scores({"prediction_depth": torch.arange(SIZE), "el2n": np.zeros(SIZE)})
+    assert list(more.scores) == ["el2n", "aum", "prediction_depth"]
+    assert more.scores["el2n"].tolist() == [0] * SIZE
+    np.testing.assert_array_equal(more.scores["aum"], run.scores["aum"])
+    assert list(run.scores) == ["el2n", "aum"], "the run itself stays as it is"
+    assert dict(more.metadata) == dict(run.metadata)
+    for name in ("labels", "seen", "probabilities", "predictions"):
+        np.testing.assert_array_equal(getattr(more, name), getattr(run, name))
+    more.with_scores(run.scores).with_scores({}).save(tmp_path / "run.safetensors")
+    np.testing.assert_array_equal(dp.Run.load(tmp_path / "run.safetensors").scores["el2n"], run.scores["el2n"])
+    with pytest.raises(ValueError, match="'prediction_depth': 3"):
+        run.with_scores({"prediction_depth": [1, 2, 3]})
 
 
 # Writing whole or not at all
@@ -294,6 +406,9 @@ GOOD_HEADER = {"metadata": {"architecture": "mlp", "seed": 0}}
         ({"el2n": np.array([0, np.inf])}, GOOD_HEADER, "infinite at example 1"),
         ({"el2n": np.zeros(3), "labels": np.zeros(2, int)}, GOOD_HEADER, r"labels: got int64 \(2,\)"),
         ({"el2n": np.zeros(3), "labels": np.zeros(3)}, GOOD_HEADER, "labels: got float64"),
+        ({"el2n": np.zeros(3), "seen": np.ones(2, bool)}, GOOD_HEADER, r"seen: got bool \(2,\)"),
+        ({"el2n": np.zeros(3), "probabilities": np.zeros((3, 2))}, GOOD_HEADER, "example 0 sum to 0"),
+        ({"el2n": np.zeros(3), "predictions": -np.ones(3, int)}, GOOD_HEADER, "predictions: got -1"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -362,7 +477,7 @@ def test_mean_is_double_precision_from_single_precision_runs():
     assert runs.mean("loss").dtype == np.float64
 
 
-@pytest.mark.parametrize("score", dp.score_names())
+@pytest.mark.parametrize("score", [name for name in dp.score_names() if name not in dp.score_names("runs")])
 def test_difficulty_is_high_for_hard_examples(score):
     runs = dp.RunSet([dp.Run({score: [1.0, 2.0, np.nan]}, architecture="mlp", seed=0)])
     sign = 1 if dp.SCORES[score].higher_is_harder else -1
@@ -515,12 +630,11 @@ def test_run_agreement_is_spearman_with_the_mean(score):
     np.testing.assert_allclose(agreement, expected, rtol=1e-12)
 
 
-def test_run_agreement_uses_the_examples_that_every_run_knows():
+def test_run_agreement_uses_the_examples_that_each_run_knows():
     runs = holes(run_count=3)
     matrix = runs.matrix("el2n")
-    known = ~np.isnan(matrix).any(0)
-    assert 3 < known.sum() < SIZE
-    expected = [rho(row[known], np.nanmean(matrix[:, known], axis=0)) for row in matrix]
+    assert 3 < (~np.isnan(matrix).any(0)).sum() < SIZE
+    expected = [rho(row[~np.isnan(row)], runs.mean("el2n")[~np.isnan(row)]) for row in matrix]
     np.testing.assert_allclose(dp.consistency.run_agreement(runs, "el2n"), expected, rtol=1e-12)
 
 

@@ -16,17 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from images import original_positions
 from machine import machine
 from scipy.stats import spearmanr
 
 import difficulty_prune as dp
 from difficulty_prune.files import write_atomically
-
-
-def original_positions(folder: Path) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Position in the original training set of each example, in the order of torchvision's ImageFolder."""
-    classes = sorted(path for path in folder.iterdir() if path.is_dir())
-    return np.array([int(file.stem) for path in classes for file in sorted(path.iterdir())])
 
 
 def agreement_with(hardness: np.ndarray[Any, Any], runs: dp.RunSet) -> dict[str, dict[str, Any]]:

@@ -19,17 +19,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from images import some_images
 from machine import machine
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from scipy.stats import spearmanr
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 import difficulty_prune as dp
 from difficulty_prune.files import write_atomically
-from difficulty_prune.study.data import Images, StudyData, load_data
+from difficulty_prune.study.data import StudyData
 from difficulty_prune.study.train import Recipe, train
 
 EXACT = "exact"
@@ -64,16 +64,6 @@ class Together:
 
     def update(self, *arguments: Any, **named: Any) -> None:
         """`vog_loss` needs nothing of it."""
-
-
-def some_images(folder: Path, size: int) -> StudyData:
-    """`size` of the images to train on, the same share of each class, and a few others to test on."""
-    images = load_data(f"imagefolder:{folder}").train
-    chosen, rest = train_test_split(
-        np.arange(len(images)), train_size=size, stratify=images.labels, random_state=0, shuffle=True
-    )
-    parts = [Images(images.images[part], images.labels[part]) for part in (np.sort(chosen), np.sort(rest)[::20])]
-    return StudyData(parts[0], parts[1], num_classes=int(images.labels.max()) + 1)
 
 
 def trained_scores(
@@ -136,7 +126,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
 
-    data = some_images(arguments.images, arguments.size)
+    data, _ = some_images(arguments.images, arguments.size)
     with tempfile.TemporaryDirectory() as folder:
         options = options_by_name(folder)
         scores, accuracy = trained_scores(data, options, Recipe(arguments.epochs))

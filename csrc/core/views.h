@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "numbers.h"
 
@@ -14,6 +15,16 @@ struct LogitsView {
   int64_t rows, classes;
   int64_t row_stride;
 };
+
+DP_HD bool is_class(int64_t label, const LogitsView& logits) { return label >= 0 && label < logits.classes; }
+
+// Calls f with a pointer of the C++ type of the logits, which are not float64: the caller refuses those.
+template <class F>
+void visit_logits(const LogitsView& logits, F&& f) {
+  visit_elements(logits.data, logits.type, [&](auto* data) {
+    if constexpr (!std::is_same_v<decltype(data), const double*>) f(data);
+  });
+}
 
 // [rows, channels, pixels]; `pixels` is every dimension after the channels, flattened.
 struct GradientsView {

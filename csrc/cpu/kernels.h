@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../core/record.h"
+#include "../core/temporal.h"
 #include "../core/views.h"
 #include "duplicates.h"
 
@@ -20,6 +21,9 @@ void softmax_stats(const LogitsView& logits, const int64_t* labels, float* out, 
 // Adds to `skipped` what could not be recorded.
 void record_stats(Record* table, int64_t examples, const int64_t* index, const LogitsView& logits,
                   const int64_t* labels, const DuplicateChains& chains, int64_t* skipped, int64_t begin, int64_t end);
+
+void record_temporal(const TemporalView& state, const int64_t* index, const LogitsView& logits, const int64_t* labels,
+                     const DuplicateChains& chains, int64_t* skipped, int64_t begin, int64_t end);
 
 // `scale` [rows] multiplies each row (null: 1); a row of scale 0 carries no gradient and is passed over.
 // `subset` [state.pixels] names the pixels to read (null: all).

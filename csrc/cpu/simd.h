@@ -17,6 +17,9 @@
 #define DP_CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
 #endif
 
+// Multiversioning does not take templates: one plain function per element type of the logits.
+#define DP_FOR_LOGIT_TYPES(APPLY) APPLY(float) APPLY(BFloat16) APPLY(Float16)
+
 // What a marked function calls must become part of it, or it would be compiled for the oldest processor.
 #define DP_INLINE inline __attribute__((always_inline))
 

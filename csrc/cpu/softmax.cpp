@@ -147,8 +147,6 @@ struct Group {
   }
 };
 
-DP_INLINE bool is_class(int64_t label, const LogitsView& logits) { return label >= 0 && label < logits.classes; }
-
 template <class T>
 DP_INLINE void stats_rows(const T* data, const LogitsView& logits, const int64_t* labels, float* out, int64_t begin,
                           int64_t end) {
@@ -205,9 +203,6 @@ DP_INLINE void record_rows(const T* data, Record* table, int64_t examples, const
   add_skipped(skipped, local);
 }
 
-// Function multiversioning does not take templates: one plain function per element type.
-#define DP_FOR_LOGIT_TYPES(APPLY) APPLY(float) APPLY(BFloat16) APPLY(Float16)
-
 #define DP_DEFINE_ROWS(T)                                                                                          \
   DP_CLONES void clone_stats_rows(const T* data, const LogitsView& logits, const int64_t* labels, float* out,      \
                                   int64_t begin, int64_t end) {                                                    \
@@ -220,13 +215,6 @@ DP_INLINE void record_rows(const T* data, Record* table, int64_t examples, const
   }
 DP_FOR_LOGIT_TYPES(DP_DEFINE_ROWS)
 #undef DP_DEFINE_ROWS
-
-template <class F>
-void visit_logits(const LogitsView& logits, F&& f) {
-  visit_elements(logits.data, logits.type, [&](auto* data) {
-    if constexpr (!std::is_same_v<decltype(data), const double*>) f(data);  // the caller refuses float64
-  });
-}
 
 }  // namespace
 

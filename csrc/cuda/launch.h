@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../core/record.h"
+#include "../core/temporal.h"
 #include "../core/views.h"
 
 namespace dp::cuda {
@@ -11,6 +12,9 @@ int softmax_stats(const LogitsView& logits, const int64_t* labels, float* out, v
 
 int record_stats(Record* table, int64_t examples, const int64_t* index, const LogitsView& logits, const int64_t* labels,
                  int64_t* skipped, void* stream);
+
+int record_temporal(const TemporalView& state, const int64_t* index, const LogitsView& logits, const int64_t* labels,
+                    int64_t* skipped, void* stream);
 
 // `scale` [rows] multiplies each row (null: 1); `subset` [state.pixels] names the pixels to read (null: all).
 int record_gradients(const MomentsView& state, const int64_t* index, const GradientsView& gradients, const float* scale,

@@ -8,8 +8,6 @@
 namespace dp::cuda {
 namespace {
 
-constexpr int kWarpsPerBlock = 4;
-constexpr int kBlock = kWarpsPerBlock * kWarp;
 constexpr int kHeldClasses = 1024;  // rows up to this length wait in registers
 
 struct RowResult {
@@ -189,29 +187,25 @@ __global__ void __launch_bounds__(kBlock, 4)
   }
 }
 
-unsigned blocks_for(int64_t rows) { return unsigned((rows + kWarpsPerBlock - 1) / kWarpsPerBlock); }
-
 // Calls launch(data, width, held) with the widest reads that the layout allows.
 template <class F>
-int visit_logits(const LogitsView& logits, F&& launch) {
+int visit_widths(const LogitsView& logits, F&& launch) {
   if (logits.rows == 0) return cudaSuccess;
-  visit_elements(logits.data, logits.type, [&](auto* data) {
+  visit_logits(logits, [&](auto* data) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
-    if constexpr (!std::is_same_v<T, double>) {  // the caller refuses float64
-      constexpr int kWidth = kPackWidth<T>;
-      const auto visit_width = [&](auto width) {
-        if (logits.classes <= kHeldClasses) {
-          launch(data, width, std::true_type{});
-        } else {
-          launch(data, width, std::false_type{});
-        }
-      };
-      if (logits.classes % kWidth == 0 && aligned(data) &&
-          (logits.rows == 1 || logits.row_stride * sizeof(T) % 16 == 0)) {
-        visit_width(std::integral_constant<int, kWidth>{});
+    constexpr int kWidth = kPackWidth<T>;
+    const auto visit_width = [&](auto width) {
+      if (logits.classes <= kHeldClasses) {
+        launch(data, width, std::true_type{});
       } else {
-        visit_width(std::integral_constant<int, 1>{});
+        launch(data, width, std::false_type{});
       }
+    };
+    if (logits.classes % kWidth == 0 && aligned(data) &&
+        (logits.rows == 1 || logits.row_stride * sizeof(T) % 16 == 0)) {
+      visit_width(std::integral_constant<int, kWidth>{});
+    } else {
+      visit_width(std::integral_constant<int, 1>{});
     }
   });
   return cudaGetLastError();
@@ -220,7 +214,7 @@ int visit_logits(const LogitsView& logits, F&& launch) {
 }  // namespace
 
 int softmax_stats(const LogitsView& logits, const int64_t* labels, float* out, void* stream) {
-  return visit_logits(logits, [&](auto* data, auto width, auto held) {
+  return visit_widths(logits, [&](auto* data, auto width, auto held) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
     DP_LAUNCH((softmax_stats_kernel<decltype(width)::value, decltype(held)::value, T>), blocks_for(logits.rows), kBlock,
               0, stream, data, logits, labels, out);
@@ -229,7 +223,7 @@ int softmax_stats(const LogitsView& logits, const int64_t* labels, float* out, v
 
 int record_stats(Record* table, int64_t examples, const int64_t* index, const LogitsView& logits, const int64_t* labels,
                  int64_t* skipped, void* stream) {
-  return visit_logits(logits, [&](auto* data, auto width, auto held) {
+  return visit_widths(logits, [&](auto* data, auto width, auto held) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
     DP_LAUNCH((record_stats_kernel<decltype(width)::value, decltype(held)::value, T>), blocks_for(logits.rows), kBlock,
               0, stream, table, examples, index, data, logits, labels, skipped);

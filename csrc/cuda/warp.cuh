@@ -17,6 +17,11 @@ namespace dp::cuda {
 constexpr unsigned kWholeWarp = 0xffffffffu;
 constexpr int kWarp = 32;
 
+// Of kernels that give one warp to one row.
+constexpr int kWarpsPerBlock = 4;
+constexpr int kBlock = kWarpsPerBlock * kWarp;
+inline unsigned blocks_for(int64_t rows) { return unsigned((rows + kWarpsPerBlock - 1) / kWarpsPerBlock); }
+
 template <class T, class Combine>
 __device__ __forceinline__ T reduce_warp(T value, Combine combine) {
 #pragma unroll

@@ -28,6 +28,15 @@ void record_stats(const Tensor& table, const Tensor& index, const Tensor& logits
   });
 }
 
+void record_temporal(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
+                     int64_t window, double decay, const Tensor& skipped) {
+  const RecordTemporalArguments a(table, index, logits, labels, window, decay, skipped);
+  const DuplicateChains chains(indices(a.index), a.logits.view.rows);
+  torch::stable::parallel_for(0, a.logits.view.rows, grain(a.logits.view.classes), [&](int64_t begin, int64_t end) {
+    cpu::record_temporal(a.table, indices(a.index), a.logits.view, indices(a.labels), chains, a.skipped, begin, end);
+  });
+}
+
 void record_gradients(const Tensor& count, const Tensor& mean, const Tensor& m2, const Tensor& index,
                       const Tensor& gradients, const std::optional<Tensor>& scale, const std::optional<Tensor>& pixels,
                       const Tensor& skipped) {
@@ -64,7 +73,9 @@ STABLE_TORCH_LIBRARY_IMPL(difficulty_prune, CPU, m) {
   m.impl("softmax_stats", TORCH_BOX(&dp::softmax_stats));
   m.impl("accepts_gradients", TORCH_BOX(&dp::accepts_gradients));
   m.impl("accepts_stats", TORCH_BOX(&dp::accepts_stats));
+  m.impl("accepts_temporal", TORCH_BOX(&dp::accepts_temporal));
   m.impl("record_stats_", TORCH_BOX(&dp::record_stats));
+  m.impl("record_temporal_", TORCH_BOX(&dp::record_temporal));
   m.impl("record_gradients_", TORCH_BOX(&dp::record_gradients));
   m.impl("merge_moments_", TORCH_BOX(&dp::merge_moments));
   m.impl("gradient_variance", TORCH_BOX(&dp::gradient_variance));

@@ -51,6 +51,14 @@ void record_stats(const Tensor& table, const Tensor& index, const Tensor& logits
                                   launch.stream()));
 }
 
+void record_temporal(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
+                     int64_t window, double decay, const Tensor& skipped) {
+  const Launch launch(logits);
+  const RecordTemporalArguments a(table, index, logits, labels, window, decay, skipped);
+  launch.check(
+      cuda::record_temporal(a.table, indices(a.index), a.logits.view, indices(a.labels), a.skipped, launch.stream()));
+}
+
 void record_gradients(const Tensor& count, const Tensor& mean, const Tensor& m2, const Tensor& index,
                       const Tensor& gradients, const std::optional<Tensor>& scale, const std::optional<Tensor>& pixels,
                       const Tensor& skipped) {
@@ -83,7 +91,9 @@ STABLE_TORCH_LIBRARY_IMPL(difficulty_prune, CUDA, m) {
   m.impl("softmax_stats", TORCH_BOX(&dp::softmax_stats));
   m.impl("accepts_gradients", TORCH_BOX(&dp::accepts_gradients));
   m.impl("accepts_stats", TORCH_BOX(&dp::accepts_stats));
+  m.impl("accepts_temporal", TORCH_BOX(&dp::accepts_temporal));
   m.impl("record_stats_", TORCH_BOX(&dp::record_stats));
+  m.impl("record_temporal_", TORCH_BOX(&dp::record_temporal));
   m.impl("record_gradients_", TORCH_BOX(&dp::record_gradients));
   m.impl("merge_moments_", TORCH_BOX(&dp::merge_moments));
   m.impl("gradient_variance", TORCH_BOX(&dp::gradient_variance));

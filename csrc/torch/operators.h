@@ -37,6 +37,25 @@ struct RecordStatsArguments : StatsArguments {
   }
 };
 
+struct RecordTemporalArguments : StatsArguments {
+  Tensor index;
+  TemporalView table;
+  int64_t* skipped;
+
+  RecordTemporalArguments(const Tensor& t, const Tensor& i, const Tensor& z, const Tensor& y, int64_t window,
+                          double decay, const Tensor& counters)
+      : StatsArguments(z, y), index(dense(i)) {
+    check_vector(index, logits.view.rows, ScalarType::Long, "index");
+    STD_TORCH_CHECK(window >= 3 && window < (1 << 24), "window: expected at least 3 presentations, got ", window);
+    STD_TORCH_CHECK(decay > 0 && decay <= 1, "decay: expected a number in (0, 1], got ", decay);
+    const int64_t width = t.dim() == 2 ? t.size(1) : 0, wide = TemporalView::wide(window, logits.view.classes);
+    STD_TORCH_CHECK(logits.view.classes > 0 && (width == TemporalView::narrow(window) || width == wide),
+                    "table: expected [examples, ", TemporalView::narrow(window), " or ", wide, "]");
+    table = {state<float>(t, ScalarType::Float, "table"), t.size(0), width, window, float(decay), width == wide};
+    skipped = skipped_counts(counters);
+  }
+};
+
 // Values on the CPU are looked at; others would have to be waited for.
 inline bool inside(const Tensor& values, int64_t limit) {
   if (!values.is_cpu()) return true;
@@ -66,17 +85,29 @@ class Look {
   int32_t device_;
 };
 
-inline bool accepts_stats(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
-                          const Tensor& skipped) {
+// A batch of logits, and a table of any width to record it in.
+inline bool accepts_rows(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
+                         const Tensor& skipped) {
   const Look look(logits);
   const ScalarType type = logits.scalar_type();
   if (type != ScalarType::Float && type != ScalarType::BFloat16 && type != ScalarType::Half) return false;
   if (logits.dim() != 2 || table.dim() != 2 || logits.size(1) == 0) return false;
   return look.is_vector(labels, logits.size(0), ScalarType::Long) &&
          look.is_vector(index, logits.size(0), ScalarType::Long) &&
-         look.is_state(table, table.size(0), sizeof(Record) / sizeof(float), ScalarType::Float) &&
-         reinterpret_cast<uintptr_t>(table.const_data_ptr()) % alignof(Record) == 0 && look.is_counters(skipped) &&
+         look.is_state(table, table.size(0), table.size(1), ScalarType::Float) && look.is_counters(skipped) &&
          inside(index, table.size(0)) && inside(labels, logits.size(1));
+}
+
+inline bool accepts_stats(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
+                          const Tensor& skipped) {
+  return accepts_rows(table, index, logits, labels, skipped) && table.size(1) * sizeof(float) == sizeof(Record) &&
+         reinterpret_cast<uintptr_t>(table.const_data_ptr()) % alignof(Record) == 0;
+}
+
+inline bool accepts_temporal(int64_t window, const Tensor& table, const Tensor& index, const Tensor& logits,
+                             const Tensor& labels, const Tensor& skipped) {
+  return accepts_rows(table, index, logits, labels, skipped) &&
+         (table.size(1) == TemporalView::narrow(window) || table.size(1) == TemporalView::wide(window, logits.size(1)));
 }
 
 inline bool accepts_gradients(const Tensor& count, const Tensor& mean, const Tensor& m2, const Tensor& index,

@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include "../core/record.h"
+#include "../core/temporal.h"
 #include "../core/views.h"
 
 namespace dp {

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ..scores import SCORES
+from ..scores import TRACKED, score_names
 from ..study import Settings, run_study
 from ..study.data import FORMS
 from ..study.models import MODELS
@@ -32,10 +32,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=list(d.scores),
         metavar="SCORE",
-        help=f"the first one prunes; {', '.join(SCORES)}",
+        help=f"the first one prunes; {', '.join(score_names(*TRACKED))}",
     )
     add("--keep", nargs="+", type=float, default=list(d.keep), metavar="SHARE", help="fractions of examples to keep")
     add("--policy", nargs="+", default=list(d.policies), metavar="POLICY", help=", ".join(POLICIES))
+    add(
+        "--hold-out",
+        type=float,
+        default=d.hold_out,
+        metavar="SHARE",
+        help="fraction of examples that each scoring run leaves out, others each time: tells memorization",
+    )
     add("--out", type=Path, default=d.out, metavar="DIR", help="where results go; finished trainings there are reused")
     add("--seed", type=int, default=d.seed, help="of the first run; the others count up")
     add("--workers", type=int, metavar="W", help="trainings at a time; default: one per core, one on a GPU")
@@ -57,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
         out=options.out,
         seed=options.seed,
         workers=options.workers,
+        hold_out=options.hold_out,
     )
     progress = Console(stderr=True)
     try:
@@ -89,6 +97,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
     for name, values in zip(names, summary["score_correlation"]["spearman"], strict=True):
         table.add_row(name, *[f"{value:+.2f}" for value in values])
     console.print("\nSpearman between scores, turned so that high = hard", table, sep="\n")
+    console.print(f"\n{describe_together(summary['together'])}", highlight=False)
 
     seeds = summary["comparison"][0]["seeds"]
     console.print(
@@ -98,6 +107,33 @@ def show(summary: dict[str, Any], console: Console) -> None:
     console.print("Fewer examples are fewer steps: compare a policy with random at the same number of steps.")
     out = Path(summary["settings"]["out"])
     console.print(f"\nWritten: {out / 'summary.json'}, {out / 'runs'}, {out / 'figures'}", soft_wrap=True)
+
+
+def describe_together(together: dict[str, Any]) -> str:
+    """What the trained models together say, in a line or two.
+
+    >>> describe_together({"runs": 4, "model_accuracy": {"examples": 9, "never": 1, "always": 6, "sometimes": 2}})
+    'Of 9 examples, 6 are always, 1 never and 2 sometimes predicted correctly by the 4 trained models'
+    """
+    if "left_out" in together:
+        return str(together["left_out"])
+    counts = together["model_accuracy"]
+    text = (
+        f"Of {counts['examples']:,} examples, {counts['always']:,} are always, {counts['never']:,} never and "
+        f"{counts['sometimes']:,} sometimes predicted correctly by the {together['runs']} trained models"
+    )
+    if "memorization" not in together:
+        return text
+    estimates = [together["memorization"], together["held_out_consistency"]]
+
+    def both(key: str) -> str:
+        return " and ".join("unknown" if e[key] is None else f"{e[key]:.3f}" for e in estimates)
+
+    return (
+        f"{text}\nmemorization and held-out consistency from {together['runs']} runs: mean {both('mean')}, "
+        f"standard error {both('median_standard_error')} (median), {both('rms_standard_error')} (root mean square), "
+        f"{estimates[0]['too_few_runs']:,} examples with fewer than 2 runs of a kind"
+    )
 
 
 def comparison_table(summary: dict[str, Any]) -> Table:

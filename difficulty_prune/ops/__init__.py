@@ -7,6 +7,7 @@ those would stop the training step, so the kernels leave such rows out and count
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,9 +24,11 @@ from .checks import (
     check_scale,
     check_skipped,
     check_table,
+    check_temporal,
+    check_temporal_table,
     check_width,
 )
-from .layout import FIELD, RECORD, RECORD_WIDTH, SKIPPED, STAT, STATS
+from .layout import FIELD, RECORD, RECORD_WIDTH, SKIPPED, STAT, STATS, temporal_parts, temporal_width
 
 __all__ = [
     "FIELD",
@@ -38,17 +41,22 @@ __all__ = [
     "check_labels",
     "check_logits",
     "check_same_device",
+    "check_temporal",
     "gradient_variance",
     "merge_moments_",
     "missing_kernels",
     "new_skipped",
     "new_state",
     "new_table",
+    "new_temporal_table",
     "record_gradients_",
     "record_losses_",
     "record_stats_",
+    "record_temporal_",
     "reference",
     "softmax_stats",
+    "temporal_parts",
+    "temporal_width",
 ]
 
 _ops = torch.ops.difficulty_prune
@@ -66,6 +74,20 @@ def new_table(num_examples: int, device: torch.device | str | None = None) -> Te
     torch.Size([3, 16])
     """
     return new_state((num_examples, RECORD_WIDTH), torch.float32, device)
+
+
+def new_temporal_table(
+    num_examples: int, window: int = 10, classes: int | None = None, device: torch.device | str | None = None
+) -> Tensor:
+    """An empty table of presentations for `record_temporal_`, [num_examples, width] float32.
+
+    Without `classes`, 4 (window + 2) bytes per example, enough for dynamic uncertainty. With them, changes from one
+    presentation to the next are kept as well, for TDDS: 4 (2 window + classes + 2) bytes. See `temporal_parts`.
+
+    >>> new_temporal_table(3, window=10).shape, new_temporal_table(3, window=10, classes=10).shape
+    (torch.Size([3, 12]), torch.Size([3, 32]))
+    """
+    return new_state((num_examples, temporal_width(window, classes)), torch.float32, device)
 
 
 def new_skipped(device: torch.device | str | None = None) -> Tensor:
@@ -131,6 +153,51 @@ def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, 
         skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
         check_same_device(table=table, index=index, logits=logits, skipped=skipped)
     _ops.record_stats_(table, index, logits, labels, skipped)
+
+
+def record_temporal_(
+    table: Tensor,
+    index: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    window: int = 10,
+    decay: float = 0.9,
+    skipped: Tensor | None = None,
+) -> None:
+    """Adds a presentation of each row to its example's windows of presentations, in place.
+
+    The windows are those of dynamic uncertainty (arXiv 2306.05175) and TDDS (arXiv 2311.13613). An example that occurs
+    twice in the batch counts twice, in batch order.
+
+    Args:
+        table: [N, width] float32 from `new_temporal_table`, changed in place. Whether it has room for the changes that
+            TDDS needs shows in its width.
+        index: [B] int64, positions in the dataset, 0..N-1.
+        logits: [B, C] float32, bfloat16 or float16.
+        labels: [B] int64, in 0..C-1.
+        window: presentations in a window, at least 3; that of the table.
+        decay: weight of the newest window in the moving average of TDDS, in (0, 1].
+        skipped: as for `record_stats_`.
+
+    Raises:
+        TypeError, ValueError, IndexError: wrong type, dtype, shape, device, window, decay, label or index.
+
+    >>> table = new_temporal_table(2, window=3)
+    >>> logits = torch.tensor([[0.0, 0.0], [0.0, 50.0], [0.0, 0.0]])
+    >>> record_temporal_(table, torch.tensor([1, 1, 1]), logits, torch.tensor([1, 1, 1]), window=3)
+    >>> {name: part[1].tolist() for name, part in temporal_parts(table, window=3).items()}["p_label"]
+    [0.5, 1.0, 0.5]
+    """
+    check_temporal(window, decay)
+    look = partial(_ops.accepts_temporal, window)
+    if skipped is None or not _accepts(look, table, index, logits, labels, skipped):
+        check_logits(logits)
+        check_labels(labels, logits)
+        check_temporal_table(table, window, logits.shape[1])
+        check_index(index, logits.shape[0], table.shape[0])
+        skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
+        check_same_device(table=table, index=index, logits=logits, skipped=skipped)
+    _ops.record_temporal_(table, index, logits, labels, window, decay, skipped)
 
 
 def _accepts(look: Callable[..., bool], *arguments: Tensor | None) -> bool:

@@ -23,6 +23,10 @@ SCHEMAS = {
     "softmax_stats": "(Tensor logits, Tensor labels) -> Tensor",
     "accepts_stats": "(Tensor table, Tensor index, Tensor logits, Tensor labels, Tensor skipped) -> bool",
     "record_stats_": "(Tensor(a!) table, Tensor index, Tensor logits, Tensor labels, Tensor(b!) skipped) -> ()",
+    "accepts_temporal": "(int window, Tensor table, Tensor index, Tensor logits, Tensor labels, Tensor skipped) "
+    "-> bool",
+    "record_temporal_": "(Tensor(a!) table, Tensor index, Tensor logits, Tensor labels, int window, float decay, "
+    "Tensor(b!) skipped) -> ()",
     "accepts_gradients": "(Tensor count, Tensor mean, Tensor m2, Tensor index, Tensor gradients, Tensor? scale, "
     "Tensor? pixels, Tensor skipped) -> bool",
     "record_gradients_": "(Tensor(a!) count, Tensor(b!) mean, Tensor(c!) m2, Tensor index, Tensor gradients, "
@@ -94,7 +98,8 @@ def _(gradients: Tensor, statistic: str = "std") -> Tensor:
 
 
 @register_fake(f"{NAMESPACE}::record_stats_")
+@register_fake(f"{NAMESPACE}::record_temporal_")
 @register_fake(f"{NAMESPACE}::record_gradients_")
 @register_fake(f"{NAMESPACE}::merge_moments_")
-def _(*arguments: Tensor | None) -> None:
+def _(*arguments: Tensor | float | None) -> None:
     return None

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .layout import RECORD_WIDTH, SKIPPED
+from .layout import RECORD_WIDTH, SKIPPED, temporal_width
 
 try:
     from difficulty_prune._host import first_outside
@@ -158,6 +158,26 @@ def check_table(table: Tensor) -> None:
     check_state(table, (None, RECORD_WIDTH), torch.float32, "table")
     if not torch.compiler.is_compiling() and table.is_cpu and table.data_ptr() % 64:
         raise ValueError("table: got data that is not aligned to 64 bytes, a record; make the table with new_table")
+
+
+def check_temporal(window: int, decay: float) -> None:
+    if type(window) is not int or window < 3:
+        raise ValueError(
+            f"window: got {window!r}, expected a whole number of presentations, at least 3; two hold a single change, "
+            "which cannot deviate from its own mean"
+        )
+    if not isinstance(decay, int | float) or not 0 < decay <= 1:
+        raise ValueError(f"decay: got {decay!r}, expected the weight of the newest window, in (0, 1]")
+
+
+def check_temporal_table(table: Tensor, window: int, classes: int) -> None:
+    narrow, wide = temporal_width(window), temporal_width(window, classes)
+    if isinstance(table, Tensor) and table.dim() == 2 and table.shape[1] not in (narrow, wide):
+        raise ValueError(
+            f"table: got shape {tuple(table.shape)}, expected [N, {narrow}], or [N, {wide}] with changes, for windows "
+            f"of {window} and {classes} classes; make the table with new_temporal_table"
+        )
+    check_state(table, (None, None), torch.float32, "table")
 
 
 def check_skipped(skipped: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from torch import Tensor
+
 STATS: Final = ("loss", "el2n", "entropy", "p_label", "p_max", "logit_margin", "p_margin", "correct")
 """Columns of `softmax_stats`."""
 
@@ -28,6 +30,26 @@ RECORD: Final = (
 RECORD_WIDTH: Final = 16
 STAT: Final = {name: column for column, name in enumerate(STATS)}
 FIELD: Final = {name: column for column, name in enumerate(RECORD)}
+
+
+def temporal_width(window: int, classes: int | None = None) -> int:
+    """Columns of a temporal table: with `classes` all those of `temporal_parts`, else the first three of its parts."""
+    return 2 + window if classes is None else 2 + 2 * window + classes
+
+
+def temporal_parts(rows: Tensor, window: int) -> dict[str, Tensor]:
+    """The columns of rows [n, width] of a temporal table, by name, as views.
+
+    count [n, 1]: presentations; deviations [n, 1]: sum over windows of the standard deviation of p_label; p_label
+    [n, window]: a ring. If the table has them: average [n, 1]: moving average over windows; changes [n, window - 1]:
+    a ring; log_p [n, classes]: of the last presentation.
+    """
+    sizes = [1, 1, window]
+    if rows.shape[1] > sum(sizes):
+        sizes += [1, window - 1, rows.shape[1] - 2 * window - 2]
+    names = ("count", "deviations", "p_label", "average", "changes", "log_p")
+    return dict(zip(names, rows.split(sizes, 1), strict=False))
+
 
 SKIPPED: Final = ("bad index", "bad label", "not finite")
 """Why presentations were left out: positions in the `skipped` counter."""

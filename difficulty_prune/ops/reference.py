@@ -16,9 +16,18 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .layout import FIELD, RECORD_WIDTH, STAT, STATS
+from .layout import FIELD, RECORD_WIDTH, STAT, STATS, temporal_parts
 
-__all__ = ["gradient_variance", "merge_moments_", "record_gradients_", "record_stats_", "softmax_stats"]
+__all__ = [
+    "gradient_variance",
+    "log_probabilities",
+    "merge_moments_",
+    "record_gradients_",
+    "record_stats_",
+    "record_temporal_",
+    "softmax_stats",
+    "spread",
+]
 
 
 @torch.no_grad()
@@ -54,12 +63,12 @@ def softmax_stats(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.where(valid[:, None], result, torch.nan)
 
 
-def accepts_stats(*arguments: Tensor | None) -> bool:
+def accepts_stats(*arguments: Tensor | int | None) -> bool:
     """Whether an operator has nothing to complain of; False, for want of a quick answer, sends to the checks."""
     return False
 
 
-accepts_gradients = accepts_stats
+accepts_temporal = accepts_gradients = accepts_stats
 
 
 @torch.no_grad()
@@ -70,17 +79,39 @@ def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, 
     out and counted in `skipped` (bad index, bad label, not finite).
     """
     stats = softmax_stats(logits, labels)
-    bad_index = (index < 0) | (index >= table.shape[0])
-    bad_label = ~bad_index & ((labels < 0) | (labels >= logits.shape[1]))
-    not_finite = ~bad_index & ~bad_label & stats.isnan().any(1)
-    if skipped is not None:
-        skipped += torch.stack([bad_index.sum(), bad_label.sum(), not_finite.sum()])
+    for rows in _recordable(table, index, logits, labels, skipped):
+        table[index[rows]] = _updated_records(table[index[rows]], stats[rows], labels[rows])
 
-    rows = (~(bad_index | bad_label | not_finite)).nonzero()[:, 0]
-    for turn in _turns(index[rows]):
-        chosen = rows[turn]
-        example = index[chosen]
-        table[example] = _updated_records(table[example], stats[chosen], labels[chosen])
+
+@torch.no_grad()
+def record_temporal_(
+    table: Tensor,
+    index: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    window: int = 10,
+    decay: float = 0.9,
+    skipped: Tensor | None = None,
+) -> None:
+    """Adds one presentation of each row to what the scores that look at changes over time keep of its example.
+
+    table [N, width] float32 (see `temporal_parts`) and skipped [3] int64 are changed in place. Rows that cannot be
+    recorded are left out and counted in `skipped` (bad index, bad label, not finite).
+    """
+    log_p = log_probabilities(logits)
+    for rows in _recordable(table, index, logits, labels, skipped):
+        table[index[rows]] = _updated_temporal(table[index[rows]], log_p[rows], labels[rows], window, decay)
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Log-softmax [..., C] float32; less than -1e16 counts as that, so that no square of a change can overflow."""
+    return logits.float().log_softmax(-1).clamp(min=-1e16)
+
+
+def spread(windows: Tensor) -> Tensor:
+    """Root of the sum of squared deviations from the mean: [..., n] -> [...]; exactly 0 where all are equal."""
+    shifted = windows - windows[..., :1]
+    return (shifted - shifted.mean(-1, keepdim=True)).square().sum(-1).sqrt()
 
 
 @torch.no_grad()
@@ -180,6 +211,20 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ (x >> 16)
 
 
+def _recordable(
+    table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor | None
+) -> Iterator[Tensor]:
+    """The rows that can be recorded, in parts as of `_turns`; the others are counted."""
+    bad_index = (index < 0) | (index >= table.shape[0])
+    bad_label = ~bad_index & ((labels < 0) | (labels >= logits.shape[1]))
+    not_finite = ~bad_index & ~bad_label & ~logits.isfinite().all(1)
+    if skipped is not None:
+        skipped += torch.stack([bad_index.sum(), bad_label.sum(), not_finite.sum()])
+    rows = (~(bad_index | bad_label | not_finite)).nonzero()[:, 0]
+    for turn in _turns(index[rows]):
+        yield rows[turn]
+
+
 def _turns(index: Tensor) -> Iterator[Tensor]:
     """Splits rows so that no example occurs twice in a part, and parts keep the order of the batch."""
     occurrence = (index[:, None] == index).tril(-1).sum(1)
@@ -210,3 +255,23 @@ def _updated_records(records: Tensor, stats: Tensor, labels: Tensor) -> Tensor:
     columns = [new[name] for name in FIELD]
     columns += [torch.zeros_like(count)] * (RECORD_WIDTH - len(FIELD))
     return torch.stack(columns, 1)
+
+
+def _updated_temporal(rows: Tensor, log_p: Tensor, labels: Tensor, window: int, decay: float) -> Tensor:
+    """rows [B, width] of a temporal table after one more presentation each, with log_p [B, C]."""
+    rows = rows.clone()
+    part = temporal_parts(rows, window)  # views: what is written to them is written to the rows
+    before = part["count"].long()
+    complete = before + 1 >= window
+    part["count"] += 1
+    part["p_label"].scatter_(1, before % window, log_p.gather(1, labels[:, None]).exp())
+    deviation = spread(part["p_label"])[:, None] / math.sqrt(window - 1)
+    part["deviations"] += torch.where(complete, deviation, 0)
+    if "log_p" in part:
+        change = (log_p.exp() * (log_p - part["log_p"]).abs()).sum(1, keepdim=True)
+        slot = (before - 1) % (window - 1)
+        part["changes"].scatter_(1, slot, torch.where(before > 0, change, part["changes"].gather(1, slot)))
+        average = (1 - decay) * part["average"] + decay * spread(part["changes"])[:, None]
+        part["average"].copy_(torch.where(complete, average, part["average"]))
+        part["log_p"].copy_(log_p)
+    return rows

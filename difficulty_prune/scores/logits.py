@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import torch
 from torch import Tensor
 
+from .. import ops
 from ..ops import FIELD
+from .catalogue import check_scores
+from .temporal import TEMPORAL, TemporalOptions, dyn_unc, tdds
 
 _Fields = Mapping[str, Tensor]
 
@@ -41,6 +44,50 @@ def logit_scores(table: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
     fields = {name: table[:, column] for name, column in FIELD.items()}
     seen = fields["count"] > 0
     return {name: torch.where(seen, _FORMULAS[name](fields), torch.nan) for name in names if name in _FORMULAS}
+
+
+def trajectory_scores(
+    logits: Tensor, labels: Tensor, names: Iterable[str] | None = None, temporal: TemporalOptions | None = None
+) -> dict[str, Tensor]:
+    """Every score of the logits, of trajectories that are in memory: what a tracker computes while training.
+
+    Args:
+        logits: [T, N, C] float32, bfloat16 or float16, T presentations of N examples in order.
+        labels: [N] int64.
+        names: default: all scores that need no more than logits.
+        temporal: options of `tdds` and `dyn_unc`.
+
+    Returns:
+        By name, each [N] float32.
+
+    Raises:
+        TypeError, ValueError: wrong type, dtype or shape, a score that needs more than logits, or logits that are
+            not finite.
+
+    >>> logits = torch.tensor([[[4.0, 1.0]], [[0.0, 1.0]]])
+    >>> trajectory_scores(logits, torch.tensor([0]), ("aum", "forgetting"))
+    {'aum': tensor([1.]), 'forgetting': tensor([1.])}
+    """
+    chosen = check_scores((*_FORMULAS, *TEMPORAL) if names is None else names)
+    for name in chosen:
+        if name not in _FORMULAS and name not in TEMPORAL:
+            raise ValueError(f"names: {name!r} needs more than logits; see dp.SCORES[{name!r}].needs")
+    if not isinstance(logits, Tensor) or logits.dim() != 3 or not isinstance(labels, Tensor):
+        got = f"{tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"got logits {got} and labels {type(labels).__name__}, expected tensors [T, N, C] and [N]")
+    options = temporal if temporal is not None else TemporalOptions()
+    table, index = ops.new_table(logits.shape[1], logits.device), torch.arange(logits.shape[1], device=logits.device)
+    for step in logits:
+        ops.record_stats_(table, index, step, labels)
+    if not logits.isfinite().all():
+        raise ValueError(f"logits: {int((~logits.isfinite()).sum())} values are not finite; did training diverge?")
+    scores = logit_scores(table, chosen)
+    if "tdds" in chosen:
+        scores["tdds"] = tdds(logits.float(), options.window, options.decay)
+    if "dyn_unc" in chosen:
+        p_label = logits.float().softmax(2).gather(2, labels.expand(len(logits), -1)[:, :, None])[:, :, 0]
+        scores["dyn_unc"] = dyn_unc(p_label, options.window)
+    return {name: scores[name] for name in chosen}
 
 
 def merge_records_(table: Tensor, other: Tensor) -> None:

@@ -91,6 +91,11 @@ class GradientMoments:
             self.count, self.mean, self.m2, *(theirs[name].to(self.mean.device) for name in ("count", "mean", "m2"))
         )
 
+    def average(self) -> Tensor:
+        """[N] float32: mean over pixels of the mean over time; NaN where no gradient was seen."""
+        self.settle()
+        return torch.where(self.count > 0, self.mean.mean(1), torch.nan)
+
     def vog(self) -> Tensor:
         """[N] float32: mean over pixels of the deviation over time (ddof 0); NaN where no gradient was seen."""
         self.settle()

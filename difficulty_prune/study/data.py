@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..files import Array
+
 _MEMORY_LIMIT: Final = 4 * 2**30
 _TEST_SHARE: Final = 0.2
 FORMS: Final = "digits, imagefolder:DIR, torchvision:NAME:ROOT or your.module:function"
@@ -167,13 +169,20 @@ def _image(raw: Any) -> Tensor:
     return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
 
 
-def _split(images: Images) -> tuple[Images, Images]:
+def split_positions(labels: Any) -> tuple[Array, Array]:
+    """Positions of the examples to train on and of the fifth that is set aside for testing, always the same.
+
+    Args:
+        labels: [N], of which every class is split alike.
+    """
     from sklearn.model_selection import train_test_split
 
-    positions = np.arange(len(images))
-    train, test = train_test_split(positions, test_size=_TEST_SHARE, stratify=images.labels, random_state=0)
-    train.sort()
-    test.sort()
+    train, test = train_test_split(np.arange(len(labels)), test_size=_TEST_SHARE, stratify=labels, random_state=0)
+    return np.sort(train), np.sort(test)
+
+
+def _split(images: Images) -> tuple[Images, Images]:
+    train, test = split_positions(images.labels)
     return (
         Images(images.images[train], images.labels[train]),
         Images(images.images[test], images.labels[test]),

@@ -24,7 +24,8 @@ def write_figures(folder: Path, runs: RunSet, summary: dict[str, Any], data: Stu
     score = summary["difficulty"]
     difficulty = runs.difficulty(score)
     for model in runs.architectures:
-        _save(folder / f"agreement-{model}.png", plots.run_agreement_bars(runs.where(architecture=model)))
+        own = runs.where(architecture=model)
+        _save(folder / f"agreement-{model}.png", plots.run_agreement_bars(own))
         rows = [row for row in summary["comparison"] if row["model"] == model]
         axes = plots.accuracy_against_keep(rows)
         axes.set_title(f"{model}, pruned by {score}")

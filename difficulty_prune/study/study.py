@@ -17,10 +17,11 @@ from ..data import dataset_fingerprint
 from ..files import write_atomically
 from ..policies import Easiest, Hardest, PerClass, Policy, Random, Window, check_fraction
 from ..runs import RunSet
-from ..scores import check_scores
+from ..scores import check_tracked
 from .data import StudyData, load_data
 from .executor import default_workers, run_tasks
 from .figures import write_figures
+from .hold_out import check_hold_out
 from .models import find_model
 from .tasks import ComparisonTask, DataSource, ScoringTask, peak_memory, slug
 from .train import Recipe
@@ -56,9 +57,10 @@ class Settings:
     out: Path = DEFAULT_OUT
     seed: int = 0
     workers: int | None = None
+    hold_out: float = 0.0
 
     def __post_init__(self) -> None:
-        check_scores(self.scores)
+        check_tracked(self.scores)
         for keep in self.keep:
             check_fraction(keep, "keep")
         for name in self.policies:
@@ -69,6 +71,7 @@ class Settings:
         for key, value in (("runs", self.runs), ("epochs", self.epochs), ("workers", self.workers)):
             if value is not None and value < 1:
                 raise ValueError(f"{key}: got {value}, expected at least 1")
+        check_hold_out(self.hold_out, self.runs)
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -90,6 +93,7 @@ def run_study(settings: Settings, console: Console) -> dict[str, Any]:
 
     Raises:
         TypeError, ValueError, FileNotFoundError: bad settings or data, before any training.
+        ValueError: an example without a score, before the comparison.
     """
     start = time.perf_counter()
     with console.status(f"reading {settings.data}"):
@@ -99,6 +103,7 @@ def run_study(settings: Settings, console: Console) -> dict[str, Any]:
     scoring = scoring_tasks(settings, source)
     run_tasks([t for t in scoring if not t.is_done()], workers, len(data.train), console, "scoring")
     runs = RunSet.load(task.path for task in scoring)
+    check_all_scored(runs, settings.scores[0])
 
     comparison = comparison_tasks(settings, source, runs)
     run_tasks([t for t in comparison if not t.is_done()], workers, len(data.train), console, "comparing")
@@ -117,6 +122,7 @@ def run_study(settings: Settings, console: Console) -> dict[str, Any]:
             model: [run.metadata["outcome"]["test_accuracy"] for run in runs.where(architecture=model)]
             for model in settings.model_names
         },
+        "together": together(runs),
         "difficulty": settings.scores[0],
         "comparison": comparison_rows(results),
         "seconds": round(time.perf_counter() - start, 1),
@@ -143,6 +149,8 @@ def scoring_tasks(settings: Settings, source: DataSource) -> list[ScoringTask]:
             settings.recipe,
             settings.scores,
             str(settings.out / "runs" / f"{slug(model)}-{seed}.safetensors"),
+            settings.hold_out,
+            settings.seed,
         )
         for model in settings.model_names
         for seed in range(settings.seed, settings.seed + settings.runs)
@@ -182,9 +190,39 @@ def comparison_tasks(settings: Settings, source: DataSource, runs: RunSet) -> li
 
 
 def agreement(runs: RunSet, model: str) -> dict[str, list[float]]:
-    """Spearman of each run of a model with the mean of that model's runs, per score."""
+    """Spearman of each run of a model with the mean of that model's runs, per score, over what the run scored."""
     own = runs.where(architecture=model)
     return {score: np.round(run_agreement(own, score), 4).tolist() for score in runs.scores}
+
+
+def check_all_scored(runs: RunSet, score: str) -> None:
+    """ValueError where no run scored an example, since no plan can be made then."""
+    missing = np.isnan(runs.mean(score))
+    if missing.any():
+        raise ValueError(
+            f"{score}: {int(missing.sum())} of {runs.num_examples} examples have no value in any of the {len(runs)} "
+            f"runs, the first is {int(missing.argmax())}, so that nothing can be pruned by it. They were presented too "
+            "rarely for this score: raise --epochs, or choose another first score"
+        )
+
+
+def together(runs: RunSet) -> dict[str, Any]:
+    """What the trained models together say of the examples, or why that is not known."""
+    lacking = [run for run in runs if run.predictions is None]
+    if lacking:
+        return {
+            "left_out": f"{len(lacking)} of {len(runs)} run files come from an older version and have no predictions, "
+            f"such as that of {lacking[0].architecture} with seed {lacking[0].seed}: remove them and run the study "
+            "again to learn on which examples models are never, always or sometimes right"
+        }
+    known = {"runs": len(runs), "model_accuracy": runs.dichotomy().to_dict()}
+    if runs.seen.all():
+        return known
+    return {
+        **known,
+        "memorization": runs.memorization().to_dict(),
+        "held_out_consistency": runs.held_out_consistency().to_dict(),
+    }
 
 
 def comparison_rows(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

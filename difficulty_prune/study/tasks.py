@@ -9,18 +9,23 @@ import resource
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..files import Array, write_atomically
-from ..policies import Policy, Random
+from ..plan import Plan, make_plan
+from ..policies import Policy
 from ..runs import Run
 from ..sampler import PruneSampler
 from ..tracker import DifficultyTracker
 from .data import load_data
-from .train import Recipe, train
+from .hold_out import held_out
+from .train import Recipe, number_of_batches, predict, train
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,12 @@ class DataSource:
 
 @dataclass(frozen=True)
 class ScoringTask:
-    """Train on everything, score inside the step, write a run file."""
+    """Train on everything but what is held out, score inside the step, write a run file.
+
+    Attributes:
+        seed: of the training. The first run of the study has `first_seed`, which also decides what each run holds out.
+        hold_out: the share of the examples that the run leaves out.
+    """
 
     source: DataSource
     model: str
@@ -42,13 +52,19 @@ class ScoringTask:
     recipe: Recipe
     scores: tuple[str, ...]
     path: str
+    hold_out: float = 0.0
+    first_seed: int = 0
 
     @property
     def label(self) -> str:
         return f"score {self.model} seed {self.seed}"
 
     def steps(self, train_size: int) -> int:
-        return _steps(self.recipe, train_size)
+        return _steps(self.recipe, round((1 - self.hold_out) * train_size))
+
+    def seen(self, train_size: int) -> Array:
+        """The examples that the run trains on, [N] bool."""
+        return ~held_out(self.seed - self.first_seed, train_size, self.hold_out, self.first_seed)
 
     def is_done(self) -> bool:
         """Whether the run file holds just this run.
@@ -60,9 +76,13 @@ class ScoringTask:
             return False
         run = Run.load(self.path)
         want = {**self._facts(), "dataset_fingerprint": self.source.fingerprint}
-        differing = {
-            key: (run.metadata.get(key), value) for key, value in want.items() if run.metadata.get(key) != value
+        found = {"hold_out": 0.0, **run.metadata}  # which older files do not name
+        differing: dict[str, Any] = {
+            key: (found.get(key), value) for key, value in want.items() if found.get(key) != value
         }
+        other = run.seen is None or not np.array_equal(run.seen, self.seen(len(run)))
+        if self.hold_out and not differing and other:
+            differing["seen"] = ("other examples", f"those of a study whose first seed is {self.first_seed}")
         if not set(self.scores) <= set(run.scores):
             differing["scores"] = (list(run.scores), list(self.scores))
         if differing:
@@ -74,20 +94,33 @@ class ScoringTask:
     def run(self, report: Callable[[int], None]) -> None:
         data = load_data(self.source.spec, self.source.test_spec)
         tracker = DifficultyTracker(len(data.train), self.scores, num_classes=data.num_classes)
-        everything = PruneSampler(Random(keep=1.0), np.zeros(len(data.train)), seed=self.seed)
-        outcome = train(data, self.model, everything, self.recipe, self.seed, tracker, report)
+        seen = self.seen(len(data.train))
+        sampler = PruneSampler(partial(_keep, seen), np.zeros(len(seen)), seed=self.seed)
+        outcome = train(data, self.model, sampler, self.recipe, self.seed, tracker, report)
         tracker.finish(
             labels=data.train.labels,
+            seen=seen if self.hold_out else None,
+            probabilities=predict(outcome.model, data, data.train),
             dataset_fingerprint=self.source.fingerprint,
             data=self.source.spec,
             epochs=self.recipe.epochs,
-            outcome=asdict(outcome),
+            outcome=outcome.facts(),
             peak_memory_bytes=peak_memory(),
             **self._facts(),
         ).save(self.path)
 
     def _facts(self) -> dict[str, Any]:
-        return {"architecture": self.model, "seed": self.seed, "recipe": asdict(self.recipe)}
+        return {
+            "architecture": self.model,
+            "seed": self.seed,
+            "recipe": asdict(self.recipe),
+            "hold_out": self.hold_out,
+        }
+
+
+def _keep(seen: Array, difficulty: Tensor, labels: Tensor | None = None, generator: Any = None) -> Plan:
+    """A policy that keeps just the given examples."""
+    return make_plan(torch.from_numpy(np.flatnonzero(seen)), len(seen), "what is not held out", labels)
 
 
 @dataclass(frozen=True)
@@ -125,7 +158,7 @@ class ComparisonTask:
             "task": self._facts(),
             "examples": len(sampler),
             "peak_memory_bytes": peak_memory(),
-            **asdict(outcome),
+            **outcome.facts(),
         }
         write_atomically(self.path, json.dumps(result, indent=1))
 
@@ -157,7 +190,7 @@ def peak_memory() -> int:
 
 
 def _steps(recipe: Recipe, size: int) -> int:
-    return recipe.epochs * -(-size // recipe.batch_size)
+    return recipe.epochs * number_of_batches(size, recipe.batch_size)
 
 
 def slug(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ..checkpoint import score_checkpoint
 from ..data import IndexedDataset
 from ..sampler import PruneSampler
 from ..tracker import DifficultyTracker
@@ -33,11 +34,46 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training run cost and reached."""
+    """The trained model, and what the training cost and reached."""
 
+    model: nn.Module
     test_accuracy: float
     steps: int
     seconds: float
+
+    def facts(self) -> dict[str, Any]:
+        """The numbers, as JSON can hold them."""
+        return {"test_accuracy": self.test_accuracy, "steps": self.steps, "seconds": self.seconds}
+
+
+class Batches:
+    """Batches of a sampler's positions.
+
+    A last one of a single example, which batch norm cannot train on, joins the one before.
+    """
+
+    def __init__(self, sampler: PruneSampler, size: int) -> None:
+        self.sampler = sampler
+        self.size = size
+
+    def __len__(self) -> int:
+        return number_of_batches(len(self.sampler), self.size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(self.sampler)
+        last = (len(self) - 1) * self.size
+        for start in range(0, last, self.size):
+            yield order[start : start + self.size]
+        yield order[last:]
+
+
+def number_of_batches(examples: int, size: int) -> int:
+    """How many `Batches` there are.
+
+    >>> [number_of_batches(examples, size=4) for examples in (1, 4, 5, 6, 9)]
+    [1, 1, 1, 2, 2]
+    """
+    return len(range(0, max(1, examples - 1), size))
 
 
 def train(
@@ -54,7 +90,8 @@ def train(
     Args:
         sampler: over the positions of `data.train`; its weights multiply the losses.
         seed: of the initialisation, the augmentation and dropout; the global generators are left as they were.
-        tracker: scores are recorded into it.
+        tracker: scores are recorded into it; "grand" once, a quarter into training, in evaluation mode and without
+            augmentation, for what the sampler yields.
         report: called with the number of steps after each epoch.
     """
     start = time.perf_counter()
@@ -63,12 +100,9 @@ def train(
         torch.manual_seed(seed)
         model = build_model(model_name, data.shape, data.num_classes)
         model = model.to(device).to(memory_format=torch.channels_last)
-        size = recipe.batch_size
         loader = DataLoader(
             IndexedDataset(data.train),
-            batch_size=size,
-            sampler=sampler,
-            drop_last=len(sampler) % size == 1,  # batch norm cannot train on a batch of one
+            batch_sampler=Batches(sampler, recipe.batch_size),
             pin_memory=device.type == "cuda",
         )
         steps = recipe.epochs * len(loader)
@@ -102,21 +136,32 @@ def train(
                 (loss * weight).mean().backward()
                 optimizer.step()
                 schedule.step()
+            if tracker is not None and "grand" in tracker.scores and epoch == recipe.epochs // 4:
+                score_checkpoint(model, in_order(sampler.plan.index, data, device), tracker, scores=("grand",))
             report(len(loader))
-        accuracy = test_accuracy(model, data, data.test, device)
-    return Outcome(accuracy, steps, time.perf_counter() - start)
+        correct = predict(model, data, data.test).argmax(1) == data.test.labels
+    return Outcome(model, int(correct.sum()) / len(correct), steps, time.perf_counter() - start)
 
 
 @torch.no_grad()
-def test_accuracy(model: nn.Module, data: StudyData, images: Images, device: torch.device) -> float:
-    """Fraction of images that the model classifies correctly."""
+def predict(model: nn.Module, data: StudyData, images: Images) -> Tensor:
+    """Class probabilities [N, C] float32 on the CPU, in evaluation mode and without augmentation."""
     model.eval()
-    correct = 0
-    for x, y in zip(images.images.split(1000), images.labels.split(1000), strict=True):
+    device = next(model.parameters()).device
+    parts = []
+    for x in images.images.split(1000):
         with mixed_precision(device):
             logits = model(prepare(x, data, device))
-        correct += int((logits.argmax(1).cpu() == y).sum())
-    return correct / len(images)
+        parts.append(logits.float().softmax(1).cpu())
+    return torch.cat(parts)
+
+
+def in_order(
+    positions: Tensor, data: StudyData, device: torch.device, size: int = 128
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Batches (images, labels, index) of the training data, ready for the model and not augmented."""
+    for index in positions.split(size):
+        yield prepare(data.train.images[index], data, device), data.train.labels[index], index
 
 
 def prepare(images: Tensor, data: StudyData, device: torch.device) -> Tensor:

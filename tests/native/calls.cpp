@@ -94,6 +94,16 @@ void record_stats() {
   finish(error, {&table, &skipped});
 }
 
+void record_temporal() {
+  const Buffer table;
+  const int64_t examples = number(), width = number(), window = number(), decay_percent = number(), changes = number();
+  const Buffer index;
+  const Logits logits;
+  const Buffer labels, skipped;
+  const dp::TemporalView view = {table, examples, width, window, float(decay_percent) / 100.0f, changes != 0};
+  finish(dp::cuda::record_temporal(view, index, logits.view(), labels, skipped, nullptr), {&table, &skipped});
+}
+
 void record_gradients() {
   const Moments state;
   const Buffer index;
@@ -117,7 +127,8 @@ void gradient_variance() {
   finish(error, {&out});
 }
 
-void (*const kLaunchers[])() = {softmax_stats, record_stats, record_gradients, merge_moments, gradient_variance};
+void (*const kLaunchers[])() = {softmax_stats,    record_stats,  record_temporal,
+                                record_gradients, merge_moments, gradient_variance};
 
 }  // namespace
 

@@ -1,0 +1,92 @@
+#include <cmath>
+#include <type_traits>
+
+#include "../core/softmax.h"
+#include "../core/temporal.h"
+#include "launch.h"
+#include "warp.cuh"
+
+namespace dp::cuda {
+namespace {
+
+struct Normalizer {
+  float top, log_sum;
+  bool finite;
+};
+
+template <class T>
+__device__ __forceinline__ Normalizer normalizer(const T* z, int64_t classes, int lane) {
+  float top = -INFINITY, probe = 0.0f, e = 0.0f;
+#pragma unroll 4
+  for (int64_t c = lane; c < classes; c += kWarp) {
+    top = larger(to_float(z[c]), top);
+    probe += finite_probe(to_float(z[c]));
+  }
+  top = reduce_warp(top, larger);
+#pragma unroll 4
+  for (int64_t c = lane; c < classes; c += kWarp) e += expf(to_float(z[c]) - top);
+  return {top, logf(sum_warp(e)), sum_warp(probe) == 0.0f};
+}
+
+// Sum of p |log p - last log p|; log_p [classes] holds the last and becomes that of this row.
+template <class T>
+__device__ __forceinline__ float change_log_p(const T* z, int64_t classes, const Normalizer& n, float* log_p,
+                                              int lane) {
+  float change = 0.0f;
+#pragma unroll 4
+  for (int64_t c = lane; c < classes; c += kWarp) {
+    const float x = log_probability(to_float(z[c]), n.top, n.log_sum);
+    change += expf(x) * fabsf(x - log_p[c]);
+    log_p[c] = x;
+  }
+  return sum_warp(change);
+}
+
+// index [B], logits [B, C], labels [B]. The warp of an example's first row handles all of its rows in batch order. A
+// lane meets its own classes again in the next row, and all else of the state is the first lane's: no lane waits.
+template <class T>
+__global__ void __launch_bounds__(kBlock, 4)
+    record_temporal_kernel(TemporalView state, const int64_t* index, const T* data, LogitsView logits,
+                           const int64_t* labels, int64_t* skipped) {
+  const int lane = threadIdx.x % kWarp;
+  const int64_t head = int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
+  if (head >= logits.rows) return;
+  const int64_t example = index[head];
+  if (example < 0 || example >= state.examples) {
+    if (lane == 0) count_skipped(skipped, kBadIndex);
+    return;
+  }
+  if (next_presentation(index, example, 0, head, lane) < head) return;
+  for (int64_t row = head; row < logits.rows; row = next_presentation(index, example, row + 1, logits.rows, lane)) {
+    if (!is_class(labels[row], logits)) {
+      if (lane == 0) count_skipped(skipped, kBadLabel);
+      continue;
+    }
+    const T* z = data + row * logits.row_stride;
+    const Normalizer n = normalizer(z, logits.classes, lane);
+    if (!n.finite) {
+      if (lane == 0) count_skipped(skipped, kNotFinite);
+      continue;
+    }
+    const float change = state.with_changes ? change_log_p(z, logits.classes, n, state.log_p(example), lane) : 0.0f;
+    if (lane == 0) {
+      const float p_label = expf(log_probability(to_float(z[labels[row]]), n.top, n.log_sum));
+      update_temporal(state.row(example), state, p_label, change);
+    }
+  }
+}
+
+}  // namespace
+
+int record_temporal(const TemporalView& state, const int64_t* index, const LogitsView& logits, const int64_t* labels,
+                    int64_t* skipped, void* stream) {
+  if (logits.rows == 0) return cudaSuccess;
+  visit_logits(logits, [&](auto* data) {
+    using T = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
+    DP_LAUNCH((record_temporal_kernel<T>), blocks_for(logits.rows), kBlock, 0, stream, state, index, data, logits,
+              labels, skipped);
+  });
+  return cudaGetLastError();
+}
+
+}  // namespace dp::cuda

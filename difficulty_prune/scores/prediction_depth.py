@@ -1,0 +1,122 @@
+"""Prediction depth: the layer at which a network has made up its mind about an example."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from .prototypes import check_classes, shown_examples
+
+_BLOCK_BYTES: Final = 2**27
+
+
+@torch.no_grad()
+def prediction_depth(
+    layers: Sequence[Tensor] | Mapping[str, Tensor],
+    labels: Tensor,
+    predictions: Tensor,
+    *,
+    k: int = 30,
+    block: int | None = None,
+) -> Tensor:
+    """First layer from which on k-nearest-neighbour probes agree with the final prediction (arXiv 2106.09647).
+
+    The probe of a layer gives an example the most frequent label (the lowest class wins a tie) among its k nearest
+    other examples in that layer, by Euclidean distance. The example itself is left out by its position; an exact copy
+    of it elsewhere counts. Distances are float32: neighbours that it cannot tell apart from the k-th all count.
+
+    Args:
+        layers: L tensors [N, D_l] floating point, from the first layer to the last. A row of NaN is an example that
+            was not shown, which is nobody's neighbour.
+        labels: [N] int64, 0 or more where features are known.
+        predictions: [N] int64, the classes that the model predicts in the end, likewise.
+        k: neighbours asked.
+        block: examples whose distances are in memory at a time, N x 4 bytes each; default: 128 MiB of them. Another
+            size gives the same result. Besides, one layer is copied.
+
+    Returns:
+        [N] float32: the smallest l in 0..L-1 such that the probes l, l+1, ..., L-1 all agree; L if the last one does
+        not; NaN where not shown.
+
+    Raises:
+        ValueError: shapes that do not fit, features that are not finite, no layers, or no k other examples.
+
+    >>> first, second = torch.tensor([[0.0], [9.0], [1.0], [8.0]]), torch.tensor([[0.0], [1.0], [8.0], [9.0]])
+    >>> labels = predictions = torch.tensor([0, 0, 1, 1])
+    >>> prediction_depth([first, second], labels, predictions, k=1)
+    tensor([1., 1., 1., 1.])
+    >>> prediction_depth({"block": second, "logits": second}, labels, torch.tensor([0, 0, 1, 0]), k=1)
+    tensor([0., 0., 0., 2.])
+    """
+    named = dict(layers) if isinstance(layers, Mapping) else dict(enumerate(layers))
+    shown = _shown_in_all(named)
+    check_classes(labels, shown, "labels")
+    check_classes(predictions, shown, "predictions")
+    known, size = labels[shown], int(shown.sum())
+    if not 1 <= k < size:
+        raise ValueError(f"k: got {k}, expected 1..{size - 1}: {size} examples have features, and none is asked itself")
+    if block is None:
+        block = max(1, _BLOCK_BYTES // (4 * size))
+    if block < 1:
+        raise ValueError(f"block: got {block}, expected 1 or more")
+
+    depth = torch.zeros(size, device=shown.device)
+    for position, features in enumerate(named.values()):
+        agrees = _probe(features[shown], known, k, block) == predictions[shown]
+        depth[~agrees] = position + 1
+    result = torch.full(shown.shape, torch.nan, device=shown.device)
+    result[shown] = depth
+    return result
+
+
+def _shown_in_all(layers: Mapping[str, Tensor] | Mapping[int, Tensor]) -> Tensor:
+    if not layers:
+        raise ValueError("layers: got none, expected the features of at least one layer")
+    shown = [shown_examples(features, f"layer {name!r}") for name, features in layers.items()]
+    sizes = {name: len(rows) for name, rows in zip(layers, shown, strict=True)}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"layers: got {sizes} examples, expected the same examples in every layer")
+    return torch.stack(shown).all(0)
+
+
+def _probe(features: Tensor, labels: Tensor, k: int, block: int) -> Tensor:
+    """The most frequent label [n] among the k nearest others of each of n examples; overwrites features [n, D]."""
+    points = _centred(features)
+    squares = points.square().sum(1)
+    size, classes = len(points), int(labels.max()) + 1
+    result = torch.empty_like(labels)
+    buffer = points.new_empty(min(block, size), size)
+    for start in range(0, size, block):
+        rows = slice(start, min(start + block, size))
+        # The squared distances, less the example's own square, which does not change their order.
+        distances = buffer[: rows.stop - start]
+        torch.addmm(squares, points[rows], points.T, alpha=-2, out=distances)
+        distances.diagonal(start).fill_(torch.inf)
+        result[rows] = _votes(distances, squares[rows], labels, k, classes).argmax(1)
+    return result
+
+
+def _votes(distances: Tensor, squares: Tensor, labels: Tensor, k: int, classes: int) -> Tensor:
+    """How many of the k nearest of each row have each label, [rows, classes] int64."""
+    nearest, neighbours = distances.topk(k + 1, largest=False)
+    votes = labels.new_zeros(len(distances), classes)
+    votes.scatter_add_(1, labels[neighbours[:, :k]], torch.ones_like(neighbours[:, :k]))
+
+    last, following = nearest[:, k - 1], nearest[:, k]
+    rounding = 8 * torch.finfo(torch.float32).eps * (2 * squares + last).clamp(min=0)
+    for row in (following <= last + rounding).nonzero()[:, 0].tolist():
+        equally_near = distances[row] <= last[row] + rounding[row]
+        votes[row] = torch.bincount(labels[equally_near], minlength=classes)
+    return votes
+
+
+def _centred(features: Tensor) -> Tensor:
+    """Features as float32 around 0 and within -1..1, where the matrix product loses least to rounding and overflow."""
+    if features.dtype != torch.float64:
+        features = features.float()
+    features -= features.median(0).values  # not the mean: features that are whole numbers remain so
+    largest = features.abs().max()
+    return features.ldexp_(-torch.frexp(largest).exponent).float()

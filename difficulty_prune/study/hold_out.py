@@ -1,0 +1,64 @@
+"""Which examples a run leaves out of its training, so that memorization can be estimated from several runs."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from numbers import Real
+
+import numpy as np
+import torch
+
+from ..files import Array
+from ..randomness import generator_from
+
+_HOLD_OUT = 2  # what a generator is for; a sampler's plan and orders are 0 and 1
+
+
+def held_out(run: int, size: int, share: float, seed: int = 0) -> Array:
+    """Which examples a run leaves out, [size] bool, True for left out.
+
+    As cards are dealt: a shuffled deck of all examples goes round the runs, the next shuffled deck follows when it is
+    empty, and nobody gets an example twice. So a single run leaves out a random share, while after R runs each example
+    was left out `R * share` times, rounded up or down.
+
+    Args:
+        run: number of the run, from 0.
+        size: N.
+        share: in [0, 1), taken as the decimal number that it is written as; a run leaves out `share * size` examples,
+            rounded up or down.
+        seed: of the decks.
+
+    >>> first, second = held_out(0, size=4, share=0.5), held_out(1, size=4, share=0.5)
+    >>> int(first.sum()), int(second.sum()), bool((first ^ second).all())
+    (2, 2, True)
+    """
+    exact = Fraction(str(float(share)))
+    dealt, deck = np.empty(0, np.int64), np.empty(0, np.int64)
+    decks = 0
+    for player in range(run + 1):
+        count = math.floor((player + 1) * exact * size) - math.floor(player * exact * size)
+        dealt, deck = deck[:count], deck[count:]
+        missing = count - len(dealt)
+        if missing:
+            deck = torch.randperm(size, generator=generator_from(seed, _HOLD_OUT, decks)).numpy()
+            decks += 1
+            new = deck[~np.isin(deck, dealt)][:missing]
+            deck = deck[~np.isin(deck, new)]
+            dealt = np.concatenate([dealt, new])
+    left_out = np.zeros(size, bool)
+    left_out[dealt] = True
+    return left_out
+
+
+def check_hold_out(share: float, runs: int) -> None:
+    """TypeError or ValueError unless each of so many runs can leave out the share, and each example is seen by one."""
+    if isinstance(share, bool) or not isinstance(share, Real):
+        raise TypeError(f"hold_out: got {share!r}, expected a number in [0, 1), the fraction of examples")
+    if not 0 <= share < 1:  # NaN is neither
+        raise ValueError(f"hold_out: got {share}, expected a number in [0, 1): the fraction that each run leaves out")
+    if math.ceil(runs * Fraction(str(float(share)))) >= runs and share > 0:
+        raise ValueError(
+            f"hold_out: got {share} with runs {runs}, so that no run would train on some of the examples; expected at "
+            f"most {math.floor(1000 * (runs - 1) / runs) / 1000}, or more runs"
+        )

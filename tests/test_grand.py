@@ -1,0 +1,548 @@
+"""GraNd against one backward pass per example."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch.utils.checkpoint import checkpoint
+
+import difficulty_prune as dp
+from difficulty_prune.scores import parameter_gradients
+from difficulty_prune.study.models import build_model
+
+grand = dp.scores.grand
+close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)  # models here compute in float64
+B, CLASSES = 5, 3
+
+pytestmark = pytest.mark.filterwarnings("ignore:grand. the mean loss")  # untrained models
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks as small as these only wait for a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def made(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
+    """A model in float64 and evaluation mode, with biases, scales and statistics away from their initial values."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = make().double().eval()
+    generator = seeded(seed + 1)
+    with torch.no_grad():
+        for p in (p for p in model.parameters() if p.dim() == 1):
+            p += 0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+        for b in model.buffers():
+            if b.is_floating_point():
+                b += 0.5 * torch.rand(b.shape, generator=generator, dtype=b.dtype)
+    return model
+
+
+def images(*shape: int, seed: int = 2) -> Tensor:
+    return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64)
+
+
+def words(rows: int = B, length: int = 6, seed: int = 2) -> Tensor:
+    return torch.randint(7, (rows, length), generator=seeded(seed))
+
+
+def classes(rows: int = B, seed: int = 3) -> Tensor:
+    return torch.randint(CLASSES, (rows,), generator=seeded(seed))
+
+
+def one_by_one(model: nn.Module, x: Tensor, y: Tensor, loss: Callable[..., Tensor] = F.cross_entropy) -> Tensor:
+    """The definition: a backward pass for each example, and the norm of everything it leaves in `.grad`."""
+    norms = []
+    for i in range(len(x)):
+        model.zero_grad()
+        loss(model(x[i : i + 1].clone()), y[i : i + 1]).backward()
+        norms.append(math.sqrt(sum(float(p.grad.to_dense().square().sum()) for p in gradients_of(model))))
+    model.zero_grad()
+    return torch.tensor(norms, dtype=torch.float64)
+
+
+def gradients_of(model: nn.Module) -> list[nn.Parameter]:
+    return [p for p in model.parameters() if p.grad is not None]
+
+
+def routes(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, str]:
+    """How each parameter's gradient is found: by which rule, or "model" where none explains it."""
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    groups, rest = parameter_gradients._Batch(model, parameters, x, y, "cross_entropy").uses()
+    by_rule = {name: type(uses[0]).__name__ for names, uses in groups.items() for name in names}
+    return by_rule | dict.fromkeys(rest, "model")
+
+
+def kinds(model: nn.Module, x: Tensor) -> set[str]:
+    return set(routes(model, x, classes(len(x))).values())
+
+
+def agrees(model: nn.Module, x: Tensor) -> None:
+    y = classes(len(x))
+    expected = one_by_one(model, x, y)
+    assert (expected > 0).all()
+    close(grand(model, x, y), expected)
+
+
+class Of(nn.Module):
+    """A model of a function of its modules and parameters."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], Tensor], **members: nn.Module | nn.Parameter) -> None:
+        super().__init__()
+        self.function = forward
+        for name, member in members.items():
+            setattr(self, name, member)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self, x)
+
+
+def parameter(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(*shape, generator=seeded(9)))
+
+
+# The models of the issue
+
+
+def test_resnet18_takes_the_rules_for_every_parameter() -> None:
+    from torchvision.models import resnet18
+
+    model, x = made(lambda: resnet18(num_classes=CLASSES)), images(2, 3, 32, 32)
+    agrees(model, x)
+    found = routes(model, x, classes(2))
+    assert len(found) == len(list(model.parameters()))
+    assert found["layer1.0.conv1.weight"] == "Conv2d"
+    assert set(found.values()) == {"Conv2d", "Linear", "Direct"}
+
+
+def test_float32_stays_within_1e_4_of_float64() -> None:
+    model, x, y = made(lambda: build_model("resnet18", (3, 32, 32), CLASSES)), images(4, 3, 32, 32), classes(4)
+    expected = grand(model, x, y)
+    got = grand(model.float(), x.float(), y)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, expected.float(), rtol=1e-4, atol=0)
+
+
+def test_a_vision_transformer() -> None:
+    from torchvision.models import VisionTransformer
+
+    def make() -> nn.Module:
+        return VisionTransformer(16, 4, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=12, num_classes=CLASSES)
+
+    model, x = made(make), images(B, 3, 16, 16)
+    agrees(model, x)
+    found = routes(model, x, classes())
+    assert "model" not in found.values()
+    assert found["class_token"] == found["encoder.layers.encoder_layer_0.self_attention.in_proj_weight"] == "Function"
+    assert found["conv_proj.weight"] == "Conv2d"
+
+
+def test_an_mlp_with_shared_weights_used_twice() -> None:
+    model = made(
+        lambda: Of(
+            lambda m, x: m.out(m.hidden(m.hidden(m.hidden(x).tanh()).tanh())),
+            hidden=nn.Linear(6, 6),
+            out=nn.Linear(6, CLASSES),
+        )
+    )
+    agrees(model, images(B, 6))
+    assert kinds(model, images(B, 6)) == {"Linear", "Direct"}
+
+
+# Layers
+
+
+def image_model(layer: nn.Module, shape: tuple[int, ...]) -> Callable[[], nn.Module]:
+    return lambda: nn.Sequential(layer, nn.Tanh(), nn.Flatten(), nn.LazyLinear(CLASSES))
+
+
+@st.composite
+def convolutions(draw) -> tuple[nn.Conv2d, Tensor]:
+    groups = draw(st.sampled_from((1, 1, 2, 4)))
+    per_group = st.integers(1, 3) if groups < 4 else st.just(1)
+    size = (draw(st.integers(3, 9)), draw(st.integers(3, 9)))
+    kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    padding: Any = draw(st.one_of(st.sampled_from(("same", "valid")), st.tuples(st.integers(0, 2), st.integers(0, 2))))
+    stride = (1, 1) if padding == "same" else draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    mode = draw(st.sampled_from(("zeros", "zeros", "reflect", "circular")))
+    span = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    sides = (0, 0) if padding == "valid" else span if padding == "same" else padding
+    assume(padding == "same" or all(n + 2 * p >= s for n, p, s in zip(size, sides, span, strict=True)))
+    assume(mode == "zeros" or all(side < n for side, n in zip(sides, size, strict=True)))
+    channels, outputs = groups * draw(per_group), groups * draw(per_group)
+    bias = draw(st.booleans())
+    layer = nn.Conv2d(channels, outputs, kernel, stride, padding, dilation, groups, bias, mode)
+    return layer, images(draw(st.integers(2, 4)), channels, *size, seed=draw(st.integers(0, 99)))
+
+
+@settings(max_examples=60)
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@given(convolutions())
+def test_convolutions_of_every_setting(drawn: tuple[nn.Conv2d, Tensor]) -> None:
+    layer, x = drawn
+    features = layer(x.float()).flatten(1).shape[1]
+    model = made(lambda: nn.Sequential(layer, nn.Tanh(), nn.Flatten(), nn.Linear(features, CLASSES)))
+    agrees(model, x)
+    assert kinds(model, x) <= {"Conv2d", "Linear", "Direct"}
+
+
+def merged(m: Any, x: Tensor) -> Tensor:
+    """Time first, and time and batch in one dimension."""
+    time_first = x.transpose(0, 1)
+    return m.f(time_first.flatten(0, 1)).unflatten(0, time_first.shape[:2]).transpose(0, 1)
+
+
+LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
+    # name: the layer, the shape of an example, how the layer's parameters are found
+    "batch norm": (lambda: nn.BatchNorm2d(4), (4, 3, 3), "Direct"),
+    "batch norm of vectors": (lambda: nn.BatchNorm1d(4), (4,), "Direct"),
+    "group norm": (lambda: nn.GroupNorm(2, 4), (4, 3, 3), "Direct"),
+    "layer norm": (lambda: nn.LayerNorm((3, 5)), (2, 3, 5), "Direct"),
+    "rms norm": (lambda: nn.RMSNorm(5), (3, 5), "Direct"),
+    "linear, 2 dimensions of positions": (lambda: nn.Linear(5, 9), (2, 3, 5), "Linear"),
+    "wide linear, few positions": (lambda: nn.Linear(30, 40), (2, 30), "Linear"),
+    # Its result is a view of another tensor, which the ReLU then changes in place: the graph forgets the call.
+    "instance norm": (lambda: nn.InstanceNorm2d(4, affine=True), (4, 3, 3), "model"),
+    "1-d convolution": (lambda: nn.Conv1d(3, 4, 3, groups=1), (3, 8), "Function"),
+    "transposed convolution": (lambda: nn.ConvTranspose2d(3, 4, 3, stride=2), (3, 4, 4), "Function"),
+    "prelu": (lambda: nn.PReLU(4), (4, 3, 3), "Function"),
+    "scale by a parameter": (lambda: Of(lambda m, x: x * m.scale, scale=parameter(4, 1, 1)), (4, 3, 3), "Function"),
+    "weight norm": (lambda: weight_norm(nn.Linear(5, 4)), (3, 5), "model"),
+    "weight outside its layer": (lambda: Of(lambda m, x: F.linear(x, m.w.T), w=parameter(5, 4)), (3, 5), "model"),
+    "in place": (lambda: Of(lambda m, x: (x * 1).mul_(m.scale), scale=parameter(5)), (3, 5), "model"),
+    "merged positions": (lambda: Of(merged, f=nn.Linear(5, 4)), (3, 5), "model"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_between_two_others(name: str) -> None:
+    make, shape, kind = LAYERS[name]
+
+    def whole() -> nn.Module:
+        layer = make()
+        features = layer.eval()(torch.zeros(1, *shape)).numel()
+        first = Of(lambda m, x: x * m.f(x.flatten(1)).tanh()[:, :1].reshape(-1, *[1] * len(shape)),
+                   f=nn.Linear(math.prod(shape), 2))  # fmt: skip
+        return nn.Sequential(first, layer, nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(features, CLASSES))
+
+    model, x = made(whole), images(B, *shape)
+    agrees(model, x)
+    found = routes(model, x, classes())
+    assert {kind} <= {how for parameter_name, how in found.items() if parameter_name.startswith("1.")}
+    assert found["0.f.weight"] == found["4.weight"] == "Linear"
+
+
+def pooled(m: Any, x: Tensor) -> Tensor:
+    return m.out(m.embed(x).mean(1))
+
+
+@pytest.mark.parametrize(
+    "embedding",
+    [
+        lambda: nn.Embedding(7, 4),
+        lambda: nn.Embedding(7, 4, padding_idx=2),
+        lambda: nn.Embedding(7, 4, padding_idx=-1),
+        lambda: nn.Embedding(7, 4, sparse=True),
+        lambda: nn.Embedding(7, 4, scale_grad_by_freq=True),
+        lambda: nn.Embedding(7, 4, max_norm=1.0),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:grand. one backward pass")
+def test_an_embedding_of_repeated_words(embedding: Callable[[], nn.Module]) -> None:
+    agrees(made(lambda: Of(pooled, embed=embedding(), out=nn.Linear(4, CLASSES))), words())
+
+
+def test_an_embedding_tied_to_the_layer_that_predicts_words() -> None:
+    model = made(lambda: Of(lambda m, x: F.linear(m.embed(x).mean(1), m.embed.weight), embed=nn.Embedding(7, 4)))
+    agrees(model, words())
+    assert kinds(model, words()) == {"Embedding"}
+
+
+@pytest.mark.parametrize("length", [6, B])
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_attention_in_either_layout_also_when_the_sequence_is_as_long_as_the_batch(
+    batch_first: bool, length: int
+) -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        h = m.embed(x) if batch_first else m.embed(x).transpose(0, 1)
+        return m.out(m.encoder(h).mean(1 if batch_first else 0))
+
+    def make() -> nn.Module:
+        layer = nn.TransformerEncoderLayer(4, 2, 6, batch_first=batch_first)
+        return Of(forward, embed=nn.Embedding(7, 4), encoder=layer, out=nn.Linear(4, CLASSES))
+
+    model = made(make)
+    agrees(model, words(length=length))
+    assert kinds(model, words(length=length)) == {"Embedding", "Function", "Linear", "Direct"}
+
+
+def test_attention_with_weights_padding_and_queries_of_its_own() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        h = m.embed(x)
+        queries = m.queries.expand(len(x), -1, -1)
+        mixed, weights = m.attention(queries, h, h, key_padding_mask=x == 0, average_attn_weights=False)
+        return m.out(mixed.flatten(1)) + weights.sum((1, 2, 3))[:, None]
+
+    def make() -> nn.Module:
+        attention = nn.MultiheadAttention(4, 2, kdim=4, vdim=4, batch_first=True, add_bias_kv=True)
+        return Of(forward, embed=nn.Embedding(7, 4), queries=parameter(2, 4), attention=attention, out=nn.Linear(8, 3))
+
+    agrees(made(make), words())
+
+
+def test_a_recurrent_network() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.out(m.lstm(m.embed(x))[0][:, -1])
+
+    agrees(
+        made(lambda: Of(forward, embed=nn.Embedding(7, 4), lstm=nn.LSTM(4, 3, batch_first=True), out=nn.Linear(3, 3))),
+        words(),
+    )
+
+
+def test_a_parameter_used_in_a_layer_and_outside_of_it() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.out(m.f(x).tanh()) + m.f.weight.square().sum() * x[:, :1]
+
+    model = made(lambda: Of(forward, f=nn.Linear(4, 4), out=nn.Linear(4, 3)))
+    agrees(model, images(B, 4))
+    found = routes(model, images(B, 4), classes())
+    assert found["f.weight"] == "model"
+    assert found["f.bias"] == "Direct"
+
+
+def test_activation_checkpointing() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.out(checkpoint(m.inner, m.first(x), use_reentrant=False))
+
+    def make() -> nn.Module:
+        inner = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+        return Of(forward, first=nn.Linear(4, 4), inner=inner, out=nn.Linear(4, 3))
+
+    model = made(make)
+    agrees(model, images(B, 4))
+    assert kinds(model, images(B, 4)) == {"Linear", "Direct"}
+
+
+class Branching(nn.Module):
+    """Computes differently for each example, which vmap cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = weight_norm(nn.Linear(4, 3)), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.a(row) + self.b(row) if row.sum() > 0 else self.b(row) for row in x.split(1)])
+
+
+def test_a_model_that_vmap_cannot_run_takes_one_pass_per_example_and_says_so() -> None:
+    model, x, y = made(Branching), images(B, 4), classes()
+    expected = one_by_one(model, x, y)
+    with pytest.warns(UserWarning, match=r"one backward pass per example for .*original0.*vmap cannot run"):
+        close(grand(model, x, y), expected)
+
+
+def test_parameters_without_influence_and_frozen_ones_do_not_count() -> None:
+    def make() -> nn.Module:
+        return Of(lambda m, x: m.out(m.f(x).tanh()), f=nn.Linear(4, 4), out=nn.Linear(4, 3), dead=nn.Linear(4, 4))
+
+    model, x, y = made(make), images(B, 4), classes()
+    whole = grand(model, x, y)
+    model.f.weight.requires_grad_(False)
+    agrees(model, x)
+    assert (grand(model, x, y) < whole).all()
+    for p in (*model.f.parameters(), *model.out.parameters()):
+        p.requires_grad_(False)
+    assert grand(model, x, y).tolist() == [0.0] * B
+
+
+def test_a_result_that_the_loss_does_not_need() -> None:
+    agrees(made(lambda: Of(lambda m, x: (m.a(x), m.b(x))[1], a=nn.Linear(4, 3), b=nn.Linear(4, 3))), images(B, 4))
+
+
+def test_half_precision_is_summed_in_float32() -> None:
+    model, x, y = made(lambda: nn.Linear(40, CLASSES)), images(B, 40), classes()
+    got = grand(model.bfloat16(), x.bfloat16(), y)
+    assert got.dtype == torch.float32
+    expected = one_by_one(model.double(), x.bfloat16().double(), y)
+    torch.testing.assert_close(got.double(), expected, rtol=2e-2, atol=0)
+
+
+def test_a_compiled_model_runs_uncompiled() -> None:
+    model, x, y = (
+        made(lambda: nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, CLASSES))),
+        images(B, 4),
+        classes(),
+    )
+    expected = grand(model, x, y)
+    close(grand(torch.compile(model), x, y), expected)
+
+
+# Laws
+
+
+def small() -> nn.Module:
+    return made(
+        lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(True), nn.Flatten(), nn.Linear(12, 3))
+    )
+
+
+@settings(max_examples=20)
+@given(st.permutations(range(6)), st.integers(1, 6))
+def test_batches_and_order_change_nothing(order: list[int], size: int) -> None:
+    model, x, y = small(), images(6, 2, 4, 4), classes(6)
+    whole = grand(model, x, y)
+    parts = [grand(model, x[part], y[part]) for part in torch.tensor(order).split(size)]
+    close(torch.cat(parts), whole[torch.tensor(order)])
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(reduction=r) for r in ("none", "mean", "sum")])
+@pytest.mark.parametrize("rows", [1, B])
+def test_the_reduction_of_the_loss_does_not_matter(loss: nn.Module, rows: int) -> None:
+    model, x, y = small(), images(rows, 2, 4, 4), classes(rows)
+    close(grand(model, x, y, loss), grand(model, x, y))
+
+
+def test_any_loss_and_any_labels() -> None:
+    model, x, y = small(), images(B, 2, 4, 4), images(B, CLASSES)
+    close(grand(model, x, y, F.mse_loss), one_by_one(model, x, y, F.mse_loss))
+
+
+def count(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    module.seen.add_(1)
+
+
+def test_nothing_is_touched() -> None:
+    model, x, y = small(), images(B, 2, 4, 4), classes()
+    model[0].bias.requires_grad_(False)
+    model[1].register_buffer("seen", torch.zeros(()))
+    model[1].register_forward_pre_hook(count)
+    model[4].train()
+    model[0].weight.grad = torch.ones_like(model[0].weight)
+    before = ({k: v.clone() for k, v in model.state_dict().items()}, x.clone(), torch.get_rng_state())
+    flags = [p.requires_grad for p in model.parameters()], [m.training for m in model.modules()]
+    with torch.no_grad():
+        got = grand(model, x, y)
+        assert not torch.is_grad_enabled()
+    assert not got.requires_grad
+    torch.testing.assert_close(({**model.state_dict()}, x, torch.get_rng_state()), before, rtol=0, atol=0)
+    assert flags == ([p.requires_grad for p in model.parameters()], [m.training for m in model.modules()])
+    assert [name for name, p in model.named_parameters() if p.grad is not None] == ["0.weight"]
+    assert (model[0].weight.grad == 1).all()
+
+
+def test_autocast_around_it_changes_nothing() -> None:
+    model, x, y = small().float(), images(B, 2, 4, 4).float(), classes()
+    expected = grand(model, x, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert grand(model, x, y).equal(expected)
+
+
+def test_no_examples_have_no_norms() -> None:
+    assert grand(small(), images(0, 2, 4, 4), classes(0)).shape == (0,)
+
+
+# What is refused, and what is warned of
+
+
+def test_batch_norm_in_training_mode_is_refused() -> None:
+    model = small()
+    model[1].train()
+    seen = int(model[1].num_batches_tracked)
+    with pytest.raises(
+        ValueError, match=r"batch norm '1' is in training mode, so that the loss .* call model.eval\(\)"
+    ):
+        grand(model, images(B, 2, 4, 4), classes())
+    assert int(model[1].num_batches_tracked) == seen
+    model = made(lambda: nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 3)))
+    with pytest.raises(ValueError, match="batch norm '0' has no running statistics"):
+        grand(model, images(B, 4), classes())
+
+
+def test_an_output_that_depends_on_the_others_is_refused() -> None:
+    model = made(lambda: Of(lambda m, x: m.f(x - x.mean(0)), f=nn.Linear(4, 3)))
+    with pytest.raises(ValueError, match="depends on the others of its batch"):
+        grand(model, images(B, 4), classes())
+
+
+@pytest.mark.parametrize("rows", [1, B])
+def test_dropout_is_refused_and_leaves_the_random_state(rows: int) -> None:
+    model = made(lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 3))).train()
+    before = torch.get_rng_state()
+    with pytest.raises(ValueError, match=r"random numbers in its forward pass .* model.eval\(\)"):
+        grand(model, images(rows, 4), classes(rows))
+    assert torch.get_rng_state().equal(before)
+    grand(model.eval(), images(rows, 4), classes(rows))
+
+
+X4, LINEAR = images(B, 4), nn.Linear(4, 3).double()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((lambda x: x, X4, classes()), TypeError, "model: got function"),
+        ((LINEAR, X4.numpy(), classes()), TypeError, "inputs: got ndarray"),
+        ((LINEAR, X4, [0] * B), TypeError, "labels: got list"),
+        ((LINEAR, X4, classes(4)), ValueError, r"inputs \(5, 4\) and labels \(4,\)"),
+        ((LINEAR, X4, classes().double()), TypeError, "labels: got torch.float64"),
+        ((LINEAR, X4, classes()[:, None]), ValueError, r"labels: got \(5, 1\)"),
+        ((LINEAR, X4, torch.tensor([0, 1, 2, 3, 0])), ValueError, r"labels: got 3, expected 0\.\.2"),
+        ((LINEAR, X4, torch.tensor([0, 1, 2, -1, 0])), ValueError, r"labels: got -1, expected 0\.\.2"),
+        ((LINEAR, X4, classes(), "mse"), ValueError, "loss: got 'mse'"),
+        ((LINEAR, X4, classes(), lambda z, y: z), ValueError, r"loss: returned \(5, 3\)"),
+        ((nn.Linear(4, 3).requires_grad_(False), X4, classes()), ValueError, "no parameter requires gradients"),
+        ((LINEAR, images(B, 2, 4), classes()), ValueError, r"model: returned \(1, 2, 3\)"),
+        ((Of(lambda m, x: (m.f(x),), f=LINEAR), X4, classes()), ValueError, "model: returned tuple"),
+        ((Of(lambda m, x: m.f(x).mean(0), f=LINEAR), X4, classes()), ValueError, r"model: returned \(3,\)"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        grand(*arguments)
+
+
+def test_inference_mode_is_refused() -> None:
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"leave torch\.inference_mode"):
+        grand(LINEAR, X4, classes())
+
+
+def test_a_gradient_that_is_not_finite_is_refused() -> None:
+    x = X4.clone()
+    x[3] = math.nan
+    with pytest.raises(ValueError, match="got nan for example 3"):
+        grand(LINEAR, x, classes())
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_model_no_better_than_chance_is_warned_of_once() -> None:
+    model, x = nn.Linear(4, 4).double(), images(B, 4)
+    nn.init.zeros_(model.weight)
+    y = torch.arange(B) % 4
+    with pytest.warns(UserWarning, match=r"chance has 1\.39.*At initialisation") as caught:
+        grand(model, x, y)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nn.init.eye_(model.weight)
+        grand(model, x, model(x).argmax(1))
