@@ -30,6 +30,7 @@ from torch.nn import functional as F
 import difficulty_prune as dp
 from difficulty_prune import ops
 from difficulty_prune.scores import GradientMoments
+from difficulty_prune.study.models import build_model
 
 ROOT = Path(__file__).parent.parent
 GPU = torch.device("cuda")
@@ -160,6 +161,9 @@ def exercise() -> None:
                 logits[3, 0], index[4:6], labels[7] = torch.nan, torch.tensor([-1, 2**40], device=GPU), classes
                 ops.softmax_stats(logits, labels)
                 ops.record_stats_(table, index, logits, labels, ops.new_skipped(GPU))
+                for kept in (None, classes):  # without and with the changes that TDDS needs
+                    windows = ops.new_temporal_table(20, 3, kept, GPU)
+                    ops.record_temporal_(windows, index, logits, labels, 3, 0.9, ops.new_skipped(GPU))
         for channels, size in ((1, 1), (3, 3), (3, 255), (3, 1024), (4, 3072), (3, 50176), (1, 70000)):
             for m2_dtype in (torch.float32, torch.bfloat16):
                 exercise_gradients(dtype, channels, size, m2_dtype)
@@ -373,6 +377,36 @@ def training_step(batch: int = 512) -> dict[str, dict[str, float]]:
     }
 
 
+# GraNd
+
+
+def time_grand(batch: int = 64) -> dict[str, float]:
+    """ResNet-18 at 32x32: seconds of `grand` and of a backward pass per example, in turns."""
+    torch.manual_seed(0)
+    model = build_model("resnet18", (3, 32, 32), 10).eval().to(GPU)
+    with torch.no_grad():
+        model.fc.weight *= 10
+        x = randn(batch, 3, 32, 32)
+        y = model(x).argmax(1)
+
+    def by_loop() -> None:
+        for i in range(batch):
+            loss = F.cross_entropy(model(x[i : i + 1]), y[i : i + 1])
+            for g in torch.autograd.grad(loss, list(model.parameters())):
+                g.square().sum()
+
+    def seconds(work: Callable[[], object]) -> float:
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    pairs = [(seconds(lambda: dp.scores.grand(model, x, y)), seconds(by_loop)) for _ in range(6)][1:]
+    ours, loop = (statistics.median(times) for times in zip(*pairs, strict=True))
+    return {"seconds": ours, "loop_seconds": loop, "ratio": statistics.median(b / a for a, b in pairs)}
+
+
 # The whole
 
 
@@ -395,6 +429,7 @@ def show(result: dict[str, Any]) -> None:
     console.print(f"copy: {result['copy_bytes_per_second'] / 1e9:.0f} GB/s on {result['device']}")
     for name, step in result["training_step"].items():
         console.print(f"ResNet-18 step, {name}: {step['seconds'] * 1e3:.2f} ms, {step['ratio_to_off']:.3f}x")
+    console.print(f"GraNd, ResNet-18, B 64: {result['grand']['ratio']:.1f}x faster than a backward pass per example")
     for name, line in result["sanitizer"].items():
         console.print(f"{name}: {line}")
 
@@ -413,6 +448,7 @@ def main() -> None:
     result["copy_bytes_per_second"] = copy_rate()
     result["roofline"] = [{**r, "of_copy": r["bytes_per_second"] / result["copy_bytes_per_second"]} for r in roofline()]
     result["training_step"] = training_step()
+    result["grand"] = time_grand()
     show(result)
     target = ROOT / "benchmarks" / "results" / f"{name.lower().replace(' ', '-')}.json"
     target.write_text(json.dumps(result, indent=1) + "\n")

@@ -113,6 +113,3 @@ def unpack(batch: Any, needs_labels: bool = True) -> tuple[Tensor, Tensor | None
     raise ValueError(
         f"loader: got a batch of {got}{size}, expected (inputs, labels, index): wrap the data in IndexedDataset"
     )
-
-
-_unpack = unpack

@@ -28,6 +28,8 @@ from difficulty_prune.ops import _library, reference
 N, CLASSES = 1009, 5  # a number of examples that is easy to find in generated code
 PIXELS = 4 * 6
 SCORES = ("el2n", "aum", "vog_loss")
+IN_WINDOWS = ("el2n", "tdds", "dyn_unc")
+WINDOW = 3
 pytestmark = [  # what the compiler says of its own doings
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
     pytest.mark.filterwarnings(r"ignore::DeprecationWarning:torch\..*"),
@@ -65,7 +67,8 @@ class Training:
 
     def __init__(self, scores: Sequence[str] = SCORES, **gradient: Any) -> None:
         self.model = new_model()
-        self.tracker = dp.DifficultyTracker(N, scores, gradient=dp.GradientOptions(**gradient))
+        options = {"gradient": dp.GradientOptions(**gradient), "temporal": dp.TemporalOptions(WINDOW)}
+        self.tracker = dp.DifficultyTracker(N, scores, **options)
 
     def loss(self, x: Tensor, index: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         if "vog_loss" in self.tracker.scores:
@@ -77,7 +80,8 @@ class Training:
     def state(self) -> dict[str, Tensor]:
         state = self.tracker.state_dict()
         moments = {f"{name}.{key}": t for name, m in state["moments"].items() for key, t in m.items()}
-        return {key: t for key, t in {"table": state["table"], **moments}.items() if isinstance(t, Tensor)}
+        tables = {"table": state["table"], "temporal": (state["temporal_records"] or {}).get("table")}
+        return {key: t for key, t in {**tables, **moments}.items() if isinstance(t, Tensor)}
 
 
 def compiled(function: Callable[..., Any], backend: str = "aot_eager", **options: Any) -> tuple[Any, Any]:
@@ -102,11 +106,13 @@ def assert_same(got: Training, expected: Training, rtol: float = 0, atol: float 
 # Through inductor, which rounds in its own way what it fuses of the model and of the loss
 
 INDUCTOR = {"rtol": 1e-4, "atol": 1e-6}
-SIZES_OF_STATE = "|".join(rf"\b{n}L?\b" for n in (N, N * PIXELS, N * ops.RECORD_WIDTH))
+SIZES_OF_STATE = "|".join(
+    rf"\b{n}L?\b" for n in (N, N * PIXELS, N * ops.RECORD_WIDTH, N * ops.temporal_width(WINDOW, CLASSES))
+)
 
 
 @needs_compiler
-@pytest.mark.parametrize("scores", [("el2n", "aum"), SCORES], ids=["update", "watch and update"])
+@pytest.mark.parametrize("scores", [("el2n", "aum"), SCORES, IN_WINDOWS], ids=["update", "watch and update", "windows"])
 def test_inductor_changes_the_state_where_it_is_and_compiles_once(scores: tuple[str, ...]) -> None:
     training, eager = Training(scores), Training(scores)
     fast, counter = compiled(training.loss, "inductor")
@@ -131,6 +137,7 @@ def test_inductor_changes_the_state_where_it_is_and_compiles_once(scores: tuple[
 
     code = "\n".join(codes)
     operators = ["record_stats_"] + ["record_gradients_"] * ("vog_loss" in scores)
+    operators += ["record_temporal_"] * ("tdds" in scores)
     for name in operators:  # straight on what came in as arguments of the graph
         assert re.search(rf"torch\.ops\.difficulty_prune\.{name}\.default\((primals_\d+, )+", code), name
     # Nothing as large as a part of the state is made or gone through; `rand_strided` is for who tries the code out.

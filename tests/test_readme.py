@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
 
 import difficulty_prune as dp
-from difficulty_prune.study.data import load_data
+from difficulty_prune.study.data import Images, load_data
 from difficulty_prune.study.models import build_model
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 
 
 def test_the_python_code_runs_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,6 +40,38 @@ def test_the_python_code_runs_in_order(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(names["sampler"]) == round(0.7 * len(data.train))
 
 
+def names_of_the_page(folder: Path) -> dict[str, Any]:
+    """What docs/scores.md takes for granted: data, a model that trains, runs that left examples out, a table."""
+    images = load_data("digits").train
+    data = dp.IndexedDataset(Images(images.images[:200], images.labels[:200]))
+    model = build_model("mlp", (1, 8, 8), 10)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    loader = DataLoader(data, batch_size=50)
+
+    def train_one_epoch(model: torch.nn.Module) -> None:
+        model.train()
+        for x, y, _ in loader:
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+    train_one_epoch(model)
+    tracker = dp.DifficultyTracker(len(data), scores=("el2n", "grand"))
+    dp.score_checkpoint(model, loader, tracker)
+    labels = images.labels[:200].numpy()
+    for seed in range(4):
+        seen = np.arange(len(labels)) % 2 == seed % 2
+        right = seen | (np.arange(len(labels)) % 3 == 0)
+        probabilities = np.eye(10)[np.where(right, labels, (labels + 1) % 10)]
+        run = tracker.finish(architecture="mlp", seed=seed, labels=labels, seen=seen, probabilities=probabilities)
+        run.save(folder / "runs" / f"mlp-{seed}.safetensors")
+    np.savez(folder / "cifar10_infl_matrix.npz", tr_mem=np.linspace(0, 1, len(labels)), tr_labels=labels)
+    return {
+        "dp": dp, "train": data, "loader": loader, "model": model, "tracker": tracker, "run": run, "epochs": 4,
+        "epoch": 2, "train_one_epoch": train_one_epoch,
+    }  # fmt: skip
+
+
 def test_the_training_loop_is_short() -> None:
     loop = re.search(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert loop is not None
@@ -40,11 +79,28 @@ def test_the_training_loop_is_short() -> None:
     assert len(lines) <= 12
 
 
-def test_the_table_of_scores_is_the_catalogue() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| .*? \| (high|low) \|", README, flags=re.MULTILINE)
-    assert {name: harder == "high" for name, harder in rows} == {
-        name: score.higher_is_harder for name, score in dp.SCORES.items()
-    }
+def test_every_score_is_named_with_the_way_to_get_it() -> None:
+    section = README.split("## Scores")[1].split("##")[0]
+    rows = [row for row in section.splitlines() if row.startswith("|")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[2])}
+    assert named == set(dp.SCORES)
+
+
+def test_the_page_of_scores_is_the_catalogue() -> None:
+    """Else: python docs/catalogue.py"""
+    assert subprocess.run([sys.executable, ROOT / "docs" / "catalogue.py", "--check"], check=False).returncode == 0
+
+
+def test_the_python_code_of_the_page_of_scores_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "scores.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) >= 4
+    names = names_of_the_page(tmp_path)
+    for block in blocks:
+        exec(block, names)
+    assert set(names["run"].scores) >= {"el2n", "grand", "prototype_distance", "prediction_depth"}
+    assert names["runs"].mean("memorization").max() == 1
 
 
 def test_every_command_in_the_readme_is_known() -> None:

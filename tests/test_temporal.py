@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
+import difficulty_prune as dp
 from difficulty_prune import ops
 from difficulty_prune.ops import reference
 from difficulty_prune.scores import temporal
@@ -491,3 +492,92 @@ def test_functions_take_what_the_definitions_allow_and_refuse_the_rest() -> None
     for call, error, message in wrong:
         with pytest.raises(error, match=message):
             call()
+
+
+# In the tracker, which is where they come from
+
+
+def tracked(trajectory: Trajectory, scores: tuple[str, ...] = ("el2n", *BOTH)) -> dp.DifficultyTracker:
+    tracker = dp.DifficultyTracker(trajectory.num_examples, scores, temporal=trajectory.options)
+    ends = [*trajectory.cuts, len(trajectory.index)]
+    for begin, end in zip([0, *ends], ends, strict=False):
+        rows = slice(begin, end)
+        tracker.update(trajectory.index[rows], trajectory.logits[rows], trajectory.labels[rows])
+    return tracker
+
+
+@settings(max_examples=30)
+@given(trajectories())
+def test_a_tracker_gives_the_scores_of_their_definitions(trajectory: Trajectory) -> None:
+    if trajectory.logits.shape[1] < 2:
+        return  # no tracker takes a single class
+    got = tracked(trajectory).compute()
+    assert_scores({name: got[name] for name in BOTH}, trajectory.expected())
+
+
+@pytest.mark.parametrize("scores", [("tdds",), ("dyn_unc",), ("dyn_unc", "aum", "tdds")])
+def test_a_run_holds_the_scores_and_their_options(scores: tuple[str, ...]) -> None:
+    trajectory = random_trajectory(window=5)
+    run = tracked(trajectory, scores).finish(architecture="mlp", seed=0)
+    assert set(run.scores) == set(scores)
+    assert run.metadata["options"] == {"temporal": trajectory.options.definition}
+    expected = trajectory.expected()
+    assert_scores({name: torch.tensor(run.scores[name]) for name in run.scores if name in BOTH},
+                  {name: expected[name] for name in scores if name in BOTH})  # fmt: skip
+
+
+def test_a_bad_row_is_counted_once_however_many_tables_leave_it_out() -> None:
+    tracker = dp.DifficultyTracker(2, ("el2n", *BOTH))
+    tracker.update(torch.tensor([0, 1]), torch.tensor([[1.0, math.nan], [1.0, 2.0]]), torch.tensor([0, 1]))
+    assert tracker.skipped == {"bad index": 0, "bad label": 0, "not finite": 1}
+    assert tracker.presentations == 1
+
+
+def test_a_tracker_that_goes_on_from_a_saved_state_is_as_if_never_stopped() -> None:
+    trajectory = random_trajectory(window=5)
+    half = len(trajectory.index) // 2
+    file = io.BytesIO()
+    torch.save(tracked(trajectory.part(slice(half))).state_dict(), file)
+    file.seek(0)
+    resumed = dp.DifficultyTracker(trajectory.num_examples, ("el2n", *BOTH), temporal=trajectory.options)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    rest = trajectory.part(slice(half, None))
+    resumed.update(rest.index, rest.logits, rest.labels)
+    assert_scores(resumed.compute(), tracked(trajectory).compute(), identical)
+
+
+def test_trackers_of_other_options_do_not_mix() -> None:
+    a, b = (dp.DifficultyTracker(2, BOTH, temporal=TemporalOptions(window)) for window in (3, 4))
+    with pytest.raises(ValueError, match="temporal"):
+        a.merge(b)
+    with pytest.raises(ValueError, match="temporal"):
+        a.load_state_dict(b.state_dict())
+    with pytest.raises(TypeError, match="temporal: got int"):
+        dp.DifficultyTracker(2, BOTH, temporal=3)
+
+
+def test_a_run_in_which_no_window_was_filled_says_so() -> None:
+    tracker = dp.DifficultyTracker(1, ("dyn_unc",))
+    tracker.update(torch.tensor([0]), torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    with pytest.warns(UserWarning, match="dyn_unc: no example was presented 10 times"):
+        run = tracker.finish(architecture="mlp", seed=0)
+    assert np.isnan(run.scores["dyn_unc"]).all()
+
+
+def test_trajectories_in_memory_have_every_score_of_the_logits() -> None:
+    g = seeded(2)
+    logits, labels = torch.randn(12, 5, 3, generator=g), torch.randint(3, (5,), generator=g)
+    names = dp.score_names("loss", "logits")
+    tracker = dp.DifficultyTracker(5, names)
+    for step in logits:
+        tracker.update(torch.arange(5), step, labels)
+    got = dp.scores.trajectory_scores(logits, labels)
+    assert set(got) == set(names)
+    assert_scores(got, tracker.compute())
+    with pytest.raises(ValueError, match="names: 'vog' needs more than logits"):
+        dp.scores.trajectory_scores(logits, labels, ("vog",))
+    with pytest.raises(ValueError, match=r"got logits \(5, 3\)"):
+        dp.scores.trajectory_scores(logits[0], labels)
+    logits[3, 2, 1] = math.nan
+    with pytest.raises(ValueError, match="1 values are not finite"):
+        dp.scores.trajectory_scores(logits, labels)

@@ -126,17 +126,29 @@ class Conv2d(Linear):
         self.channels = x.shape[1] // groups
         self.positions, self.outputs = math.prod(g.shape[2:]), g.shape[1] // groups
         self.inputs = self.channels * math.prod(kernel)
+        self.channels_last = (
+            groups == 1 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+        )
         self._choose()
 
     def columns(self, examples: slice) -> Tensor:
+        """Their rows are in the order of the memory: (*kernel, I) where the channels are last, else (I, *kernel)."""
         x = F.pad(wide(self.a[examples]), self.padding)
         for dim, (k, s, d) in enumerate(zip(self.kernel, self.stride, self.dilation, strict=True), 2):
             x = x.unfold(dim, d * (k - 1) + 1, s)[..., ::d]
+        if self.channels_last:
+            return x.permute(0, 2, 3, 4, 5, 1).reshape(len(x), 1, self.positions, self.inputs).mT
         return x.permute(0, 1, 4, 5, 2, 3).reshape(len(x), self.groups, self.inputs, self.positions)
 
     def gradients(self, examples: slice) -> Tensor:
         g = wide(self.g[examples])
         return g.reshape(len(g), self.groups, self.outputs, self.positions)
+
+    def gradient(self, examples: slice) -> Tensor:
+        gradient = super().gradient(examples)
+        if self.channels_last:
+            return gradient.unflatten(1, (self.outputs, *self.kernel, self.channels)).movedim(4, 2).flatten(1)
+        return gradient
 
     def gram(self, examples: slice) -> Tensor:
         """Of the patches; where that is cheaper, from the inner products of pixels, which overlapping patches share."""

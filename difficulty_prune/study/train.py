@@ -90,7 +90,7 @@ def train(
     Args:
         sampler: over the positions of `data.train`; its weights multiply the losses.
         seed: of the initialisation, the augmentation and dropout; the global generators are left as they were.
-        tracker: scores are recorded into it; "grand" once, a quarter into training, in evaluation mode and without
+        tracker: scores are recorded into it; "grand" once, at the end of training, in evaluation mode and without
             augmentation, for what the sampler yields.
         report: called with the number of steps after each epoch.
     """
@@ -136,9 +136,9 @@ def train(
                 (loss * weight).mean().backward()
                 optimizer.step()
                 schedule.step()
-            if tracker is not None and "grand" in tracker.scores and epoch == recipe.epochs // 4:
-                score_checkpoint(model, in_order(sampler.plan.index, data, device), tracker, scores=("grand",))
             report(len(loader))
+        if tracker is not None and "grand" in tracker.scores:
+            score_checkpoint(model, in_order(sampler.plan.index, data, device), tracker, scores=("grand",))
         correct = predict(model, data, data.test).argmax(1) == data.test.labels
     return Outcome(model, int(correct.sum()) / len(correct), steps, time.perf_counter() - start)
 
