@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from .scores import SCORES, check_scores
 from .tracker import DifficultyTracker
+
+_OF_RIGHT_AND_WRONG: Final = {"accuracy", "forgetting", "learning_time", "consistently_learned"}
 
 
 def score_checkpoint(
@@ -38,11 +40,13 @@ def score_checkpoint(
         scores: which of the tracker's scores to record; default: all. Logit scores go together: naming one of them
             records all of them.
         label: "true", or "predicted": in place of the label, the class that this checkpoint predicts. The loader may
-            then leave the labels out.
+            then leave the labels out; scores of whether the prediction is right make no sense, and the run will not
+            hold the predictions as its labels.
         device: where to run; default: the device of the model's first parameter.
 
     Raises:
-        ValueError: a batch is not of the form above, a score that the tracker does not have, another `label`.
+        ValueError: a batch is not of the form above, a score that the tracker does not have, another `label`, or a
+            score that compares the predicted label with itself.
         RuntimeError: gradient scores in inference mode.
 
     >>> model = nn.Linear(3, 2)
@@ -55,6 +59,11 @@ def score_checkpoint(
     chosen = _chosen(tracker, scores)
     if label not in ("true", "predicted"):
         raise ValueError(f"label: got {label!r}, expected 'true' or 'predicted'")
+    if label == "predicted" and _OF_RIGHT_AND_WRONG & set(chosen):
+        name = next(name for name in chosen if name in _OF_RIGHT_AND_WRONG)
+        raise ValueError(
+            f"label: {name!r} compares the prediction with the label, which is the prediction; leave it out"
+        )
     if device is None:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
     to_inputs = [name for name in chosen if SCORES[name].needs == "input gradients"]
@@ -70,7 +79,7 @@ def score_checkpoint(
                 logits = model(inputs)
             labels = logits.argmax(1) if labels is None or label == "predicted" else labels.to(device)
             if with_logits:
-                tracker.record_logits(index, logits, labels)
+                tracker.record_logits(index, logits, labels, predicted=label == "predicted")
             for name in to_inputs:
                 tracker.record_input_gradient(name, index, logits, labels, inputs)
             if "grand" in chosen:
@@ -111,5 +120,6 @@ def unpack(batch: Any, needs_labels: bool = True) -> tuple[Tensor, Tensor | None
     got = sorted(batch) if isinstance(batch, dict) else type(batch).__name__
     size = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
     raise ValueError(
-        f"loader: got a batch of {got}{size}, expected (inputs, labels, index): wrap the data in IndexedDataset"
+        f"loader: got a batch of {got}{size}, expected (inputs, labels, index): wrap the data in IndexedDataset; "
+        "data without labels can be scored by score_checkpoint(..., label='predicted')"
     )

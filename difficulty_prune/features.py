@@ -32,6 +32,9 @@ class Features:
     logits: Tensor
     labels: Tensor
 
+    def __repr__(self) -> str:
+        return f"Features({len(self.labels)} examples, layers={list(self.layers)})"
+
     @property
     def probabilities(self) -> Tensor:
         """Softmax of the logits, [N, C] float32."""

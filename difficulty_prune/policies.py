@@ -203,7 +203,8 @@ def check_difficulty(difficulty: Any) -> Tensor:
     if bool(unknown.any()):
         raise ValueError(
             f"difficulty: {int(unknown.sum())} of {len(values)} examples are NaN, the first at "
-            f"{int(unknown.int().argmax())}: they were never presented. Score them first, or fill in a value"
+            f"{int(unknown.int().argmax())}: they were never presented, or too "
+            "rarely for this score. Score them first, or fill in a value"
         )
     return values
 

@@ -63,7 +63,10 @@ class Run:
         self._scores = {name: _vector(scores[name], name) for name in SCORES if name in scores}
         sizes = {name: len(values) for name, values in self._scores.items()}
         if len(set(sizes.values())) > 1 or 0 in sizes.values():
-            raise ValueError(f"scores: got lengths {sizes}, expected the same length for all, at least 1")
+            raise ValueError(
+                f"scores: got lengths {sizes}, expected the same length for all, at least 1 (for a part of the data, "
+                "score_features and trackers take the num_examples of the whole)"
+            )
         size = len(self)
         self._labels = None if labels is None else _classes(labels, size, "labels")
         self._seen = None if seen is None else _seen(seen, size)
@@ -132,17 +135,18 @@ class Run:
         value: str | None = self._metadata["dataset_fingerprint"]
         return value
 
-    def with_scores(self, scores: Mapping[str, Any]) -> Run:
+    def with_scores(self, scores: Mapping[str, Any], **metadata: Any) -> Run:
         """The same run with more scores, such as those of `dp.score_features`; one of the same name is replaced.
 
         Args:
             scores: name -> [N], as for a new run.
+            metadata: what is to be known about them, such as layers=(...).
 
         >>> run = Run({"el2n": [0.5, 1.0]}, architecture="mlp", seed=0)
         >>> list(run.with_scores({"prediction_depth": [1, 3]}).scores)
         ['el2n', 'prediction_depth']
         """
-        return Run({**self._scores, **scores}, **self._facts(), **self._metadata)
+        return Run({**self._scores, **scores}, **self._facts(), **{**self._metadata, **metadata})
 
     def _facts(self) -> dict[str, Any]:
         """What is known of the examples beside the scores."""

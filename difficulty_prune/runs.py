@@ -101,7 +101,8 @@ class RunSet:
         chosen = [run for run in self._runs if all(run.metadata.get(k) == v for k, v in metadata.items())]
         if not chosen:
             known = {key: sorted({str(run.metadata.get(key)) for run in self._runs}) for key in metadata}
-            raise ValueError(f"where: no run has {metadata}; the runs have {known}")
+            fields = ", ".join(self._runs[0].metadata)
+            raise ValueError(f"where: no run has {metadata}; the runs have {known} (known are {fields})")
         return self._with(chosen, self._tables)
 
     def matrix(self, score: str) -> Array:
@@ -221,7 +222,7 @@ class RunSet:
         >>> runs.memorization().value
         array([ 1., nan])
         >>> print(runs.memorization())  # doctest: +ELLIPSIS
-        1 of 2 examples have too few runs (1 have no value at all); standard error 0.000 (median)...
+        1 of 2 examples have too few runs (1 have no value at all); standard error 0.000 (root mean square)...
         """
         return ensembles.memorization(self._correct(), self._seen_by_some("memorization"))
 
@@ -280,9 +281,10 @@ class RunSet:
     ) -> RunSet:
         """The same runs with a published score, which `mean` and `difficulty` then give.
 
-        A column `labels` (or `tr_labels`) is compared with the runs' labels, so that a table in another order is
-        noticed. With a column `index` the rows may be in any order and be few, and the other examples are NaN; without
-        it there must be one row for each example, in order.
+        A column `labels` (`label`, `targets`, `tr_labels`) is compared with the runs' labels, so that a table in
+        another order is noticed. With a column `index` (`idx`, `id`, or the nameless one that pandas writes) the rows
+        may be in any order and be few, and the other examples are NaN; without it there must be one row for each
+        example, in order.
 
         Args:
             path: `.npz`, `.npy`, `.csv` or `.tsv` with a header, or a run file, `.safetensors`.
@@ -377,8 +379,10 @@ def _check_same_data(first: Run, other: Run) -> None:
         ("dataset fingerprints", first.dataset_fingerprint, other.dataset_fingerprint),
     ):
         if a != b:
+            missing = "; one was finished without dataset_fingerprint=" if None in (a, b) else ""
             raise ValueError(
-                f"{first!r} and {other!r} have different {name}, {a} and {b}: runs of different data do not mix"
+                f"{first!r} and {other!r} have different {name}, {a} and {b}{missing}: "
+                "runs of different data do not mix"
             )
 
 

@@ -21,8 +21,10 @@ SUFFIXES: Final = (".npz", ".npy", ".csv", ".tsv", ".safetensors")
 PUBLISHED_NAMES: Final[Mapping[str, str]] = {"tr_mem": "memorization"}
 """What published files call a score: Feldman and Zhang 2020, arXiv 2008.03703."""
 
-_LABELS: Final = ("labels", "tr_labels")
-_INDEX: Final = "index"
+_LABELS: Final = ("labels", "label", "targets", "target", "tr_labels")
+_INDEX: Final = ("index", "idx", "id", "")
+"""Names of the columns that say which example a row is and what its class is, in any case; "" is pandas' own index."""
+
 _VALUES: Final = "values"  # the one column of an .npy without names
 
 
@@ -59,7 +61,8 @@ def read_table(
 
     Args:
         path: for messages.
-        columns: by name; `index` and `labels` (or `tr_labels`) say which example a row is and what its class is.
+        columns: by name; one such as `index` and one such as `labels` say which example a row is and what its class
+            is.
         score, column: see `RunSet.with_table`.
         labels: [N], with which those of the table are compared.
         num_examples: N.
@@ -103,7 +106,9 @@ def _choose(
     if column is not None:
         return definition, column
     fitting = [name for name in columns if definition.name in (name, _catalogued(name))]
-    fitting = fitting or [name for name in columns if name not in (_INDEX, *_LABELS)]
+    fitting = fitting or [
+        name for name in columns if name.lower() not in (*_INDEX, *_LABELS) and _catalogued(name) is None
+    ]
     if len(fitting) != 1:
         raise ValueError(f"{there}, {len(fitting)} of which may be {definition.name!r}; say which with column=")
     return definition, fitting[0]
@@ -130,36 +135,42 @@ def _definition(score: str | Score) -> Score:
 
 def _positions(path: str | os.PathLike[str], columns: Mapping[str, Any], rows: int, num_examples: int) -> Array:
     """Which example each row is, [rows] int64."""
-    if _INDEX not in columns:
+    index = _find(columns, _INDEX)
+    if index is None:
         if rows != num_examples:
             raise ValueError(
                 f"{path}: {rows} rows for {num_examples} examples; a table of some of them, or in another order, needs "
-                f"a column {_INDEX!r} with their positions"
+                f"a column {_INDEX[0]!r} with their positions"
             )
         return np.arange(num_examples)
-    given = _numbers(path, columns, _INDEX)
+    given = _numbers(path, columns, index)
     wrong = ~((given >= 0) & (given < num_examples) & (given == np.floor(given)))  # NaN too
     if len(given) != rows or wrong.any():
         got = f"{given[wrong][0]:g} in row {int(wrong.argmax())}" if wrong.any() else f"{len(given)} rows, not {rows}"
-        raise ValueError(f"{path}: column {_INDEX!r} has {got}; expected whole numbers from 0 to {num_examples - 1}")
+        raise ValueError(f"{path}: column {index!r} has {got}; expected whole numbers from 0 to {num_examples - 1}")
     positions = given.astype(np.int64)
     counts = np.bincount(positions)
     if (counts > 1).any():
-        raise ValueError(f"{path}: column {_INDEX!r} has {int(counts.argmax())} more than once")
+        raise ValueError(f"{path}: column {index!r} has {int(counts.argmax())} more than once")
     return positions
 
 
 def _check_labels(path: str | os.PathLike[str], columns: Mapping[str, Any], expected: Array) -> None:
-    for name in _LABELS:
-        if name not in columns:
-            continue
-        found = _numbers(path, columns, name)
-        differing = int((found != expected).sum()) if len(found) == len(expected) else max(len(found), len(expected))
-        if differing:
-            raise ValueError(
-                f"{path}: column {name!r} differs from the labels of the runs for {differing} of {len(expected)} "
-                "examples: the table is of other data, or in another order"
-            )
+    name = _find(columns, _LABELS)
+    if name is None:
+        return
+    found = _numbers(path, columns, name)
+    differing = int((found != expected).sum()) if len(found) == len(expected) else max(len(found), len(expected))
+    if differing:
+        raise ValueError(
+            f"{path}: column {name!r} differs from the labels of the runs for {differing} of {len(expected)} "
+            "examples: the table is of other data, or in another order"
+        )
+
+
+def _find(columns: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    """The first column with one of the names, in any case."""
+    return next((column for name in names for column in columns if column.lower() == name), None)
 
 
 def _numbers(path: str | os.PathLike[str], columns: Mapping[str, Any], name: str) -> Array:

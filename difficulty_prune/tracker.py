@@ -113,6 +113,7 @@ class DifficultyTracker:
         self._watch_phase = 0  # steps since one was recorded, modulo `every`
         self._update_phase = 0
         self._in_extra_backward = False
+        self._labels_are_predictions = False
 
     # Recording
 
@@ -213,7 +214,8 @@ class DifficultyTracker:
             logits: [B, C] float32, bfloat16 or float16, before the softmax.
             labels: [B] int64.
             inputs: [B, ...] that led to the logits and required gradients; for `vog` and `vog_probability`, at the
-                price of one backward pass to the input each. Call before the training step's own backward pass.
+                price of one backward pass to the input each. Call before the training step's own backward pass. After
+                the first step they may be left out, where no gradient is to be recorded.
             loss: [B], instead of logits and labels, for tasks with any other loss; only for the score "loss".
 
         Raises:
@@ -229,8 +231,9 @@ class DifficultyTracker:
             self.record_logits(index, logits, labels)
             self._record_input_gradients(index, logits, labels, inputs)
 
-    def record_logits(self, index: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """The logit scores' share of `update`."""
+    def record_logits(self, index: Tensor, logits: Tensor, labels: Tensor, *, predicted: bool = False) -> None:
+        """The logit scores' share of `update`; `predicted` says that the labels are what the model predicts."""
+        self._labels_are_predictions |= predicted
         ops.check_logits(logits)
         index = self._index(index, logits)
         ops.check_labels(labels, logits)
@@ -359,7 +362,7 @@ class DifficultyTracker:
         Args:
             architecture, seed: what was trained.
             labels: [N]; default: the labels shown, if every example was presented.
-            seen: [N] bool, whether the run trained on the example; default: on all.
+            seen: [N] bool, whether the run trained on the example; default: what was presented, on all if all was.
             probabilities: [N, C], the softmax of the trained model in evaluation mode, for all examples; with them (or
                 with `predictions` [N] alone) runs tell memorization, agreement and the accuracy over models.
             predictions: [N] int64, the classes that the trained model predicts.
@@ -369,7 +372,8 @@ class DifficultyTracker:
 
         Raises:
             RuntimeError: nothing was recorded.
-            ValueError: see `compute`.
+            ValueError: see `compute`; or labels other than those shown, or an example said to be seen that was never
+                presented.
 
         >>> tracker = DifficultyTracker(1, scores=("el2n",))
         >>> tracker.update(torch.tensor([0]), torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
@@ -380,9 +384,13 @@ class DifficultyTracker:
             raise RuntimeError("finish: nothing was recorded; call tracker.update(index, logits, labels) in each step")
         scores = self.compute(allow_skipped=allow_skipped)
         self._warn_of_missing_windows(scores)
-        if labels is None:
-            shown = self._labels()
-            labels = None if shown is None or bool((shown < 0).any()) else shown
+        self._warn_of_single_gradients()
+        presented = self._presented()
+        labels = self._checked_labels(labels)
+        if seen is None:
+            seen = None if bool(presented.all()) else presented
+        else:
+            _check_seen(seen, presented)
         facts = {
             "presentations": self.presentations,
             "skipped": self.skipped,
@@ -407,7 +415,39 @@ class DifficultyTracker:
         options: dict[str, Any] = {"gradient": self.gradient.definition} if self._gradient_scores else {}
         if self._temporal_scores:
             options["temporal"] = self.temporal.definition
+        if self._labels_are_predictions:
+            options["label"] = "predicted"
         return options
+
+    def _presented(self) -> Tensor:
+        """Which examples were presented at all, [N] bool on the CPU."""
+        counts = [moments.count.cpu() > 0 for moments in self._moments.values()]
+        if self._table is not None:
+            counts.append(self._table[:, ops.FIELD["count"]].cpu() > 0)
+        return torch.stack(counts).any(0)
+
+    def _checked_labels(self, labels: Any) -> Any:
+        """The labels of the run: those given, which must be those shown, or those shown to all examples."""
+        shown = self._labels()
+        if labels is None or shown is None:
+            return labels if shown is None or bool((shown < 0).any()) else shown
+        given, shown = torch.as_tensor(labels).cpu(), shown.cpu()
+        differing = int(((given != shown) & (shown >= 0)).sum()) if given.shape == shown.shape else 0
+        if differing:
+            raise ValueError(
+                f"labels: {differing} of {self.num_examples} examples were shown with other labels than those given "
+                "here; give the labels that were trained on, in the order of the dataset, or leave them out"
+            )
+        return labels
+
+    def _warn_of_single_gradients(self) -> None:
+        for name in self._gradient_scores:
+            if name in self._moments and int(self._moments[name].count.max()) == 1:
+                warnings.warn(
+                    f"{name}: no example's gradient was seen more than once, so that all deviations over time are 0; "
+                    "show more epochs or checkpoints",
+                    stacklevel=3,
+                )
 
     def _warn_of_missing_windows(self, scores: dict[str, Tensor]) -> None:
         for name in self._temporal_scores:
@@ -470,8 +510,8 @@ class DifficultyTracker:
         return {name: scores[name] for name in self.scores}
 
     def _labels(self) -> Tensor | None:
-        """The label of each example, -1 where none was shown; None if no logits were."""
-        if self._table is None:
+        """The label of each example, -1 where none was shown; None if no logits were, or not with true labels."""
+        if self._table is None or self._labels_are_predictions:
             return None
         shown = self._table[:, ops.FIELD["p_max"]] > 0  # which a loss alone leaves at 0
         return torch.where(shown, self._table[:, ops.FIELD["label"]], -1).long()
@@ -490,6 +530,7 @@ class DifficultyTracker:
             "gradient": self.gradient.definition,
             "temporal": self.temporal.definition,
             "steps": [self._watch_phase, self._update_phase],
+            "labels_are_predictions": self._labels_are_predictions,
             "table": self._table,
             "temporal_records": None if self._temporal is None else self._temporal.state_dict(),
             "skipped": self._all_skipped(),
@@ -515,6 +556,7 @@ class DifficultyTracker:
                 raise ValueError(f"load_state_dict: the state has {key} {state.get(key)!r}, this tracker {value!r}")
         self.reset()
         self._num_classes = state["num_classes"]
+        self._labels_are_predictions = state["labels_are_predictions"]
         self._watch_phase, self._update_phase = state["steps"]
         self._table = None if state["table"] is None else state["table"].clone()
         if state["temporal_records"] is not None:
@@ -533,6 +575,8 @@ class DifficultyTracker:
             ValueError: the other tracker has another number of examples or classes, other scores or options; or both
                 have presented an example to `tdds` or `dyn_unc`, whose windows cannot be put together afterwards.
         """
+        if other is self:
+            raise ValueError("merge: got the tracker itself, expected another one")
         own, got = (self.num_examples, self.scores), (other.num_examples, other.scores)
         if own != got:
             raise ValueError(f"merge: got a tracker of (examples, scores) {got}, expected {own}")
@@ -561,6 +605,7 @@ class DifficultyTracker:
             else:
                 self._moments[name] = GradientMoments.from_state_dict(moments.state_dict(), self.gradient)
         self._num_classes = self._num_classes or other._num_classes
+        self._labels_are_predictions |= other._labels_are_predictions
 
     def _index(self, index: Tensor, batch: Tensor) -> Tensor:
         """The checked index on the device of the batch; one on the CPU is checked there and then copied."""
@@ -632,3 +677,17 @@ class DifficultyTracker:
         if self._num_classes not in (None, classes):
             known = "num_classes says" if self._expected_classes is not None else "the first batch had"
             raise ValueError(f"logits: got {classes} classes, expected {self._num_classes}, as {known}")
+
+
+def _check_seen(seen: Any, presented: Tensor) -> None:
+    """ValueError where an example is said to be seen, but was never presented."""
+    said = torch.as_tensor(seen).cpu()
+    if said.dtype != torch.bool or said.shape != presented.shape:
+        return  # which Run refuses, saying what it got
+    missing = said & ~presented
+    if missing.any():
+        raise ValueError(
+            f"seen: {int(missing.sum())} examples are said to be trained on, the first of them "
+            f"{int(missing.int().argmax())}, but were never presented. The index must be the position in the whole "
+            "dataset: Subset(IndexedDataset(dataset), part), and not the other way round"
+        )

@@ -138,3 +138,42 @@ def test_batches_without_labels_are_refused_where_labels_are_needed() -> None:
 def test_another_kind_of_label_is_refused() -> None:
     with pytest.raises(ValueError, match="label: got 'best', expected 'true' or 'predicted'"):
         dp.score_checkpoint(new_model(0), [], dp.DifficultyTracker(N), label="best")
+
+
+def test_predictions_do_not_become_the_labels_of_the_run() -> None:
+    x, y = new_data()
+    tracker = dp.DifficultyTracker(N, scores=("el2n",))
+    dp.score_checkpoint(new_model(0), loader_of(x, y), tracker, label="predicted")
+    resumed = dp.DifficultyTracker(N, scores=("el2n",))
+    resumed.load_state_dict(tracker.state_dict())
+    merged = dp.DifficultyTracker(N, scores=("el2n",))
+    merged.merge(tracker)
+    for each in (tracker, resumed, merged):
+        run = each.finish(architecture="mlp", seed=0)
+        assert run.labels is None
+        assert run.metadata["options"] == {"label": "predicted"}
+        assert each.finish(architecture="mlp", seed=0, labels=y).labels.tolist() == y.tolist()
+
+
+@pytest.mark.parametrize("score", ["accuracy", "forgetting", "learning_time", "consistently_learned"])
+def test_the_prediction_is_not_compared_with_itself(score: str) -> None:
+    tracker = dp.DifficultyTracker(N, scores=("el2n", score))
+    with pytest.raises(ValueError, match=f"label: {score!r} compares the prediction"):
+        dp.score_checkpoint(new_model(0), loader_of(*new_data()), tracker, label="predicted")
+    assert tracker.presentations == 0
+
+
+@pytest.mark.parametrize("score", ["vog", "vog_loss"])
+def test_a_run_in_which_every_gradient_was_seen_once_says_so(score: str) -> None:
+    tracker = dp.DifficultyTracker(N, scores=(score,))
+    dp.score_checkpoint(new_model(0), loader_of(*new_data()), tracker)
+    with pytest.warns(UserWarning, match=f"{score}: no example's gradient was seen more than once"):
+        tracker.finish(architecture="mlp", seed=0)
+    dp.score_checkpoint(new_model(1), loader_of(*new_data()), tracker)
+    tracker.finish(architecture="mlp", seed=0)
+
+
+def test_a_tracker_is_not_merged_with_itself() -> None:
+    tracker = dp.DifficultyTracker(N)
+    with pytest.raises(ValueError, match="merge: got the tracker itself"):
+        tracker.merge(tracker)

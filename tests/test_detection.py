@@ -59,6 +59,12 @@ def test_a_share_outside_0_and_1_is_refused(share: float) -> None:
         dp.scores.selective_accuracy([1.0, 2.0], [True, False], [share])
 
 
+def test_one_share_is_as_good_as_a_list_and_outcomes_are_bool() -> None:
+    assert dp.scores.selective_accuracy([1.0, 2.0], [True, False], 0.5).tolist() == [1.0]
+    with pytest.raises(TypeError, match="correct: got int64, expected bool"):
+        dp.scores.selective_accuracy([1.0, 2.0], [3, 0])
+
+
 def test_scores_and_outcomes_have_one_length() -> None:
     with pytest.raises(ValueError, match="got 2 scores and correct"):
         dp.scores.selective_accuracy([1.0, 2.0], [True])

@@ -350,4 +350,23 @@ def test_a_tracker_hands_over_what_the_trained_model_says() -> None:
     alone = tracker.finish(architecture="mlp", seed=0, predictions=torch.tensor([3, 2, 1]))
     assert alone.predictions.tolist() == [3, 2, 1]
     assert alone.probabilities is None
-    assert alone.seen is None
+    assert alone.seen.tolist() == [True, False, True]  # what was presented
+
+
+def test_seen_is_what_was_presented_and_none_if_all_was() -> None:
+    tracker = dp.DifficultyTracker(3, scores=("el2n",))
+    tracker.update(torch.arange(2), torch.randn(2, 4), torch.tensor([1, 3]))
+    assert tracker.finish(architecture="mlp", seed=0).seen.tolist() == [True, True, False]
+    with pytest.raises(ValueError, match=r"seen: 1 examples are said to be trained on, the first of them 2"):
+        tracker.finish(architecture="mlp", seed=0, seen=[True, False, True])
+    assert tracker.finish(architecture="mlp", seed=0, seen=[True, False, False]).seen.tolist() == [True, False, False]
+    tracker.update(torch.tensor([2]), torch.randn(1, 4), torch.tensor([0]))
+    assert tracker.finish(architecture="mlp", seed=0).seen is None
+
+
+def test_labels_other_than_those_shown_are_refused() -> None:
+    tracker = dp.DifficultyTracker(3, scores=("el2n",))
+    tracker.update(torch.arange(2), torch.randn(2, 4), torch.tensor([1, 3]))
+    with pytest.raises(ValueError, match="labels: 1 of 3 examples were shown with other labels"):
+        tracker.finish(architecture="mlp", seed=0, labels=[1, 2, 0])
+    assert tracker.finish(architecture="mlp", seed=0, labels=[1, 3, 0]).labels.tolist() == [1, 3, 0]

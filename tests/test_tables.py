@@ -56,6 +56,22 @@ def test_every_format_gives_the_published_score(tmp_path: Path, suffix: str) -> 
     assert list(runs.tables) == ["memorization"]
 
 
+@pytest.mark.parametrize("index", ["index", "Index", "idx", "id", ""])
+@pytest.mark.parametrize("labels", ["labels", "Label", "targets"])
+def test_index_and_labels_may_have_their_usual_names(tmp_path: Path, index: str, labels: str) -> None:
+    order = [4, 0, 3, 1, 2]
+    columns = {index: order, labels: LABELS[order], "c_score": np.array(VALUES)[order]}
+    assert make_runs().with_table(write(tmp_path / "t.csv", **columns)).mean("c_score").tolist() == VALUES
+    wrong_order = columns | {index: range(5)}
+    with pytest.raises(ValueError, match=f"column '{labels}' differs"):
+        make_runs().with_table(write(tmp_path / "t.csv", **wrong_order))
+
+
+def test_a_column_of_another_score_is_not_taken_for_the_one_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has the columns tr_mem, 0 of which may be 'c_score'"):
+        make_runs().with_table(write(tmp_path / "t.npz", tr_mem=VALUES), "c_score")
+
+
 @pytest.mark.parametrize("suffix", ["npz", "npy", "csv", "tsv"])
 def test_rows_are_placed_by_their_index(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"t.{suffix}", index=[4, 0, 2], c_score=[0.5, 0.25, 1.0], labels=LABELS[[4, 0, 2]])

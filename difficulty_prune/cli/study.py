@@ -131,7 +131,7 @@ def describe_together(together: dict[str, Any]) -> str:
 
     return (
         f"{text}\nmemorization and held-out consistency from {together['runs']} runs: mean {both('mean')}, "
-        f"standard error {both('median_standard_error')} (median), {both('rms_standard_error')} (root mean square), "
+        f"standard error {both('rms_standard_error')} (root mean square), {both('median_standard_error')} (median), "
         f"{estimates[0]['too_few_runs']:,} examples with fewer than 2 runs of a kind"
     )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 Needs = Literal["loss", "logits", "input gradients", "parameter gradients", "features", "runs"]
 
@@ -170,7 +171,7 @@ _ALL = (
         "logits",
         "nats",
         _ZHANG,
-        "moving average (decay 0.9) over windows of J presentations of the norm of the deviations of "
+        "moving average (decay 0.9) over windows of J = 10 presentations of the norm of the deviations of "
         "sum p_t |log p_t - log p_(t-1)| from their mean",
         "Its authors keep the highest. Needs J presentations; the last window, which weighs most, ends at the last "
         "epoch, and it is easily left out by an index.",
@@ -181,7 +182,7 @@ _ALL = (
         "logits",
         "probability",
         _HE,
-        "mean over windows of J presentations of the standard deviation of p_y, ddof 1",
+        "mean over windows of J = 10 presentations of the standard deviation of p_y, ddof 1",
         "Its authors keep the highest. There are T - J + 1 windows, not T - J: the last epoch is easily left out.",
     ),
     Score(
@@ -303,11 +304,14 @@ SCORES: Final = MappingProxyType({score.name: score for score in _ALL})
 
 
 def score_names(*needs: Needs) -> tuple[str, ...]:
-    """Names of all scores, or of those with one of the given needs.
+    """Names of all scores, or of those with one of the given needs; ValueError for a need that there is not.
 
     >>> score_names("input gradients")
     ('vog', 'vog_probability', 'vog_loss')
     """
+    for need in needs:
+        if need not in get_args(Needs):
+            raise ValueError(f"needs: got {need!r}, expected of {', '.join(get_args(Needs))}")
     return tuple(score.name for score in _ALL if not needs or score.needs in needs)
 
 
@@ -318,7 +322,9 @@ def check_scores(names: Iterable[str]) -> tuple[str, ...]:
     listed = tuple(dict.fromkeys(names))
     unknown = [name for name in listed if name not in SCORES]
     if unknown:
-        raise ValueError(f"scores: there is no score {unknown[0]!r}; choose from {', '.join(SCORES)}")
+        near = difflib.get_close_matches(str(unknown[0]).lower(), SCORES, n=1)
+        hint = f"did you mean {near[0]!r}? Else " if near else ""
+        raise ValueError(f"scores: there is no score {unknown[0]!r}; {hint}choose from {', '.join(SCORES)}")
     if not listed:
         raise ValueError(f"scores: got none; choose from {', '.join(SCORES)}")
     return listed

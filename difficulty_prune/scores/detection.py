@@ -60,7 +60,9 @@ def ood(own: Any, foreign: Any) -> Detection:
     )
 
 
-def selective_accuracy(score: Any, correct: Any, fractions: Iterable[float] = (0.1, 0.25, 0.5, 0.75, 1.0)) -> Array:
+def selective_accuracy(
+    score: Any, correct: Any, fractions: Iterable[float] | float = (0.1, 0.25, 0.5, 0.75, 1.0)
+) -> Array:
     """Accuracy on the examples with the lowest scores, such as the lowest VoG (arXiv 2008.11600, section 5).
 
     Args:
@@ -73,15 +75,18 @@ def selective_accuracy(score: Any, correct: Any, fractions: Iterable[float] = (0
         [F] float64, one accuracy per fraction.
 
     Raises:
+        TypeError: `correct` is not of bool.
         ValueError: different lengths, no examples, a NaN, or a fraction outside (0, 1].
 
     >>> selective_accuracy([0.1, 0.9, 0.2, 0.8], [True, False, True, True], (0.5, 1.0))
     array([1.  , 0.75])
     """
-    values, right = _numbers(score, "score"), np.asarray(correct, dtype=bool)
+    values, right = _numbers(score, "score"), np.asarray(correct)
     if right.shape != values.shape:
         raise ValueError(f"got {len(values)} scores and correct {right.shape}, expected one of both per example")
-    shares = list(fractions)
+    if right.dtype != np.bool_:
+        raise TypeError(f"correct: got {right.dtype}, expected bool: predictions == labels")
+    shares = [fractions] if isinstance(fractions, float) else list(fractions)
     for share in shares:
         if not 0 < share <= 1:
             raise ValueError(f"fractions: got {share!r}, expected a fraction in (0, 1]")

@@ -52,8 +52,8 @@ class Estimate:
         facts = self.to_dict()
         error = "no standard error is known"
         if facts["median_standard_error"] is not None:
-            error = f"standard error {facts['median_standard_error']:.3f} (median)"
-            error += f", {facts['rms_standard_error']:.3f} (root mean square)"
+            error = f"standard error {facts['rms_standard_error']:.3f} (root mean square)"
+            error += f", {facts['median_standard_error']:.3f} (median)"
         return (
             f"{facts['too_few_runs']:,} of {facts['examples']:,} examples have too few runs "
             f"({facts['without_value']:,} have no value at all); {error}; each was seen by {_range(facts['seen'])} "

@@ -147,7 +147,8 @@ class Conv2d(Linear):
     def gradient(self, examples: slice) -> Tensor:
         gradient = super().gradient(examples)
         if self.channels_last:
-            return gradient.unflatten(1, (self.outputs, *self.kernel, self.channels)).movedim(4, 2).flatten(1)
+            by_kernel: Tensor = gradient.unflatten(1, (self.outputs, *self.kernel, self.channels))
+            return by_kernel.movedim(4, 2).flatten(1)
         return gradient
 
     def gram(self, examples: slice) -> Tensor:

@@ -75,7 +75,11 @@ def trajectory_scores(
     if not isinstance(logits, Tensor) or logits.dim() != 3 or not isinstance(labels, Tensor):
         got = f"{tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"got logits {got} and labels {type(labels).__name__}, expected tensors [T, N, C] and [N]")
+    if len(logits) == 0 or logits.shape[2] < 2:
+        raise ValueError(f"logits: got {tuple(logits.shape)}, expected at least one presentation and two classes")
     options = temporal if temporal is not None else TemporalOptions()
+    if not isinstance(options, TemporalOptions):
+        raise TypeError(f"temporal: got {type(temporal).__name__}, expected dp.TemporalOptions(...)")
     table, index = ops.new_table(logits.shape[1], logits.device), torch.arange(logits.shape[1], device=logits.device)
     for step in logits:
         ops.record_stats_(table, index, step, labels)

@@ -62,7 +62,8 @@ def grand(model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss = "cross_
         RuntimeError: in inference mode.
 
     Warns:
-        UserWarning: the model is no better than chance: there GraNd measures little but the norm of the input.
+        UserWarning: on this batch the model is no better than chance, as it is at initialisation, where GraNd measures
+            little but the norm of the input.
 
     From Paul, Ganguli and Dziugaite, "Deep Learning on a Data Diet" (NeurIPS 2021, arXiv 2107.07075).
 
@@ -319,11 +320,10 @@ def _refuse_mixing(in_batch: Tensor, alone: Tensor) -> None:
 
 
 def _warn_of_chance(losses: Tensor, classes: int) -> None:
-    mean, chance = float(losses.detach().mean()), math.log(classes)
-    if classes > 1 and mean >= _CHANCE * chance:
-        warnings.warn(
-            f"grand: the mean loss is {mean:.3g}, and chance has {chance:.3g}: the model is no better than chance. At "
-            "initialisation GraNd measures little but the norm of the input; train for some epochs first",
+    if classes > 1 and float(losses.detach().mean()) >= _CHANCE * math.log(classes):
+        warnings.warn(  # always the same words, so that the same line of a loop over batches warns once
+            "grand: on this batch the model is no better than chance. At initialisation GraNd measures little but the "
+            "norm of the input: train for some epochs first, unless the labels of the batch are known to be wrong",
             stacklevel=6,
         )
 

@@ -17,7 +17,7 @@ from ..data import dataset_fingerprint
 from ..files import write_atomically
 from ..policies import Easiest, Hardest, PerClass, Policy, Random, Window, check_fraction
 from ..runs import RunSet
-from ..scores import check_tracked
+from ..scores import TEMPORAL, TemporalOptions, check_tracked
 from .data import StudyData, load_data
 from .executor import default_workers, run_tasks
 from .figures import write_figures
@@ -72,6 +72,11 @@ class Settings:
             if value is not None and value < 1:
                 raise ValueError(f"{key}: got {value}, expected at least 1")
         check_hold_out(self.hold_out, self.runs)
+        in_windows, window = [name for name in self.scores if name in TEMPORAL], TemporalOptions().window
+        if in_windows and self.recipe.epochs < window:
+            raise ValueError(
+                f"epochs: got {self.recipe.epochs}, but {in_windows[0]} looks at windows of {window} epochs"
+            )
 
     @property
     def model_names(self) -> tuple[str, ...]:
