@@ -1,4 +1,4 @@
-"""Writes the catalogue of scores into docs/scores.md, between the two marks.
+"""Writes the catalogue of scores, and what was measured of each, into docs/scores.md, between the marks.
 
 python docs/catalogue.py            # writes
 python docs/catalogue.py --check    # exit status 1 if the page is out of date
@@ -6,13 +6,15 @@ python docs/catalogue.py --check    # exit status 1 if the page is out of date
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from pathlib import Path
 
 from difficulty_prune import SCORES, Score
 
 PAGE = Path(__file__).with_name("scores.md")
-BEGIN, END = "<!-- catalogue: written by docs/catalogue.py -->", "<!-- end of the catalogue -->"
+RESULTS = PAGE.parents[1] / "benchmarks" / "results" / "every-score.json"
 NEEDS = {
     "loss": "the loss of each step: `tracker.update(index, logits, labels)`, or `update(index, loss=...)`",
     "logits": "the logits of each step: `tracker.update(index, logits, labels)`",
@@ -44,10 +46,26 @@ def catalogue() -> str:
     return "\n\n".join(parts)
 
 
+def table() -> str:
+    """Every row of the study, the best ranking first."""
+    rows = json.loads(RESULTS.read_text())["rows"]
+    lines = ["| score | Spearman with 1 - c_score | AUROC for wrong labels |", "|---|---|---|"]
+    for name, row in sorted(rows.items(), key=lambda item: -item[1]["spearman"][0]):
+        score, rest = re.fullmatch(r"(\w+)(.*)", name).groups()
+        lines.append(f"| `{score}`{rest} | {row['spearman'][0]:+.2f} | {row['auroc'][0]:.2f} |")
+    return "\n".join(lines)
+
+
+def replaced(page: str, name: str, content: str) -> str:
+    """The page with what stands between the marks of that name replaced."""
+    begin, end = f"<!-- {name}: written by docs/catalogue.py -->", f"<!-- end of the {name} -->"
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n\n{content}\n\n{end}{after}"
+
+
 def main() -> int:
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page = f"{before}{BEGIN}\n\n{catalogue()}\n\n{END}{after}"
+    page = replaced(replaced(PAGE.read_text(), "table", table()), "catalogue", catalogue())
     if "--check" in sys.argv:
         return int(page != PAGE.read_text())
     PAGE.write_text(page)
