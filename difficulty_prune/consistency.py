@@ -32,5 +32,9 @@ def score_correlation(runs: RunSet, scores: Iterable[str] | None = None) -> Arra
     Args:
         scores: names that `runs.difficulty` knows; default: `runs.scores`.
     """
+    if isinstance(scores, str):
+        raise TypeError(f"scores: got the string {scores!r}, expected several names such as ({scores!r},)")
     names = runs.scores if scores is None else tuple(scores)
+    if not names:
+        raise ValueError(f"scores: got none; the runs have {', '.join(runs.scores)}")
     return spearman_matrix(np.stack([runs.difficulty(name) for name in names]))

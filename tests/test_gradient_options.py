@@ -258,7 +258,8 @@ def test_images_of_another_size_are_refused(pixels: int | None) -> None:
 
 def test_where_the_state_is_kept_is_no_part_of_the_run(tmp_path) -> None:
     tracker = dp.DifficultyTracker(4, ("vog_loss",), gradient=GradientOptions(pixels=8, mmap=tmp_path))
-    (tracker.watch(torch.randn(4, *SHAPE), torch.arange(4)) ** 2).mean().backward()
+    for _ in range(2):
+        (tracker.watch(torch.randn(4, *SHAPE), torch.arange(4)) ** 2).mean().backward()
     options = tracker.finish(architecture="none", seed=0).metadata["options"]["gradient"]
     assert options == {"channel_dim": 1, "every": 1, "pixels": 8, "m2_dtype": "float32"}
 

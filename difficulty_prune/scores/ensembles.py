@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import entr
 
 from ..files import Array
 
@@ -147,6 +146,8 @@ def agreement(probabilities: Iterable[Any]) -> Array:
     >>> agreement([[[1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.5, 0.5]]]).round(3)
     array([0.693, 0.   ])
     """
+    from scipy.special import entr
+
     total, entropies, models = np.zeros(()), np.zeros(()), 0
     for p in _each(probabilities, "agreement"):
         total = total + p
