@@ -18,5 +18,6 @@ assert dp.ops.missing_kernels() is None, dp.ops.missing_kernels()
 from difficulty_prune import _host
 print(f"running torch {torch.__version__}, built with torch {_host.build_facts()['torch']}")
 END
-    PYTHONPATH=. "$each" -m pytest -q tests/test_ops.py tests/test_vog.py tests/test_logit_scores.py tests/test_gradient_options.py
+    PYTHONPATH=. "$each" -m pytest -q tests/test_ops.py tests/test_vog.py tests/test_logit_scores.py tests/test_gradient_options.py \
+        tests/test_temporal.py tests/test_laws.py
 done

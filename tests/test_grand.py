@@ -252,6 +252,8 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_between_two_others(name: str) -> None:
     make, shape, kind = LAYERS[name]
+    if made(make)(images(2, *shape))._is_view():  # as of a linear layer before PyTorch 2.15: see "instance norm"
+        kind = "model"
 
     def whole() -> nn.Module:
         layer = make()
@@ -403,6 +405,7 @@ def test_half_precision_is_summed_in_float32() -> None:
     torch.testing.assert_close(got.double(), expected, rtol=2e-2, atol=0)
 
 
+@pytest.mark.filterwarnings(r"ignore::DeprecationWarning:torch\..*")
 def test_a_compiled_model_runs_uncompiled() -> None:
     model, x, y = (
         made(lambda: nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, CLASSES))),
