@@ -68,8 +68,11 @@ def score_checkpoint(
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
     to_inputs = [name for name in chosen if SCORES[name].needs == "input gradients"]
     with_logits = any(SCORES[name].needs in ("loss", "logits") for name in chosen)
-    if ("grand" in chosen or to_inputs) and torch.is_inference_mode_enabled():
-        raise RuntimeError(f"score_checkpoint: {', '.join(chosen)} need gradients; leave torch.inference_mode()")
+    differentiated = [name for name in chosen if "gradients" in SCORES[name].needs]
+    if differentiated and torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            f"score_checkpoint: {', '.join(differentiated)} need gradients; leave torch.inference_mode()"
+        )
     with evaluation_mode(model):
         for batch in loader:
             inputs, labels, index = unpack(batch, needs_labels=label == "true")

@@ -1,8 +1,11 @@
 """Lets tests import the helpers beside them, and sets what every property test shares."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+import torch
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -10,3 +13,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 # No deadline: the first example of a property test also pays for imports and for the operators' first call.
 settings.register_profile("difficulty_prune", deadline=None)
 settings.load_profile("difficulty_prune")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks and batches as small as those of tests only wait for a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

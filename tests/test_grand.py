@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,16 +24,10 @@ grand = dp.scores.grand
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)  # models here compute in float64
 B, CLASSES = 5, 3
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*no better than chance:UserWarning")  # untrained models
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks as small as these only wait for a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*no better than chance:UserWarning"),  # untrained models
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -44,7 +44,7 @@ from difficulty_prune.study.data import Images, StudyData
 from difficulty_prune.study.executor import run_tasks
 from difficulty_prune.study.hold_out import held_out
 from difficulty_prune.study.models import build_model
-from difficulty_prune.study.train import augment, prepare
+from difficulty_prune.study.train import augment, in_order, prepare
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -89,47 +89,47 @@ class Training:
         return self.path.exists()
 
     def run(self, report: Callable[[int], None]) -> None:
-        data, labels, _ = load(self.images, self.truth, self.size, self.labels)
+        data, _ = load(self.images, self.truth, self.size, self.labels)
         if self.holds_out:
-            self._hold_out_run(data, labels, report)
+            self._hold_out_run(data, report)
         else:
-            self._scoring_run(data, labels, report)
+            self._scoring_run(data, report)
 
-    def _hold_out_run(self, data: StudyData, labels: Tensor, report: Callable[[int], None]) -> None:
+    def _hold_out_run(self, data: StudyData, report: Callable[[int], None]) -> None:
+        labels = data.train.labels
         seen = ~torch.from_numpy(held_out(self.seed, len(labels), HOLD_OUT))
         tracker = dp.DifficultyTracker(len(labels), ("el2n",))
-        *_, (_, model) = train(data, labels, self.epochs, 100 + self.seed, seen.nonzero()[:, 0], tracker, report)
-        features = dp.score_features(model, in_order(data, labels), layers=())
+        *_, (_, model) = train(data, self.epochs, 100 + self.seed, seen.nonzero()[:, 0], tracker, report)
+        features = dp.score_features(model, everything(data), layers=())
         tracker.finish(
             architecture="cnn", seed=self.seed, labels=labels, seen=seen, probabilities=features.probabilities
         ).save(self.path)
 
-    def _scoring_run(self, data: StudyData, labels: Tensor, report: Callable[[int], None]) -> None:
-        size = len(labels)
+    def _scoring_run(self, data: StudyData, report: Callable[[int], None]) -> None:
+        size = len(data.train)
         tracker = dp.DifficultyTracker(size, IN_THE_STEP, temporal=dp.TemporalOptions(window=5))
         stages = {stage: dp.DifficultyTracker(size, VOG) for stage in STAGES}
         grand = {stage: dp.DifficultyTracker(size, ("grand",)) for stage in ("early", "late")}
-        for epoch, model in train(data, labels, self.epochs, self.seed, torch.arange(size), tracker, report):
-            dp.score_checkpoint(model, in_order(data, labels), stages[STAGES[epoch * 3 // self.epochs]])
+        for epoch, model in train(data, self.epochs, self.seed, torch.arange(size), tracker, report):
+            dp.score_checkpoint(model, everything(data), stages[STAGES[epoch * 3 // self.epochs]])
             for stage, at in (("early", self.epochs // 5), ("late", self.epochs - 1)):
                 if epoch == at:
-                    dp.score_checkpoint(model, in_order(data, labels), grand[stage])
+                    dp.score_checkpoint(model, everything(data), grand[stage])
         whole = copy.deepcopy(stages["early"])
         whole.merge(stages["middle"])
         whole.merge(stages["late"])
 
-        facts = {"architecture": "cnn", "seed": self.seed, "labels": labels}
+        facts = {"architecture": "cnn", "seed": self.seed, "labels": data.train.labels}
         for name, part in (("checkpoints", whole), *stages.items()):
             part.finish(**facts).save(self.folder / f"{name}-{self.seed}.safetensors")
         grand["early"].finish(**facts).save(self.folder / f"grand-early-{self.seed}.safetensors")
-        features = dp.score_features(model, in_order(data, labels)).scores(dp.score_names("features"))
+        features = dp.score_features(model, everything(data)).scores(dp.score_names("features"))
         run = tracker.finish(**facts)
         run.with_scores({**features, **grand["late"].compute()}).save(self.path)
 
 
 def train(
     data: StudyData,
-    labels: Tensor,
     epochs: int,
     seed: int,
     examples: Tensor,
@@ -150,7 +150,7 @@ def train(
         for index in order.split(BATCH)[: steps + 1]:
             if len(index) == 1:
                 continue
-            x, y = augment(prepare(data.train.images[index], data, device)), labels[index].to(device)
+            x, y = augment(prepare(data.train.images[index], data, device)), data.train.labels[index].to(device)
             if with_gradients:
                 x = tracker.watch(x.requires_grad_(), index)
             logits = model(x)
@@ -165,28 +165,22 @@ def train(
         yield epoch, model
 
 
-class in_order:
-    """Batches (images, labels, index) in the order of the data, ready for the model and not augmented."""
-
-    def __init__(self, data: StudyData, labels: Tensor) -> None:
-        self.data, self.labels = data, labels
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for index in torch.arange(len(self.labels)).split(250):
-            yield prepare(self.data.train.images[index], self.data, torch.device("cpu")), self.labels[index], index
+def everything(data: StudyData) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Batches (images, labels, index) of all images, not augmented."""
+    return in_order(torch.arange(len(data.train)), data, torch.device("cpu"), size=250)
 
 
 @functools.cache
-def load(images: Path, truth: Path, size: int, labels: str) -> tuple[StudyData, Tensor, dict[str, Array]]:
-    """The images, their labels of the kind that is asked for, and what is published about them."""
+def load(images: Path, truth: Path, size: int, labels: str) -> tuple[StudyData, dict[str, Array]]:
+    """The images with the labels that are asked for, "published" or "human", and what is published about them."""
     data, chosen = some_images(images, size)
     positions = original_positions(images)[chosen]
     with np.load(truth) as file:
         published = {name: file[name][positions] for name in ("c_score", "human_label_first")}
     if labels == "human":
         human = torch.from_numpy(published["human_label_first"].astype(np.int64))
-        return replace(data, train=Images(data.train.images, human)), human, published
-    return data, data.train.labels, published
+        return replace(data, train=Images(data.train.images, human)), published
+    return data, published
 
 
 def difficulties(folder: Path) -> dict[str, list[Array]]:
@@ -250,18 +244,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
 
+    work = options.work / f"{options.size}-images-{options.epochs}-epochs"
     console = Console(stderr=True)
     for holds_out, runs in ((False, options.runs), (True, options.hold_out_runs)):
         for labels in ("published", "human"):
-            work = [options.images, options.truth, options.size, options.epochs, labels]
-            tasks = [Training(*work, seed, holds_out, options.work) for seed in range(runs)]
+            what = [options.images, options.truth, options.size, options.epochs, labels]
+            tasks = [Training(*what, seed, holds_out, work) for seed in range(runs)]
             pending = [task for task in tasks if not task.is_done()]
             run_tasks(pending, 2, options.size, console, f"{labels} labels")
 
-    _, labels, truth = load(options.images, options.truth, options.size, "published")
-    wrong = truth["human_label_first"] != labels.numpy()
-    published = difficulties(options.work / "published")
-    human = difficulties(options.work / "human")
+    data, truth = load(options.images, options.truth, options.size, "published")
+    wrong = truth["human_label_first"] != data.train.labels.numpy()
+    published = difficulties(work / "published")
+    human = difficulties(work / "human")
     rows = {
         name: {
             "spearman": [spearman(values, 1 - truth["c_score"]) for values in published[name]],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from .parameter_uses import BatchedCall, tensors_in, with_tensors
 
 
-class Use:
+class Use(ABC):
     """What one call adds to the gradient of a parameter, for any of the examples of the batch.
 
     Attributes:
@@ -29,9 +30,9 @@ class Use:
 
     floats: int
 
+    @abstractmethod
     def gradient(self, examples: slice) -> Tensor:
         """[b, numel] float32 or float64."""
-        raise NotImplementedError
 
     def squared_norm(self, examples: slice) -> Tensor:
         """[b], of the gradient."""

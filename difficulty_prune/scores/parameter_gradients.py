@@ -217,7 +217,8 @@ class _Batch:
         at_once = max(1, _AT_ONCE // sum(p.numel() for p in chosen.values()))
         try:
             with torch.no_grad():
-                return vectorized(squared_norm, 0, at_once)(self.inputs, self.labels)  # type: ignore[no-any-return]
+                squared: Tensor = vectorized(squared_norm, 0, at_once)(self.inputs, self.labels)
+                return squared
         except NotVectorizableError as error:
             warnings.warn(
                 f"grand: one backward pass per example for {', '.join(names)}, because torch.func.vmap cannot run "
