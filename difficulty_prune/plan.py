@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +22,8 @@ class PlanSummary(dict[str, Any]):
 
     def __str__(self) -> str:
         head = f"{self['policy']}: keeps {self['kept']:,} of {self['examples']:,} examples ({self['kept_share']:.1%})"
+        if "largest_weight" in self:
+            head += f", with weights up to {self['largest_weight']:.3g}"
         classes = self.get("classes", {})
         lines = [
             f"  class {name}: keeps {c['kept']:,} of {c['examples']:,}, drops {c['dropped']:,}"
@@ -70,6 +74,13 @@ class Plan:
     def __repr__(self) -> str:
         return f"Plan({len(self)} examples)"
 
+    @cached_property
+    def digest(self) -> str:
+        """A hash of positions and weights, 32 hexadecimal digits."""
+        digest = hashlib.blake2b(self.index.numpy().data, digest_size=16)
+        digest.update(self.weight.numpy().data)
+        return digest.hexdigest()
+
     def summary(self) -> PlanSummary:
         """What is kept and dropped, per class where labels were given: a dict that prints as text."""
         return self._summary
@@ -94,29 +105,33 @@ class Plan:
             raise ValueError(f"{path}: not a valid plan file ({error})") from error
 
 
-def make_plan(kept: Tensor, num_examples: int, policy: str, labels: Tensor | None) -> Plan:
-    """A plan of weight 1 for every kept example.
+def make_plan(
+    kept: Tensor, weight: Tensor, num_examples: int, policy: str, labels: Tensor | None, may_drop_classes: bool = False
+) -> Plan:
+    """A plan of the examples `kept` [K] with `weight` [K], and its summary.
 
     Raises:
-        ValueError: a whole class would be dropped.
+        ValueError: a whole class would be dropped, unless it may.
     """
-    summary = {
+    summary: dict[str, Any] = {
         "policy": policy,
         "examples": num_examples,
         "kept": len(kept),
         "dropped": num_examples - len(kept),
         "kept_share": len(kept) / num_examples,
     }
+    if bool((weight != 1).any()):
+        summary["largest_weight"] = float(weight.max())
     if labels is not None:
-        summary["classes"] = _per_class(kept, labels, policy)
-    return Plan(kept, torch.ones(len(kept)), summary)
+        summary["classes"] = _per_class(kept, labels, policy, may_drop_classes)
+    return Plan(kept, weight, summary)
 
 
-def _per_class(kept: Tensor, labels: Tensor, policy: str) -> dict[str, dict[str, int]]:
+def _per_class(kept: Tensor, labels: Tensor, policy: str, may_drop_classes: bool) -> dict[str, dict[str, int]]:
     total = np.bincount(labels.numpy())
     left = np.bincount(labels[kept].numpy(), minlength=len(total))
     lost = np.flatnonzero((total > 0) & (left == 0))
-    if len(lost):
+    if len(lost) and not may_drop_classes:
         raise ValueError(
             f"{policy} would drop class {lost[0]} entirely ({total[lost[0]]} examples): keep more, use "
             "PerClass(policy) to prune within classes, or leave labels out if that is wanted"

@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import operator
+import warnings
+from collections.abc import Callable
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from .epoch import Epoch, EpochIterator
 from .ops import check_index
 from .plan import Plan
-from .policies import Policy, check_difficulty
+from .policies import Policy
+from .policies.base import at_epoch
+from .policies.checks import check_difficulty
 from .randomness import generator_from
+from .source import ScoreSource
 
 _PLAN, _ORDER = range(2)  # what a generator is for
+_FORMAT: Final = 1
 
 
 class PruneSampler(Sampler[int]):
     """Yields the positions that a policy keeps, in an order that depends on the seed and the epoch alone.
 
+    Call `set_epoch` at the start of each epoch. Of difficulty that is still being measured, or with a policy that draws
+    anew (`SoftPrune`, `Importance`), it makes the plan of that epoch at once, so that `len` is right from then on.
+
     Args:
-        policy: from `dp.policies`.
-        difficulty: [N], high = hard, without NaN; N is the length of the whole dataset.
+        policy: from `dp.policies`, or any function of that form.
+        difficulty: [N], high = hard, for all examples of the dataset; or a function without arguments that returns it,
+            such as `tracker.source("loss")`, which is called once for every epoch. NaN is refused, unless the policy
+            has unseen="keep".
         labels: [N] true classes; with them, a plan that drops a whole class is refused.
-        shuffle: a new order in every epoch (call `set_epoch`); otherwise ascending.
-        seed: of the plan's ties and of the orders. No global generator is used.
+        shuffle: a new order in every epoch; otherwise ascending.
+        seed: of the plan's ties and draws and of the orders. No global generator is used.
         rank, world_size: this process's share of every epoch. Shares have the same length and do not overlap; the few
-            examples left over differ from epoch to epoch.
+            examples left over differ from epoch to epoch. Every process has to plan with the same difficulty.
+        fixed_length: positions per epoch, over all processes, whatever the plan: for trainers that freeze the number of
+            steps. A longer plan is cut, at random; a shorter one is passed over again.
 
     Raises:
-        TypeError, ValueError: see the policy; or rank and world_size do not fit.
+        TypeError, ValueError: see the policy; or rank, world_size or fixed_length do not fit.
 
     >>> from difficulty_prune.policies import Hardest
     >>> sampler = PruneSampler(Hardest(keep=0.5), [0.1, 0.9, 0.5, 0.2], seed=0)
@@ -48,8 +62,9 @@ class PruneSampler(Sampler[int]):
         seed: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
+        fixed_length: int | None = None,
     ) -> None:
-        if not callable(policy):
+        if not callable(policy) or isinstance(policy, type):
             raise TypeError(f"policy: got {policy!r}, expected one of dp.policies, such as Hardest(keep=0.7)")
         if (rank is None) != (world_size is None):
             raise ValueError(f"got rank {rank} and world_size {world_size}, expected both or neither")
@@ -58,31 +73,93 @@ class PruneSampler(Sampler[int]):
             raise ValueError(f"world_size: got {world_size}, expected at least 1 process")
         if not 0 <= self.rank < self.world_size:
             raise ValueError(f"rank: got {rank}, expected 0..{self.world_size - 1} for world_size {world_size}")
-        values = check_difficulty(difficulty)
-        self.plan: Plan = policy(values, labels, generator=generator_from(seed, _PLAN))
+        if fixed_length is not None and operator.index(fixed_length) < self.world_size:
+            raise ValueError(
+                f"fixed_length: got {fixed_length}, expected at least 1 for each of {self.world_size} processes"
+            )
+        if isinstance(difficulty, ScoreSource):
+            _check_shared(difficulty, self.world_size)
+        self.policy = policy
         self.shuffle = shuffle
         self.seed = seed
-        self.epoch = 0
-        if len(self) == 0:
-            raise ValueError(f"world_size: got {world_size}, but the plan keeps only {len(self.plan)} examples")
+        self.fixed_length = fixed_length
+        self._labels = labels
+        self._difficulty: Callable[[], Any] | Tensor = difficulty if callable(difficulty) else self._checked(difficulty)
+        self._replans = callable(difficulty) or bool(getattr(policy, "redrawn", False))
+        self._latest: EpochIterator | None = None
+        values = self._values()
         self._weights = torch.zeros(len(values))
-        self._weights[self.plan.index] = self.plan.weight
-        self._weights_on: dict[torch.device, Tensor] = {}
+        self._begin(self._plan_of(values, 0), 0)
+
+    # Epochs
+
+    @property
+    def plan(self) -> Plan:
+        """What this epoch visits, with weights."""
+        return self._epoch.plan
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the plan."""
+        return self._epoch.number
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the next iteration; call it at the start of each epoch, on every rank."""
-        self.epoch = epoch
+        """Plans the epoch; call it at the start of each, on every rank. Nothing happens if it is the present one.
+
+        Raises:
+            TypeError, ValueError: no whole number, or negative; or see the policy.
+        """
+        number = operator.index(epoch)
+        if number < 0:
+            raise ValueError(f"epoch: got {epoch}, expected 0 or more")
+        if number != self.epoch:
+            self._begin(self._plan_of(self._values(), number) if self._replans else self.plan, number)
+
+    def _values(self) -> Tensor:
+        return self._checked(self._difficulty()) if callable(self._difficulty) else self._difficulty
+
+    def _checked(self, difficulty: Any) -> Tensor:
+        return check_difficulty(difficulty, getattr(self.policy, "unseen", "refuse"))
+
+    def _plan_of(self, difficulty: Tensor, epoch: int) -> Plan:
+        size = len(self._weights)
+        if len(difficulty) != size:
+            raise ValueError(f"difficulty: got {len(difficulty)} examples, expected {size}, as in the first epoch")
+        words = (_PLAN, epoch) if self._replans else (_PLAN,)
+        plan = at_epoch(self.policy, epoch)(difficulty, self._labels, generator=generator_from(self.seed, *words))
+        if not isinstance(plan, Plan):
+            raise TypeError(f"policy: {self.policy!r} returned {type(plan).__name__}, expected a dp.Plan")
+        if int(plan.index[-1]) >= size:
+            raise ValueError(f"policy: {self.policy!r} keeps position {int(plan.index[-1])}, expected 0..{size - 1}")
+        return plan
+
+    def _begin(self, plan: Plan, epoch: int, length: int | None = None) -> None:
+        if length is None:
+            wanted = len(plan) if self.fixed_length is None else self.fixed_length
+            length = wanted // self.world_size * self.world_size
+        if length < self.world_size:
+            raise ValueError(f"world_size: got {self.world_size}, but the plan keeps only {len(plan)} examples")
+        self._epoch = Epoch(epoch, plan, length, self.shuffle, (self.seed, _ORDER))
+        self._start = 0  # position in the epoch at which the next iterator begins
+        self._weights = torch.zeros(len(self._weights)).index_put_((plan.index,), plan.weight)
+        self._weights_on: dict[torch.device, Tensor] = {}
+
+    # Visits
 
     def __len__(self) -> int:
-        return len(self.plan) // self.world_size
+        return self._epoch.length // self.world_size
 
-    def __iter__(self) -> Iterator[int]:
-        index = self.plan.index
-        if self.shuffle:
-            order = generator_from(self.seed, _ORDER, self.epoch)
-            index = index[torch.randperm(len(index), generator=order)]
-        share = index[self.rank : len(self) * self.world_size : self.world_size]
-        return iter(share.tolist())
+    def __iter__(self) -> EpochIterator:
+        previous = self._latest
+        if self._replans and previous is not None and previous.finished and previous.epoch is self._epoch:
+            warnings.warn(
+                f"epoch {self.epoch} is visited once more, with the plan that it has; call "
+                "sampler.set_epoch(epoch) at the start of each epoch",
+                stacklevel=2,
+            )
+        self._latest = EpochIterator(self, self._epoch, self._start)
+        self._start = 0
+        return self._latest
 
     def weight(self, index: Tensor, *, device: torch.device | str | None = None) -> Tensor:
         """The factor of each example's loss, [B] float32 on `device` (default: that of the index); 0 if not kept.
@@ -98,5 +175,76 @@ class PruneSampler(Sampler[int]):
         if index.device.type == "cpu":
             return self._weights[index].to(target, non_blocking=True)
         if index.device not in self._weights_on:
-            self._weights_on[index.device] = self._weights.to(index.device)
+            self._weights_on[index.device] = self._weights.to(index.device, non_blocking=True)
         return self._weights_on[index.device][index].to(target, non_blocking=True)
+
+    # State
+
+    def state_dict(self, *, consumed: int | None = None) -> dict[str, Any]:
+        """The epoch, its plan if it cannot be made again, and the position in it. No scores: the tracker saves these.
+
+        Args:
+            consumed: examples of this epoch that this process has trained on. Default: what its latest iterator has
+                yielded, which is more where the workers of a DataLoader fetch ahead.
+        """
+        if consumed is not None:
+            return self.state_of(self._epoch, consumed * self.world_size)
+        latest = self._latest
+        return self.state_of(self._epoch, latest.yielded if latest and latest.epoch is self._epoch else self._start)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a state: the next iterator yields just what was left of the epoch.
+
+        The number of workers and of processes may differ.
+
+        Raises:
+            ValueError: the state of a sampler with other data, seed, order or length; or, where the difficulty is
+                fixed, with another plan.
+        """
+        _, self._start = self.restore(state)
+
+    def state_of(self, epoch: Epoch, yielded: int) -> dict[str, Any]:
+        """The state at a position of an epoch; for `EpochIterator`."""
+        plan = epoch.plan
+        parts = {"index": plan.index, "weight": plan.weight, "summary": dict(plan.summary())}
+        return {
+            **self._identity(),
+            "epoch": epoch.number,
+            "length": epoch.length,
+            "yielded": yielded,
+            "plan": parts if self._replans else plan.digest,
+        }
+
+    def restore(self, state: dict[str, Any]) -> tuple[Epoch, int]:
+        """Takes over the epoch of a state; returns it and the position in it. For `EpochIterator`."""
+        for key, own in self._identity().items():
+            if state.get(key) != own:
+                raise ValueError(f"load_state_dict: the state has {key} {state.get(key)!r}, this sampler {own!r}")
+        plan, saved = self.plan, state["plan"]
+        if self._replans:
+            plan = Plan(**saved)
+        elif saved != plan.digest:
+            raise ValueError(
+                "load_state_dict: the state is of another plan; give the sampler the same policy, difficulty and labels"
+            )
+        self._begin(plan, state["epoch"], state["length"])
+        return self._epoch, state["yielded"]
+
+    def _identity(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in ("seed", "shuffle", "fixed_length")}
+        return {"format": _FORMAT, "examples": len(self._weights), "replans": self._replans, **own}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_latest": None, "_weights_on": {}}
+
+
+def _check_shared(source: ScoreSource, world_size: int) -> None:
+    """Processes that plan with what each of them saw alone would visit shares that overlap."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not distributed or world_size == 1 or torch.distributed.get_world_size() == 1:
+        return
+    if source.tracker is not None and source.tracker.process_group is None:
+        raise ValueError(
+            f"world_size: got {world_size}, but the tracker of {source.score!r} knows only what its own process saw, "
+            "so that every process would plan another epoch; make it with DifficultyTracker(..., process_group=...)"
+        )

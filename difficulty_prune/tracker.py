@@ -28,6 +28,7 @@ from .scores import (
     logit_scores,
     merge_records_,
 )
+from .source import ScoreSource
 from .watching import GradientScaler, WatchInputs, loss_gradient_scale
 
 DEFAULT_SCORES: Final = ("el2n", "aum", "forgetting")
@@ -96,6 +97,7 @@ class DifficultyTracker:
         self._record_scores = tuple(name for name in self.scores if SCORES[name].needs in ("loss", "logits"))
         self._temporal_scores = tuple(name for name in self.scores if name in TEMPORAL)
         self._expected_classes = num_classes
+        self.process_group = None
         self._requested_device = None if device is None else torch.device(device)
         self.reset()
 
@@ -330,9 +332,7 @@ class DifficultyTracker:
                 finite), and `allow_skipped` is False.
             RuntimeError: a gradient score was asked for, but no gradient arrived.
         """
-        if not allow_skipped:
-            self._raise_if_skipped()
-        scores = self._recorded_scores()
+        scores = self._compute(self.scores, allow_skipped)
         if class_normalized:
             labels = self._labels()
             unknown = self.num_examples if labels is None else int((labels < 0).sum())
@@ -343,6 +343,24 @@ class DifficultyTracker:
                 )
             scores = {name: class_normalize(score, labels.to(score.device)) for name, score in scores.items()}
         return scores
+
+    def source(self, score: str, *, allow_skipped: bool = False) -> ScoreSource:
+        """A live view of one score for a `PruneSampler`, which plans every epoch with what is known by then.
+
+        Args:
+            score: one of this tracker's; turned so that high = hard.
+            allow_skipped: see `compute`.
+
+        Raises:
+            ValueError: a score that this tracker does not record.
+
+        >>> tracker = DifficultyTracker(4, scores=("loss",))
+        >>> tracker.source("loss")
+        ScoreSource('loss', live)
+        """
+        if score not in self.scores:
+            raise ValueError(f"source: got {score!r}, expected one of this tracker's scores, {self.scores}")
+        return ScoreSource(self, score, allow_skipped)
 
     def finish(
         self,
@@ -491,13 +509,18 @@ class DifficultyTracker:
                 "learning rate, or pass scaler= to watch). To take the scores of the others: allow_skipped=True"
             )
 
-    def _recorded_scores(self) -> dict[str, Tensor]:
+    def _compute(self, names: Iterable[str], allow_skipped: bool) -> dict[str, Tensor]:
+        if not allow_skipped:
+            self._raise_if_skipped()
+        return self._recorded_scores(tuple(names))
+
+    def _recorded_scores(self, names: tuple[str, ...]) -> dict[str, Tensor]:
         table = self._table if self._table is not None else ops.new_table(self.num_examples, self._requested_device)
-        scores = logit_scores(table, self._record_scores)
+        scores = logit_scores(table, [name for name in self._record_scores if name in names])
         if self._temporal is not None:
             scores |= self._temporal.scores()
         skipped = any(self.skipped.values())
-        for name in self.scores:
+        for name in names:
             if name in scores:
                 continue
             moments = self._moments.get(name)
@@ -507,7 +530,7 @@ class DifficultyTracker:
                 raise RuntimeError(f"{name}: no gradient arrived; {_HOW_GRADIENTS_ARRIVE[name]}")
             else:
                 scores[name] = torch.full((self.num_examples,), torch.nan, device=self._requested_device)
-        return {name: scores[name] for name in self.scores}
+        return {name: scores[name] for name in names}
 
     def _labels(self) -> Tensor | None:
         """The label of each example, -1 where none was shown; None if no logits were, or not with true labels."""

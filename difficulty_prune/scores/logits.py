@@ -32,7 +32,7 @@ _FORMULAS: Final[dict[str, Callable[[_Fields], Tensor]]] = {
 }
 
 
-def logit_scores(table: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+def logit_scores(table: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
     """Scores of a record table [N, 16] (see `ops.new_table`), each [N] float32; NaN where never presented.
 
     >>> from difficulty_prune import ops

@@ -15,7 +15,8 @@ from rich.console import Console
 from ..consistency import run_agreement, score_correlation
 from ..data import dataset_fingerprint
 from ..files import write_atomically
-from ..policies import Easiest, Hardest, PerClass, Policy, Random, Window, check_fraction
+from ..policies import Easiest, Hardest, PerClass, Policy, Random, Window
+from ..policies.checks import check_fraction
 from ..runs import RunSet
 from ..scores import TEMPORAL, TemporalOptions, check_tracked
 from .data import StudyData, load_data

@@ -120,7 +120,8 @@ class ScoringTask:
 
 def _keep(seen: Array, difficulty: Tensor, labels: Tensor | None = None, generator: Any = None) -> Plan:
     """A policy that keeps just the given examples."""
-    return make_plan(torch.from_numpy(np.flatnonzero(seen)), len(seen), "what is not held out", labels)
+    kept = torch.from_numpy(np.flatnonzero(seen))
+    return make_plan(kept, torch.ones(len(kept)), len(seen), "what is not held out", labels)
 
 
 @dataclass(frozen=True)

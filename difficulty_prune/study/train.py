@@ -84,6 +84,7 @@ def train(
     seed: int,
     tracker: DifficultyTracker | None = None,
     report: Callable[[int], None] = lambda steps: None,
+    steps: int | None = None,
 ) -> Outcome:
     """Trains a model afresh on what the sampler yields; with a tracker, scores every example meanwhile.
 
@@ -93,6 +94,7 @@ def train(
         tracker: scores are recorded into it; "grand" once, at the end of training, in evaluation mode and without
             augmentation, for what the sampler yields.
         report: called with the number of steps after each epoch.
+        steps: of the whole training, for the learning rate; default: epochs times the length of the first one.
     """
     start = time.perf_counter()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -105,7 +107,7 @@ def train(
             batch_sampler=Batches(sampler, recipe.batch_size),
             pin_memory=device.type == "cuda",
         )
-        steps = recipe.epochs * len(loader)
+        steps = recipe.epochs * len(loader) if steps is None else steps
         optimizer = torch.optim.SGD(
             model.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
         )

@@ -1,0 +1,1 @@
+"""Pieces for training frameworks, each imported only by those who use it."""

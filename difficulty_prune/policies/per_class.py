@@ -1,0 +1,90 @@
+"""Pruning within classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..plan import Plan, make_plan
+from .base import Choice, Keeping, default_generator, keep_unseen, number_kept
+from .checks import Unseen, check_difficulty, check_plan_labels
+from .shares import equal_shares, proportional_shares
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """Applies a policy within each class.
+
+    Args:
+        policy: any policy of `dp.policies` but PerClass.
+        quota: "proportional" keeps the policy's share of every class; "equal" keeps the same number of every class, as
+            far as the classes are large enough: what a small class cannot give, the others share. Every class keeps at
+            least one example.
+
+    >>> from difficulty_prune.policies import Hardest
+    >>> difficulty, labels = torch.arange(10.0), torch.tensor([0] * 8 + [1] * 2)
+    >>> PerClass(Hardest(keep=0.5))(difficulty, labels).index.tolist()
+    [4, 5, 6, 7, 9]
+    """
+
+    policy: Keeping
+    quota: Literal["proportional", "equal"] = "proportional"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.policy, Keeping):
+            raise TypeError(f"policy: got {self.policy!r}, expected one of dp.policies, such as Hardest(keep=0.7)")
+        if self.quota not in ("proportional", "equal"):
+            raise ValueError(f"quota: got {self.quota!r}, expected 'proportional' or 'equal'")
+
+    @property
+    def keep(self) -> float:
+        return self.policy.keep
+
+    @property
+    def unseen(self) -> Unseen:
+        return self.policy.unseen
+
+    @property
+    def redrawn(self) -> bool:
+        return self.policy.redrawn
+
+    def at(self, epoch: int) -> PerClass:
+        """The policy of an epoch."""
+        return replace(self, policy=self.policy.at(epoch))
+
+    def __call__(self, difficulty: Any, labels: Any = None, generator: torch.Generator | None = None) -> Plan:
+        """See `dp.policies`; here the labels are required."""
+        values = check_difficulty(difficulty, self.unseen)
+        classes = check_plan_labels(labels, len(values))
+        if classes is None:
+            raise ValueError("PerClass: got no labels, expected the class of every example, [N]")
+        known_classes = classes[~values.isnan()]
+        draw = default_generator(generator)
+        choice = keep_unseen(values, lambda known: self._choose(known, known_classes, draw))
+        return make_plan(*choice, len(values), repr(self), classes)
+
+    def _choose(self, difficulty: Tensor, classes: Tensor, generator: torch.Generator) -> Choice:
+        _, sizes = classes.unique(return_counts=True)
+        members = classes.argsort(stable=True).split(sizes.tolist())
+        shares = self._shares([len(group) for group in members])
+        positions, weights = zip(
+            *(
+                self._choose_in(group, share, difficulty, generator)
+                for group, share in zip(members, shares, strict=True)
+            ),
+            strict=True,
+        )
+        return torch.cat(positions), torch.cat(weights)
+
+    def _choose_in(self, group: Tensor, share: int, difficulty: Tensor, generator: torch.Generator) -> Choice:
+        chosen, weight = self.policy.choose(difficulty[group], share, generator)
+        return group[chosen], weight
+
+    def _shares(self, sizes: list[int]) -> list[int]:
+        total = number_kept(self.keep, sum(sizes))
+        if self.quota == "proportional":
+            return proportional_shares(sizes, self.keep, total)
+        return [max(1, share) for share in equal_shares(sizes, total)]

@@ -1,0 +1,54 @@
+"""Policies that keep a part of the ranking: the hardest, the easiest, or a window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .base import Choice, Keeping, equal_weights, half_up, hardest_first
+from .checks import Unseen, check_left_out
+
+
+@dataclass(frozen=True)
+class Hardest(Keeping):
+    """Keeps the hardest `keep` of the examples, in (0, 1]."""
+
+    keep: float
+    unseen: Unseen = field(default="refuse", kw_only=True, repr=False)
+
+    def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
+        return equal_weights(hardest_first(difficulty, generator)[:kept])
+
+
+@dataclass(frozen=True)
+class Easiest(Keeping):
+    """Keeps the easiest `keep` of the examples, in (0, 1]."""
+
+    keep: float
+    unseen: Unseen = field(default="refuse", kw_only=True, repr=False)
+
+    def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
+        return equal_weights(hardest_first(-difficulty, generator)[:kept])
+
+
+@dataclass(frozen=True)
+class Window(Keeping):
+    """Leaves out the hardest `start` of the examples, which are often mislabelled, and keeps the next `keep`.
+
+    >>> Window(start=0.25, keep=0.5)(torch.tensor([4.0, 3.0, 2.0, 1.0])).index.tolist()
+    [1, 2]
+    """
+
+    start: float
+    keep: float
+    unseen: Unseen = field(default="refuse", kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_left_out(self.start, self.keep, "start")
+
+    def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
+        first = min(half_up(self.start * len(difficulty)), len(difficulty) - kept)
+        return equal_weights(hardest_first(difficulty, generator)[first : first + kept])

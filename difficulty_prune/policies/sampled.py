@@ -1,0 +1,74 @@
+"""Policies that draw, and give every example they keep the same weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+from .base import Choice, Keeping, equal_weights, half_up, hardest_first
+from .checks import Unseen, check_finite, check_left_out
+from .shares import equal_shares
+
+
+@dataclass(frozen=True)
+class Random(Keeping):
+    """Keeps a random `keep` of the examples: what any other policy has to beat."""
+
+    keep: float
+    unseen: Unseen = field(default="refuse", kw_only=True, repr=False)
+
+    def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
+        return equal_weights(torch.randperm(len(difficulty), generator=generator)[:kept])
+
+
+@dataclass(frozen=True)
+class Stratified(Keeping):
+    """Keeps examples of every difficulty: coverage-centric coreset selection (Zheng et al., ICLR 2023).
+
+    The hardest `drop_hardest` go first. What is left is cut into strata of equal width in difficulty, each of which
+    gives the same number of examples, drawn at random; what a small stratum cannot give, the larger ones share.
+
+    Args:
+        keep: fraction of the whole set, in (0, 1].
+        drop_hardest: fraction of the whole set, in [0, 1); `keep + drop_hardest` is at most 1.
+        strata: how many, at least 1.
+
+    >>> difficulty = torch.tensor([0.0] * 6 + [0.6, 1.0, 9.0, 9.0])
+    >>> Stratified(keep=0.4, drop_hardest=0.2, strata=2)(difficulty).index[-2:].tolist()
+    [6, 7]
+    """
+
+    keep: float
+    drop_hardest: float = 0.0
+    strata: int = 50
+    unseen: Unseen = field(default="refuse", kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_left_out(self.drop_hardest, self.keep, "drop_hardest")
+        if isinstance(self.strata, bool) or not isinstance(self.strata, Integral):
+            raise TypeError(f"strata: got {self.strata!r}, expected a whole number")
+        if self.strata < 1:
+            raise ValueError(f"strata: got {self.strata}, expected at least 1")
+
+    def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
+        check_finite(difficulty, "Stratified")
+        dropped = min(half_up(self.drop_hardest * len(difficulty)), len(difficulty) - kept)
+        left = hardest_first(difficulty, generator)[dropped:]
+        left = left[torch.randperm(len(left), generator=generator)]
+        stratum = self._stratum(difficulty[left])
+        members = left[stratum.argsort(stable=True)].split(stratum.bincount(minlength=self.strata).tolist())
+        shares = equal_shares([len(group) for group in members], kept)
+        return equal_weights(torch.cat([group[:share] for group, share in zip(members, shares, strict=True)]))
+
+    def _stratum(self, difficulty: Tensor) -> Tensor:
+        """The stratum of each example, 0..strata-1."""
+        lowest, highest = difficulty.aminmax()
+        if lowest == highest:
+            return torch.zeros(len(difficulty), dtype=torch.int64)
+        # Halves, because the distance of two finite numbers may be infinite.
+        share = (difficulty / 2 - lowest / 2) / (highest / 2 - lowest / 2)
+        return (share * self.strata).long().clamp_(max=self.strata - 1)

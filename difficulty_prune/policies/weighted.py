@@ -1,0 +1,185 @@
+"""Policies that draw some examples more rarely than others, and weight those they keep by 1 / inclusion probability.
+
+So the weighted gradient is that of the full data in expectation (Horvitz and Thompson 1952): if an example is kept with
+probability q and then counts 1 / q, it counts 1 on average. The epoch's sum of weighted gradients estimates the sum
+over all examples; `keep` times their mean estimates the mean over all examples.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .base import Choice, Keeping, hardest_first
+from .checks import Unseen, check_finite, check_fraction, check_number
+
+
+class Weighted(Keeping):
+    """Draws without replacement, each example with its own probability."""
+
+    redrawn: ClassVar[bool] = True
+    drops_classes: ClassVar[bool] = True
+
+    @abstractmethod
+    def inclusion(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Tensor:
+        """Probability with which each example is kept, [N] float64 in (0, 1], adding up to `kept`."""
+
+    def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
+        probability = self.inclusion(difficulty, kept, generator)
+        chosen = draw(probability, kept, generator)
+        return chosen, 1 / probability[chosen]
+
+
+@dataclass(frozen=True)
+class SoftPrune(Weighted):
+    """Unbiased dynamic pruning: in each epoch, random easy examples are left out, and the others stand for them.
+
+    The easiest examples are kept with probability `easy_keep` and then weigh 1 / `easy_keep`; all others are kept with
+    weight 1. How many count as easy follows from `keep`: (1 - keep) / (1 - easy_keep) of the set. The number kept is
+    the same in every epoch, and the weights add up to the size of the set. The idea is InfoBatch's (Qin et al., ICLR
+    2024), which instead calls easy what is below the mean loss, so that the fraction kept is not known beforehand.
+
+    Args:
+        keep: the fraction of the whole set that is kept, in (0, 1].
+        anneal: the last `anneal` of the epochs see the full data, with weights of exactly 1; in [0, 1].
+        epochs: how many epochs the training has; needed for `anneal`.
+        easy_keep: in (0, keep]; default: keep / 2. It is raised a little where a whole number of easy examples asks
+            for it.
+        unseen: "keep" by default, because no example has been seen when the training begins.
+
+    >>> plan = SoftPrune(keep=0.75)(torch.arange(8.0))
+    >>> len(plan), float(plan.weight.sum())
+    (6, 8.0)
+    >>> SoftPrune(keep=0.75, anneal=0.25, epochs=10).at(8)(torch.arange(8.0)).weight.tolist()
+    [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    """
+
+    keep: float
+    anneal: float = 0.0
+    epochs: int | None = None
+    easy_keep: float | None = None
+    unseen: Unseen = field(default="keep", kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self.anneal, "anneal", "[0, 1], the fraction of the epochs")
+        if not 0 <= self.anneal <= 1:
+            raise ValueError(f"anneal: got {self.anneal}, expected a number in [0, 1]: the last fraction of the epochs")
+        if self.epochs is not None and (isinstance(self.epochs, bool) or not isinstance(self.epochs, int)):
+            raise TypeError(f"epochs: got {self.epochs!r}, expected a whole number")
+        if self.epochs is not None and self.epochs < 1:
+            raise ValueError(f"epochs: got {self.epochs}, expected at least 1")
+        if self.easy_keep is not None:
+            check_fraction(self.easy_keep, "easy_keep")
+            if self.easy_keep > self.keep:
+                raise ValueError(f"easy_keep: got {self.easy_keep}, expected at most keep, {self.keep}")
+
+    def at(self, epoch: int) -> SoftPrune:
+        """The policy of an epoch: the full data from the first one that reaches into the last `anneal`.
+
+        Raises:
+            ValueError: `anneal` without `epochs`.
+        """
+        if self.anneal == 0:
+            return self
+        if self.epochs is None:
+            raise ValueError(
+                f"epochs: got None beside anneal {self.anneal}; say of how many epochs the last ones are meant, as in "
+                f"SoftPrune(keep={self.keep}, anneal={self.anneal}, epochs=30)"
+            )
+        pruned = self.epochs - math.ceil(round(self.anneal * self.epochs, 9))
+        return self if epoch < pruned else replace(self, keep=1.0, easy_keep=None)
+
+    def inclusion(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Tensor:
+        size = len(difficulty)
+        probability = torch.ones(size, dtype=torch.float64)
+        if kept < size:
+            wanted = self.keep / 2 if self.easy_keep is None else self.easy_keep
+            easy = min(size, math.ceil((size - kept) / (1 - min(wanted, kept / size))))
+            easiest = hardest_first(difficulty, generator)[size - easy :]
+            probability[easiest] = 1 - (size - kept) / easy
+        return probability
+
+
+@dataclass(frozen=True)
+class Importance(Weighted):
+    """Draws hard examples more often than easy ones, in every epoch anew, and weights them down in return.
+
+    The probability to be kept is in proportion to exp(z / temperature), where z is the difficulty less its mean, over
+    its standard deviation; those that would come to more than 1 are kept always. The draw is systematic sampling in
+    random order (Madow 1949), whose inclusion probabilities are exactly these. For weighted sampling without a limit on
+    the number of examples.
+
+    Args:
+        temperature: above 0. The higher, the more alike are the probabilities; infinite makes them equal.
+        keep: the fraction of the whole set that is kept, in (0, 1].
+
+    >>> plan = Importance(temperature=1.0, keep=0.5)(torch.arange(8.0))
+    >>> len(plan), bool(plan.weight[0] > plan.weight[-1])
+    (4, True)
+    """
+
+    temperature: float = 1.0
+    keep: float = 0.5
+    unseen: Unseen = field(default="refuse", kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self.temperature, "temperature", "(0, inf]")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature: got {self.temperature}, expected a number above 0")
+
+    def inclusion(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Tensor:
+        check_finite(difficulty, "Importance")
+        deviation = difficulty - difficulty.mean()
+        spread = deviation.std(correction=0)
+        z = deviation / spread if spread > 0 else torch.zeros_like(deviation)
+        probability = proportional(((z - z.max()) / self.temperature).exp(), kept)
+        if not bool((probability > 1 / torch.finfo(torch.float32).max).all()):
+            raise ValueError(
+                f"temperature: got {self.temperature}, at which the easiest examples would hardly ever be drawn, and "
+                "have weights beyond float32; choose a higher one"
+            )
+        return probability
+
+
+def proportional(size: Tensor, kept: int) -> Tensor:
+    """Probabilities in proportion to `size` [N] > 0, at most 1, adding up to `kept`; [N] float64.
+
+    >>> proportional(torch.tensor([1.0, 1.0, 2.0, 9.0], dtype=torch.float64), 2)
+    tensor([0.2500, 0.2500, 0.5000, 1.0000], dtype=torch.float64)
+    """
+    largest, order = size.sort(descending=True)
+    rest = largest.flip(0).cumsum(0).flip(0)  # of each size and all smaller ones
+    left = kept - torch.arange(len(size), dtype=torch.float64)
+    below = largest * left < rest  # if so many larger ones are kept for certain, this one is not
+    certain = min(kept, int((~below).sum()))
+    probability = torch.ones_like(size)
+    if certain < len(size):
+        probability[order[certain:]] = largest[certain:] * (kept - certain) / rest[certain]
+    return probability
+
+
+def draw(probability: Tensor, kept: int, generator: torch.Generator) -> Tensor:
+    """Positions [kept] by systematic sampling in random order; each is drawn with exactly its probability.
+
+    Along a line on which every example takes a stretch as long as its probability, and which adds up to a whole number,
+    points at distance 1 from a random start hit an example once at most.
+    """
+    certain = probability >= 1
+    always = certain.nonzero()[:, 0]
+    points = kept - len(always)
+    if points == 0:
+        return always
+    others = (~certain).nonzero()[:, 0]
+    others = others[torch.randperm(len(others), generator=generator)]
+    ends = probability[others].cumsum(0)
+    start = torch.rand((), dtype=torch.float64, generator=generator)
+    hits = (start + torch.arange(points, dtype=torch.float64)) * (ends[-1] / points)
+    hit = torch.searchsorted(ends, hits, right=True).clamp_(max=len(others) - 1)  # rounding may pass the end
+    return torch.cat([always, others[hit]])
