@@ -159,8 +159,9 @@ def exercise() -> None:
                 logits = randn(65, classes + offset, dtype=dtype)[:, offset:]
                 labels, index, table = randint(classes, 65), randint(20, 65), ops.new_table(20, GPU)
                 logits[3, 0], index[4:6], labels[7] = torch.nan, torch.tensor([-1, 2**40], device=GPU), classes
-                ops.softmax_stats(logits, labels)
+                stats = ops.softmax_stats(logits, labels)
                 ops.record_stats_(table, index, logits, labels, ops.new_skipped(GPU))
+                ops.record_given_stats_(table, index, stats, labels, classes, ops.new_skipped(GPU))
                 for kept in (None, classes):  # without and with the changes that TDDS needs
                     windows = ops.new_temporal_table(20, 3, kept, GPU)
                     ops.record_temporal_(windows, index, logits, labels, 3, 0.9, ops.new_skipped(GPU))

@@ -16,10 +16,10 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
-from difficulty_prune.ops import FIELD, RECORD_WIDTH, STATS, reference, temporal_width
+from difficulty_prune.ops import FIELD, PADDING, RECORD_WIDTH, STATS, reference, temporal_width
 
 LAUNCHERS = (
-    *("softmax_stats", "record_stats", "record_temporal"),
+    *("softmax_stats", "record_stats", "record_given_stats", "record_temporal"),
     *("record_gradients", "merge_moments", "gradient_variance"),
 )
 LOGIT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -163,13 +163,17 @@ def softmax_stats_calls() -> Iterator[Call]:
         yield softmax_stats_call(f"extremes, {classes} classes", extremes, torch.zeros(6, dtype=torch.int64))
 
 
-def record_stats_call(name: str, logits: Tensor, labels: Tensor, index: Tensor, examples: int) -> Call:
-    """The table holds what some presentations may have left, and 0 in the unused columns."""
+def records_of(examples: int) -> Tensor:
+    """A table that holds what some presentations may have left, and 0 in the unused columns."""
     table = torch.rand(examples, RECORD_WIDTH, generator=generator(examples))
     table[:, len(FIELD) :] = 0
     for field in ("count", "correct", "forgotten", "first_correct", "last_wrong", "label"):
         table[:, FIELD[field]] = torch.randint(5, (examples,), generator=generator(field)).float()
-    skipped = torch.tensor([10, 20, 30])
+    return table
+
+
+def record_stats_call(name: str, logits: Tensor, labels: Tensor, index: Tensor, examples: int) -> Call:
+    table, skipped = records_of(examples), torch.tensor([10, 20, 30])
 
     def expect() -> list[Tensor]:
         after, count = table.clone(), skipped.clone()
@@ -203,6 +207,33 @@ def record_stats_calls() -> Iterator[Call]:
         yield record_stats_call(name, logits, labels, indices_of(rows, 300, kind), 300)
     nothing = torch.zeros(0, dtype=torch.int64)
     yield record_stats_call("0 rows", torch.zeros(0, 3), nothing, nothing, 2)
+
+
+def record_given_stats_call(name: str, stats: Tensor, labels: Tensor, index: Tensor, examples: int) -> Call:
+    table, skipped, classes = records_of(examples), torch.tensor([10, 20, 30]), 10
+
+    def expect() -> list[Tensor]:
+        after, count = table.clone(), skipped.clone()
+        reference.record_given_stats_(after, index, stats, labels, classes, count)
+        return [after, count]
+
+    arguments = (table, examples, index, stats, labels, len(stats), classes, skipped)
+    return Call(name, "record_given_stats", arguments, [table, skipped], expect, states=1)
+
+
+def record_given_stats_calls() -> Iterator[Call]:
+    """Of one column after the other a value is not finite."""
+    kinds = ("distinct", "repeated", "all the same", "bad")
+    for (rows, kind), shift in itertools.product(itertools.product((0, 1, 9, 256), kinds), (0, 1)):
+        labels = labels_of(rows, 10)
+        stats = reference.softmax_stats(logits_of(rows, 10, torch.float32, "contiguous"), labels)
+        for column, row in enumerate(range(1, min(rows, 9))):
+            stats[row, column] = (torch.nan, torch.inf, -torch.inf)[column % 3]
+        labels[2::50], labels[4::50], labels[6::50] = -1, 10, FAR
+        index = indices_of(rows, 300, kind)
+        index[7::20] = PADDING
+        stats = place(stats, (len(STATS), 1), shift)
+        yield record_given_stats_call(f"{rows} rows, {kind}, shift {shift}", stats, labels, index, 300)
 
 
 def record_temporal_call(
@@ -412,6 +443,7 @@ def all_calls() -> list[Call]:
     return [
         *softmax_stats_calls(),
         *record_stats_calls(),
+        *record_given_stats_calls(),
         *record_temporal_calls(),
         *record_gradients_calls(),
         *merge_moments_calls(),

@@ -24,6 +24,7 @@ OPERATORS = (
     "accepts_stats",
     "accepts_temporal",
     "record_stats_",
+    "record_given_stats_",
     "record_temporal_",
     "accepts_gradients",
     "record_gradients_",
@@ -79,6 +80,26 @@ def test_stats_and_records_equal_the_reference(dtype: torch.dtype, classes: int)
     reference.record_stats_(expected, index, logits, labels, expected_skipped)
     torch.testing.assert_close(table.cpu(), expected, rtol=2e-5, atol=1e-5)
     assert skipped.tolist() == expected_skipped.tolist() == [0, 0, 1]
+
+
+@needs_device
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("classes", [1, 2, 10, 33, 1000, 1025])
+def test_statistics_recorded_later_are_record_stats_bit_for_bit(dtype: torch.dtype, classes: int) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    logits = (torch.randn(257, classes, generator=generator) * 4).to(dtype).cuda()
+    logits[3, 0] = torch.nan
+    labels = torch.randint(classes, (257,), generator=generator).cuda()
+    index = torch.randint(100, (257,), generator=generator).cuda()
+    labels[7], labels[11], index[13], index[17:20] = -1, classes, 100, ops.PADDING
+    table, expected = ops.new_table(100, "cuda"), ops.new_table(100, "cuda")
+    skipped, expected_skipped = ops.new_skipped("cuda"), ops.new_skipped("cuda")
+    ops.record_given_stats_(table, index, ops.softmax_stats(logits, labels), labels, classes, skipped)
+    present = index != ops.PADDING
+    ops.record_stats_(expected, index[present], logits[present], labels[present], expected_skipped)
+    assert torch.equal(table, expected)
+    assert skipped.tolist() == expected_skipped.tolist() == [1, 2, 1]
 
 
 @needs_device

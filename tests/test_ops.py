@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from difficulty_prune import ops
@@ -92,6 +94,13 @@ def test_opcheck_record_stats(dtype) -> None:
     index = torch.tensor([0, 3, 3, 1, 0, 2])
     arguments = (ops.new_table(4), index, random_logits(6, 5, dtype), random_labels(6, 5), ops.new_skipped())
     torch.library.opcheck(kernels.record_stats_.default, arguments)
+
+
+def test_opcheck_record_given_stats() -> None:
+    index, labels = torch.tensor([0, 3, 3, ops.PADDING, 0, 2]), random_labels(6, 5)
+    stats = ops.softmax_stats(random_logits(6, 5), labels)
+    arguments = (ops.new_table(4), index, stats, labels, 5, ops.new_skipped())
+    torch.library.opcheck(kernels.record_given_stats_.default, arguments)
 
 
 @pytest.mark.parametrize("dtype", LOGIT_DTYPES)
@@ -212,7 +221,7 @@ def test_the_compiled_look_accepts_what_the_checks_accept(name: str, position: i
 def test_the_kernels_are_compiled_and_serve_the_cpu() -> None:
     """Without them the rest of this file would compare the reference with itself."""
     assert ops.missing_kernels() is None
-    recorders = ("record_stats_", "record_temporal_", "record_gradients_")
+    recorders = ("record_stats_", "record_given_stats_", "record_temporal_", "record_gradients_")
     for name in ("softmax_stats", *recorders, "merge_moments_", "gradient_variance"):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"difficulty_prune::{name}", "CPU")
 
@@ -258,6 +267,59 @@ def test_record_stats_equals_the_reference(dtype, classes: int) -> None:
         close(got[:, FIELD[name]], expected[:, FIELD[name]], msg=lambda text, name=name: f"{name}: {text}")
     identical(got[10], torch.zeros(16))
     assert skipped[0].tolist() == skipped[1].tolist() == [0, 0, 5]
+
+
+@pytest.mark.parametrize("namespace", [kernels, reference])
+@settings(max_examples=50)
+@given(st.data(), st.sampled_from(LOGIT_DTYPES), st.sampled_from([1, 2, 10, 40]))
+def test_statistics_recorded_later_are_record_stats_bit_for_bit(namespace, data, dtype, classes: int) -> None:
+    """Whatever the batch: repeated examples, rows that cannot be recorded for one reason or several, and padding."""
+    largest = torch.finfo(dtype).max
+    values = st.sampled_from([0.0, 1.0, torch.nan, torch.inf, -torch.inf, largest, -largest])
+    row = st.tuples(st.integers(-2, 5), st.integers(-1, classes), st.integers(0, classes - 1), values)
+    rows = data.draw(st.lists(row, min_size=1, max_size=40))
+    index, labels = torch.tensor([r[0] for r in rows]), torch.tensor([r[1] for r in rows])
+    logits = random_logits(len(rows), classes, dtype)
+    for i, (_, _, column, value) in enumerate(rows):
+        logits[i, column] = value
+
+    present = index != ops.PADDING
+    table, expected = ops.new_table(5), ops.new_table(5)
+    skipped, expected_skipped = ops.new_skipped(), ops.new_skipped()
+    for _ in range(2):  # into new records, and on top of others
+        stats = namespace.softmax_stats(logits, labels)
+        namespace.record_given_stats_(table, index, stats, labels, classes, skipped)
+        namespace.record_stats_(expected, index[present], logits[present], labels[present], expected_skipped)
+    identical(table, expected)
+    identical(skipped, expected_skipped)
+
+
+@pytest.mark.parametrize("dtype", LOGIT_DTYPES)
+@pytest.mark.parametrize("classes", [2, 10, 40])
+def test_the_bits_of_a_row_do_not_depend_on_the_batch_around_it(dtype, classes: int) -> None:
+    """Rows are worked on in groups, of which the last one of a batch may not be full."""
+    logits, labels, index = random_logits(300, classes, dtype), random_labels(300, classes), torch.arange(300)
+    table, alone = ops.new_table(300), ops.new_table(300)
+    ops.record_stats_(table, index, logits, labels)
+    for row in zip(index.split(1), logits.split(1), labels.split(1), strict=True):
+        ops.record_stats_(alone, *row)
+    identical(table, alone)
+
+
+def test_record_given_stats_equals_the_reference() -> None:
+    got, expected = ops.new_table(11), ops.new_table(11)
+    skipped = [ops.new_skipped(), ops.new_skipped()]
+    for step in range(5):
+        labels = random_labels(30, 10, seed=step)
+        stats = kernels.softmax_stats(random_logits(30, 10, seed=step), labels)
+        for column in range(len(STATS)):
+            stats[column, column] = (torch.nan, torch.inf, -torch.inf)[step % 3]
+        index = torch.randint(-1, 10, (30,), generator=torch.Generator().manual_seed(step))
+        kernels.record_given_stats_(got, index, stats, labels, 10, skipped[0])
+        reference.record_given_stats_(expected, index, stats, labels, 10, skipped[1])
+    close(got, expected)
+    assert skipped[0].tolist() == skipped[1].tolist()
+    assert skipped[0][2] > 30
 
 
 @pytest.mark.parametrize("dtype", GRADIENT_DTYPES)
@@ -368,6 +430,17 @@ def test_expanded_logits_and_strided_integers() -> None:
     identical(*tables)
 
 
+def test_strided_statistics() -> None:
+    labels, index = random_labels(16, 5), torch.arange(16).remainder(6)
+    wide = torch.full((17, 9), torch.nan)
+    wide[1:, 1:] = kernels.softmax_stats(random_logits(16, 5), labels)
+    tables = [ops.new_table(6), ops.new_table(6)]
+    ops.record_given_stats_(tables[0], index[::2], wide[1::2, 1:], labels[::2], 5)
+    ops.record_given_stats_(tables[1], index[::2].clone(), wide[1::2, 1:].clone(), labels[::2].clone(), 5)
+    identical(*tables)
+    assert tables[0][:, FIELD["count"]].sum() == 8
+
+
 def gradient_layouts(dtype: torch.dtype) -> dict[str, Tensor]:
     """Gradients [6, 3, 4, 5] in memory orders that autograd and users produce."""
     g = random_gradients(6, 3, 4, 5, dtype=dtype)
@@ -424,6 +497,7 @@ def test_an_empty_batch_changes_nothing() -> None:
     assert ops.softmax_stats(torch.empty(0, 4), nothing).shape == (0, len(STATS))
     table, skipped = ops.new_table(3), ops.new_skipped()
     ops.record_stats_(table, nothing, torch.empty(0, 4), nothing, skipped)
+    ops.record_given_stats_(table, nothing, torch.empty(0, len(STATS)), nothing, 4, skipped)
     m = Moments(3, 6).add(ops.record_gradients_, nothing, torch.empty(0, 2, 6))
     assert ops.gradient_variance(torch.empty(2, 0, 3, 4)).shape == (0,)
     for untouched in (table, skipped, *m.tensors):
@@ -466,12 +540,15 @@ def test_the_number_of_threads_changes_no_bit(with_threads) -> None:
     def all_operators() -> list[Tensor]:
         table, skipped = ops.new_table(700), ops.new_skipped()
         ops.record_stats_(table, index, logits, labels, skipped)
+        given = ops.new_table(700)
+        ops.record_given_stats_(given, index - 1, ops.softmax_stats(logits, labels), labels, classes, skipped)
         windows = ops.new_temporal_table(350, 4, classes)
         ops.record_temporal_(windows, few, logits, labels, 4, 0.9, skipped)
         m = Moments(700, 64).add(ops.record_gradients_, index, gradients, torch.linspace(-1, 1, rows))
         return [
             ops.softmax_stats(logits, labels),
             table,
+            given,
             windows,
             skipped,
             *m.tensors,
@@ -577,6 +654,13 @@ def test_losses_in_a_graph_are_recorded_without_it() -> None:
     ops.record_losses_(table, torch.tensor([1]), torch.ones(1, requires_grad=True) * 2)
     assert not table.requires_grad
     assert table[1, FIELD["loss"]].item() == 2.0
+
+
+def test_losses_of_padding_are_passed_over() -> None:
+    table, skipped = ops.new_table(2), ops.new_skipped()
+    ops.record_losses_(table, torch.tensor([1, ops.PADDING, 1]), torch.tensor([1.0, torch.nan, 2.0]), skipped)
+    assert table[:, : FIELD["loss"] + 1].tolist() == [[0, 0], [2, 3]]
+    assert not skipped.any()
 
 
 def test_operators_run_under_inference_mode() -> None:
@@ -705,6 +789,7 @@ def test_a_scale_that_is_not_finite_is_counted() -> None:
 def test_kernels_refuse_arguments_that_do_not_fit_together() -> None:
     logits, labels, index = torch.zeros(2, 3), torch.zeros(2).long(), torch.arange(2)
     table, skipped, m = ops.new_table(4), ops.new_skipped(), Moments(4, 6)
+    stats = torch.zeros(2, len(STATS))
     narrow, wide = ops.new_temporal_table(4, 3), ops.new_temporal_table(4, 3, 3)
     gradients = torch.zeros(2, 1, 6)
     wrong: list[Callable[[], object]] = [
@@ -719,6 +804,13 @@ def test_kernels_refuse_arguments_that_do_not_fit_together() -> None:
         lambda: kernels.record_stats_(table.double(), index, logits, labels, skipped),
         lambda: kernels.record_stats_(table.t().contiguous().t(), index, logits, labels, skipped),
         lambda: kernels.record_stats_(table, index, logits, labels, skipped[:2]),
+        lambda: kernels.record_given_stats_(table, index[:1], stats, labels, 3, skipped),
+        lambda: kernels.record_given_stats_(table, index, stats, labels[:1], 3, skipped),
+        lambda: kernels.record_given_stats_(table, index, stats[:, :7], labels, 3, skipped),
+        lambda: kernels.record_given_stats_(table, index, stats[0], labels, 3, skipped),
+        lambda: kernels.record_given_stats_(table, index, stats.double(), labels, 3, skipped),
+        lambda: kernels.record_given_stats_(table[:, :15], index, stats, labels, 3, skipped),
+        lambda: kernels.record_given_stats_(table, index, stats, labels, 3, skipped[:2]),
         lambda: kernels.record_temporal_(narrow, index, logits, labels, 4, 0.9, skipped),
         lambda: kernels.record_temporal_(wide, index, logits[:, :2], labels, 3, 0.9, skipped),
         lambda: kernels.record_temporal_(wide[:, :0], index, logits, labels, 3, 0.9, skipped),
@@ -743,6 +835,40 @@ def test_kernels_refuse_arguments_that_do_not_fit_together() -> None:
     assert not table.any()
     assert not wide.any()
     assert not m.count.any()
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "changes"),
+    [
+        (ValueError, r"table: .*expected contiguous torch.float32 \[N, 16\]", {"table": torch.zeros(4, 15)}),
+        (TypeError, "index: got torch.int32, expected int64", {"index": torch.arange(3).int()}),
+        (IndexError, "index: got -2, expected 0..3 for 4 examples, or -1", {"index": torch.tensor([0, -1, -2])}),
+        (IndexError, "index: got 4, expected 0..3", {"index": torch.tensor([0, -1, 4])}),
+        (TypeError, "stats: got list", {"stats": [0.0]}),
+        (ValueError, r"stats: got .*\(3, 5\), expected float32 \[3, 8\]", {"stats": torch.zeros(3, 5)}),
+        (ValueError, "stats: got torch.float64", {"stats": torch.zeros(3, 8).double()}),
+        (ValueError, r"labels: got shape \(2,\), expected \[3\]", {"labels": torch.zeros(2).long()}),
+        (ValueError, "labels: got 5, expected 0..4 for 5 classes", {"labels": torch.tensor([5, 9, 0])}),
+        (ValueError, "num_classes: got 0", {"num_classes": 0}),
+        (ValueError, "num_classes: got 5.0", {"num_classes": 5.0}),
+        (ValueError, "stats on meta", {"stats": torch.zeros(3, 8, device="meta")}),
+        (ValueError, "skipped: got", {"skipped": torch.zeros(3)}),
+    ],
+)
+def test_statistics_that_do_not_fit_are_refused_with_what_to_do(error, message: str, changes: dict) -> None:
+    right = {
+        "table": ops.new_table(4),
+        "index": torch.tensor([0, ops.PADDING, 3]),
+        "stats": torch.zeros(3, 8),
+        "labels": torch.tensor([4, 9, 0]),  # of padding any
+        "num_classes": 5,
+        "skipped": ops.new_skipped(),
+    }
+    ops.record_given_stats_(**right)
+    assert right["table"][:, FIELD["count"]].tolist() == [1, 0, 0, 1]
+    with pytest.raises(error, match=message):
+        ops.record_given_stats_(**{**right, **changes})
+    assert right["table"][:, FIELD["count"]].sum() == 2
 
 
 UNUSUAL_CALLS = {

@@ -22,6 +22,11 @@ struct StatsOf {
 };
 using SoftmaxStats = StatsOf<float>;
 
+struct RowResult {
+  SoftmaxStats stats;
+  bool finite;
+};
+
 // Sums over classes other than the label; d = z - top <= 0, e = exp(d).
 struct OtherClasses {
   float e = 0, e_times_d = 0, e_squared = 0;
@@ -65,6 +70,14 @@ struct RowMath {
   DP_HD static F log1p(F x) { return log1pf(x); }
   DP_HD static F sqrt(F x) { return sqrtf(x); }
   DP_HD static F select(bool condition, F a, F b) { return condition ? a : b; }
+  // Rounded at once, never fused with a sum that follows: a record is to hold what softmax_stats would give.
+  DP_HD static F product(F a, F b) {
+#ifdef __CUDA_ARCH__
+    return __fmul_rn(a, b);
+#else
+    return a * b;
+#endif
+  }
 };
 
 // `before` and `after` are the largest logits of the classes on either side of the label, -inf for none; e,
@@ -91,18 +104,30 @@ DP_HD StatsOf<F> finish_stats(F z_label, F before, F after, F e, F e_times_d, F 
 
   StatsOf<F> s;
   s.value[kLoss] = Math::select(on_top, zero, zero - clamped) + log_sum;
-  s.value[kEl2n] = Math::sqrt(e_squared + e * e) * share;  // 1 - p_y is the others' share
+  s.value[kEl2n] = Math::product(Math::sqrt(e_squared + e * e), share);  // 1 - p_y is the others' share
   s.value[kEntropy] = Math::select(entropy > zero, entropy, zero);
-  s.value[kPLabel] = e_label * share;
+  s.value[kPLabel] = Math::product(e_label, share);
   s.value[kPMax] = share;
   s.value[kLogitMargin] = clamped;
-  s.value[kPMargin] = Math::select(alone, zero, (e_label - e_rival) * share);
+  s.value[kPMargin] = Math::select(alone, zero, Math::product(e_label - e_rival, share));
   s.value[kCorrect] = Math::select(on_top, Math::select(z_label > before, one, zero), zero);
   return s;
 }
 
 DP_HD SoftmaxStats finish_stats(float z_label, float before, float after, const OtherClasses& o) {
   return finish_stats<RowMath>(z_label, before, after, o.e, o.e_times_d, o.e_squared);
+}
+
+// The result that `softmax_stats` wrote for a row.
+DP_HD RowResult given_row(const float* stats) {
+  RowResult r{};
+  float probe = 0.0f;
+  for (int s = 0; s < kStats; ++s) {
+    r.stats.value[s] = stats[s];
+    probe += finite_probe(stats[s]);
+  }
+  r.finite = probe == 0.0f;
+  return r;
 }
 
 }  // namespace dp

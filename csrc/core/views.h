@@ -49,6 +49,9 @@ auto visit_m2(const MomentsView& state, F&& f) {
   return state.narrow ? f(static_cast<BFloat16*>(state.m2)) : f(static_cast<float*>(state.m2));
 }
 
+// The index of a row that only fills up a batch, where an operator knows of such rows.
+constexpr int64_t kPadding = -1;
+
 // Why a presentation was left out; positions in the counter that kernels add to.
 enum Skipped { kBadIndex = 0, kBadLabel = 1, kNotFinite = 2, kSkippedKinds = 3 };
 

@@ -22,6 +22,11 @@ void softmax_stats(const LogitsView& logits, const int64_t* labels, float* out, 
 void record_stats(Record* table, int64_t examples, const int64_t* index, const LogitsView& logits,
                   const int64_t* labels, const DuplicateChains& chains, int64_t* skipped, int64_t begin, int64_t end);
 
+// The same from what softmax_stats gave for the rows, of `classes` classes. Rows of index kPadding are passed over.
+void record_given_stats(Record* table, int64_t examples, const int64_t* index, const float* stats,
+                        const int64_t* labels, int64_t classes, const DuplicateChains& chains, int64_t* skipped,
+                        int64_t begin, int64_t end);
+
 void record_temporal(const TemporalView& state, const int64_t* index, const LogitsView& logits, const int64_t* labels,
                      const DuplicateChains& chains, int64_t* skipped, int64_t begin, int64_t end);
 

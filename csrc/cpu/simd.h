@@ -132,6 +132,7 @@ struct LaneMath {
     return x;
   }
   DP_INLINE static F select(Ints condition, F a, F b) { return condition ? a : b; }
+  DP_INLINE static F product(F a, F b) { return a * b; }
 };
 
 }  // namespace dp

@@ -6,11 +6,6 @@
 namespace dp::cpu {
 namespace {
 
-struct RowResult {
-  SoftmaxStats stats;
-  bool finite;
-};
-
 // Two passes over the logits of a row. `z` are kLanes adjacent logits; in `others` the label, and classes that
 // were seen before, are -inf, so that they weigh nothing.
 struct Highest {
@@ -131,32 +126,37 @@ struct Group {
   int64_t row[kLanes] = {}, label[kLanes] = {};
   int size = 0;
 
-  DP_INLINE void add(const T* data, int64_t at, int64_t its_label) {
+  void add(const T* data, int64_t at, int64_t its_label) {
     z[size] = data, row[size] = at, label[size] = its_label;
     ++size;
   }
-
-  // results[l] becomes that of the l-th row; the group can be filled anew, in place of the rows it has.
-  DP_INLINE void finish(int64_t classes, RowResult* results) {
-    if (classes <= kNarrow) {
-      for (int l = size; l < kLanes; ++l) z[l] = z[0], label[l] = label[0];
-      side_by_side_stats(z, label, classes, results);
-    } else {
-      for (int l = 0; l < size; ++l) results[l] = row_stats(z[l], classes, label[l]);
-    }
-  }
 };
 
+// results[l] becomes that of the l-th row; the group can be filled anew, in place of the rows it has. Never inlined:
+// which products are fused with sums, compilers choose for each copy anew, and the bits of a row must not depend on
+// the rows around it or on the operator.
+#define DP_DEFINE_FINISH(T)                                                                               \
+  DP_CLONES __attribute__((noinline)) void finish(Group<T>& group, int64_t classes, RowResult* results) { \
+    if (classes <= kNarrow) {                                                                             \
+      for (int l = group.size; l < kLanes; ++l) group.z[l] = group.z[0], group.label[l] = group.label[0]; \
+      side_by_side_stats(group.z, group.label, classes, results);                                         \
+    } else {                                                                                              \
+      for (int l = 0; l < group.size; ++l) results[l] = row_stats(group.z[l], classes, group.label[l]);   \
+    }                                                                                                     \
+  }
+DP_FOR_LOGIT_TYPES(DP_DEFINE_FINISH)
+#undef DP_DEFINE_FINISH
+
 template <class T>
-DP_INLINE void stats_rows(const T* data, const LogitsView& logits, const int64_t* labels, float* out, int64_t begin,
-                          int64_t end) {
+void stats_rows(const T* data, const LogitsView& logits, const int64_t* labels, float* out, int64_t begin,
+                int64_t end) {
   RowResult results[kLanes];
   for (int64_t start = begin; start < end; start += kLanes) {
     Group<T> group;
     for (int64_t row = start; row < end && group.size < kLanes; ++row) {
       group.add(data + row * logits.row_stride, row, is_class(labels[row], logits) ? labels[row] : 0);
     }
-    group.finish(logits.classes, results);
+    finish(group, logits.classes, results);
     for (int l = 0; l < group.size; ++l) {
       const bool known = results[l].finite && is_class(labels[start + l], logits);
       float* stats = out + (start + l) * kStats;
@@ -165,10 +165,15 @@ DP_INLINE void stats_rows(const T* data, const LogitsView& logits, const int64_t
   }
 }
 
-template <class T>
-DP_INLINE void record_group(Group<T>& group, Record* table, const int64_t* index, int64_t classes, int64_t* local) {
+// kGiven: the rows are not of logits, but of statistics.
+template <bool kGiven, class T>
+void record_group(Group<T>& group, Record* table, const int64_t* index, int64_t classes, int64_t* local) {
   RowResult results[kLanes];
-  group.finish(classes, results);
+  if constexpr (kGiven) {
+    for (int l = 0; l < group.size; ++l) results[l] = given_row(group.z[l]);
+  } else {
+    finish(group, classes, results);
+  }
   for (int l = 0; l < group.size; ++l) {
     if (results[l].finite) {
       update_record(table[index[group.row[l]]], results[l].stats, group.label[l]);
@@ -179,54 +184,48 @@ DP_INLINE void record_group(Group<T>& group, Record* table, const int64_t* index
   group.size = 0;
 }
 
-template <class T>
-DP_INLINE void record_rows(const T* data, Record* table, int64_t examples, const int64_t* index,
-                           const LogitsView& logits, const int64_t* labels, const DuplicateChains& chains,
-                           int64_t* skipped, int64_t begin, int64_t end) {
+template <bool kGiven, class T>
+void record_rows(const T* data, int64_t row_stride, int64_t classes, Record* table, int64_t examples,
+                 const int64_t* index, const int64_t* labels, const DuplicateChains& chains, int64_t* skipped,
+                 int64_t begin, int64_t end) {
   int64_t local[kSkippedKinds] = {};
   Group<T> group;
   for (int64_t head = begin; head < end; ++head) {
-    if (!chains.is_head(head)) continue;
+    if (!chains.is_head(head) || (kGiven && index[head] == kPadding)) continue;
     for (int64_t row = head; row != DuplicateChains::kEnd; row = chains.next(row)) {
       if (index[row] < 0 || index[row] >= examples) {
         ++local[kBadIndex];
-      } else if (!is_class(labels[row], logits)) {
+      } else if (labels[row] < 0 || labels[row] >= classes) {
         ++local[kBadLabel];
       } else {
         __builtin_prefetch(table + index[row], 1);  // in no cache, as a rule; there when the group is finished
-        group.add(data + row * logits.row_stride, row, labels[row]);
-        if (group.size == kLanes) record_group(group, table, index, logits.classes, local);
+        group.add(data + row * row_stride, row, labels[row]);
+        if (group.size == kLanes) record_group<kGiven>(group, table, index, classes, local);
       }
     }
   }
-  if (group.size > 0) record_group(group, table, index, logits.classes, local);
+  if (group.size > 0) record_group<kGiven>(group, table, index, classes, local);
   add_skipped(skipped, local);
 }
-
-#define DP_DEFINE_ROWS(T)                                                                                          \
-  DP_CLONES void clone_stats_rows(const T* data, const LogitsView& logits, const int64_t* labels, float* out,      \
-                                  int64_t begin, int64_t end) {                                                    \
-    stats_rows(data, logits, labels, out, begin, end);                                                             \
-  }                                                                                                                \
-  DP_CLONES void clone_record_rows(const T* data, Record* table, int64_t examples, const int64_t* index,           \
-                                   const LogitsView& logits, const int64_t* labels, const DuplicateChains& chains, \
-                                   int64_t* skipped, int64_t begin, int64_t end) {                                 \
-    record_rows(data, table, examples, index, logits, labels, chains, skipped, begin, end);                        \
-  }
-DP_FOR_LOGIT_TYPES(DP_DEFINE_ROWS)
-#undef DP_DEFINE_ROWS
 
 }  // namespace
 
 void softmax_stats(const LogitsView& logits, const int64_t* labels, float* out, int64_t begin, int64_t end) {
-  visit_logits(logits, [&](auto* data) { clone_stats_rows(data, logits, labels, out, begin, end); });
+  visit_logits(logits, [&](auto* data) { stats_rows(data, logits, labels, out, begin, end); });
 }
 
 void record_stats(Record* table, int64_t examples, const int64_t* index, const LogitsView& logits,
                   const int64_t* labels, const DuplicateChains& chains, int64_t* skipped, int64_t begin, int64_t end) {
   visit_logits(logits, [&](auto* data) {
-    clone_record_rows(data, table, examples, index, logits, labels, chains, skipped, begin, end);
+    record_rows<false>(data, logits.row_stride, logits.classes, table, examples, index, labels, chains, skipped, begin,
+                       end);
   });
+}
+
+void record_given_stats(Record* table, int64_t examples, const int64_t* index, const float* stats,
+                        const int64_t* labels, int64_t classes, const DuplicateChains& chains, int64_t* skipped,
+                        int64_t begin, int64_t end) {
+  record_rows<true>(stats, kStats, classes, table, examples, index, labels, chains, skipped, begin, end);
 }
 
 }  // namespace dp::cpu

@@ -13,6 +13,10 @@ int softmax_stats(const LogitsView& logits, const int64_t* labels, float* out, v
 int record_stats(Record* table, int64_t examples, const int64_t* index, const LogitsView& logits, const int64_t* labels,
                  int64_t* skipped, void* stream);
 
+// `stats` [rows, kStats] as softmax_stats gives them, of `classes` classes. Rows of index kPadding are passed over.
+int record_given_stats(Record* table, int64_t examples, const int64_t* index, const float* stats, const int64_t* labels,
+                       int64_t rows, int64_t classes, int64_t* skipped, void* stream);
+
 int record_temporal(const TemporalView& state, const int64_t* index, const LogitsView& logits, const int64_t* labels,
                     int64_t* skipped, void* stream);
 

@@ -10,11 +10,6 @@ namespace {
 
 constexpr int kHeldClasses = 1024;  // rows up to this length wait in registers
 
-struct RowResult {
-  SoftmaxStats stats;
-  bool finite;
-};
-
 // The largest logits of the classes on either side of the label, and whether all are finite.
 struct Extrema {
   float before = -INFINITY, after = -INFINITY, probe = 0.0f;
@@ -143,16 +138,13 @@ __global__ void __launch_bounds__(kBlock, 4)
   }
 }
 
-// table [N] of records, index [B], logits [B, C], labels [B]. The warp of an example's first row handles all
-// of its rows in batch order: deterministic, and no two warps touch one record.
-template <int kWidth, bool kHeld, class T>
-__global__ void __launch_bounds__(kBlock, 4)
-    record_stats_kernel(Record* table, int64_t examples, const int64_t* index, const T* data, LogitsView logits,
-                        const int64_t* labels, int64_t* skipped) {
+// table [N] of records, index [B], labels [B]. The warp of an example's first row, `head`, handles all of its rows in
+// batch order: deterministic, and no two warps touch one record. result_of(row, label) is the same for every lane.
+template <class ResultOf>
+__device__ __forceinline__ void record_rows(Record* table, int64_t examples, const int64_t* index,
+                                            const int64_t* labels, int64_t rows, int64_t classes, int64_t* skipped,
+                                            int64_t head, int lane, const ResultOf& result_of) {
   constexpr int kFloats = sizeof(Record) / sizeof(float);
-  const int lane = threadIdx.x % kWarp;
-  const int64_t head = int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
-  if (head >= logits.rows) return;
   const int64_t example = index[head];
   if (example < 0 || example >= examples) {
     if (lane == 0) count_skipped(skipped, kBadIndex);
@@ -165,13 +157,13 @@ __global__ void __launch_bounds__(kBlock, 4)
     const auto loaded = load<kFloats>(line);
     memcpy(&record, &loaded, sizeof record);
   }
-  for (int64_t row = head; row < logits.rows; row = next_presentation(index, example, row + 1, logits.rows, lane)) {
+  for (int64_t row = head; row < rows; row = next_presentation(index, example, row + 1, rows, lane)) {
     const int64_t label = labels[row];
-    if (label < 0 || label >= logits.classes) {
+    if (label < 0 || label >= classes) {
       if (lane == 0) count_skipped(skipped, kBadLabel);
       continue;
     }
-    const RowResult r = row_stats<kWidth, kHeld>(data + row * logits.row_stride, logits.classes, label, lane);
+    const RowResult r = result_of(row, label);
     if (lane == 0) {
       if (r.finite) {
         update_record(record, r.stats, label);
@@ -185,6 +177,31 @@ __global__ void __launch_bounds__(kBlock, 4)
     memcpy(&updated, &record, sizeof record);
     store(line, updated);
   }
+}
+
+// logits [B, C]
+template <int kWidth, bool kHeld, class T>
+__global__ void __launch_bounds__(kBlock, 4)
+    record_stats_kernel(Record* table, int64_t examples, const int64_t* index, const T* data, LogitsView logits,
+                        const int64_t* labels, int64_t* skipped) {
+  const int lane = threadIdx.x % kWarp;
+  const int64_t head = int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
+  if (head >= logits.rows) return;
+  record_rows(table, examples, index, labels, logits.rows, logits.classes, skipped, head, lane,
+              [&](int64_t row, int64_t label) {
+                return row_stats<kWidth, kHeld>(data + row * logits.row_stride, logits.classes, label, lane);
+              });
+}
+
+// stats [B, kStats]
+__global__ void __launch_bounds__(kBlock, 4)
+    record_given_stats_kernel(Record* table, int64_t examples, const int64_t* index, const float* stats,
+                              const int64_t* labels, int64_t rows, int64_t classes, int64_t* skipped) {
+  const int lane = threadIdx.x % kWarp;
+  const int64_t head = int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
+  if (head >= rows || index[head] == kPadding) return;
+  record_rows(table, examples, index, labels, rows, classes, skipped, head, lane,
+              [&](int64_t row, int64_t) { return given_row(stats + row * kStats); });
 }
 
 // Calls launch(data, width, held) with the widest reads that the layout allows.
@@ -228,6 +245,14 @@ int record_stats(Record* table, int64_t examples, const int64_t* index, const Lo
     DP_LAUNCH((record_stats_kernel<decltype(width)::value, decltype(held)::value, T>), blocks_for(logits.rows), kBlock,
               0, stream, table, examples, index, data, logits, labels, skipped);
   });
+}
+
+int record_given_stats(Record* table, int64_t examples, const int64_t* index, const float* stats, const int64_t* labels,
+                       int64_t rows, int64_t classes, int64_t* skipped, void* stream) {
+  if (rows == 0) return cudaSuccess;
+  DP_LAUNCH(record_given_stats_kernel, blocks_for(rows), kBlock, 0, stream, table, examples, index, stats, labels, rows,
+            classes, skipped);
+  return cudaGetLastError();
 }
 
 const char* error_string(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }

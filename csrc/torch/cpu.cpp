@@ -28,6 +28,16 @@ void record_stats(const Tensor& table, const Tensor& index, const Tensor& logits
   });
 }
 
+void record_given_stats(const Tensor& table, const Tensor& index, const Tensor& stats, const Tensor& labels,
+                        int64_t num_classes, const Tensor& skipped) {
+  const RecordGivenStatsArguments a(table, index, stats, labels, skipped);
+  const DuplicateChains chains(indices(a.index), a.rows);
+  torch::stable::parallel_for(0, a.rows, grain(kStats), [&](int64_t begin, int64_t end) {
+    cpu::record_given_stats(a.table, a.examples, indices(a.index), a.data(), indices(a.labels), num_classes, chains,
+                            a.skipped, begin, end);
+  });
+}
+
 void record_temporal(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
                      int64_t window, double decay, const Tensor& skipped) {
   const RecordTemporalArguments a(table, index, logits, labels, window, decay, skipped);
@@ -75,6 +85,7 @@ STABLE_TORCH_LIBRARY_IMPL(difficulty_prune, CPU, m) {
   m.impl("accepts_stats", TORCH_BOX(&dp::accepts_stats));
   m.impl("accepts_temporal", TORCH_BOX(&dp::accepts_temporal));
   m.impl("record_stats_", TORCH_BOX(&dp::record_stats));
+  m.impl("record_given_stats_", TORCH_BOX(&dp::record_given_stats));
   m.impl("record_temporal_", TORCH_BOX(&dp::record_temporal));
   m.impl("record_gradients_", TORCH_BOX(&dp::record_gradients));
   m.impl("merge_moments_", TORCH_BOX(&dp::merge_moments));

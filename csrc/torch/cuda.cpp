@@ -51,6 +51,14 @@ void record_stats(const Tensor& table, const Tensor& index, const Tensor& logits
                                   launch.stream()));
 }
 
+void record_given_stats(const Tensor& table, const Tensor& index, const Tensor& stats, const Tensor& labels,
+                        int64_t num_classes, const Tensor& skipped) {
+  const Launch launch(stats);
+  const RecordGivenStatsArguments a(table, index, stats, labels, skipped);
+  launch.check(cuda::record_given_stats(a.table, a.examples, indices(a.index), a.data(), indices(a.labels), a.rows,
+                                        num_classes, a.skipped, launch.stream()));
+}
+
 void record_temporal(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
                      int64_t window, double decay, const Tensor& skipped) {
   const Launch launch(logits);
@@ -93,6 +101,7 @@ STABLE_TORCH_LIBRARY_IMPL(difficulty_prune, CUDA, m) {
   m.impl("accepts_stats", TORCH_BOX(&dp::accepts_stats));
   m.impl("accepts_temporal", TORCH_BOX(&dp::accepts_temporal));
   m.impl("record_stats_", TORCH_BOX(&dp::record_stats));
+  m.impl("record_given_stats_", TORCH_BOX(&dp::record_given_stats));
   m.impl("record_temporal_", TORCH_BOX(&dp::record_temporal));
   m.impl("record_gradients_", TORCH_BOX(&dp::record_gradients));
   m.impl("merge_moments_", TORCH_BOX(&dp::merge_moments));

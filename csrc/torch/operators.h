@@ -19,15 +19,15 @@ struct StatsArguments {
   }
 };
 
-struct RecordStatsArguments : StatsArguments {
+// A batch of `rows` rows, and the table of records that it goes to.
+struct RecordsArguments {
   Tensor index;
   Record* table;
   int64_t examples;
   int64_t* skipped;
 
-  RecordStatsArguments(const Tensor& t, const Tensor& i, const Tensor& z, const Tensor& y, const Tensor& counters)
-      : StatsArguments(z, y), index(dense(i)) {
-    check_vector(index, logits.view.rows, ScalarType::Long, "index");
+  RecordsArguments(const Tensor& t, const Tensor& i, int64_t rows, const Tensor& counters) : index(dense(i)) {
+    check_vector(index, rows, ScalarType::Long, "index");
     STD_TORCH_CHECK(t.dim() == 2 && t.size(1) * sizeof(float) == sizeof(Record), "table: expected [examples, 16]");
     table = reinterpret_cast<Record*>(state<float>(t, ScalarType::Float, "table"));
     STD_TORCH_CHECK(reinterpret_cast<uintptr_t>(table) % alignof(Record) == 0,
@@ -35,6 +35,25 @@ struct RecordStatsArguments : StatsArguments {
     examples = t.size(0);
     skipped = skipped_counts(counters);
   }
+};
+
+struct RecordStatsArguments : StatsArguments, RecordsArguments {
+  RecordStatsArguments(const Tensor& t, const Tensor& i, const Tensor& z, const Tensor& y, const Tensor& counters)
+      : StatsArguments(z, y), RecordsArguments(t, i, logits.view.rows, counters) {}
+};
+
+struct RecordGivenStatsArguments : RecordsArguments {
+  Tensor stats, labels;
+  int64_t rows;
+
+  RecordGivenStatsArguments(const Tensor& t, const Tensor& i, const Tensor& s, const Tensor& y, const Tensor& counters)
+      : RecordsArguments(t, i, i.numel(), counters), stats(dense(s)), labels(dense(y)), rows(index.size(0)) {
+    STD_TORCH_CHECK(stats.dim() == 2 && stats.size(0) == rows && stats.size(1) == kStats &&
+                        stats.scalar_type() == ScalarType::Float,
+                    "stats: expected float32 [batch, ", int(kStats), "]");
+    check_vector(labels, rows, ScalarType::Long, "labels");
+  }
+  const float* data() const { return static_cast<const float*>(stats.const_data_ptr()); }
 };
 
 struct RecordTemporalArguments : StatsArguments {

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import _library, reference
 from .checks import (
+    check_given_stats,
     check_gradients,
     check_index,
     check_labels,
@@ -28,10 +29,11 @@ from .checks import (
     check_temporal_table,
     check_width,
 )
-from .layout import FIELD, RECORD, RECORD_WIDTH, SKIPPED, STAT, STATS, temporal_parts, temporal_width
+from .layout import FIELD, PADDING, RECORD, RECORD_WIDTH, SKIPPED, STAT, STATS, temporal_parts, temporal_width
 
 __all__ = [
     "FIELD",
+    "PADDING",
     "RECORD",
     "RECORD_WIDTH",
     "SKIPPED",
@@ -49,6 +51,7 @@ __all__ = [
     "new_state",
     "new_table",
     "new_temporal_table",
+    "record_given_stats_",
     "record_gradients_",
     "record_losses_",
     "record_stats_",
@@ -153,6 +156,40 @@ def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, 
         skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
         check_same_device(table=table, index=index, logits=logits, skipped=skipped)
     _ops.record_stats_(table, index, logits, labels, skipped)
+
+
+def record_given_stats_(
+    table: Tensor, index: Tensor, stats: Tensor, labels: Tensor, num_classes: int, skipped: Tensor | None = None
+) -> None:
+    """The second half of `record_stats_`: updates the records from what `softmax_stats` gave, in place.
+
+    So a batch of many processes, gathered, is recorded where the table lives; table and counters become what
+    `record_stats_` would make them of the logits, bit for bit. Processes whose batches are not of one size fill them up
+    with rows of index `PADDING`, -1: these are passed over and not counted, whatever their statistics and labels.
+
+    Args:
+        table: [N, 16] float32 from `new_table`, changed in place.
+        index: [B] int64, positions in the dataset, 0..N-1, or `PADDING`.
+        stats: [B, 8] float32 from `softmax_stats`.
+        labels: [B] int64, in 0..num_classes-1.
+        num_classes: columns of the logits.
+        skipped: as for `record_stats_`. A row with a statistic that is not finite counts as one of such logits.
+
+    Raises:
+        TypeError, ValueError, IndexError: wrong type, dtype, shape, device, label or index.
+
+    >>> stats = softmax_stats(torch.zeros(2, 5), torch.tensor([0, 1]))
+    >>> table = new_table(10)
+    >>> record_given_stats_(table, torch.tensor([3, PADDING]), stats, torch.tensor([0, 1]), num_classes=5)
+    >>> table[:, FIELD["count"]].sum().item(), table[3, FIELD["correct"]].item()
+    (1.0, 1.0)
+    """
+    check_table(table)
+    check_index(index, None, table.shape[0], padding=True)
+    check_given_stats(stats, labels, num_classes, index)
+    skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
+    check_same_device(table=table, index=index, skipped=skipped)
+    _ops.record_given_stats_(table, index, stats, labels, num_classes, skipped)
 
 
 def record_temporal_(
@@ -327,7 +364,7 @@ def record_losses_(table: Tensor, index: Tensor, loss: Tensor, skipped: Tensor |
 
     Args:
         table: [N, 16] float32 from `new_table`, changed in place.
-        index: [B] int64, positions in the dataset, 0..N-1.
+        index: [B] int64, positions in the dataset, 0..N-1; rows of index `PADDING` are passed over and not counted.
         loss: [B] floating point.
         skipped: as for `record_stats_`.
 
@@ -340,13 +377,14 @@ def record_losses_(table: Tensor, index: Tensor, loss: Tensor, skipped: Tensor |
     2.0
     """
     check_table(table)
-    check_index(index, loss.shape[0], table.shape[0])
+    check_index(index, loss.shape[0], table.shape[0], padding=True)
     skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
     check_same_device(table=table, index=index, loss=loss, skipped=skipped)
     in_range = (index >= 0) & (index < table.shape[0])
     loss = loss.detach()
     used = in_range & loss.isfinite()
-    skipped += torch.stack([(~in_range).sum(), torch.zeros_like(skipped[0]), (in_range & ~used).sum()])
+    bad_index = ~in_range & (index != PADDING)
+    skipped += torch.stack([bad_index.sum(), torch.zeros_like(skipped[0]), (in_range & ~used).sum()])
     rows = torch.where(in_range, index, 0)
     table[:, FIELD["count"]].index_add_(0, rows, used.to(table.dtype))
     table[:, FIELD["loss"]].index_add_(0, rows, torch.where(used, loss, 0).to(table.dtype))

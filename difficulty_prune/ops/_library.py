@@ -23,6 +23,8 @@ SCHEMAS = {
     "softmax_stats": "(Tensor logits, Tensor labels) -> Tensor",
     "accepts_stats": "(Tensor table, Tensor index, Tensor logits, Tensor labels, Tensor skipped) -> bool",
     "record_stats_": "(Tensor(a!) table, Tensor index, Tensor logits, Tensor labels, Tensor(b!) skipped) -> ()",
+    "record_given_stats_": "(Tensor(a!) table, Tensor index, Tensor stats, Tensor labels, int num_classes, "
+    "Tensor(b!) skipped) -> ()",
     "accepts_temporal": "(int window, Tensor table, Tensor index, Tensor logits, Tensor labels, Tensor skipped) "
     "-> bool",
     "record_temporal_": "(Tensor(a!) table, Tensor index, Tensor logits, Tensor labels, int window, float decay, "
@@ -98,6 +100,7 @@ def _(gradients: Tensor, statistic: str = "std") -> Tensor:
 
 
 @register_fake(f"{NAMESPACE}::record_stats_")
+@register_fake(f"{NAMESPACE}::record_given_stats_")
 @register_fake(f"{NAMESPACE}::record_temporal_")
 @register_fake(f"{NAMESPACE}::record_gradients_")
 @register_fake(f"{NAMESPACE}::merge_moments_")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .layout import RECORD_WIDTH, SKIPPED, temporal_width
+from .layout import PADDING, RECORD_WIDTH, SKIPPED, STATS, temporal_width
 
 try:
     from difficulty_prune._host import first_outside
@@ -31,10 +31,15 @@ def _is_tensor(value: object, name: str) -> None:
         raise TypeError(f"{name}: got {type(value).__name__}, expected a torch.Tensor")
 
 
-def _outside(values: Tensor, limit: int) -> int | None:
-    """The first of values [n] int64 outside 0..limit-1; None where there is none, or where a look is not free."""
+def _outside(values: Tensor, limit: int, padded: Tensor | None = None) -> int | None:
+    """The first of values [n] int64 outside 0..limit-1; None where there is none, or where a look is not free.
+
+    Rows that are padding by the index `padded` [n] are not looked at.
+    """
     if not values.is_cpu or torch.compiler.is_compiling():
         return None
+    if padded is not None:
+        values = values[padded != PADDING]
     position = first_outside(values.numpy(), limit)
     return None if position < 0 else int(values[position])
 
@@ -73,12 +78,35 @@ def check_labels(labels: Tensor, logits: Tensor) -> None:
         )
 
 
-def check_index(index: Tensor, rows: int | None, num_examples: int) -> None:
+def check_given_stats(stats: Tensor, labels: Tensor, num_classes: int, index: Tensor) -> None:
+    """Checks statistics and labels of the rows of a checked index; those of padding may be anything."""
+    _is_tensor(stats, "stats")
+    rows = index.shape[0]
+    if stats.dtype != torch.float32 or tuple(stats.shape) != (rows, len(STATS)):
+        raise ValueError(
+            f"stats: got {stats.dtype} {tuple(stats.shape)}, expected float32 [{rows}, {len(STATS)}] of softmax_stats, "
+            "one row per index"
+        )
+    if type(num_classes) is not int or num_classes < 1:
+        raise ValueError(f"num_classes: got {num_classes!r}, expected the columns of the logits, at least 1")
+    _check_integers(labels, rows, "labels")
+    check_same_device(index=index, stats=stats, labels=labels)
+    outside = _outside(labels, num_classes, index)
+    if outside is not None:
+        raise ValueError(
+            f"labels: got {outside}, expected 0..{num_classes - 1} for {num_classes} classes; "
+            f"rows to be ignored need the index {PADDING}"
+        )
+
+
+def check_index(index: Tensor, rows: int | None, num_examples: int, *, padding: bool = False) -> None:
+    """With `padding`, an index may also be `PADDING`."""
     _check_integers(index, rows, "index")
-    outside = _outside(index, num_examples)
+    outside = _outside(index, num_examples, index if padding else None)
     if outside is not None:
         raise IndexError(
-            f"index: got {outside}, expected 0..{num_examples - 1} for {num_examples} examples; "
+            f"index: got {outside}, expected 0..{num_examples - 1} for {num_examples} examples"
+            f"{f', or {PADDING} for padding' if padding else ''}; "
             "an index is the example's position in the whole dataset (see IndexedDataset)"
         )
 

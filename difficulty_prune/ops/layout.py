@@ -51,5 +51,8 @@ def temporal_parts(rows: Tensor, window: int) -> dict[str, Tensor]:
     return dict(zip(names, rows.split(sizes, 1), strict=False))
 
 
+PADDING: Final = -1
+"""The index of a row that only fills up a batch, where an operator knows of such rows."""
+
 SKIPPED: Final = ("bad index", "bad label", "not finite")
 """Why presentations were left out: positions in the `skipped` counter."""

@@ -16,12 +16,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .layout import FIELD, RECORD_WIDTH, STAT, STATS, temporal_parts
+from .layout import FIELD, PADDING, RECORD_WIDTH, STAT, STATS, temporal_parts
 
 __all__ = [
     "gradient_variance",
     "log_probabilities",
     "merge_moments_",
+    "record_given_stats_",
     "record_gradients_",
     "record_stats_",
     "record_temporal_",
@@ -79,7 +80,18 @@ def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, 
     out and counted in `skipped` (bad index, bad label, not finite).
     """
     stats = softmax_stats(logits, labels)
-    for rows in _recordable(table, index, logits, labels, skipped):
+    for rows in _recordable(table, index, logits, labels, logits.shape[1], skipped):
+        table[index[rows]] = _updated_records(table[index[rows]], stats[rows], labels[rows])
+
+
+@torch.no_grad()
+def record_given_stats_(
+    table: Tensor, index: Tensor, stats: Tensor, labels: Tensor, num_classes: int, skipped: Tensor | None = None
+) -> None:
+    """`record_stats_` from stats [B, 8] float32 of `softmax_stats`; rows of index `PADDING` are passed over."""
+    used = index != PADDING
+    index, stats, labels = index[used], stats[used], labels[used]
+    for rows in _recordable(table, index, stats, labels, num_classes, skipped):
         table[index[rows]] = _updated_records(table[index[rows]], stats[rows], labels[rows])
 
 
@@ -99,7 +111,7 @@ def record_temporal_(
     recorded are left out and counted in `skipped` (bad index, bad label, not finite).
     """
     log_p = log_probabilities(logits)
-    for rows in _recordable(table, index, logits, labels, skipped):
+    for rows in _recordable(table, index, logits, labels, logits.shape[1], skipped):
         table[index[rows]] = _updated_temporal(table[index[rows]], log_p[rows], labels[rows], window, decay)
 
 
@@ -212,12 +224,12 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _recordable(
-    table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor | None
+    table: Tensor, index: Tensor, values: Tensor, labels: Tensor, classes: int, skipped: Tensor | None
 ) -> Iterator[Tensor]:
     """The rows that can be recorded, in parts as of `_turns`; the others are counted."""
     bad_index = (index < 0) | (index >= table.shape[0])
-    bad_label = ~bad_index & ((labels < 0) | (labels >= logits.shape[1]))
-    not_finite = ~bad_index & ~bad_label & ~logits.isfinite().all(1)
+    bad_label = ~bad_index & ((labels < 0) | (labels >= classes))
+    not_finite = ~bad_index & ~bad_label & ~values.isfinite().all(1)
     if skipped is not None:
         skipped += torch.stack([bad_index.sum(), bad_label.sum(), not_finite.sum()])
     rows = (~(bad_index | bad_label | not_finite)).nonzero()[:, 0]

@@ -94,6 +94,17 @@ void record_stats() {
   finish(error, {&table, &skipped});
 }
 
+void record_given_stats() {
+  const Buffer table;
+  const int64_t examples = number();
+  const Buffer index, stats, labels;
+  const int64_t rows = number(), classes = number();
+  const Buffer skipped;
+  const int error =
+      dp::cuda::record_given_stats(table, examples, index, stats, labels, rows, classes, skipped, nullptr);
+  finish(error, {&table, &skipped});
+}
+
 void record_temporal() {
   const Buffer table;
   const int64_t examples = number(), width = number(), window = number(), decay_percent = number(), changes = number();
@@ -127,7 +138,7 @@ void gradient_variance() {
   finish(error, {&out});
 }
 
-void (*const kLaunchers[])() = {softmax_stats,    record_stats,  record_temporal,
+void (*const kLaunchers[])() = {softmax_stats,    record_stats,  record_given_stats, record_temporal,
                                 record_gradients, merge_moments, gradient_variance};
 
 }  // namespace
