@@ -29,17 +29,20 @@ class Target:
         faster: their time is at least so many times ours.
         slower: our time is at most so many times theirs. Either this or `faster`, or neither.
         of_copy: at least this fraction of the measured copy bandwidth.
+        seconds: at most so long.
     """
 
     faster: float | None = None
     slower: float | None = None
     of_copy: float | None = None
+    seconds: float | None = None
 
     def __str__(self) -> str:
         parts = [
             f"≥ {self.faster:g}x" if self.faster else "",
             f"≤ {self.slower:g}x" if self.slower else "",
             f"≥ {self.of_copy:.0%} of copy" if self.of_copy else "",
+            f"≤ {self.seconds:g} s" if self.seconds else "",
         ]
         return ", ".join(part for part in parts if part)
 
@@ -94,6 +97,7 @@ class Row:
             self.target.faster and self.ratio >= self.target.faster,
             self.target.slower and self.ratio <= self.target.slower,
             self.target.of_copy and self.of_copy is not None and self.of_copy >= self.target.of_copy,
+            self.target.seconds and float(np.median(self.ours)) <= self.target.seconds,
         ]
         kept = [k for k in kept if k is not None]
         return all(kept) if kept else None

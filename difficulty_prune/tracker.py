@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from . import ops
+from .group import Group
 from .runs import Run
 from .scores import (
     SCORES,
@@ -60,6 +61,12 @@ class DifficultyTracker:
         num_classes: expected columns of the logits; default: those of the first batch.
         gradient: options of the gradient scores.
         temporal: options of `tdds` and `dyn_unc`, whose state per example `TemporalOptions.bytes_per_example` tells.
+        process_group: of `torch.distributed`, whose processes each see a share of every batch. `update` then exchanges
+            the statistics of the step (the logits, for `tdds` and `dyn_unc`), so that each process holds the records of
+            all; gradients stay where they are seen, and are merged when they are asked for. So every process calls
+            `update` in every step, and, where gradients are scored, `compute`, `finish`, `state_dict`, `skipped`
+            and `presentations` too; all get the same. One saved state serves every process. No batch may be larger
+            than the largest first one.
 
     Raises:
         TypeError, ValueError: an unknown score, no score, or a count that is no positive whole number.
@@ -79,6 +86,7 @@ class DifficultyTracker:
         num_classes: int | None = None,
         gradient: GradientOptions | None = None,
         temporal: TemporalOptions | None = None,
+        process_group: Any = None,
     ) -> None:
         if isinstance(num_examples, bool) or not hasattr(num_examples, "__index__"):
             raise TypeError(f"num_examples: got {num_examples!r}, expected a whole number such as len(dataset)")
@@ -95,11 +103,22 @@ class DifficultyTracker:
         self._gradient_scores = tuple(name for name in self.scores if SCORES[name].needs == "input gradients")
         self._extra_backward_scores = tuple(name for name in self._gradient_scores if name != "vog_loss")
         self._record_scores = tuple(name for name in self.scores if SCORES[name].needs in ("loss", "logits"))
+        self._scores_gradients = bool(self._gradient_scores) or "grand" in self.scores
         self._temporal_scores = tuple(name for name in self.scores if name in TEMPORAL)
         self._expected_classes = num_classes
-        self.process_group = None
+        self._group = None if process_group is None else Group(process_group)
         self._requested_device = None if device is None else torch.device(device)
         self.reset()
+
+    @property
+    def process_group(self) -> Any:
+        """The group of processes that see the batches together; None for this one alone."""
+        return None if self._group is None else self._group.process_group
+
+    @property
+    def _local(self) -> str:
+        """Where gradients are counted that were left out: apart from logits, if these are counted by every process."""
+        return "update" if self._group is None else "watch"
 
     def reset(self) -> None:
         """Forgets everything recorded."""
@@ -240,15 +259,33 @@ class DifficultyTracker:
         index = self._index(index, logits)
         ops.check_labels(labels, logits)
         self._prepare(logits)
+        if self._group is not None:
+            self._record_everyones_logits(self._group, index, logits.detach(), labels)
+            return
         if self._table is not None:
             torch.ops.difficulty_prune.record_stats_(
                 self._table, index, logits.detach(), labels, self._skipped["update"]
             )
+        self._record_windows(index, logits.detach(), labels)
+
+    def _record_everyones_logits(self, group: Group, index: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """A row of statistics is shorter than one of logits, and all that the records need."""
+        stats = torch.ops.difficulty_prune.softmax_stats(logits, labels)
+        more = () if self._temporal is None else (logits,)
+        index, labels, stats, *rest = group.gather_rows(index, labels, stats, *more)
+        if self._table is not None:
+            torch.ops.difficulty_prune.record_given_stats_(
+                self._table, index, stats, labels, logits.shape[1], self._skipped["update"]
+            )
+        for everyones_logits in rest:
+            self._record_windows(index, everyones_logits, labels)
+
+    def _record_windows(self, index: Tensor, logits: Tensor, labels: Tensor) -> None:
         if self._temporal is not None:
             torch.ops.difficulty_prune.record_temporal_(
                 self._temporal.table,
                 index,
-                logits.detach(),
+                logits,
                 labels,
                 self.temporal.window,
                 self.temporal.decay,
@@ -280,7 +317,7 @@ class DifficultyTracker:
             self._in_extra_backward = False
         index = self._index(index, inputs)
         self._prepare(inputs, score)
-        self._moments[score].record(index, self.gradient.with_channels(gradient), None, self._skipped["update"])
+        self._moments[score].record(index, self.gradient.with_channels(gradient), None, self._skipped[self._local])
 
     def record_grand(self, index: Tensor, model: nn.Module, inputs: Tensor, labels: Tensor) -> None:
         """One forward and one backward pass of the model for `grand`; `score_checkpoint` calls it.
@@ -295,7 +332,7 @@ class DifficultyTracker:
         index = self._index(index, inputs)
         norms = grand(model, inputs, labels)[:, None]
         self._prepare(norms, "grand")
-        self._moments["grand"].record(index, norms[:, None], None, self._skipped["update"])
+        self._moments["grand"].record(index, norms[:, None], None, self._skipped[self._local])
 
     def _record_losses(self, index: Tensor, loss: Tensor, logits: Tensor | None) -> None:
         if logits is not None or self.scores != ("loss",):
@@ -312,8 +349,11 @@ class DifficultyTracker:
             )
         index = self._index(index, loss)
         self._prepare(loss)
+        loss = loss.detach()
+        if self._group is not None:
+            index, loss = self._group.gather_rows(index, loss)
         if self._table is not None:
-            ops.record_losses_(self._table, index, loss.detach(), self._skipped["update"])
+            ops.record_losses_(self._table, index, loss, self._skipped["update"], padding=self._group is not None)
 
     # Results
 
@@ -439,7 +479,7 @@ class DifficultyTracker:
 
     def _presented(self) -> Tensor:
         """Which examples were presented at all, [N] bool on the CPU."""
-        counts = [moments.count.cpu() > 0 for moments in self._moments.values()]
+        counts = [moments.counts().cpu() > 0 for moments in self._moments.values()]
         if self._table is not None:
             counts.append(self._table[:, ops.FIELD["count"]].cpu() > 0)
         return torch.stack(counts).any(0)
@@ -460,7 +500,7 @@ class DifficultyTracker:
 
     def _warn_of_single_gradients(self) -> None:
         for name in self._gradient_scores:
-            if name in self._moments and int(self._moments[name].count.max()) == 1:
+            if name in self._moments and int(self._moments[name].counts().max()) == 1:
                 warnings.warn(
                     f"{name}: no example's gradient was seen more than once, so that all deviations over time are 0; "
                     "show more epochs or checkpoints",
@@ -481,9 +521,7 @@ class DifficultyTracker:
         """Presentations recorded, over all examples (waits for the device)."""
         if self._table is not None:
             return int(self._table[:, ops.FIELD["count"]].double().sum())
-        for moments in self._moments.values():
-            moments.settle()
-        return max((int(moments.count.sum()) for moments in self._moments.values()), default=0)
+        return max((int(moments.counts().sum()) for moments in self._moments.values()), default=0)
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -497,7 +535,12 @@ class DifficultyTracker:
     def _all_skipped(self) -> Tensor | None:
         for moments in self._moments.values():
             moments.settle()
-        return self._skipped["update"] + self._skipped["watch"] if self._skipped else None
+        if not self._skipped:
+            return None
+        of_gradients = self._skipped["watch"]
+        if self._group is not None and self._scores_gradients:
+            of_gradients = self._group.sum(of_gradients)
+        return self._skipped["update"] + of_gradients
 
     def _raise_if_skipped(self) -> None:
         skipped = {reason: count for reason, count in self.skipped.items() if count}
@@ -524,7 +567,7 @@ class DifficultyTracker:
             if name in scores:
                 continue
             moments = self._moments.get(name)
-            if moments is not None and (skipped or bool(moments.count.any())):
+            if moments is not None and (skipped or bool(moments.counts().any())):
                 scores[name] = moments.average() if name == "grand" else moments.vog()
             elif name in _HOW_GRADIENTS_ARRIVE and (self._table is not None or self._moments):
                 raise RuntimeError(f"{name}: no gradient arrived; {_HOW_GRADIENTS_ARRIVE[name]}")
@@ -588,7 +631,7 @@ class DifficultyTracker:
             self._start_on(state["skipped"].device)
             self._skipped["update"].copy_(state["skipped"])
         self._moments = {
-            name: GradientMoments.from_state_dict(s, self.gradient) for name, s in state["moments"].items()
+            name: GradientMoments.from_state_dict(s, self.gradient, self._group) for name, s in state["moments"].items()
         }
 
     def merge(self, other: DifficultyTracker) -> None:
@@ -603,6 +646,10 @@ class DifficultyTracker:
         own, got = (self.num_examples, self.scores), (other.num_examples, other.scores)
         if own != got:
             raise ValueError(f"merge: got a tracker of (examples, scores) {got}, expected {own}")
+        if self.process_group is not other.process_group:
+            raise ValueError(
+                f"merge: got a tracker with process_group {other.process_group}, expected {self.process_group}"
+            )
         if self.gradient.definition != other.gradient.definition:
             raise ValueError(f"merge: got gradient options {other.gradient}, expected {self.gradient}")
         if self.temporal != other.temporal:
@@ -623,10 +670,11 @@ class DifficultyTracker:
                 self._table = ops.new_table(self.num_examples, other._table.device)
             merge_records_(self._table, other._table)
         for name, moments in other._moments.items():
-            if name in self._moments:
-                self._moments[name].merge(moments)
-            else:
-                self._moments[name] = GradientMoments.from_state_dict(moments.state_dict(), self.gradient)
+            if name not in self._moments:
+                self._moments[name] = GradientMoments(
+                    self.num_examples, moments.size, moments.mean.device, self.gradient, self._group
+                )
+            self._moments[name].merge(moments)
         self._num_classes = self._num_classes or other._num_classes
         self._labels_are_predictions |= other._labels_are_predictions
 
@@ -666,7 +714,7 @@ class DifficultyTracker:
         else:
             size = self.gradient.size(shape)
             if score not in self._moments:
-                self._moments[score] = GradientMoments(self.num_examples, size, device, self.gradient)
+                self._moments[score] = GradientMoments(self.num_examples, size, device, self.gradient, self._group)
             elif size != self._moments[score].size:
                 raise ValueError(
                     f"{score}: got inputs of shape {tuple(shape)}, {size} pixels, expected {self._moments[score].size} "

@@ -359,14 +359,17 @@ def gradient_variance(gradients: Tensor, statistic: str = "std") -> Tensor:
     return _ops.gradient_variance(gradients, statistic)  # type: ignore[no-any-return]
 
 
-def record_losses_(table: Tensor, index: Tensor, loss: Tensor, skipped: Tensor | None = None) -> None:
+def record_losses_(
+    table: Tensor, index: Tensor, loss: Tensor, skipped: Tensor | None = None, *, padding: bool = False
+) -> None:
     """Adds one loss per row to the records, for tasks without class logits; only `count` and `loss` are kept.
 
     Args:
         table: [N, 16] float32 from `new_table`, changed in place.
-        index: [B] int64, positions in the dataset, 0..N-1; rows of index `PADDING` are passed over and not counted.
+        index: [B] int64, positions in the dataset, 0..N-1.
         loss: [B] floating point.
         skipped: as for `record_stats_`.
+        padding: rows of index `PADDING` are passed over and not counted.
 
     Raises:
         TypeError, ValueError, IndexError: wrong type, dtype, shape, device or index.
@@ -377,13 +380,13 @@ def record_losses_(table: Tensor, index: Tensor, loss: Tensor, skipped: Tensor |
     2.0
     """
     check_table(table)
-    check_index(index, loss.shape[0], table.shape[0], padding=True)
+    check_index(index, loss.shape[0], table.shape[0], padding=padding)
     skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
     check_same_device(table=table, index=index, loss=loss, skipped=skipped)
     in_range = (index >= 0) & (index < table.shape[0])
     loss = loss.detach()
     used = in_range & loss.isfinite()
-    bad_index = ~in_range & (index != PADDING)
+    bad_index = ~in_range & (index != PADDING) if padding else ~in_range
     skipped += torch.stack([bad_index.sum(), torch.zeros_like(skipped[0]), (in_range & ~used).sum()])
     rows = torch.where(in_range, index, 0)
     table[:, FIELD["count"]].index_add_(0, rows, used.to(table.dtype))

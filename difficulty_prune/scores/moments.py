@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from .. import ops
 from ..arrivals import Arrivals
+from ..group import Group
 from ..mapped import mapped_zeros
 from .gradient_options import M2_DTYPES, GradientOptions
+
+_BLOCK: Final = 4096  # examples
+_TENSORS: Final = ("count", "mean", "m2")
 
 
 class GradientMoments:
@@ -21,11 +26,13 @@ class GradientMoments:
         size: pixels of an example, of which `options` may keep fewer.
         device: where the gradients will be.
         options: see `GradientOptions`.
+        group: processes that each see a share of the gradients; what is read is of all of them, and then every process
+            has to read it.
 
     Attributes:
         size: pixels of an example.
-        count: [N] int32, gradients seen.
-        mean, m2: [N, P], running mean and sum of squared deviations; float32, m2 perhaps bfloat16.
+        count: [N] int32, gradients that this process has seen.
+        mean, m2: [N, P], their running mean and sum of squared deviations; float32, m2 perhaps bfloat16.
         pixels: [P] int64, the pixels that are kept; None for all.
 
     >>> moments = GradientMoments(2, 4, torch.device("cpu"))
@@ -35,10 +42,16 @@ class GradientMoments:
     """
 
     def __init__(
-        self, num_examples: int, size: int, device: torch.device, options: GradientOptions | None = None
+        self,
+        num_examples: int,
+        size: int,
+        device: torch.device,
+        options: GradientOptions | None = None,
+        group: Group | None = None,
     ) -> None:
         options = options if options is not None else GradientOptions()
         self.size = size
+        self._group = group
         selected = options.selected(size)
         self.pixels = None if selected is None else selected.to(device)
         kept = size if selected is None else len(selected)
@@ -84,35 +97,50 @@ class GradientMoments:
         self._arrivals.settle()
 
     def merge(self, other: GradientMoments) -> None:
-        """Adds the gradients that `other` has seen."""
+        """Adds the gradients that `other` has seen, of this process."""
         self.settle()
-        theirs = other.state_dict()
-        ops.merge_moments_(
-            self.count, self.mean, self.m2, *(theirs[name].to(self.mean.device) for name in ("count", "mean", "m2"))
-        )
+        other.settle()
+        theirs = (t.to(self.mean.device) for t in (other.count, other.mean, other.m2))
+        ops.merge_moments_(self.count, self.mean, self.m2, *theirs)
+
+    def counts(self) -> Tensor:
+        """[N] int32, gradients seen."""
+        self.settle()
+        return self.count if self._group is None else self._group.sum(self.count)
 
     def average(self) -> Tensor:
         """[N] float32: mean over pixels of the mean over time; NaN where no gradient was seen."""
-        self.settle()
-        return torch.where(self.count > 0, self.mean.mean(1), torch.nan)
+        return torch.cat([torch.where(count > 0, mean.mean(1), torch.nan) for count, mean, _ in self._blocks()])
 
     def vog(self) -> Tensor:
         """[N] float32: mean over pixels of the deviation over time (ddof 0); NaN where no gradient was seen."""
+        return torch.cat([(m2.float() / count[:, None]).sqrt().mean(1) for count, _, m2 in self._blocks()])
+
+    def _blocks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Count, mean and M2 of some examples at a time, which bounds the temporary memory; of all processes."""
         self.settle()
-        blocks = zip(self.m2.split(4096), self.count.split(4096), strict=True)  # bounds the temporary memory
-        return torch.cat([(m2.float() / count[:, None]).sqrt().mean(1) for m2, count in blocks])
+        for block in zip(*(t.split(_BLOCK) for t in (self.count, self.mean, self.m2)), strict=True):
+            yield block if self._group is None else self._group.merge_moments(*block)
 
     def state_dict(self) -> dict[str, Any]:
         """The state by name: size (a number), and the tensors count, mean, m2, and pixels (None for all)."""
         self.settle()
-        names = ("size", "count", "mean", "m2", "pixels")
-        return {name: getattr(self, name) for name in names}
+        tensors = [self.count, self.mean, self.m2]
+        if self._group is not None:
+            tensors = [torch.cat(blocks) for blocks in zip(*self._blocks(), strict=True)]
+        return {"size": self.size, **dict(zip(_TENSORS, tensors, strict=True)), "pixels": self.pixels}
 
     @classmethod
-    def from_state_dict(cls, state: dict[str, Any], options: GradientOptions | None = None) -> GradientMoments:
-        """The inverse of `state_dict`. The tensors are copied: to where the options say, else to where they were."""
-        moments = cls(len(state["count"]), state["size"], state["mean"].device, options)
-        for name in ("count", "mean", "m2"):
-            getattr(moments, name).copy_(state[name])
+    def from_state_dict(
+        cls, state: dict[str, Any], options: GradientOptions | None = None, group: Group | None = None
+    ) -> GradientMoments:
+        """The inverse of `state_dict`. The tensors are copied: to where the options say, else to where they were.
+
+        In a group the first process takes them over, and the others go on from nothing.
+        """
+        moments = cls(len(state["count"]), state["size"], state["mean"].device, options, group)
+        if group is None or group.is_first:
+            for name in _TENSORS:
+                getattr(moments, name).copy_(state[name])
         moments.pixels = state["pixels"]
         return moments

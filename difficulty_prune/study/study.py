@@ -15,7 +15,7 @@ from rich.console import Console
 from ..consistency import run_agreement, score_correlation
 from ..data import dataset_fingerprint
 from ..files import write_atomically
-from ..policies import Easiest, Hardest, PerClass, Policy, Random, Window
+from ..policies import Easiest, Hardest, Importance, PerClass, Policy, Random, SoftPrune, Stratified, Window
 from ..policies.checks import check_fraction
 from ..runs import RunSet
 from ..scores import TEMPORAL, TemporalOptions, check_tracked
@@ -35,6 +35,9 @@ POLICIES: Final[dict[str, Any]] = {
     "easiest": Easiest,
     "window": lambda keep: Window(start=min(0.1, 1 - keep), keep=keep),
     "hardest-per-class": lambda keep: PerClass(Hardest(keep)),
+    "stratified": Stratified,
+    "soft": SoftPrune,
+    "importance": lambda keep: Importance(keep=keep),
     "random": Random,
 }
 

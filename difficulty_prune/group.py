@@ -1,0 +1,113 @@
+"""What the processes of a group exchange, so that all of them know what each has seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+_BYTE_OF_PADDING: Final = 255  # so that the index of a padded row is -1, `ops.PADDING`
+
+
+class Group:
+    """The processes that train together.
+
+    Args:
+        process_group: from `torch.distributed`.
+
+    Raises:
+        TypeError: no process group.
+    """
+
+    def __init__(self, process_group: Any) -> None:
+        if not (dist.is_available() and isinstance(process_group, dist.ProcessGroup)):
+            raise TypeError(
+                f"process_group: got {process_group!r}, expected one of torch.distributed, such as "
+                "torch.distributed.group.WORLD after init_process_group"
+            )
+        self.process_group = process_group
+        self._capacity: int | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the first of the group."""
+        return dist.get_rank(self.process_group) == 0
+
+    def gather_rows(self, index: Tensor, *columns: Tensor) -> list[Tensor]:
+        """Rows of all processes, in the order of their ranks.
+
+        Everything travels as bytes, in one exchange. Sizes do not, since reading them would be to wait for the device:
+        every process sends as many rows as the largest first batch has, and fills up with rows of index -1.
+
+        Args:
+            index: [B] int64; B may differ between processes, but not grow beyond the largest first batch.
+            columns: [B] or [B, ...] each, of any dtype.
+
+        Raises:
+            ValueError: more rows than the largest first batch.
+            RuntimeError: a process of the group has ended, or made fewer calls.
+        """
+        index = torch.where(index < 0, torch.iinfo(index.dtype).max, index)  # a bad one is not to pass for padding
+        parts = [index, *(column.detach() for column in columns)]
+        rows = torch.cat([_as_bytes(part) for part in parts], 1)
+        capacity = self._rows_to_send(len(rows), rows.device)
+        mine = rows.new_full((capacity, rows.shape[1]), _BYTE_OF_PADDING)
+        mine[: len(rows)] = rows
+        everyone = rows.new_empty(dist.get_world_size(self.process_group) * capacity, rows.shape[1])
+        self._exchange(lambda: dist.all_gather_into_tensor(everyone, mine, group=self.process_group))
+        widths = [math.prod(part.shape[1:]) * part.element_size() for part in parts]
+        return [_from_bytes(own, like) for own, like in zip(everyone.split(widths, 1), parts, strict=True)]
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over the processes, on the device of the values."""
+        total = values.to(self._device, copy=True)
+        self._exchange(lambda: dist.all_reduce(total, group=self.process_group))
+        return total.to(values.device)
+
+    def merge_moments(self, count: Tensor, mean: Tensor, m2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Moments of what all processes saw, from what each saw (Chan et al. 1979): count [B], mean and M2 [B, P]."""
+        total, own = self.sum(count), count[:, None].float()
+        overall = self.sum(mean * own) / total[:, None].clamp(min=1)
+        return total, overall, self.sum(m2.float() + own * (mean - overall).square())
+
+    def _rows_to_send(self, rows: int, device: torch.device) -> int:
+        if self._capacity is None:
+            largest = torch.tensor(rows, device=device)
+            self._exchange(lambda: dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.process_group))
+            self._capacity = int(largest)
+        if rows > self._capacity:
+            raise ValueError(
+                f"got a batch of {rows} examples, expected at most {self._capacity}, the largest first batch of any "
+                "process in the group: the processes agree on a size once, and not in each step"
+            )
+        return self._capacity
+
+    @property
+    def _device(self) -> torch.device:
+        backend = str(dist.get_backend(self.process_group))
+        accelerator = torch.accelerator.current_accelerator() if "gloo" not in backend else None
+        return torch.device("cpu") if accelerator is None else accelerator
+
+    def _exchange(self, collective: Callable[[], object]) -> None:
+        try:
+            collective()
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"process {dist.get_rank(self.process_group)} of the group could not exchange with the others: one of "
+                "them has ended (its own error says why), or made fewer calls than this one. In every process, call "
+                "update in every step, and compute, finish and state_dict too where gradients are scored"
+            ) from error
+
+
+def _as_bytes(values: Tensor) -> Tensor:
+    """[B, ...] of any dtype -> [B, bytes]."""
+    return (values.flatten(1) if values.dim() > 1 else values[:, None]).contiguous().view(torch.uint8)
+
+
+def _from_bytes(rows: Tensor, like: Tensor) -> Tensor:
+    """[R, bytes] -> [R, ...] with the dtype and the rest of the shape of another tensor."""
+    return rows.contiguous().view(like.dtype).reshape(len(rows), *like.shape[1:])
