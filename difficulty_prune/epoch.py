@@ -72,6 +72,7 @@ class EpochIterator(Iterator[int]):
         length = (epoch.length - start) // world_size
         self.epoch = epoch
         self._start, self._fetched = start, 0
+        self._drawn_from = False
         self._places = epoch.order()[start + rank :: world_size][:length]
         self._chunk: Iterator[int] = iter(())
 
@@ -80,6 +81,9 @@ class EpochIterator(Iterator[int]):
         return self._next_chunk() if position is None else position
 
     def _next_chunk(self) -> int:
+        if not self._drawn_from:
+            self._drawn_from = True
+            self._sampler.drawn_from(self)
         places = self._places[self._fetched : self._fetched + _CHUNK]
         self._fetched += len(places)
         self._chunk = iter(self.epoch.plan.index[places].tolist())
@@ -87,8 +91,13 @@ class EpochIterator(Iterator[int]):
 
     @property
     def finished(self) -> bool:
-        """Whether everything was yielded."""
+        """Whether nothing is left."""
         return self._fetched == len(self._places) and length_hint(self._chunk) == 0
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nobody asked for a position."""
+        return not self._drawn_from
 
     @property
     def yielded(self) -> int:

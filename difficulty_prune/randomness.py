@@ -20,11 +20,16 @@ def generator_from(seed: int, *words: int) -> torch.Generator:
     >>> bool(torch.rand((), generator=a) == torch.rand((), generator=b))
     False
     """
-    try:
-        whole = operator.index(seed)
-    except TypeError as error:
-        raise TypeError(f"seed: got {seed!r}, expected a whole number") from error
-    if whole < 0:
-        raise ValueError(f"seed: got {seed}, expected 0 or more")
-    state = np.random.SeedSequence([whole, *words]).generate_state(1)
+    state = np.random.SeedSequence([whole_number(seed, "seed"), *words]).generate_state(1)
     return torch.Generator().manual_seed(int(state[0]))
+
+
+def whole_number(value: int, name: str) -> int:
+    """The value as a Python number; TypeError or ValueError unless it is a whole number, 0 or more."""
+    try:
+        whole = operator.index(value)
+    except TypeError as error:
+        raise TypeError(f"{name}: got {value!r}, expected a whole number") from error
+    if whole < 0:
+        raise ValueError(f"{name}: got {value}, expected 0 or more")
+    return whole

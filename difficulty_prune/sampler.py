@@ -17,7 +17,7 @@ from .plan import Plan
 from .policies import Policy
 from .policies.base import at_epoch
 from .policies.checks import check_difficulty
-from .randomness import generator_from
+from .randomness import generator_from, whole_number
 from .source import ScoreSource
 
 _PLAN, _ORDER = range(2)  # what a generator is for
@@ -68,7 +68,7 @@ class PruneSampler(Sampler[int]):
             raise TypeError(f"policy: got {policy!r}, expected one of dp.policies, such as Hardest(keep=0.7)")
         if (rank is None) != (world_size is None):
             raise ValueError(f"got rank {rank} and world_size {world_size}, expected both or neither")
-        self.rank, self.world_size = (0, 1) if rank is None or world_size is None else (rank, world_size)
+        self.rank, self.world_size = operator.index(rank or 0), operator.index(1 if world_size is None else world_size)
         if self.world_size < 1:
             raise ValueError(f"world_size: got {world_size}, expected at least 1 process")
         if not 0 <= self.rank < self.world_size:
@@ -80,13 +80,15 @@ class PruneSampler(Sampler[int]):
         if isinstance(difficulty, ScoreSource):
             _check_shared(difficulty, self.world_size)
         self.policy = policy
-        self.shuffle = shuffle
-        self.seed = seed
-        self.fixed_length = fixed_length
+        self.shuffle = bool(shuffle)
+        self.seed = whole_number(seed, "seed")
+        self.fixed_length = None if fixed_length is None else operator.index(fixed_length)
         self._labels = labels
-        self._difficulty: Callable[[], Any] | Tensor = difficulty if callable(difficulty) else self._checked(difficulty)
+        own = difficulty if callable(difficulty) else self._checked(difficulty).clone()
+        self._difficulty: Callable[[], Any] | Tensor = own
         self._replans = callable(difficulty) or bool(getattr(policy, "redrawn", False))
         self._latest: EpochIterator | None = None
+        self._asked_for: Epoch | None = None  # begun by set_epoch, before an earlier one was restored
         values = self._values()
         self._weights = torch.zeros(len(values))
         self._begin(self._plan_of(values, 0), 0)
@@ -109,11 +111,16 @@ class PruneSampler(Sampler[int]):
         Raises:
             TypeError, ValueError: no whole number, or negative; or see the policy.
         """
-        number = operator.index(epoch)
-        if number < 0:
-            raise ValueError(f"epoch: got {epoch}, expected 0 or more")
+        number = whole_number(epoch, "epoch")
+        self._asked_for = None
         if number != self.epoch:
-            self._begin(self._plan_of(self._values(), number) if self._replans else self.plan, number)
+            self._begin(self._plan_for(number), number)
+
+    def _plan_for(self, epoch: int) -> Plan:
+        """The present plan, where neither draws nor difficulty nor the policy change."""
+        if self._replans or at_epoch(self.policy, epoch) != at_epoch(self.policy, self.epoch):
+            return self._plan_of(self._values(), epoch)
+        return self.plan
 
     def _values(self) -> Tensor:
         return self._checked(self._difficulty()) if callable(self._difficulty) else self._difficulty
@@ -138,7 +145,9 @@ class PruneSampler(Sampler[int]):
             wanted = len(plan) if self.fixed_length is None else self.fixed_length
             length = wanted // self.world_size * self.world_size
         if length < self.world_size:
-            raise ValueError(f"world_size: got {self.world_size}, but the plan keeps only {len(plan)} examples")
+            raise ValueError(
+                f"world_size: got {self.world_size}, but the epoch has only {length or len(plan)} positions"
+            )
         self._epoch = Epoch(epoch, plan, length, self.shuffle, (self.seed, _ORDER))
         self._start = 0  # position in the epoch at which the next iterator begins
         self._weights = torch.zeros(len(self._weights)).index_put_((plan.index,), plan.weight)
@@ -150,16 +159,27 @@ class PruneSampler(Sampler[int]):
         return self._epoch.length // self.world_size
 
     def __iter__(self) -> EpochIterator:
-        previous = self._latest
-        if self._replans and previous is not None and previous.finished and previous.epoch is self._epoch:
-            warnings.warn(
-                f"epoch {self.epoch} is visited once more, with the plan that it has; call "
-                "sampler.set_epoch(epoch) at the start of each epoch",
-                stacklevel=2,
-            )
+        previous = self._latest if self._latest is not None and self._latest.epoch is self._epoch else None
+        if previous is not None and previous.finished:
+            if self._asked_for is not None:
+                self._begin(self._asked_for.plan, self._asked_for.number, self._asked_for.length)
+                self._asked_for = None
+            elif self._replans and not previous.untouched:
+                warnings.warn(
+                    f"epoch {self.epoch} is visited once more, with the plan that it has; call "
+                    "sampler.set_epoch(epoch) at the start of each epoch",
+                    stacklevel=2,
+                )
         self._latest = EpochIterator(self, self._epoch, self._start)
-        self._start = 0
         return self._latest
+
+    def drawn_from(self, iterator: EpochIterator) -> None:
+        """What was left of a restored epoch is left no more, now that an iterator walks through it.
+
+        Not when it is made, because loaders make iterators that they do not use.
+        """
+        if iterator.epoch is self._epoch:
+            self._start = 0
 
     def weight(self, index: Tensor, *, device: torch.device | str | None = None) -> Tensor:
         """The factor of each example's loss, [B] float32 on `device` (default: that of the index); 0 if not kept.
@@ -185,9 +205,15 @@ class PruneSampler(Sampler[int]):
 
         Args:
             consumed: examples of this epoch that this process has trained on. Default: what its latest iterator has
-                yielded, which is more where the workers of a DataLoader fetch ahead.
+                yielded, which is more where the workers of a DataLoader fetch ahead. In an epoch that was begun with
+                another number of processes, start to count at state["yielded"] / world_size.
+
+        Raises:
+            ValueError: more than the epoch has, or fewer than 0.
         """
         if consumed is not None:
+            if not 0 <= consumed <= len(self):
+                raise ValueError(f"consumed: got {consumed}, expected 0..{len(self)}, the positions of this epoch")
             return self.state_of(self._epoch, consumed * self.world_size)
         latest = self._latest
         return self.state_of(self._epoch, latest.yielded if latest and latest.epoch is self._epoch else self._start)
@@ -220,13 +246,14 @@ class PruneSampler(Sampler[int]):
         for key, own in self._identity().items():
             if state.get(key) != own:
                 raise ValueError(f"load_state_dict: the state has {key} {state.get(key)!r}, this sampler {own!r}")
-        plan, saved = self.plan, state["plan"]
-        if self._replans:
-            plan = Plan(**saved)
-        elif saved != plan.digest:
+        saved = state["plan"]
+        plan = Plan(**saved) if self._replans else self._plan_for(state["epoch"])
+        if not self._replans and saved != plan.digest:
             raise ValueError(
                 "load_state_dict: the state is of another plan; give the sampler the same policy, difficulty and labels"
             )
+        if self.epoch > state["epoch"]:  # torchdata restores late: when its iterator is made, after set_epoch
+            self._asked_for = self._epoch
         self._begin(plan, state["epoch"], state["length"])
         return self._epoch, state["yielded"]
 

@@ -18,7 +18,11 @@ Choice = tuple[Tensor, Tensor]
 
 
 class Policy(Protocol):
-    """A rule that turns difficulty into a plan."""
+    """A rule that turns difficulty into a plan.
+
+    One's own may have attributes that a sampler looks at: `redrawn = True` for a new draw in every epoch even where the
+    difficulty is fixed, `at(epoch) -> Policy` for one that changes, and `unseen = "keep"` to be given NaN.
+    """
 
     def __call__(self, difficulty: Any, labels: Any = None, generator: torch.Generator | None = None) -> Plan:
         """difficulty [N] -> plan; see `dp.policies`."""

@@ -59,7 +59,8 @@ class Stratified(Keeping):
         dropped = min(half_up(self.drop_hardest * len(difficulty)), len(difficulty) - kept)
         left = hardest_first(difficulty, generator)[dropped:]
         left = left[torch.randperm(len(left), generator=generator)]
-        stratum = self._stratum(difficulty[left])
+        # Numbered at random, else equal shares would go to the hardest strata where there is not one for each.
+        stratum = torch.randperm(self.strata, generator=generator)[self._stratum(difficulty[left])]
         members = left[stratum.argsort(stable=True)].split(stratum.bincount(minlength=self.strata).tolist())
         shares = equal_shares([len(group) for group in members], kept)
         return equal_weights(torch.cat([group[:share] for group, share in zip(members, shares, strict=True)]))
@@ -69,6 +70,7 @@ class Stratified(Keeping):
         lowest, highest = difficulty.aminmax()
         if lowest == highest:
             return torch.zeros(len(difficulty), dtype=torch.int64)
-        # Halves, because the distance of two finite numbers may be infinite.
-        share = (difficulty / 2 - lowest / 2) / (highest / 2 - lowest / 2)
-        return (share * self.strata).long().clamp_(max=self.strata - 1)
+        # Products before the quotient are exact for whole numbers; the power of two keeps them finite.
+        scale = 2.0 ** -(self.strata.bit_length() + 1)
+        above, width = difficulty * scale - lowest * scale, highest * scale - lowest * scale
+        return (above * self.strata / width).long().clamp_(max=self.strata - 1)

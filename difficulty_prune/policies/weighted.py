@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..randomness import whole_number
 from .base import Choice, Keeping, hardest_first
 from .checks import Unseen, check_finite, check_fraction, check_number
 
@@ -70,9 +71,7 @@ class SoftPrune(Weighted):
         check_number(self.anneal, "anneal", "[0, 1], the fraction of the epochs")
         if not 0 <= self.anneal <= 1:
             raise ValueError(f"anneal: got {self.anneal}, expected a number in [0, 1]: the last fraction of the epochs")
-        if self.epochs is not None and (isinstance(self.epochs, bool) or not isinstance(self.epochs, int)):
-            raise TypeError(f"epochs: got {self.epochs!r}, expected a whole number")
-        if self.epochs is not None and self.epochs < 1:
+        if self.epochs is not None and whole_number(self.epochs, "epochs") == 0:
             raise ValueError(f"epochs: got {self.epochs}, expected at least 1")
         if self.easy_keep is not None:
             check_fraction(self.easy_keep, "easy_keep")
@@ -100,7 +99,8 @@ class SoftPrune(Weighted):
         probability = torch.ones(size, dtype=torch.float64)
         if kept < size:
             wanted = self.keep / 2 if self.easy_keep is None else self.easy_keep
-            easy = min(size, math.ceil((size - kept) / (1 - min(wanted, kept / size))))
+            easy = math.ceil(round((size - kept) / (1 - min(wanted, kept / size)), 9))
+            easy = min(size, max(size - kept + 1, easy))  # of which at least one is kept
             easiest = hardest_first(difficulty, generator)[size - easy :]
             probability[easiest] = 1 - (size - kept) / easy
         return probability
@@ -136,9 +136,12 @@ class Importance(Weighted):
 
     def inclusion(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Tensor:
         check_finite(difficulty, "Importance")
-        deviation = difficulty - difficulty.mean()
+        lowest, highest = (bound / 2 for bound in difficulty.aminmax())
+        width = highest - lowest  # of halves, since the distance of two finite numbers may be infinite
+        share = (difficulty / 2 - lowest) / width if width > 0 else torch.zeros_like(difficulty)
+        deviation = share - share.mean()
         spread = deviation.std(correction=0)
-        z = deviation / spread if spread > 0 else torch.zeros_like(deviation)
+        z = deviation / spread if spread > 0 else deviation
         probability = proportional(((z - z.max()) / self.temperature).exp(), kept)
         if not bool((probability > 1 / torch.finfo(torch.float32).max).all()):
             raise ValueError(

@@ -1,0 +1,190 @@
+"""Hugging Face Trainer: scores while it trains, on what a sampler keeps, with weights and through checkpoints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+from transformers import Trainer
+
+from ..sampler import PruneSampler
+from ..tracker import DifficultyTracker
+
+INDEX: Final = "index"
+STATE_NAME: Final = "difficulty.pt"
+
+
+class DifficultyTrainer(Trainer):
+    """A `transformers.Trainer` that scores each example, and visits what the sampler keeps, weighted as it says.
+
+    `train_dataset` is `dp.IndexedDataset(...)` of dict samples with "labels" (or "label"), so that batches have an
+    "index"; the model does not get to see it. The loss is one cross entropy per example, for classification; override
+    `example_loss` for other tasks. Scores and plan are in the Trainer's checkpoints.
+
+    The Trainer reads the number of steps per epoch once, and counts epochs by it. So a sampler that plans each epoch
+    anew needs a `fixed_length`, such as `round(keep * len(train))`. On several processes, the Trainer shares out the
+    batches itself: the sampler has neither rank nor world_size, and the tracker has the process group. It fills up the
+    last batches with examples from the beginning, unless `dataloader_drop_last=True`.
+
+    Args:
+        args, kwargs: of `Trainer`.
+        tracker: records each step's logits (or, where `example_loss` is overridden, losses).
+        sampler: default: the Trainer's own.
+
+    Raises:
+        TypeError: a tracker or sampler of another type, or a `compute_loss_func`.
+        ValueError: a sampler whose epochs may differ in length, or that is one process's; a tracker without a process
+            group where there are several processes; in `train`, batches without an index.
+
+    >>> from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
+    >>> import difficulty_prune as dp
+    >>> tracker = dp.DifficultyTracker(100, scores=("loss", "el2n"))
+    >>> policy = dp.policies.SoftPrune(keep=0.5)
+    >>> sampler = dp.PruneSampler(policy, tracker.source("loss"), fixed_length=50)
+    >>> config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    >>> trainer = DifficultyTrainer(
+    ...     BertForSequenceClassification(config),
+    ...     TrainingArguments("checkpoints", use_cpu=True, report_to="none"),
+    ...     tracker=tracker,
+    ...     sampler=sampler,
+    ... )
+    """
+
+    def __init__(
+        self, *args: Any, tracker: DifficultyTracker, sampler: PruneSampler | None = None, **kwargs: Any
+    ) -> None:
+        if not isinstance(tracker, DifficultyTracker):
+            raise TypeError(f"tracker: got {tracker!r}, expected dp.DifficultyTracker(len(train_dataset), ...)")
+        if sampler is not None:
+            _check_sampler(sampler)
+        super().__init__(*args, **kwargs)
+        if self.compute_loss_func is not None:
+            raise TypeError("compute_loss_func: expected none; override DifficultyTrainer.example_loss instead")
+        if self.args.world_size > 1 and tracker.process_group is None:
+            raise ValueError(
+                f"the tracker knows what its own process saw alone, and there are {self.args.world_size}; make it as "
+                "DifficultyTracker(..., process_group=torch.distributed.group.WORLD), after TrainingArguments(...)"
+            )
+        self.tracker = tracker
+        self.sampler = sampler
+        # The loss of a micro-batch is computed here, and the Trainer divides it by how many there are in a step.
+        self.model_accepts_loss_kwargs = False
+
+    def example_loss(self, outputs: Any, labels: Tensor) -> Tensor:
+        """One loss per example, [B]; cross entropy of `outputs.logits` [B, C] and labels [B]. Override it for others.
+
+        Where an example has several losses, such as those of its tokens, `dp.reduce_loss` puts them together; the
+        tracker then has the score "loss" alone.
+
+        Raises:
+            ValueError: logits or labels of another shape.
+        """
+        logits = outputs["logits"]
+        if logits.dim() != 2 or labels.dim() != 1:
+            raise ValueError(
+                f"got logits {tuple(logits.shape)} and labels {tuple(labels.shape)}, expected [batch, classes] and "
+                "[batch]; for other tasks, override DifficultyTrainer.example_loss (dp.reduce_loss sums up tokens)"
+            )
+        return F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.args.label_smoothing_factor)
+
+    # The training step
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """See `Trainer.compute_loss`; `num_items_in_batch` is the number of examples in the optimiser's step."""
+        inputs = dict(inputs)
+        index = inputs.pop(INDEX, None)
+        if not model.training:
+            return super().compute_loss(model, inputs, return_outputs)
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        losses = self.example_loss(outputs, labels)
+        self._update_tracker(index, outputs, labels, losses.detach())
+        if self.sampler is not None:
+            losses = losses * self.sampler.weight(index, device=losses.device)
+        if num_items_in_batch is None:
+            loss = losses.mean()
+        else:
+            loss = losses.sum() * (self.current_gradient_accumulation_steps / num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def _update_tracker(self, index: Tensor, outputs: Any, labels: Tensor, losses: Tensor) -> None:
+        if type(self).example_loss is DifficultyTrainer.example_loss:
+            self.tracker.update(index, outputs["logits"], labels)
+        else:
+            self.tracker.update(index, loss=losses)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], int]:
+        """The micro-batches of one optimiser's step, and the number of examples in them."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        for batch in batches:
+            if INDEX not in batch:
+                raise ValueError(
+                    f"got batches with {', '.join(batch)}, expected 'index' among them; give "
+                    "train_dataset=dp.IndexedDataset(...) and a data_collator that keeps it"
+                )
+        return batches, sum(len(batch[INDEX]) for batch in batches)
+
+    # Data
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        return super()._get_train_sampler(*args, **kwargs) if self.sampler is None else self.sampler
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """Keeps the index from being removed as a column that the model does not know."""
+        super()._set_signature_columns_if_needed()
+        columns: Any = self._signature_columns
+        if INDEX not in columns:
+            columns.append(INDEX)
+
+    # Checkpoints
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        state = {"tracker": self.tracker.state_dict()}
+        if self.sampler is not None:
+            # From the beginning of the epoch, because the Trainer skips what it has done of it.
+            state["sampler"] = self.sampler.state_dict(consumed=0)
+        if self.args.should_save:
+            path = os.path.join(output_dir, STATE_NAME)
+            torch.save(state, f"{path}.partial")
+            os.replace(f"{path}.partial", path)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        path = os.path.join(checkpoint, STATE_NAME)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"{path}: no such file; was the checkpoint saved by a DifficultyTrainer?")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        self.tracker.load_state_dict(send_to_device(state["tracker"], self.args.device))
+        if self.sampler is not None:
+            self.sampler.load_state_dict(state["sampler"])
+
+
+def _check_sampler(sampler: PruneSampler) -> None:
+    if not isinstance(sampler, PruneSampler):
+        raise TypeError(f"sampler: got {sampler!r}, expected dp.PruneSampler(...)")
+    if sampler.world_size != 1:
+        raise ValueError(
+            f"sampler: got world_size {sampler.world_size}, expected a sampler without rank and world_size, because "
+            "the Trainer shares out the batches itself"
+        )
+    if sampler.fixed_length is None and sampler.state_dict()["replans"]:
+        raise ValueError(
+            "fixed_length: got None, expected a number, because the sampler plans each epoch anew, but the Trainer "
+            "reads the number of steps once: PruneSampler(..., fixed_length=round(keep * len(train)))"
+        )
