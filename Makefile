@@ -6,6 +6,7 @@ VENV ?= .venv
 PYTHON ?= python3
 TORCH ?= torch>=2.10
 OUT ?= demo
+JOBS ?= 2
 
 BIN := $(VENV)/bin
 NATIVE := $(shell find csrc -type f 2>/dev/null)
@@ -39,8 +40,9 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+# Files side by side: most of what they do uses one core.
 tests: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 # The operators of one build under a second PyTorch: see the script.
 test-torches: setup

@@ -19,6 +19,10 @@ class Group:
     Args:
         process_group: from `torch.distributed`.
 
+    Attributes:
+        largest_batch: rows that `gather_rows` has room for, of each process; what is set here before its first call is
+            the least.
+
     Raises:
         TypeError: no process group.
     """
@@ -30,7 +34,8 @@ class Group:
                 "torch.distributed.group.WORLD after init_process_group"
             )
         self.process_group = process_group
-        self._capacity: int | None = None
+        self.largest_batch = 0
+        self._agreed = False
 
     @property
     def is_first(self) -> bool:
@@ -75,16 +80,17 @@ class Group:
         return total, overall, self.sum(m2.float() + own * (mean - overall).square())
 
     def _rows_to_send(self, rows: int, device: torch.device) -> int:
-        if self._capacity is None:
-            largest = torch.tensor(rows, device=device)
+        if not self._agreed:
+            largest = torch.tensor(max(rows, self.largest_batch), device=device)
             self._exchange(lambda: dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.process_group))
-            self._capacity = int(largest)
-        if rows > self._capacity:
+            self.largest_batch = int(largest)
+            self._agreed = True
+        if rows > self.largest_batch:
             raise ValueError(
-                f"got a batch of {rows} examples, expected at most {self._capacity}, the largest first batch of any "
-                "process in the group: the processes agree on a size once, and not in each step"
+                f"got a batch of {rows} examples, expected at most {self.largest_batch}, the largest first batch of "
+                "any process in the group: the processes agree on a size once, and not in each step"
             )
-        return self._capacity
+        return self.largest_batch
 
     @property
     def _device(self) -> torch.device:

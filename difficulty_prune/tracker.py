@@ -601,6 +601,7 @@ class DifficultyTracker:
             "temporal_records": None if self._temporal is None else self._temporal.state_dict(),
             "skipped": self._all_skipped(),
             "moments": {name: moments.state_dict() for name, moments in self._moments.items()},
+            "largest_batch": 0 if self._group is None else self._group.largest_batch,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -623,6 +624,8 @@ class DifficultyTracker:
         self.reset()
         self._num_classes = state["num_classes"]
         self._labels_are_predictions = state["labels_are_predictions"]
+        if self._group is not None:  # which may go on with the short last batch of an epoch
+            self._group.largest_batch = max(self._group.largest_batch, state.get("largest_batch", 0))
         self._watch_phase, self._update_phase = state["steps"]
         self._table = None if state["table"] is None else state["table"].clone()
         if state["temporal_records"] is not None:

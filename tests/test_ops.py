@@ -658,7 +658,9 @@ def test_losses_in_a_graph_are_recorded_without_it() -> None:
 
 def test_losses_of_padding_are_passed_over() -> None:
     table, skipped = ops.new_table(2), ops.new_skipped()
-    ops.record_losses_(table, torch.tensor([1, ops.PADDING, 1]), torch.tensor([1.0, torch.nan, 2.0]), skipped, padding=True)
+    ops.record_losses_(
+        table, torch.tensor([1, ops.PADDING, 1]), torch.tensor([1.0, torch.nan, 2.0]), skipped, padding=True
+    )
     assert table[:, : FIELD["loss"] + 1].tolist() == [[0, 0], [2, 3]]
     assert not skipped.any()
 

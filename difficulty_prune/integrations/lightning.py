@@ -93,9 +93,7 @@ class DifficultyCallback(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.sampler is not None:
             self._batch_size = _batch_size(trainer, self.sampler)
-            self._plan(
-                trainer.current_epoch
-            )  # which a checkpoint from the last batch of the epoch before does not have
+            self._plan(trainer.current_epoch)  # after a checkpoint of an epoch's last step, which planned no other
 
     # Epochs
 

@@ -41,18 +41,18 @@ class DifficultyTrainer(Trainer):
         ValueError: a sampler whose epochs may differ in length, or that is one process's; a tracker without a process
             group where there are several processes; in `train`, batches without an index.
 
+    >>> from tempfile import TemporaryDirectory
     >>> from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
     >>> import difficulty_prune as dp
     >>> tracker = dp.DifficultyTracker(100, scores=("loss", "el2n"))
     >>> policy = dp.policies.SoftPrune(keep=0.5)
     >>> sampler = dp.PruneSampler(policy, tracker.source("loss"), fixed_length=50)
     >>> config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
-    >>> trainer = DifficultyTrainer(
-    ...     BertForSequenceClassification(config),
-    ...     TrainingArguments("checkpoints", use_cpu=True, report_to="none"),
-    ...     tracker=tracker,
-    ...     sampler=sampler,
-    ... )
+    >>> with TemporaryDirectory() as folder:
+    ...     arguments = TrainingArguments(folder, use_cpu=True, report_to="none")
+    ...     trainer = DifficultyTrainer(
+    ...         BertForSequenceClassification(config), arguments, tracker=tracker, sampler=sampler
+    ...     )
     """
 
     def __init__(

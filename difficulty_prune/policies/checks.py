@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Real
 from typing import Any, Literal
 
@@ -62,14 +63,15 @@ def check_difficulty(difficulty: Any, unseen: Unseen = "refuse") -> Tensor:
     return values
 
 
-def check_finite(difficulty: Tensor, policy: str) -> None:
-    """ValueError for infinite difficulty, which has no distance to others."""
-    infinite = difficulty.isinf()
-    if bool(infinite.any()):
+def finite_range(difficulty: Tensor, policy: str) -> tuple[float, float]:
+    """The lowest and the highest difficulty; ValueError where some are infinite, and have no distance to others."""
+    lowest, highest = (float(bound) for bound in difficulty.aminmax())
+    if math.isinf(lowest) or math.isinf(highest):
         raise ValueError(
-            f"difficulty: {int(infinite.sum())} of {len(difficulty)} examples are infinite, but {policy} computes with "
-            "differences: clamp them, or take ranks (difficulty.argsort().argsort())"
+            f"difficulty: {int(difficulty.isinf().sum())} of {len(difficulty)} examples are infinite, but {policy} "
+            "computes with differences: clamp them, or take ranks (difficulty.argsort().argsort())"
         )
+    return lowest, highest
 
 
 def check_plan_labels(labels: Any, size: int) -> Tensor | None:

@@ -68,20 +68,14 @@ class PerClass:
 
     def _choose(self, difficulty: Tensor, classes: Tensor, generator: torch.Generator) -> Choice:
         _, sizes = classes.unique(return_counts=True)
-        members = classes.argsort(stable=True).split(sizes.tolist())
-        shares = self._shares([len(group) for group in members])
-        positions, weights = zip(
-            *(
-                self._choose_in(group, share, difficulty, generator)
-                for group, share in zip(members, shares, strict=True)
-            ),
-            strict=True,
-        )
+        order = classes.argsort(stable=True)
+        groups = zip(order.split(sizes.tolist()), difficulty[order].split(sizes.tolist()), strict=True)
+        positions, weights = [], []
+        for (members, values), share in zip(groups, self._shares(sizes.tolist()), strict=True):
+            chosen, weight = self.policy.choose(values, share, generator)
+            positions.append(members[chosen])
+            weights.append(weight)
         return torch.cat(positions), torch.cat(weights)
-
-    def _choose_in(self, group: Tensor, share: int, difficulty: Tensor, generator: torch.Generator) -> Choice:
-        chosen, weight = self.policy.choose(difficulty[group], share, generator)
-        return group[chosen], weight
 
     def _shares(self, sizes: list[int]) -> list[int]:
         total = number_kept(self.keep, sum(sizes))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import Choice, Keeping, equal_weights, half_up, hardest_first
-from .checks import Unseen, check_finite, check_left_out
+from .checks import Unseen, check_left_out, finite_range
 from .shares import equal_shares
 
 
@@ -55,19 +55,20 @@ class Stratified(Keeping):
             raise ValueError(f"strata: got {self.strata}, expected at least 1")
 
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
-        check_finite(difficulty, "Stratified")
+        finite_range(difficulty, "Stratified")
         dropped = min(half_up(self.drop_hardest * len(difficulty)), len(difficulty) - kept)
         left = hardest_first(difficulty, generator)[dropped:]
         left = left[torch.randperm(len(left), generator=generator)]
         # Numbered at random, else equal shares would go to the hardest strata where there is not one for each.
         stratum = torch.randperm(self.strata, generator=generator)[self._stratum(difficulty[left])]
-        members = left[stratum.argsort(stable=True)].split(stratum.bincount(minlength=self.strata).tolist())
-        shares = equal_shares([len(group) for group in members], kept)
-        return equal_weights(torch.cat([group[:share] for group, share in zip(members, shares, strict=True)]))
+        sizes = stratum.bincount(minlength=self.strata)
+        shares = torch.tensor(equal_shares(sizes.tolist(), kept))
+        place = torch.arange(len(left)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)  # within its stratum
+        return equal_weights(left[stratum.argsort(stable=True)][place < shares.repeat_interleave(sizes)])
 
     def _stratum(self, difficulty: Tensor) -> Tensor:
         """The stratum of each example, 0..strata-1."""
-        lowest, highest = difficulty.aminmax()
+        lowest, highest = (float(bound) for bound in difficulty.aminmax())
         if lowest == highest:
             return torch.zeros(len(difficulty), dtype=torch.int64)
         # Products before the quotient are exact for whole numbers; the power of two keeps them finite.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..randomness import whole_number
 from .base import Choice, Keeping, hardest_first
-from .checks import Unseen, check_finite, check_fraction, check_number
+from .checks import Unseen, check_fraction, check_number, finite_range
 
 
 class Weighted(Keeping):
@@ -135,15 +135,12 @@ class Importance(Weighted):
             raise ValueError(f"temperature: got {self.temperature}, expected a number above 0")
 
     def inclusion(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Tensor:
-        check_finite(difficulty, "Importance")
-        lowest, highest = (bound / 2 for bound in difficulty.aminmax())
+        lowest, highest = (bound / 2 for bound in finite_range(difficulty, "Importance"))
         width = highest - lowest  # of halves, since the distance of two finite numbers may be infinite
-        share = (difficulty / 2 - lowest) / width if width > 0 else torch.zeros_like(difficulty)
-        deviation = share - share.mean()
-        spread = deviation.std(correction=0)
-        z = deviation / spread if spread > 0 else deviation
-        probability = proportional(((z - z.max()) / self.temperature).exp(), kept)
-        if not bool((probability > 1 / torch.finfo(torch.float32).max).all()):
+        share = (difficulty / 2 - lowest) / width if width > 0 else torch.ones_like(difficulty)
+        spread = float(share.std(correction=0)) or 1.0
+        probability = proportional(((share - 1) / (spread * self.temperature)).exp(), kept)
+        if not float(probability.min()) > 1 / torch.finfo(torch.float32).max:
             raise ValueError(
                 f"temperature: got {self.temperature}, at which the easiest examples would hardly ever be drawn, and "
                 "have weights beyond float32; choose a higher one"
