@@ -91,6 +91,7 @@ class PruneSampler(Sampler[int]):
         self._asked_for: Epoch | None = None  # begun by set_epoch, before an earlier one was restored
         values = self._values()
         self._weights = torch.zeros(len(values))
+        self._weights_on: dict[torch.device, Tensor] = {}
         self._begin(self._plan_of(values, 0), 0)
 
     # Epochs
@@ -151,7 +152,8 @@ class PruneSampler(Sampler[int]):
         self._epoch = Epoch(epoch, plan, length, self.shuffle, (self.seed, _ORDER))
         self._start = 0  # position in the epoch at which the next iterator begins
         self._weights = torch.zeros(len(self._weights)).index_put_((plan.index,), plan.weight)
-        self._weights_on: dict[torch.device, Tensor] = {}
+        # To where batches have been, so that no step of the epoch has to copy it.
+        self._weights_on = {device: self._weights.to(device, non_blocking=True) for device in self._weights_on}
 
     # Visits
 

@@ -605,7 +605,7 @@ class DifficultyTracker:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Replaces what was recorded; the tensors are copied.
+        """Replaces what was recorded; the tensors are copied: to the device of this tracker, if it was given one.
 
         Raises:
             ValueError: the state is of another number of examples or classes, of other scores or options.
@@ -622,6 +622,7 @@ class DifficultyTracker:
             if state.get(key) != value:
                 raise ValueError(f"load_state_dict: the state has {key} {state.get(key)!r}, this tracker {value!r}")
         self.reset()
+        state = _on_device(state, self._requested_device)
         self._num_classes = state["num_classes"]
         self._labels_are_predictions = state["labels_are_predictions"]
         if self._group is not None:  # which may go on with the short last batch of an epoch
@@ -742,7 +743,8 @@ class DifficultyTracker:
         own = self._device
         if own is not None and (own.type != device.type or (own.index is not None and own.index != device.index)):
             raise ValueError(
-                f"got a batch on {device}, but the state of this tracker is on {own}: move the batch there"
+                f"got a batch on {device}, but the state of this tracker is on {own}: move the batch there, or make "
+                f"the tracker with device={str(device)!r}, and load its state into it"
             )
 
     def _check_classes(self, classes: int) -> None:
@@ -751,6 +753,15 @@ class DifficultyTracker:
         if self._num_classes not in (None, classes):
             known = "num_classes says" if self._expected_classes is not None else "the first batch had"
             raise ValueError(f"logits: got {classes} classes, expected {self._num_classes}, as {known}")
+
+
+def _on_device(value: Any, device: torch.device | None) -> Any:
+    """A state with its tensors on a device; None leaves them where they are."""
+    if device is None:
+        return value
+    if isinstance(value, dict):
+        return {key: _on_device(item, device) for key, item in value.items()}
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _check_seen(seen: Any, presented: Tensor) -> None:

@@ -168,6 +168,11 @@ def growing(rank: int, folder: Path) -> None:
         tracker.update(torch.arange(5), loss=torch.ones(5))
     except ValueError as error:
         (folder / f"error-{rank}.txt").write_text(str(error))
+    resumed = dp.DifficultyTracker(SIZE, ("loss",), process_group=dist.group.WORLD)
+    resumed.load_state_dict(tracker.state_dict())
+    for size in (1, 4):  # the short last batch of an epoch, then a full one
+        resumed.update(torch.arange(size), loss=torch.ones(size))
+    (folder / f"presentations-{rank}.txt").write_text(str(resumed.presentations))
 
 
 def main() -> None:

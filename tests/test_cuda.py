@@ -341,3 +341,21 @@ def test_a_tracker_lives_on_the_device_of_its_batches_and_not_on_the_current_one
     assert_same_scores(second, first)
     with pytest.raises(ValueError, match="on cuda:1: move the batch there"):
         second.loss(*first.batch)
+
+
+@needs_device
+def test_weights_come_from_any_device_without_waiting_for_it() -> None:
+    policy = dp.policies.SoftPrune(keep=0.5)
+    sampler = dp.PruneSampler(policy, torch.arange(64.0))
+    cpu, gpu = torch.arange(64), torch.arange(64, device="cuda")
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            got = [sampler.weight(cpu, device="cuda"), sampler.weight(gpu), sampler.weight(gpu, device="cuda")]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        expected = sampler.weight(cpu)
+        for weight in got:
+            assert weight.device.type == "cuda"
+            assert torch.equal(weight.cpu(), expected)

@@ -111,6 +111,11 @@ def test_batches_may_not_outgrow_the_largest_first_one(folder, rank):
     assert "got a batch of 5 examples, expected at most 4" in text
 
 
+@pytest.mark.parametrize("rank", range(WORLD))
+def test_who_goes_on_with_a_short_batch_still_has_room_for_full_ones(folder, rank):
+    assert int((folder / f"presentations-{rank}.txt").read_text()) == (3 + 4) + (4 + 4) + (1 + 1) + (4 + 4)
+
+
 @pytest.mark.parametrize(("scenario", "step"), [("dying", 2), ("silent", 1)])
 def test_a_process_that_is_lost_is_an_error_in_the_other_and_no_hang(tmp_path, scenario, step):
     first, second = start(tmp_path, scenario)

@@ -1,0 +1,86 @@
+"""A live view of a score: what the tracker knows at the moment, turned so that high = hard."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+import difficulty_prune as dp
+
+SIZE, CLASSES = 12, 3
+LABELS = torch.arange(SIZE) % CLASSES
+
+
+def record(tracker, part, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(len(part), 1, 4, generator=generator)
+    x = tracker.watch(x, part) if "vog_loss" in tracker.scores else x
+    torch.manual_seed(seed)
+    logits = nn.Linear(4, CLASSES)(x.squeeze(1))
+    tracker.update(part, logits, LABELS[part])
+    nn.functional.cross_entropy(logits, LABELS[part]).backward()
+
+
+@pytest.mark.parametrize("score", ["loss", "el2n", "confidence", "aum", "accuracy", "forgetting", "vog_loss"])
+def test_a_source_is_the_score_turned_to_difficulty_at_any_moment(score):
+    tracker = dp.DifficultyTracker(
+        SIZE, scores=("loss", "el2n", "confidence", "aum", "accuracy", "forgetting", "vog_loss")
+    )
+    source = tracker.source(score)
+    assert source().isnan().all()
+    sign = 1 if dp.SCORES[score].higher_is_harder else -1
+    for seed in range(4):
+        record(tracker, torch.arange(8), seed)
+        difficulty = source()
+        assert (difficulty.dtype, difficulty.shape) == (torch.float64, (SIZE,))
+        expected = sign * tracker.compute()[score].double()
+        torch.testing.assert_close(difficulty, expected, rtol=0, atol=0, equal_nan=True)
+        assert difficulty[8:].isnan().all()
+        assert not difficulty[:8].isnan().any()
+
+
+@pytest.mark.parametrize("twin", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))], ids=["copy", "pickle"])  # noqa: S301
+def test_a_copy_holds_the_values_of_its_moment(twin):
+    tracker = dp.DifficultyTracker(SIZE, scores=("loss",))
+    record(tracker, torch.arange(SIZE))
+    source = tracker.source("loss")
+    frozen, before = twin(source), source()
+    record(tracker, torch.arange(SIZE), seed=1)
+    assert torch.equal(frozen(), before)
+    assert not torch.equal(source(), before)
+    assert (repr(source), repr(frozen)) == ("ScoreSource('loss', live)", "ScoreSource('loss', copied values)")
+
+
+def test_rows_that_were_left_out_are_reported_when_an_epoch_is_planned():
+    tracker = dp.DifficultyTracker(SIZE, scores=("loss",))
+    sampler = dp.PruneSampler(dp.policies.SoftPrune(keep=0.5), tracker.source("loss"))
+    tolerant = dp.PruneSampler(dp.policies.SoftPrune(keep=0.5), tracker.source("loss", allow_skipped=True))
+    logits = torch.zeros(SIZE, CLASSES)
+    logits[3] = torch.nan
+    tracker.update(torch.arange(SIZE), logits, LABELS)
+    with pytest.raises(ValueError, match="1 x not finite"):
+        sampler.set_epoch(1)
+    assert sampler.epoch == 0
+    tolerant.set_epoch(1)
+    assert 3 in tolerant.plan.index
+
+
+def test_a_score_that_is_not_recorded_is_refused():
+    with pytest.raises(ValueError, match=r"source: got 'aum', expected one of this tracker's scores, \('loss',\)"):
+        dp.DifficultyTracker(SIZE, scores=("loss",)).source("aum")
+
+
+def test_state_goes_to_the_device_that_the_tracker_was_given():
+    """As after torch.load(map_location="cpu"), for a training on an accelerator."""
+    tracker = dp.DifficultyTracker(SIZE, scores=("loss", "vog_loss"))
+    record(tracker, torch.arange(SIZE))
+    elsewhere = dp.DifficultyTracker(SIZE, scores=("loss", "vog_loss"), device="meta")
+    elsewhere.load_state_dict(tracker.state_dict())
+    state = elsewhere.state_dict()
+    assert state["table"].device.type == state["moments"]["vog_loss"]["mean"].device.type == "meta"
+    with pytest.raises(ValueError, match="or make the tracker with device='cpu'"):
+        elsewhere.update(torch.arange(SIZE), torch.zeros(SIZE, CLASSES), LABELS)
