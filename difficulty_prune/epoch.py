@@ -73,7 +73,9 @@ class EpochIterator(Iterator[int]):
         self.epoch = epoch
         self._start, self._fetched = start, 0
         self._drawn_from = False
-        self._places = epoch.order()[start + rank :: world_size][:length]
+        # As arrays: to index a chunk of a tensor, its threads would wait for each other on a busy machine.
+        self._index = epoch.plan.index.numpy()
+        self._places = epoch.order().numpy()[start + rank :: world_size][:length]
         self._chunk: Iterator[int] = iter(())
 
     def __next__(self) -> int:
@@ -86,7 +88,7 @@ class EpochIterator(Iterator[int]):
             self._sampler.drawn_from(self)
         places = self._places[self._fetched : self._fetched + _CHUNK]
         self._fetched += len(places)
-        self._chunk = iter(self.epoch.plan.index[places].tolist())
+        self._chunk = iter(self._index[places].tolist())
         return next(self._chunk)
 
     @property

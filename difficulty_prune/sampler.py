@@ -147,7 +147,7 @@ class PruneSampler(Sampler[int]):
             length = wanted // self.world_size * self.world_size
         if length < self.world_size:
             raise ValueError(
-                f"world_size: got {self.world_size}, but the epoch has only {length or len(plan)} positions"
+                f"world_size: got {self.world_size}, but the epoch has only {length or len(plan)} examples"
             )
         self._epoch = Epoch(epoch, plan, length, self.shuffle, (self.seed, _ORDER))
         self._start = 0  # position in the epoch at which the next iterator begins

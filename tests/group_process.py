@@ -16,12 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import difficulty_prune as dp
-from difficulty_prune.policies import PerClass, SoftPrune
+from difficulty_prune.policies import Importance, PerClass, SoftPrune
 
 SIZE, CLASSES, STEPS, WORLD = 24, 5, 9, 2
 LOGIT_SCORES = dp.score_names("loss", "logits")
 TEMPORAL = dp.TemporalOptions(window=3)
 LABELS = torch.arange(SIZE) % CLASSES
+EPOCHS = 300
+GRADIENTS = torch.randn(SIZE, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+DIFFICULTY = GRADIENTS.norm(dim=1)
 
 
 def batch(step: int, rank: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -132,6 +135,22 @@ def planning(rank: int, folder: Path) -> None:
         (folder / f"refused-{rank}.txt").write_text(str(error))
 
 
+def estimating(rank: int, folder: Path) -> None:
+    """The full gradient, estimated from the shares of both processes in many epochs, each with an example left over."""
+    estimates = {}
+    for name, policy in (("soft", SoftPrune(keep=15 / SIZE)), ("importance", Importance(keep=15 / SIZE))):
+        sampler = dp.PruneSampler(policy, DIFFICULTY, rank=rank, world_size=WORLD)
+        means = []
+        for epoch in range(EPOCHS):
+            sampler.set_epoch(epoch)
+            share = torch.tensor(list(sampler))
+            mean = (sampler.weight(share)[:, None] * GRADIENTS[share]).mean(0)
+            dist.all_reduce(mean)  # as DistributedDataParallel does
+            means.append(len(sampler.plan) / SIZE * mean / WORLD)
+        estimates[name] = torch.stack(means)
+    torch.save(estimates, folder / f"estimates-{rank}.pt")
+
+
 def dying(rank: int, folder: Path) -> None:
     """The second process ends without a word."""
     tracker = dp.DifficultyTracker(SIZE, ("el2n",), process_group=dist.group.WORLD)
@@ -181,7 +200,7 @@ def main() -> None:
     timeout = timedelta(seconds=4 if scenario in ("dying", "silent") else 120)
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=WORLD, timeout=timeout)
     for name in scenario.split("+"):
-        {f.__name__: f for f in (recording, planning, dying, silent, growing)}[name](rank, folder)
+        {f.__name__: f for f in (recording, planning, growing, estimating, dying, silent)}[name](rank, folder)
     dist.destroy_process_group()
 
 

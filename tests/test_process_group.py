@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from group_process import LABELS, SIZE, STEPS, WORLD, everyones_batch, facts, record_all, trackers
+from group_process import EPOCHS, GRADIENTS, LABELS, SIZE, STEPS, WORLD, everyones_batch, facts, record_all, trackers
 
 import difficulty_prune as dp
 
@@ -28,7 +28,7 @@ def start(folder: Path, scenario: str) -> list[subprocess.Popen]:
 def folder(tmp_path_factory):
     """What two processes leave that recorded, planned and made a mistake."""
     folder = tmp_path_factory.mktemp("group")
-    for process in start(folder, "recording+planning+growing"):
+    for process in start(folder, "recording+planning+growing+estimating"):
         _, errors = process.communicate(timeout=180)
         assert process.returncode == 0, errors
     return folder
@@ -98,6 +98,15 @@ def test_processes_plan_the_same_epochs_and_share_them(folder):
     assert len({first["digest"] for first in visits[0][1:3]}) == 2
     assert max(float(visit["weight"].max()) for visit in visits[0][1:3]) > 1
     assert all(float(visit["weight"].max()) == 1 for visit in visits[0][3:])
+
+
+@pytest.mark.parametrize("policy", ["soft", "importance"])
+def test_the_weighted_gradient_of_two_processes_is_unbiased(folder, policy):
+    first, second = (torch.load(folder / f"estimates-{rank}.pt", weights_only=True)[policy] for rank in range(WORLD))
+    assert torch.equal(first, second)
+    error = first.std(0) / EPOCHS**0.5
+    assert ((first.mean(0) - GRADIENTS.mean(0)).abs() < 4.5 * error).all()
+    assert (error < 0.03).all()  # of gradients with a deviation of 1
 
 
 @pytest.mark.parametrize("rank", range(WORLD))

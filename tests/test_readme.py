@@ -34,10 +34,14 @@ def test_the_python_code_runs_in_order(tmp_path: Path, monkeypatch: pytest.Monke
         "optimizer": torch.optim.SGD(model.parameters(), 0.1),
         "epochs": 2,
     }
+    samplers = []
     for block in blocks:
         exec(block, names)
+        samplers.append(names.get("sampler"))
     assert len(dp.RunSet.load("runs/*.safetensors")) == 1
-    assert len(names["sampler"]) == round(0.7 * len(data.train))
+    assert len(samplers[1]) == round(0.7 * len(data.train))
+    assert len(samplers[2]) == len(data.train)  # the last epoch of dynamic pruning is full
+    assert samplers[2].epoch == names["epochs"] - 1
 
 
 def names_of_the_page(folder: Path) -> dict[str, Any]:

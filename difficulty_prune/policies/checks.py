@@ -32,7 +32,7 @@ def check_left_out(value: float, keep: float, name: str) -> None:
     if not 0 <= value < 1:
         raise ValueError(f"{name}: got {value}, expected a number in [0, 1): the hardest fraction, left out")
     if value + keep > 1 + 1e-9:
-        raise ValueError(f"{name}: got {value} beside keep {keep}, expected a sum of at most 1")
+        raise ValueError(f"{name}: got {name} {value} and keep {keep}, expected a sum of at most 1")
 
 
 def check_unseen(unseen: str) -> None:
