@@ -274,7 +274,7 @@ def test_without_per_class_the_hard_class_is_dropped_and_that_is_refused():
     ("options", "error", "message"),
     [
         ({"keep": 0.0}, ValueError, "keep: got 0.0"),
-        ({"keep": 0.5, "drop_hardest": 0.6}, ValueError, "drop_hardest: got 0.6 beside keep 0.5"),
+        ({"keep": 0.5, "drop_hardest": 0.6}, ValueError, "drop_hardest: got drop_hardest 0.6 and keep 0.5"),
         ({"keep": 0.5, "drop_hardest": 1.0}, ValueError, "drop_hardest: got 1.0"),
         ({"keep": 0.5, "drop_hardest": -0.1}, ValueError, "drop_hardest: got -0.1"),
         ({"keep": 0.5, "drop_hardest": NAN}, ValueError, "drop_hardest: got nan"),
