@@ -21,7 +21,9 @@ class PlanSummary(dict[str, Any]):
     """What a plan keeps and drops: a plain dict, and text when printed."""
 
     def __str__(self) -> str:
-        head = f"{self['policy']}: keeps {self['kept']:,} of {self['examples']:,} examples ({self['kept_share']:.1%})"
+        head = f"{self['policy']}: keeps {self['kept']:,}"
+        if "examples" in self:
+            head += f" of {self['examples']:,} examples ({self['kept'] / self['examples']:.1%})"
         if "largest_weight" in self:
             head += f", with weights up to {self['largest_weight']:.3g}"
         classes = self.get("classes", {})
@@ -35,10 +37,13 @@ class PlanSummary(dict[str, Any]):
 class Plan:
     """Plain data: the kept examples in ascending order, and their weights.
 
+    A plan is a policy as well, which keeps just these: `PruneSampler(Plan.load(path), np.zeros(len(dataset)))`.
+
     Args:
         index: [K] int64, different positions in the dataset.
         weight: [K] float32, finite and not negative.
-        summary: what `summary()` gives.
+        summary: what `summary()` gives besides the number kept; those of policies have "policy", "examples",
+            "dropped", "kept_share", and per class "classes".
 
     Raises:
         TypeError: an index that is not int64.
@@ -49,7 +54,7 @@ class Plan:
     mine: keeps 2 of 4 examples (50.0%)
     """
 
-    def __init__(self, index: Tensor, weight: Tensor, summary: Mapping[str, Any]) -> None:
+    def __init__(self, index: Tensor, weight: Tensor, summary: Mapping[str, Any] | None = None) -> None:
         index, weight = torch.as_tensor(index), torch.as_tensor(weight, dtype=torch.float32)
         if index.dim() != 1 or index.shape != weight.shape or len(index) == 0:
             got = f"index {tuple(index.shape)}, weight {tuple(weight.shape)}"
@@ -66,7 +71,11 @@ class Plan:
             raise ValueError(f"plan: got weight {float(bad_weights[0])}, expected finite ones >= 0")
         self.index = index
         self.weight = weight[order]
-        self._summary = PlanSummary(summary)
+        self._summary = PlanSummary({"policy": "a plan", "kept": len(index), **(summary or {})})
+
+    def __call__(self, difficulty: Any, labels: Any = None, generator: torch.Generator | None = None) -> Plan:
+        """The plan itself, whatever the difficulty."""
+        return self
 
     def __len__(self) -> int:
         return len(self.index)

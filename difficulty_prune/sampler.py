@@ -39,7 +39,8 @@ class PruneSampler(Sampler[int]):
         shuffle: a new order in every epoch; otherwise ascending.
         seed: of the plan's ties and draws and of the orders. No global generator is used.
         rank, world_size: this process's share of every epoch. Shares have the same length and do not overlap; the few
-            examples left over differ from epoch to epoch. Every process has to plan with the same difficulty.
+            examples left over differ from epoch to epoch. Every process has to plan with the same difficulty, policy
+            and seed.
         fixed_length: positions per epoch, over all processes, whatever the plan: for trainers that freeze the number of
             steps. A longer plan is cut, at random; a shorter one is passed over again.
 
@@ -73,12 +74,12 @@ class PruneSampler(Sampler[int]):
             raise ValueError(f"world_size: got {world_size}, expected at least 1 process")
         if not 0 <= self.rank < self.world_size:
             raise ValueError(f"rank: got {rank}, expected 0..{self.world_size - 1} for world_size {world_size}")
-        if fixed_length is not None and operator.index(fixed_length) < self.world_size:
+        if fixed_length is not None and whole_number(fixed_length, "fixed_length") < self.world_size:
             raise ValueError(
                 f"fixed_length: got {fixed_length}, expected at least 1 for each of {self.world_size} processes"
             )
         if isinstance(difficulty, ScoreSource):
-            _check_shared(difficulty, self.world_size)
+            _check_shared(difficulty)
         self.policy = policy
         self.shuffle = bool(shuffle)
         self.seed = whole_number(seed, "seed")
@@ -105,6 +106,11 @@ class PruneSampler(Sampler[int]):
     def epoch(self) -> int:
         """The epoch of the plan."""
         return self._epoch.number
+
+    @property
+    def start(self) -> int:
+        """Where the next pass begins, in examples of this process: 0, or where a state that was loaded left off."""
+        return self._start // self.world_size
 
     def set_epoch(self, epoch: int) -> None:
         """Plans the epoch; call it at the start of each, on every rank. Nothing happens if it is the present one.
@@ -206,17 +212,21 @@ class PruneSampler(Sampler[int]):
         """The epoch, its plan if it cannot be made again, and the position in it. No scores: the tracker saves these.
 
         Args:
-            consumed: examples of this epoch that this process has trained on. Default: what its latest iterator has
-                yielded, which is more where the workers of a DataLoader fetch ahead. In an epoch that was begun with
-                another number of processes, start to count at state["yielded"] / world_size.
+            consumed: examples of this epoch that this process has trained on: `sampler.start` as it was before the
+                pass, and all since. Default: what the latest iterator has yielded, which is more where the workers
+                of a DataLoader fetch ahead.
 
         Raises:
-            ValueError: more than the epoch has, or fewer than 0.
+            TypeError, ValueError: no whole number, more than the epoch has, or fewer than 0.
         """
         if consumed is not None:
-            if not 0 <= consumed <= len(self):
-                raise ValueError(f"consumed: got {consumed}, expected 0..{len(self)}, the positions of this epoch")
-            return self.state_of(self._epoch, consumed * self.world_size)
+            done = whole_number(consumed, "consumed")
+            if done > len(self):
+                raise ValueError(
+                    f"consumed: got {consumed}, expected at most {len(self)}, the examples of this epoch; the last "
+                    "batch may be short, so count examples: consumed += len(index)"
+                )
+            return self.state_of(self._epoch, done * self.world_size)
         latest = self._latest
         return self.state_of(self._epoch, latest.yielded if latest and latest.epoch is self._epoch else self._start)
 
@@ -245,6 +255,8 @@ class PruneSampler(Sampler[int]):
 
     def restore(self, state: dict[str, Any]) -> tuple[Epoch, int]:
         """Takes over the epoch of a state; returns it and the position in it. For `EpochIterator`."""
+        if "format" not in state:
+            raise ValueError(f"load_state_dict: got {list(state)}, expected what PruneSampler.state_dict gives")
         for key, own in self._identity().items():
             if state.get(key) != own:
                 raise ValueError(f"load_state_dict: the state has {key} {state.get(key)!r}, this sampler {own!r}")
@@ -267,13 +279,12 @@ class PruneSampler(Sampler[int]):
         return {**self.__dict__, "_latest": None, "_weights_on": {}}
 
 
-def _check_shared(source: ScoreSource, world_size: int) -> None:
+def _check_shared(source: ScoreSource) -> None:
     """Processes that plan with what each of them saw alone would visit shares that overlap."""
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if not distributed or world_size == 1 or torch.distributed.get_world_size() == 1:
-        return
-    if source.tracker is not None and source.tracker.process_group is None:
+    processes = torch.distributed.get_world_size() if distributed else 1
+    if processes > 1 and source.tracker is not None and source.tracker.process_group is None:
         raise ValueError(
-            f"world_size: got {world_size}, but the tracker of {source.score!r} knows only what its own process saw, "
-            "so that every process would plan another epoch; make it with DifficultyTracker(..., process_group=...)"
+            f"difficulty: {processes} processes train, but the tracker of {source.score!r} knows only what its own "
+            "saw, so that each would plan another epoch; make it with DifficultyTracker(..., process_group=...)"
         )

@@ -41,7 +41,7 @@ class Position:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.sampler.load_state_dict(state)
-        self.consumed = state["yielded"]
+        self.consumed = self.sampler.start
 
 
 class Training:

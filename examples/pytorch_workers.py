@@ -42,6 +42,7 @@ class Training:
         visited = []
         for epoch in range(self.sampler.epoch, EPOCHS):
             self.sampler.set_epoch(epoch)
+            self.consumed = self.sampler.start  # 0, or where the checkpoint was made
             for batches, (x, y, index) in enumerate(self.loader, start=1):
                 logits = self.model(x)
                 self.tracker.update(index, logits, y)
@@ -50,14 +51,15 @@ class Training:
                 (loss * self.sampler.weight(index)).mean().backward()
                 self.optimizer.step()
                 visited += index.tolist()
+                self.consumed += len(index)
                 if (epoch, batches) == stop:
                     return visited
         return visited
 
-    def save(self, path: Path, consumed: int) -> None:
-        """`consumed`: examples of the epoch that were trained on, since workers have fetched more."""
+    def save(self, path: Path) -> None:
+        """Says how much of the epoch was trained on, since workers have fetched more."""
         state = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "tracker")}
-        torch.save({**state, "sampler": self.sampler.state_dict(consumed=consumed)}, path)
+        torch.save({**state, "sampler": self.sampler.state_dict(consumed=self.consumed)}, path)
 
     def load(self, path: Path) -> None:
         for name, state in torch.load(path, weights_only=True).items():
@@ -72,7 +74,7 @@ def main() -> None:
         path = Path(folder) / "checkpoint.pt"
         first = Training(num_workers=2, multiprocessing_context="fork", persistent_workers=True)
         visited = first.run(stop=STOP)
-        first.save(path, consumed=STOP[1] * BATCH)
+        first.save(path)
 
         rest = Training(num_workers=1, multiprocessing_context="spawn", persistent_workers=True)
         rest.load(path)

@@ -446,7 +446,7 @@ def test_another_fixed_plan_is_refused(other):
 
 @pytest.mark.parametrize("state", [{}, {"format": 2}, {"epoch": 1, "yielded": 3}])
 def test_what_is_no_state_is_refused(state):
-    with pytest.raises(ValueError, match="load_state_dict: the state has format"):
+    with pytest.raises(ValueError, match=r"load_state_dict: (the state has format|got .*, expected what)"):
         make().load_state_dict(state)
 
 
@@ -533,7 +533,7 @@ def test_a_loader_of_fixed_length_never_changes_its_length():
     [
         ({"fixed_length": 0}, ValueError, "fixed_length: got 0"),
         ({"fixed_length": 2, "rank": 0, "world_size": 3}, ValueError, "fixed_length: got 2.*each of 3"),
-        ({"fixed_length": 2.5}, TypeError, "float"),
+        ({"fixed_length": 2.5}, TypeError, "fixed_length: got 2.5, expected a whole number"),
         ({"seed": -1}, ValueError, "seed: got -1"),
         ({"seed": 0.5}, TypeError, "seed: got 0.5"),
     ],

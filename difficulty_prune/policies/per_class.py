@@ -21,8 +21,9 @@ class PerClass:
     Args:
         policy: any policy of `dp.policies` but PerClass.
         quota: "proportional" keeps the policy's share of every class; "equal" keeps the same number of every class, as
-            far as the classes are large enough: what a small class cannot give, the others share. Every class keeps at
-            least one example.
+            far as the classes are large enough: what a small class cannot give, the others share. A class smaller than
+            its share gives all it has, also what `Window` or `Stratified` would leave out. Every class keeps at least
+            one example.
 
     >>> from difficulty_prune.policies import Hardest
     >>> difficulty, labels = torch.arange(10.0), torch.tensor([0] * 8 + [1] * 2)

@@ -2,7 +2,7 @@
 
 So the weighted gradient is that of the full data in expectation (Horvitz and Thompson 1952): if an example is kept with
 probability q and then counts 1 / q, it counts 1 on average. The epoch's sum of weighted gradients estimates the sum
-over all examples; `keep` times their mean estimates the mean over all examples.
+over all examples; their mean times the plan's share of the set (`keep`, where all have been seen) estimates the mean.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class SoftPrune(Weighted):
 
     Args:
         keep: the fraction of the whole set that is kept, in (0, 1].
-        anneal: the last `anneal` of the epochs see the full data, with weights of exactly 1; in [0, 1].
+        anneal: the last `anneal` of the epochs, in [0, 1] and rounded up to whole ones, see the full data, with
+            weights of exactly 1. The sampler says which epoch it is; called directly, a policy knows of none.
         epochs: how many epochs the training has; needed for `anneal`.
         easy_keep: in (0, keep]; default: keep / 2. It is raised a little where a whole number of easy examples asks
             for it.

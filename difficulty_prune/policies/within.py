@@ -18,7 +18,9 @@ def within(
 
     Args:
         plan: of the whole dataset.
-        policy: its `keep` is a fraction of the plan's examples.
+        policy: its `keep` is a fraction of the plan's examples. Of one that draws anew or changes with the epoch
+            (`SoftPrune`, `Importance`), this gives one draw of an epoch before annealing: a policy that is made of it
+            needs the attributes `redrawn` and `at`, see `dp.policies.Policy`.
         difficulty, labels, generator: as for any policy, of the whole dataset.
 
     Raises:
