@@ -8,7 +8,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from .base import Choice, Keeping, equal_weights, half_up, hardest_first
+from .base import Choice, Keeping, equal_weights, half_up
 from .checks import Unseen, check_left_out, finite_range
 from .shares import equal_shares
 
@@ -57,14 +57,15 @@ class Stratified(Keeping):
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
         finite_range(difficulty, "Stratified")
         dropped = min(half_up(self.drop_hardest * len(difficulty)), len(difficulty) - kept)
-        left = hardest_first(difficulty, generator)[dropped:]
-        left = left[torch.randperm(len(left), generator=generator)]
+        left = torch.randperm(len(difficulty), generator=generator)
+        if dropped:
+            left = left[difficulty[left].argsort(stable=True)[: len(left) - dropped].sort().values]
         # Numbered at random, else equal shares would go to the hardest strata where there is not one for each.
         stratum = torch.randperm(self.strata, generator=generator)[self._stratum(difficulty[left])]
         sizes = stratum.bincount(minlength=self.strata)
         shares = torch.tensor(equal_shares(sizes.tolist(), kept))
-        place = torch.arange(len(left)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)  # within its stratum
-        return equal_weights(left[stratum.argsort(stable=True)][place < shares.repeat_interleave(sizes)])
+        last = (sizes.cumsum(0) - sizes + shares).repeat_interleave(sizes)  # of those that the stratum gives
+        return equal_weights(left[stratum.argsort(stable=True)][torch.arange(len(left)) < last])
 
     def _stratum(self, difficulty: Tensor) -> Tensor:
         """The stratum of each example, 0..strata-1."""
