@@ -151,9 +151,15 @@ def estimating(rank: int, folder: Path) -> None:
     torch.save(estimates, folder / f"estimates-{rank}.pt")
 
 
+def impatient_group() -> object:
+    """A group with a short time-out, made when both processes are there, however long they took to start."""
+    dist.barrier()
+    return dist.new_group(timeout=timedelta(seconds=4))
+
+
 def dying(rank: int, folder: Path) -> None:
     """The second process ends without a word."""
-    tracker = dp.DifficultyTracker(SIZE, ("el2n",), process_group=dist.group.WORLD)
+    tracker = dp.DifficultyTracker(SIZE, ("el2n",), process_group=impatient_group())
     for step in range(STEPS):
         if (rank, step) == (1, 2):
             os._exit(1)
@@ -166,7 +172,7 @@ def dying(rank: int, folder: Path) -> None:
 
 def silent(rank: int, folder: Path) -> None:
     """The second process goes on to live, but does not take part: it ends only when the first one has."""
-    tracker = dp.DifficultyTracker(SIZE, ("el2n",), process_group=dist.group.WORLD)
+    tracker = dp.DifficultyTracker(SIZE, ("el2n",), process_group=impatient_group())
     record_logits(tracker, 0, list(batch(0, rank)))
     if rank == 1:
         sys.stdin.read()  # until the test closes it
@@ -197,8 +203,8 @@ def growing(rank: int, folder: Path) -> None:
 def main() -> None:
     rank, folder, scenario = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     torch.set_num_threads(1)
-    timeout = timedelta(seconds=4 if scenario in ("dying", "silent") else 120)
-    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=WORLD, timeout=timeout)
+    options = {"rank": rank, "world_size": WORLD, "timeout": timedelta(seconds=120)}
+    dist.init_process_group("gloo", f"file://{folder}/store", **options)
     for name in scenario.split("+"):
         {f.__name__: f for f in (recording, planning, growing, estimating, dying, silent)}[name](rank, folder)
     dist.destroy_process_group()

@@ -128,8 +128,8 @@ def test_who_goes_on_with_a_short_batch_still_has_room_for_full_ones(folder, ran
 @pytest.mark.parametrize(("scenario", "step"), [("dying", 2), ("silent", 1)])
 def test_a_process_that_is_lost_is_an_error_in_the_other_and_no_hang(tmp_path, scenario, step):
     first, second = start(tmp_path, scenario)
-    first.communicate(timeout=60)  # mostly to start; the time-out of the group is 4 s
-    second.communicate(timeout=60)
+    first.communicate(timeout=120)  # mostly to start; the time-out of the group is 4 s
+    second.communicate(timeout=120)
     assert first.returncode == 3
     text = (tmp_path / "error.txt").read_text()
     assert text.startswith(f"step {step}: ")
