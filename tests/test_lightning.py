@@ -281,3 +281,15 @@ def test_the_example_of_two_processes_prints_what_it_claims(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=240)
     assert result.returncode == 0, result.stderr
     check_example(result.stdout, tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("reload", "presentations", "validated"),
+    [(0, 60 + 3 * 30 + 60, 2), (1, 60 + 3 * 30 + 35, 4)],
+    ids=["not", "reload"],
+)
+def test_without_the_callback_lightning_goes_by_other_lengths(tmp_path, reload, presentations, validated):
+    """Of five epochs some are not validated; with reloading, lengths lag, and the last one ends after five batches."""
+    model = fit(tmp_path, callback=pl.Callback(), reload_dataloaders_every_n_epochs=reload)
+    assert sum(len(step) for step in model.visited) == presentations
+    assert model.validated == validated

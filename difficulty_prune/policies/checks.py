@@ -89,7 +89,7 @@ def check_plan_labels(labels: Any, size: int) -> Tensor | None:
 
 
 def _on_cpu(values: Any, name: str, expected: str) -> Tensor:
-    """A tensor of its own from a tensor, an array (read-only ones too) or a sequence of Python numbers."""
+    """A tensor on the CPU from a tensor, an array (read-only ones too) or a sequence of Python numbers."""
     if isinstance(values, Tensor):
         return values.detach().cpu()
     array = np.array(values)

@@ -38,6 +38,6 @@ def within(
             f"plan: got position {int(plan.index[-1])}, expected 0..{len(values) - 1}, as the difficulty has"
         )
     inner = policy(values[plan.index], None if classes is None else classes[plan.index], generator)
-    name = f"{inner.summary().get('policy', policy)} within {plan.summary().get('policy', 'a plan')}"
+    name = f"{inner.summary()['policy']} within {plan.summary()['policy']}"
     weight = plan.weight[inner.index] * inner.weight
     return make_plan(plan.index[inner.index], weight, len(values), name, classes, may_drop_classes=True)
