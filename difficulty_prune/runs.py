@@ -105,8 +105,12 @@ class RunSet:
             raise ValueError(f"where: no run has {metadata}; the runs have {known} (known are {fields})")
         return self._with(chosen, self._tables)
 
-    def matrix(self, score: str) -> Array:
+    def matrix(self, score: str, examples: slice | Array | None = None) -> Array:
         """The score of every run, [R, N] float64, as stored.
+
+        Args:
+            score: one that every run has.
+            examples: positions or a slice, to read only these columns; default: all.
 
         Raises:
             ValueError: an unknown score, or one that a run does not have, such as one of many runs together.
@@ -119,7 +123,8 @@ class RunSet:
         for run in self._runs:
             if score not in run.scores:
                 raise ValueError(f"{run!r} has no score {score!r}; all runs have {', '.join(self.scores) or 'none'}")
-        return np.stack([run.scores[score] for run in self._runs]).astype(np.float64)
+        chosen = slice(None) if examples is None else examples
+        return np.stack([run.scores[score][chosen] for run in self._runs]).astype(np.float64)
 
     def mean(self, score: str) -> Array:
         """The score over all runs, [N] float64, as stored.

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .files import Array
-from .ranks import spearman_matrix
-from .runs import RunSet
+from ..files import Array
+from ..ranks import spearman_matrix
+from ..runs import RunSet
 
 
 def run_agreement(runs: RunSet, score: str) -> Array:

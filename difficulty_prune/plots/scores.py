@@ -1,7 +1,4 @@
-"""Figures: one function each, drawn on the given `matplotlib` Axes or on a new figure of its own, which it returns.
-
-matplotlib is imported when a figure is drawn, and its global state (pyplot) is not used.
-"""
+"""Figures of scores, of the examples behind them, and of what pruning gave."""
 
 from __future__ import annotations
 
@@ -10,19 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .consistency import run_agreement, score_correlation
-from .files import Array
-from .runs import RunSet
+from ..consistency import run_agreement, score_correlation
+from ..files import Array
+from ..runs import RunSet
+from .axes import new_unless_given
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["accuracy_against_keep", "difficulty_histogram", "example_grid", "run_agreement_bars", "score_heatmap"]
-
 
 def run_agreement_bars(runs: RunSet, scores: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
     """Spearman of each run with the mean of the runs: a dot per run, a row per score."""
-    ax = _axes(ax)
+    ax = new_unless_given(ax)
     names = runs.scores if scores is None else tuple(scores)
     for row, score in enumerate(names):
         values = run_agreement(runs, score)
@@ -37,7 +33,7 @@ def run_agreement_bars(runs: RunSet, scores: Sequence[str] | None = None, ax: Ax
 
 def score_heatmap(runs: RunSet, scores: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
     """Spearman correlation between the mean difficulties of several scores."""
-    ax = _axes(ax)
+    ax = new_unless_given(ax)
     names = runs.scores if scores is None else tuple(scores)
     matrix = score_correlation(runs, names)
     ax.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
@@ -52,7 +48,7 @@ def score_heatmap(runs: RunSet, scores: Sequence[str] | None = None, ax: Axes | 
 
 def difficulty_histogram(difficulty: Array, name: str, ax: Axes | None = None) -> Axes:
     """How many examples have which difficulty."""
-    ax = _axes(ax)
+    ax = new_unless_given(ax)
     ax.hist(difficulty[~np.isnan(difficulty)], bins=60)
     ax.set_yscale("log")
     ax.set_xlabel(f"{name}, hard to the right")
@@ -63,7 +59,7 @@ def difficulty_histogram(difficulty: Array, name: str, ax: Axes | None = None) -
 
 def accuracy_against_keep(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axes:
     """Test accuracy against the fraction kept, a line per policy; `rows` as in a study's summary, of one model."""
-    ax = _axes(ax)
+    ax = new_unless_given(ax)
     full = [row for row in rows if row["policy"] == "full"]
     for policy in dict.fromkeys(row["policy"] for row in rows if row["policy"] != "full"):
         own = sorted((row for row in rows if row["policy"] == policy), key=lambda row: float(row["keep"]))
@@ -87,7 +83,7 @@ def accuracy_against_keep(rows: Sequence[Mapping[str, Any]], ax: Axes | None = N
 
 def example_grid(images: Array, captions: Sequence[str], columns: int, title: str, ax: Axes | None = None) -> Axes:
     """Images [K, H, W] or [K, H, W, 3] in a grid, each under its caption, all on one scale of brightness."""
-    ax = _axes(ax)
+    ax = new_unless_given(ax)
     low, high = images.min(), images.max()
     scaled = (images - low) / max(high - low, 1e-12)
     height, width = scaled.shape[1:3]
@@ -102,11 +98,3 @@ def example_grid(images: Array, captions: Sequence[str], columns: int, title: st
     ax.set_axis_off()
     ax.set_title(title)
     return ax
-
-
-def _axes(ax: Axes | None) -> Axes:
-    if ax is not None:
-        return ax
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(6, 4), layout="constrained").add_subplot()

@@ -1,0 +1,70 @@
+"""Runs of several architectures on real images, for the study of consistency and fingerprints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from images import Positions, some_images
+
+import difficulty_prune as dp
+from difficulty_prune.policies import Random
+from difficulty_prune.study.data import StudyData
+from difficulty_prune.study.train import Recipe, number_of_batches, train
+
+SCORES = (*dp.score_names("loss", "logits"), "vog_loss")
+ARCHITECTURES = ("cnn", "resnet8", "mlp", "vit")
+
+
+@cache
+def load(images: Path, size: int) -> tuple[StudyData, Positions]:
+    """The images of the study, the same for every run."""
+    return some_images(images, size)
+
+
+@dataclass(frozen=True)
+class ScoringRun:
+    """One training on all images of the study, whose scores are written as a run file."""
+
+    images: Path
+    size: int
+    epochs: int
+    architecture: str
+    seed: int
+    work: Path
+
+    @property
+    def label(self) -> str:
+        return f"{self.architecture}, seed {self.seed}"
+
+    @property
+    def path(self) -> Path:
+        return self.work / f"{self.architecture}-{self.seed}.safetensors"
+
+    @property
+    def recipe(self) -> Recipe:
+        """A transformer trains at a lower rate."""
+        return Recipe(self.epochs, learning_rate=0.05 if self.architecture == "vit" else 0.2)
+
+    def steps(self, train_size: int) -> int:
+        return self.epochs * number_of_batches(train_size, self.recipe.batch_size)
+
+    def is_done(self) -> bool:
+        return self.path.exists()
+
+    def run(self, report: Callable[[int], None]) -> None:
+        data, _ = load(self.images, self.size)
+        tracker = dp.DifficultyTracker(self.size, SCORES)
+        sampler = dp.PruneSampler(Random(1.0), np.zeros(self.size), seed=self.seed)
+        outcome = train(data, self.architecture, sampler, self.recipe, self.seed, tracker, report)
+        tracker.finish(
+            architecture=self.architecture,
+            seed=self.seed,
+            labels=data.train.labels,
+            dataset_fingerprint=dp.dataset_fingerprint(data.train),
+            epochs=self.epochs,
+            outcome=outcome.facts(),
+        ).save(self.path)
