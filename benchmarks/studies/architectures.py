@@ -44,13 +44,8 @@ class ScoringRun:
     def path(self) -> Path:
         return self.work / f"{self.architecture}-{self.seed}.safetensors"
 
-    @property
-    def recipe(self) -> Recipe:
-        """A transformer trains at a lower rate."""
-        return Recipe(self.epochs, learning_rate=0.05 if self.architecture == "vit" else 0.2)
-
     def steps(self, train_size: int) -> int:
-        return self.epochs * number_of_batches(train_size, self.recipe.batch_size)
+        return self.epochs * number_of_batches(train_size, Recipe.batch_size)
 
     def is_done(self) -> bool:
         return self.path.exists()
@@ -59,7 +54,7 @@ class ScoringRun:
         data, _ = load(self.images, self.size)
         tracker = dp.DifficultyTracker(self.size, SCORES)
         sampler = dp.PruneSampler(Random(1.0), np.zeros(self.size), seed=self.seed)
-        outcome = train(data, self.architecture, sampler, self.recipe, self.seed, tracker, report)
+        outcome = train(data, self.architecture, sampler, Recipe(self.epochs), self.seed, tracker, report)
         tracker.finish(
             architecture=self.architecture,
             seed=self.seed,

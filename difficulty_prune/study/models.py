@@ -71,7 +71,8 @@ class Residual(nn.Module):
             self.around = nn.Sequential(nn.Conv2d(inputs, width, 1, stride, bias=False), nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.body(x) + self.around(x)).relu()
+        outputs: Tensor = self.body(x) + self.around(x)
+        return outputs.relu()
 
 
 def resnet8(shape: Shape, num_classes: int) -> nn.Module:
