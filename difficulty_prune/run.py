@@ -5,24 +5,29 @@ from __future__ import annotations
 import json
 import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 import torch
 
-from .files import Array, load_vectors, save_vectors
+from .files import Array, VectorFile, open_vectors, parts, read_only, save_vectors
 from .scores import SCORES, check_scores
 from .version import __version__
 
 _FORMAT: Final = 1
 _FACTS: Final = ("labels", "seen", "probabilities", "predictions")  # in a file, arrays beside the scores
+_KEPT_AS: Final = {"labels": np.int64, "seen": np.bool_, "probabilities": np.float32, "predictions": np.int64}
+_PART: Final = 1 << 20  # numbers of an array that are looked at together
 _SUM_TOLERANCE: Final = 1e-3
 
 
 class Run:
     """One training run: its scores, what was trained, and on what data. Read-only.
+
+    A run that was made holds its arrays in memory; one that was loaded leaves them in its file, see `load`.
 
     Args:
         scores: name -> [N] float32 or float64; NaN for an example that was never presented.
@@ -60,62 +65,80 @@ class Run:
         **metadata: Any,
     ) -> None:
         check_scores(scores)
-        self._scores = {name: _vector(scores[name], name) for name in SCORES if name in scores}
-        sizes = {name: len(values) for name, values in self._scores.items()}
-        if len(set(sizes.values())) > 1 or 0 in sizes.values():
-            raise ValueError(
-                f"scores: got lengths {sizes}, expected the same length for all, at least 1 (for a part of the data, "
-                "score_features and trackers take the num_examples of the whole)"
-            )
-        size = len(self)
-        self._labels = None if labels is None else _classes(labels, size, "labels")
-        self._seen = None if seen is None else _seen(seen, size)
-        self._probabilities = None if probabilities is None else _probabilities(probabilities, size)
-        self._predictions = None if predictions is None else _classes(predictions, size, "predictions")
-        if self._probabilities is not None and self._predictions is None:
-            self._predictions = _classes(self._probabilities.argmax(1), size, "predictions")
-        elif self._probabilities is not None and self._predictions is not None:
-            _check_predictions(self._predictions, self._probabilities)
-        facts = {
-            "architecture": architecture,
-            "seed": operator.index(seed),
-            "dataset_fingerprint": dataset_fingerprint,
-            "library": __version__,
-            "torch": str(torch.__version__),
-            **metadata,
-        }
-        self._metadata = {key: _plain(value, key) for key, value in facts.items()}
+        facts = {"labels": labels, "seen": seen, "probabilities": probabilities, "predictions": predictions}
+        given = {name: scores[name] for name in SCORES if name in scores} | facts
+        arrays = {name: _array(values) for name, values in given.items() if values is not None}
+        size = _check_kinds(arrays)
+        with np.errstate(over="ignore", invalid="ignore"):  # of what is refused below
+            vectors = {name: read_only(np.array(x, _kept_as(name, x), order="C")) for name, x in arrays.items()}
+        more = {"dataset_fingerprint": dataset_fingerprint, **metadata}
+        self._hold(vectors, size, _describe(architecture=architecture, seed=seed, **more))
+        if probabilities is not None and predictions is None:
+            vectors["predictions"] = self._read("predictions")
+
+    def _hold(self, vectors: Mapping[str, Array], size: int, metadata: dict[str, Any]) -> None:
+        """Takes what the run is made of, in memory or in a file, and checks the values in parts."""
+        self._vectors, self._size, self._metadata = vectors, size, metadata
+        self._names = tuple(name for name in SCORES if name in vectors)
+        for name in self._names:
+            _check_finite(name, self._parts(name))
+        for name in ("labels", "predictions"):
+            if name in vectors:
+                _check_classes(name, self._parts(name))
+        if "seen" in vectors and not any(part.any() for _, part in self._parts("seen")):
+            raise ValueError(f"seen: got {size} times False, expected some examples that the run trained on")
+        if "probabilities" in vectors:
+            _check_probabilities(self._parts("probabilities"))
+            if "predictions" in vectors:
+                _check_predictions(self._parts("predictions", "probabilities"))
+
+    def _knows(self, name: str) -> bool:
+        """Whether there is an array of this name; asking costs no reading."""
+        return name in self._vectors or (name == "predictions" and "probabilities" in self._vectors)
+
+    def _read(self, name: str, examples: slice | Array = slice(None)) -> Array:
+        """An array, or these rows of it, as the run gives it to others: read-only, of the same type from any file."""
+        if name == "predictions" and name not in self._vectors:
+            return read_only(self._vectors["probabilities"][examples].argmax(1))
+        stored = self._vectors[name][examples]
+        return read_only(stored.astype(_kept_as(name, stored), copy=False))
+
+    def _parts(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """Position of the first example, and these examples' rows of each array."""
+        width = max(self._vectors[name][:1].size for name in names)
+        for part in parts(self._size, max(1, _PART // width)):
+            yield part.start, *(self._read(name, part) for name in names)
 
     def __len__(self) -> int:
-        return len(next(iter(self._scores.values())))
+        return self._size
 
     def __repr__(self) -> str:
-        return f"Run({self.architecture!r}, seed={self.seed}, examples={len(self)}, scores={list(self._scores)})"
+        return f"Run({self.architecture!r}, seed={self.seed}, examples={len(self)}, scores={list(self._names)})"
 
     @property
     def scores(self) -> Mapping[str, Array]:
         """Name -> [N], as the literature defines the score."""
-        return MappingProxyType(self._scores)
+        return _Scores(self)
 
     @property
     def labels(self) -> Array | None:
         """[N] int64, or None if not known."""
-        return self._labels
+        return self._read("labels") if self._knows("labels") else None
 
     @property
     def seen(self) -> Array | None:
         """[N] bool, whether the run trained on the example; None if it trained on all."""
-        return self._seen
+        return self._read("seen") if self._knows("seen") else None
 
     @property
     def probabilities(self) -> Array | None:
         """[N, C] float32, the softmax of the trained model in evaluation mode, or None if not known."""
-        return self._probabilities
+        return self._read("probabilities") if self._knows("probabilities") else None
 
     @property
     def predictions(self) -> Array | None:
         """[N] int64, the class that the trained model predicts, or None if not known."""
-        return self._predictions
+        return self._read("predictions") if self._knows("predictions") else None
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -146,7 +169,7 @@ class Run:
         >>> list(run.with_scores({"prediction_depth": [1, 3]}).scores)
         ['el2n', 'prediction_depth']
         """
-        return Run({**self._scores, **scores}, **self._facts(), **{**self._metadata, **metadata})
+        return Run({**self.scores, **scores}, **self._facts(), **{**self._metadata, **metadata})
 
     def _facts(self) -> dict[str, Any]:
         """What is known of the examples beside the scores."""
@@ -154,30 +177,109 @@ class Run:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one `.safetensors` file, whole or not at all."""
-        definitions = {
-            name: {"higher_is_harder": SCORES[name].higher_is_harder, "summary": SCORES[name].summary}
-            for name in self._scores
-        }
         facts = {name: values for name, values in self._facts().items() if values is not None}
         if "predictions" in facts:
             facts["predictions"] = facts["predictions"].astype(np.int32)
-        header = {"metadata": self._metadata, "definitions": definitions}
-        save_vectors(path, "run", _FORMAT, {**self._scores, **facts}, header)
+        header = {"metadata": self._metadata, "definitions": definitions(self._names)}
+        save_vectors(path, "run", _FORMAT, {**self.scores, **facts}, header)
+        if isinstance(self._vectors, VectorFile) and self._vectors.path == Path(path).absolute():
+            self._vectors, _ = open_vectors(path, "run", _FORMAT)  # the same content, in the file that is there now
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Run:
-        """Reads a run file.
+        """Reads a run file through once, checks it, and leaves the arrays in it.
+
+        `run.scores[name]`, `run.labels` and the like map their array into memory each time they are asked for; it
+        takes memory and a file descriptor as long as the array is in use. Hundreds of runs can so be loaded. A file
+        that has changed or is gone since is noticed and refused then: ValueError or FileNotFoundError.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: cut short, not a run file, or newer than this library; the message names the file.
+            ValueError: cut short, not a run file, newer than this library, or of a version that defines a score in
+                the other direction; the message names the file.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "mlp-0.safetensors")
+        ...     Run({"el2n": [0.5, 1.0]}, architecture="mlp", seed=0).save(path)
+        ...     Run.load(path).scores["el2n"]
+        array([0.5, 1. ])
         """
-        vectors, header = load_vectors(path, "run", _FORMAT)
-        facts: dict[str, Any] = {name: vectors.pop(name, None) for name in _FACTS}
+        vectors, header = open_vectors(path, "run", _FORMAT)
+        run = cls.__new__(cls)
         try:
-            return cls(vectors, **facts, **header["metadata"])
+            check_scores(name for name in vectors if name not in _FACTS)
+            check_definitions(header.get("definitions", {}))
+            run._hold(vectors, _check_kinds(vectors), _describe(**header["metadata"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: not a valid run file ({error})") from error
+        return run
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With the values, so that a run goes to other processes and machines without its file."""
+        return {**self.__dict__, "_vectors": {name: np.array(values) for name, values in self._vectors.items()}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for values in self._vectors.values():
+            read_only(values)
+
+
+class _Scores(Mapping[str, Array]):
+    """The scores of a run by name, in the order of the catalogue."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._run._names:
+            raise KeyError(name)
+        return self._run._read(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._run._names  # without reading
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._run._names)
+
+    def __len__(self) -> int:
+        return len(self._run._names)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+def definitions(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What a file says of its scores, so that it can be read without this library."""
+    return {
+        name: {"higher_is_harder": SCORES[name].higher_is_harder, "summary": SCORES[name].summary} for name in names
+    }
+
+
+def check_definitions(found: Any) -> None:
+    """ValueError for a score that a file, as of another version, defines in the other direction."""
+    for name, entry in dict(found).items():
+        known = SCORES[name].higher_is_harder if name in SCORES else entry["higher_is_harder"]
+        if entry["higher_is_harder"] != known:
+            raise ValueError(
+                f"definitions.{name}.higher_is_harder: {entry['higher_is_harder']} in the file and {known} in "
+                f"difficulty_prune {__version__}; another version wrote it, read it with that or score the run again"
+            )
+
+
+def _describe(
+    *, architecture: str, seed: int, dataset_fingerprint: str | None = None, **metadata: Any
+) -> dict[str, Any]:
+    """The metadata of a run, as it comes back from a file."""
+    facts = {
+        "architecture": architecture,
+        "seed": operator.index(seed),
+        "dataset_fingerprint": dataset_fingerprint,
+        "library": __version__,
+        "torch": str(torch.__version__),
+        **metadata,
+    }
+    return {key: _plain(value, key) for key, value in facts.items()}
 
 
 def _plain(value: Any, key: str) -> Any:
@@ -196,70 +298,82 @@ def _array(values: Any) -> Array:
     return np.asarray(values)
 
 
-def _vector(values: Any, name: str) -> Array:
-    array = _array(values)
-    if array.ndim != 1 or array.dtype.kind not in "fiu":
-        raise ValueError(f"scores: {name!r} got {array.dtype} {array.shape}, expected one number per example, [N]")
+def _kept_as(name: str, array: Array) -> Any:
+    """The dtype in which a run holds the array."""
     wide = array.dtype.kind == "f" and array.dtype.itemsize >= 8
-    kept = np.array(array, dtype=np.float64 if wide else np.float32)
-    if np.isinf(kept).any():
+    return _KEPT_AS.get(name, np.float64 if wide else np.float32)
+
+
+def _check_kinds(arrays: Mapping[str, Array]) -> int:
+    """N, if dtypes and shapes are those of a run; reads no values."""
+    sizes = {}
+    for name in (name for name in SCORES if name in arrays):
+        array = arrays[name]
+        if array.ndim != 1 or array.dtype.kind not in "fiu":
+            raise ValueError(f"scores: {name!r} got {array.dtype} {array.shape}, expected one number per example, [N]")
+        sizes[name] = len(array)
+    if len(set(sizes.values())) > 1 or 0 in sizes.values():
         raise ValueError(
-            f"scores: {name!r} is infinite at example {int(np.isinf(kept).argmax())}; did training diverge?"
+            f"scores: got lengths {sizes}, expected the same length for all, at least 1 (for a part of the data, "
+            "score_features and trackers take the num_examples of the whole)"
         )
-    return _read_only(kept)
+    size = next(iter(sizes.values()))
+    for name in (name for name in _FACTS if name in arrays):
+        _check_kind(name, arrays[name], size)
+    return size
 
 
-def _classes(values: Any, size: int, name: str) -> Array:
-    array = _array(values)
-    if array.shape != (size,) or array.dtype.kind not in "iu":
-        raise ValueError(f"{name}: got {array.dtype} {array.shape}, expected whole numbers [{size}]")
-    if array.min() < 0:
-        raise ValueError(f"{name}: got {array.min()}, expected 0 or more")
-    return _read_only(array.astype(np.int64))
+def _check_kind(name: str, array: Array, size: int) -> None:
+    if name == "probabilities":
+        good = array.ndim == 2 and len(array) == size and array.shape[1] >= 2 and array.dtype.kind == "f"
+        expected = f"floating point [{size}, C], at least 2 classes"
+    elif name == "seen":
+        good = array.shape == (size,) and array.dtype == np.bool_
+        expected = f"bool [{size}]: whether the run trained on the example"
+    else:
+        good = array.shape == (size,) and array.dtype.kind in "iu"
+        expected = f"whole numbers [{size}]"
+    if not good:
+        raise ValueError(f"{name}: got {array.dtype} {array.shape}, expected {expected}")
 
 
-def _seen(values: Any, size: int) -> Array:
-    array = _array(values)
-    if array.shape != (size,) or array.dtype != np.bool_:
-        raise ValueError(
-            f"seen: got {array.dtype} {array.shape}, expected bool [{size}]: whether the run trained on the example"
-        )
-    if not array.any():
-        raise ValueError(f"seen: got {size} times False, expected some examples that the run trained on")
-    return _read_only(array.copy())
+def _check_finite(name: str, score: Iterable[tuple[int, Array]]) -> None:
+    for start, part in score:
+        infinite = np.isinf(part)
+        if infinite.any():
+            raise ValueError(
+                f"scores: {name!r} is infinite at example {start + int(infinite.argmax())}; did training diverge?"
+            )
 
 
-def _probabilities(values: Any, size: int) -> Array:
-    array = _array(values)
-    if array.ndim != 2 or len(array) != size or array.shape[1] < 2 or array.dtype.kind != "f":
-        raise ValueError(
-            f"probabilities: got {array.dtype} {array.shape}, expected floating point [{size}, C], at least 2 classes"
-        )
-    with np.errstate(over="ignore", invalid="ignore"):  # of what is refused below
-        kept = np.array(array, dtype=np.float32)
-        sums = kept.sum(1, dtype=np.float64)
-        good = (kept >= 0).all(1) & (np.abs(sums - 1) <= _SUM_TOLERANCE)  # NaN is neither
-    if not good.all():
-        row = int(good.argmin())
-        raise ValueError(
-            f"probabilities: those of example {row} sum to {sums[row]:.6g}, the smallest is {kept[row].min():.6g}; "
-            "expected 0 or more each with sum 1. Of logits take softmax(1); NaN means that training diverged"
-        )
-    return _read_only(kept)
+def _check_classes(name: str, classes: Iterable[tuple[int, Array]]) -> None:
+    for _, part in classes:
+        if part.min() < 0:
+            raise ValueError(f"{name}: got {part.min()}, expected 0 or more")
 
 
-def _check_predictions(predictions: Array, probabilities: Array) -> None:
-    classes = probabilities.shape[1]
-    chosen = probabilities[np.arange(len(predictions)), np.minimum(predictions, classes - 1)]
-    wrong = (predictions >= classes) | (chosen < probabilities.max(1))
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise ValueError(
-            f"predictions: got {predictions[row]} for example {row}, whose largest probability is that of class "
-            f"{probabilities[row].argmax()}; leave predictions out, they follow from the probabilities"
-        )
+def _check_probabilities(probabilities: Iterable[tuple[int, Array]]) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):  # of what is refused here
+        for start, part in probabilities:
+            sums = part.sum(1, dtype=np.float64)
+            good = (part >= 0).all(1) & (np.abs(sums - 1) <= _SUM_TOLERANCE)  # NaN is neither
+            if not good.all():
+                row = int(good.argmin())
+                raise ValueError(
+                    f"probabilities: those of example {start + row} sum to {sums[row]:.6g}, the smallest is "
+                    f"{part[row].min():.6g}; expected 0 or more each with sum 1. Of logits take softmax(1); NaN means "
+                    "that training diverged"
+                )
 
 
-def _read_only(array: Array) -> Array:
-    array.setflags(write=False)
-    return array
+def _check_predictions(both: Iterable[tuple[int, Array, Array]]) -> None:
+    for start, predictions, probabilities in both:
+        classes = probabilities.shape[1]
+        chosen = probabilities[np.arange(len(predictions)), np.minimum(predictions, classes - 1)]
+        wrong = (predictions >= classes) | (chosen < probabilities.max(1))
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ValueError(
+                f"predictions: got {predictions[row]} for example {start + row}, whose largest probability is that of "
+                f"class {probabilities[row].argmax()}; leave predictions out, they follow from the probabilities"
+            )

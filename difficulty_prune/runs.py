@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,12 +12,17 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from .files import Array
+from .common import Common, check_no_copies, check_same_data
+from .files import Array, parts
+from .ranks import rank_rows
 from .run import Run
+from .running import Moments
 from .scores import SCORES, Dichotomy, Estimate, Score, check_scores, ensembles
 from .tables import open_table, read_table
 
 __all__ = ["Run", "RunSet"]
+
+_PART: Final = 1 << 20  # numbers of [R, n] that are in memory together
 
 
 class RunSet:
@@ -25,11 +31,14 @@ class RunSet:
     `mean` and `difficulty` know three kinds of scores: those of each run, averaged; those of many runs together, such
     as "memorization"; and published ones, given by file with `with_table`.
 
+    Loaded runs stay in their files and are read one after the other, or in parts of the examples: what is one number
+    per example takes memory for some vectors of length N, however many runs there are.
+
     Args:
-        runs: at least one; the same length, dataset fingerprint and labels.
+        runs: at least one; the same length, dataset fingerprint, labels, and options of the scores that several have.
 
     Raises:
-        ValueError: no runs, or runs of different data.
+        ValueError: no runs, runs of different data or options, or a run and its copy.
         TypeError: something that is no run.
 
     >>> runs = RunSet(Run({"aum": [a, 3.0]}, architecture="mlp", seed=s) for s, a in enumerate([1.0, 2.0]))
@@ -41,13 +50,12 @@ class RunSet:
         self._runs = tuple(runs)
         if not self._runs:
             raise ValueError("RunSet: got no runs, expected at least one")
-        labelled = None
+        common = Common()
         for run in self._runs:
             if not isinstance(run, Run):
                 raise TypeError(f"RunSet: got {run!r}, expected runs; RunSet.load reads files")
-            _check_same_data(self._runs[0], run)
-            labelled = labelled if labelled is not None or run.labels is None else run
-            _check_same_labels(labelled, run)
+            common.add(run, run.scores)
+        check_no_copies(self._runs)
         self._tables: dict[str, tuple[Score, Array]] = {}
 
     @classmethod
@@ -56,7 +64,7 @@ class RunSet:
 
         Raises:
             FileNotFoundError: nothing matches.
-            ValueError: a file that is no run, or runs of different data.
+            ValueError: a file that is no run, or runs that do not mix.
         """
         return cls(Run.load(path) for path in _expand(paths))
 
@@ -101,9 +109,35 @@ class RunSet:
         chosen = [run for run in self._runs if all(run.metadata.get(k) == v for k, v in metadata.items())]
         if not chosen:
             known = {key: sorted({str(run.metadata.get(key)) for run in self._runs}) for key in metadata}
-            fields = ", ".join(self._runs[0].metadata)
-            raise ValueError(f"where: no run has {metadata}; the runs have {known} (known are {fields})")
+            raise ValueError(f"where: no run has {metadata}; the runs have {known} (known are {self._fields()})")
         return self._with(chosen, self._tables)
+
+    def group_by(self, key: str) -> dict[Any, RunSet]:
+        """The runs by a field of their metadata, in order of appearance; those without it under None.
+
+        Raises:
+            ValueError: no run has the field, or its values are lists or dicts.
+
+        >>> names = "mlp", "cnn", "mlp"
+        >>> runs = RunSet(Run({"aum": [1.0]}, architecture=name, seed=s) for s, name in enumerate(names))
+        >>> runs.group_by("architecture")  # doctest: +NORMALIZE_WHITESPACE
+        {'mlp': RunSet(2 runs of 1 examples, architectures=['mlp']),
+         'cnn': RunSet(1 runs of 1 examples, architectures=['cnn'])}
+        """
+        if not any(key in run.metadata for run in self._runs):
+            raise ValueError(f"group_by: no run has a field {key!r}; known are {self._fields()}")
+        groups: dict[Any, list[Run]] = {}
+        for run in self._runs:
+            value = run.metadata.get(key)
+            if isinstance(value, list | dict):
+                raise ValueError(f"group_by: {key!r} of {run!r} is {value}, expected text or a number to group by")
+            groups.setdefault(value, []).append(run)
+        return {value: self._with(chosen, self._tables) for value, chosen in groups.items()}
+
+    def _fields(self) -> str:
+        return ", ".join(dict.fromkeys(field for run in self._runs for field in run.metadata))
+
+    # One number per example and run
 
     def matrix(self, score: str, examples: slice | Array | None = None) -> Array:
         """The score of every run, [R, N] float64, as stored.
@@ -115,16 +149,68 @@ class RunSet:
         Raises:
             ValueError: an unknown score, or one that a run does not have, such as one of many runs together.
         """
+        self._check_of_each_run("matrix", score)
+        return self._matrix(score, slice(None) if examples is None else examples)
+
+    def _matrix(self, score: str, examples: slice | Array, order: Literal["C", "F"] = "C") -> Array:
+        return self._stacked((run.scores[score][examples] for run in self._runs), np.float64, order)
+
+    def median(self, score: str) -> Array:
+        """Median over the runs that presented the example, [N] float64, as stored; NaN where none did.
+
+        Unlike the mean it does not follow a run that went astray.
+
+        Raises:
+            ValueError: as for `matrix`.
+
+        >>> runs = RunSet(Run({"loss": [a, 1.0]}, architecture="mlp", seed=s) for s, a in enumerate([1.0, 2.0, 99.0]))
+        >>> runs.median("loss")
+        array([2., 1.])
+        """
+        self._check_of_each_run("median", score)
+        return np.concatenate([_median_of_columns(self._matrix(score, part, "F")) for part in self._parts()])
+
+    def rank_mean(self, score: str) -> Array:
+        """Mean over the runs of the example's rank within the run, as a fraction in (0, 1), [N] float64.
+
+        The rank among the n examples that the run presented, from 1 for the lowest score as stored, is
+        (rank - 0.5) / n as a fraction; ties share their average rank. NaN where no run presented the example. Runs
+        count alike, whatever the scale of their scores.
+
+        Raises:
+            ValueError: as for `matrix`.
+
+        >>> runs = RunSet(Run({"aum": [s, 9 * s, 5]}, architecture="mlp", seed=s) for s in (1, 100))
+        >>> runs.rank_mean("aum")
+        array([0.33333333, 0.83333333, 0.33333333])
+        """
+        self._check_of_each_run("rank_mean", score)
+        return self._accumulated(_rank_fractions(run.scores[score]) for run in self._runs).mean()
+
+    def _check_of_each_run(self, what: str, score: str) -> None:
         if self._needs_many_runs(score) or score in self._tables:
             raise ValueError(
-                f"matrix: {score!r} is one number per example for all runs together, not one per run; "
+                f"{what}: {score!r} is one number per example for all runs together, not one per run; "
                 f"see runs.mean({score!r})"
             )
         for run in self._runs:
             if score not in run.scores:
                 raise ValueError(f"{run!r} has no score {score!r}; all runs have {', '.join(self.scores) or 'none'}")
-        chosen = slice(None) if examples is None else examples
-        return np.stack([run.scores[score][chosen] for run in self._runs]).astype(np.float64)
+
+    def _parts(self) -> Iterator[slice]:
+        """Slices of the examples, for work on [R, n]."""
+        return parts(self.num_examples, max(1, _PART // len(self)))
+
+    def _stacked(self, rows: Iterable[Array], dtype: Any, order: Literal["C", "F"] = "C") -> Array:
+        """[R, n] of one row per run, each copied as it comes, so that one file at a time is open."""
+        stacked = np.empty(0)
+        for position, row in enumerate(rows):
+            if position == 0:
+                stacked = np.empty((len(self), *row.shape), dtype, order)
+            stacked[position] = row
+        return stacked
+
+    # One number per example
 
     def mean(self, score: str) -> Array:
         """The score over all runs, [N] float64, as stored.
@@ -139,7 +225,7 @@ class RunSet:
             return self._tables[score][1].copy()
         if self._needs_many_runs(score):
             return _OF_MANY_RUNS[score](self)
-        return _nan_moment(self.matrix(score))
+        return self._moments(score).mean()
 
     def standard_error(self, score: str) -> Array:
         """Standard error of `mean`, [N] float64, from the spread between runs (ddof 1); NaN with fewer than two.
@@ -151,7 +237,17 @@ class RunSet:
             raise ValueError(f"standard_error: none is known of {score!r}, which is not a mean over these runs")
         if self._needs_many_runs(score):
             return _ERROR_OF_MANY_RUNS[score](self)
-        return _standard_error(self.matrix(score))
+        return self._moments(score).standard_error()
+
+    def _moments(self, score: str) -> Moments:
+        self._check_of_each_run("mean", score)
+        return self._accumulated(run.scores[score] for run in self._runs)
+
+    def _accumulated(self, rows: Iterable[Array]) -> Moments:
+        moments = Moments(self.num_examples)
+        for row in rows:
+            moments.update(row)
+        return moments
 
     def difficulty(self, score: str) -> Array:
         """`mean` turned so that high = hard, [N] float64."""
@@ -172,8 +268,12 @@ class RunSet:
     @property
     def seen(self) -> Array:
         """Whether the run trained on the example, [R, N] bool."""
-        everything = np.ones(self.num_examples, bool)
-        return np.stack([everything if run.seen is None else run.seen for run in self._runs])
+        return self._seen(slice(None))
+
+    def _seen(self, examples: slice) -> Array:
+        everything = np.ones(self.num_examples, bool)[examples]
+        rows = (run._read("seen", examples) if run._knows("seen") else everything for run in self._runs)
+        return self._stacked(rows, np.bool_)
 
     def model_accuracy(self) -> Array:
         """Fraction of the runs that predict the label, [N] float64, whether they trained on the example or not.
@@ -186,7 +286,9 @@ class RunSet:
         >>> runs.model_accuracy()
         array([1. , 0.5])
         """
-        return ensembles.model_accuracy(self._predictions(), self._known_labels())
+        labels = self._check_predicted()
+        known = [ensembles.model_accuracy(self._predictions(part), labels[part]) for part in self._parts()]
+        return np.concatenate(known)
 
     def dichotomy(self) -> Dichotomy:
         """Which examples no run, every run, or only some runs predict correctly (arXiv 2110.05922).
@@ -229,7 +331,7 @@ class RunSet:
         >>> print(runs.memorization())  # doctest: +ELLIPSIS
         1 of 2 examples have too few runs (1 have no value at all); standard error 0.000 (root mean square)...
         """
-        return ensembles.memorization(self._correct(), self._seen_by_some("memorization"))
+        return self._estimate("memorization", ensembles.memorization)
 
     def held_out_consistency(self) -> Estimate:
         """How often runs are right that did not train on the example (arXiv 2002.03206), as for `memorization`.
@@ -239,40 +341,45 @@ class RunSet:
         Raises:
             ValueError: as for `memorization`.
         """
-        return ensembles.held_out_consistency(self._correct(), self._seen_by_some("held_out_consistency"))
+        return self._estimate("held_out_consistency", ensembles.held_out_consistency)
 
-    def _all(self, what: Literal["predictions", "probabilities"]) -> list[Array]:
-        known = [values for run in self._runs if (values := getattr(run, what)) is not None]
-        if len(known) < len(self):
-            lacking = next(run for run in self._runs if getattr(run, what) is None)
-            raise ValueError(
-                f"{len(self) - len(known)} of {len(self)} runs have no {what}, the first is {lacking!r}: give them to "
-                f"tracker.finish({what}=...), or let `study` train it again"
-            )
-        return known
-
-    def _predictions(self) -> Array:
-        return np.stack(self._all("predictions"))
-
-    def _known_labels(self) -> Array:
-        if self.labels is None:
-            raise ValueError(
-                "no run knows the labels, with which predictions are compared; give labels= to one of them"
-            )
-        return self.labels
-
-    def _correct(self) -> Array:
-        correct: Array = self._predictions() == self._known_labels()
-        return correct
-
-    def _seen_by_some(self, name: str) -> Array:
-        seen = self.seen
-        if seen.all():
+    def _estimate(self, name: str, estimate: Callable[[Array, Array], Estimate]) -> Estimate:
+        labels = self._check_predicted()
+        if all(run.seen is None or run.seen.all() for run in self._runs):
             raise ValueError(
                 f"{name}: each of the {len(self)} runs trained on every example; it takes runs that left some out, as "
                 "those of `study --hold-out 0.3`, or of tracker.finish(seen=...)"
             )
-        return seen
+        known = [estimate(self._predictions(part) == labels[part], self._seen(part)) for part in self._parts()]
+        fields = (field.name for field in dataclasses.fields(Estimate))
+        return Estimate(*(np.concatenate([getattr(part, field) for part in known]) for field in fields))
+
+    def _all(self, what: Literal["predictions", "probabilities"]) -> Iterator[Array]:
+        """Those of each run, one after the other."""
+        lacking = [run for run in self._runs if not run._knows(what)]
+        if lacking:
+            raise ValueError(
+                f"{len(lacking)} of {len(self)} runs have no {what}, the first is {lacking[0]!r}: give them to "
+                f"tracker.finish({what}=...), or let `study` train it again"
+            )
+        return (run._read(what) for run in self._runs)
+
+    def _predictions(self, examples: slice) -> Array:
+        return self._stacked((run._read("predictions", examples) for run in self._runs), np.int64)
+
+    def _check_predicted(self) -> Array:
+        """The labels, with which the predictions of every run can be compared."""
+        self._all("predictions")
+        labels = self.labels
+        if labels is None:
+            raise ValueError(
+                "no run knows the labels, with which predictions are compared; give labels= to one of them"
+            )
+        return labels
+
+    def _correct(self) -> Iterator[Array]:
+        labels = self._check_predicted()
+        return (predictions == labels for predictions in self._all("predictions"))
 
     # Published tables
 
@@ -313,7 +420,7 @@ class RunSet:
         """
         if Path(path).suffix == ".safetensors":
             run = Run.load(path)
-            _check_same_data(self._runs[0], run)
+            check_same_data(self._runs[0], run)
             columns: dict[str, Any] = dict(run.scores)
             if run.labels is not None:
                 columns["labels"] = run.labels
@@ -329,8 +436,8 @@ class RunSet:
         return self._with(self._runs, {**self._tables, found.name: (found, values)})
 
     def _with(self, runs: Iterable[Run], tables: Mapping[str, tuple[Score, Array]]) -> RunSet:
-        other = RunSet(runs)
-        other._tables = dict(tables)
+        other = RunSet.__new__(RunSet)  # what mixes in this set mixes in a part of it
+        other._runs, other._tables = tuple(runs), dict(tables)
         return other
 
 
@@ -342,26 +449,31 @@ _OF_MANY_RUNS: Final[Mapping[str, Callable[[RunSet], Array]]] = {
     "c_score": lambda runs: runs.held_out_consistency().value,
 }
 _ERROR_OF_MANY_RUNS: Final[Mapping[str, Callable[[RunSet], Array]]] = {
-    "model_accuracy": lambda runs: _standard_error(runs._correct().astype(np.float64)),
-    "ensemble_confidence": lambda runs: _standard_error(
-        np.stack([p.max(1) for p in runs._all("probabilities")]).astype(np.float64)
-    ),
+    "model_accuracy": lambda runs: runs._accumulated(runs._correct()).standard_error(),
+    "ensemble_confidence": lambda runs: runs._accumulated(
+        p.max(1) for p in runs._all("probabilities")
+    ).standard_error(),
     "memorization": lambda runs: runs.memorization().standard_error,
     "c_score": lambda runs: runs.held_out_consistency().standard_error,
 }
 
 
-def _standard_error(matrix: Array) -> Array:
-    """Of the mean over the rows of [R, N] that are not NaN; NaN with fewer than two."""
-    known = (~np.isnan(matrix)).sum(0)
-    variance = _nan_moment((matrix - _nan_moment(matrix)) ** 2)
-    return np.where(known > 1, np.sqrt(variance / np.maximum(known - 1, 1)), np.nan)
+def _median_of_columns(matrix: Array) -> Array:
+    """Of what is not NaN in each column of [R, n], which is sorted in place (and fast in Fortran's order)."""
+    known = len(matrix) - np.isnan(matrix).sum(0)
+    matrix.sort(axis=0)  # NaN last
+    middle = np.stack([np.maximum(known - 1, 0) // 2, known // 2])
+    median: Array = np.take_along_axis(matrix, middle, axis=0).mean(0)
+    return median
 
 
-def _nan_moment(matrix: Array) -> Array:
-    seen = (~np.isnan(matrix)).sum(0)
-    total: Array = np.nansum(matrix, axis=0)
-    return np.where(seen > 0, total / np.maximum(seen, 1), np.nan)
+def _rank_fractions(values: Array) -> Array:
+    """(rank - 0.5) / n within the n values that are not NaN, [N] float64."""
+    fractions = np.full(len(values), np.nan)
+    known = ~np.isnan(values)
+    if known.any():
+        fractions[known] = (rank_rows(values[known][None])[0] - 0.5) / known.sum()
+    return fractions
 
 
 def _expand(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Sequence[str]:
@@ -376,23 +488,3 @@ def _expand(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) ->
     if not listed:
         raise FileNotFoundError(f"{paths}: no run files there")
     return listed
-
-
-def _check_same_data(first: Run, other: Run) -> None:
-    for name, a, b in (
-        ("numbers of examples", len(first), len(other)),
-        ("dataset fingerprints", first.dataset_fingerprint, other.dataset_fingerprint),
-    ):
-        if a != b:
-            missing = "; one was finished without dataset_fingerprint=" if None in (a, b) else ""
-            raise ValueError(
-                f"{first!r} and {other!r} have different {name}, {a} and {b}{missing}: "
-                "runs of different data do not mix"
-            )
-
-
-def _check_same_labels(first: Run | None, other: Run) -> None:
-    if first is None or first.labels is None or other.labels is None or np.array_equal(first.labels, other.labels):
-        return
-    differing = int((first.labels != other.labels).sum())
-    raise ValueError(f"{first!r} and {other!r} have different labels for {differing} examples: different data")

@@ -742,8 +742,8 @@ def test_a_class_or_a_number_is_no_policy(policy):
 
 
 def test_runs_and_trackers_are_no_difficulty_and_the_message_says_what_is():
-    run = dp.Run({"loss": FIRST.tolist()}, architecture="mlp", seed=0)
-    for wrong in (run, dp.RunSet([run]), dp.RunSet([run, run]), run.scores, tracked(), "loss", {"loss": FIRST}):
+    run, other = (dp.Run({"loss": x.tolist()}, architecture="mlp", seed=0) for x in (FIRST, SECOND))
+    for wrong in (run, dp.RunSet([run]), dp.RunSet([run, other]), run.scores, tracked(), "loss", {"loss": FIRST}):
         teaches = r"difficulty: got .*runs\.difficulty\('el2n'\), or tracker\.source\('loss'\)"
         with pytest.raises(TypeError, match=teaches):
             dp.PruneSampler(Hardest(0.5), wrong)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import scipy.stats
 import torch
 from hypothesis import given, settings
@@ -254,6 +255,247 @@ def test_with_scores_adds_scores_and_keeps_all_else(tmp_path):
     np.testing.assert_array_equal(dp.Run.load(tmp_path / "run.safetensors").scores["el2n"], run.scores["el2n"])
     with pytest.raises(ValueError, match="'prediction_depth': 3"):
         run.with_scores({"prediction_depth": [1, 2, 3]})
+
+
+@pytest.mark.parametrize(
+    "layout", [np.asfortranarray, lambda p: np.repeat(p, 2, axis=1)[:, ::2], lambda p: p[::-1][::-1]]
+)
+def test_probabilities_of_any_memory_layout_come_back_from_the_file(tmp_path, layout):
+    p = layout(some_probabilities())
+    dp.Run({"el2n": np.zeros(2 * SIZE)[::2]}, architecture="mlp", seed=0, probabilities=p).save(tmp_path / "a")
+    np.testing.assert_array_equal(dp.Run.load(tmp_path / "a").probabilities, some_probabilities())
+
+
+# A loaded run stays in its file
+
+
+EVERY_DTYPE = (
+    *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+    "float16",
+    "float32",
+    "float64",
+)
+
+
+@pytest.mark.parametrize("dtype", [*EVERY_DTYPE, "bool", "complex64", ">f4", ">i8"])
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (3, 0), (2, 3)])
+def test_vectors_of_every_dtype_and_shape_come_back(tmp_path, dtype, shape):
+    vectors = {"a": np.ones(1, np.int8), "b": (np.arange(np.prod(shape)) % 3).reshape(shape).astype(dtype)}
+    files.save_vectors(tmp_path / "file", "test", 1, vectors, {})
+    for read in (files.open_vectors, files.load_vectors):
+        found, _ = read(tmp_path / "file", "test", 1)
+        assert found.keys() == vectors.keys()
+        for name, values in vectors.items():
+            assert found[name].dtype == values.dtype.newbyteorder("<")
+            np.testing.assert_array_equal(found[name], values)
+
+
+def test_vectors_at_odd_positions_come_back_aligned(tmp_path):
+    metadata = {"__metadata__": {"difficulty_prune": json.dumps({"kind": "test", "format": 1})}}
+    place = {"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}
+    place["b"] = {"dtype": "F64", "shape": [2], "data_offsets": [1, 17]}
+    header = json.dumps({**metadata, **place}).encode()
+    values = np.array([0.5, -1.0])
+    (tmp_path / "odd").write_bytes(len(header).to_bytes(8, "little") + header + b"\x07" + values.tobytes())
+    found, _ = files.open_vectors(tmp_path / "odd", "test", 1)
+    assert found["a"].tolist() == [7]
+    assert found["b"].flags.aligned
+    assert found["b"].tolist() == values.tolist()
+    with pytest.raises(ValueError, match="read-only"):
+        found["b"][0] = 1
+
+
+def test_a_dtype_that_numpy_has_not_is_refused_by_name(tmp_path):
+    path = tmp_path / "run.safetensors"
+    metadata = {"difficulty_prune": json.dumps({"kind": "run", "format": 1, **GOOD_HEADER})}
+    path.write_bytes(safetensors.torch.save({"el2n": torch.zeros(3, dtype=torch.bfloat16)}, metadata=metadata))
+    check_refused(path, "'el2n' is of BF16")
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    path = tmp_path / "run.safetensors"
+    make_run(labels=np.arange(SIZE) % 4, seen=np.arange(SIZE) > 2, probabilities=some_probabilities()).save(path)
+    return dp.Run.load(path)
+
+
+def arrays_of(run):
+    return {**run.scores, **{name: getattr(run, name) for name in ("labels", "seen", "probabilities", "predictions")}}
+
+
+def test_a_loaded_run_is_read_only_and_holds_no_array(loaded):
+    for name, values in arrays_of(loaded).items():
+        assert type(values) is np.ndarray, name
+        with pytest.raises(ValueError, match="read-only"):
+            values[0] = 0
+    assert loaded.scores["el2n"] is not loaded.scores["el2n"]
+    assert not any(isinstance(value, np.ndarray) for value in vars(loaded).values())
+    with pytest.raises(KeyError, match="labels"):
+        loaded.scores["labels"]
+
+
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts what Linux says is open")
+def test_open_files_do_not_grow_with_the_runs(tmp_path):
+    for seed in range(30):
+        make_run(
+            seed=seed, labels=np.arange(SIZE), seen=np.arange(SIZE) % 30 != seed, probabilities=some_probabilities()
+        ).save(tmp_path / f"{seed}.safetensors")
+    before = open_files()
+    runs = dp.RunSet.load(tmp_path)
+    assert open_files() == before
+    kept = [
+        runs.mean("el2n"),
+        runs.median("aum"),
+        runs.rank_mean("aum"),
+        runs.matrix("el2n"),
+        runs.matrix("aum", slice(9)),
+    ]
+    kept += [runs.seen, runs.memorization(), runs.model_accuracy(), runs.agreement(), runs.where(seed=3)]
+    assert open_files() == before
+    row = runs[0].scores["el2n"]
+    assert open_files() == before + 1
+    del row, kept
+    assert open_files() == before
+
+
+def test_a_run_keeps_what_it_gave_when_its_file_is_replaced(loaded, tmp_path):
+    el2n, expected = loaded.scores["el2n"], loaded.scores["el2n"].copy()
+    make_run(seed=1).save(tmp_path / "run.safetensors")
+    np.testing.assert_array_equal(el2n, expected)
+
+
+def replace(path):
+    make_run(seed=1, labels=np.arange(SIZE)).save(path)
+
+
+def append(path):
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+def rewrite(path):
+    with path.open("r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(b"more")
+    os.utime(path, ns=(0, 0))  # the clock of a file system may be too coarse for two writes
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (replace, ValueError, "the file has changed since it was loaded; load it again"),
+        (append, ValueError, "has changed"),
+        (rewrite, ValueError, "has changed"),
+        (Path.unlink, FileNotFoundError, "the file is gone since it was loaded; load it again"),
+    ],
+)
+def test_a_file_that_is_another_now_is_refused_by_name(loaded, tmp_path, change, error, message):
+    path = tmp_path / "run.safetensors"
+    runs = dp.RunSet([loaded])
+    change(path)
+    calls = (
+        lambda: loaded.scores["el2n"],
+        lambda: loaded.labels,
+        lambda: loaded.predictions,
+        lambda: loaded.save(tmp_path / "other.safetensors"),
+        lambda: runs.mean("aum"),
+    )
+    for call in calls:
+        with pytest.raises(error, match=f"{re.escape(str(path))}.*{message}"):
+            call()
+    assert not (tmp_path / "other.safetensors").exists()
+    assert "el2n" in loaded.scores
+    assert runs.scores == ("el2n", "aum"), "names and metadata need no file"
+
+
+def test_a_loaded_run_is_saved_onto_its_own_file(loaded, tmp_path):
+    path = tmp_path / "run.safetensors"
+    before, arrays = path.read_bytes(), {name: values.copy() for name, values in arrays_of(loaded).items()}
+    loaded.save(path)
+    assert path.read_bytes() == before
+    for name, values in arrays_of(loaded).items():
+        np.testing.assert_array_equal(values, arrays[name])
+    loaded.with_scores({"loss": np.zeros(SIZE)}).save(path)
+    assert list(dp.Run.load(path).scores) == ["loss", "el2n", "aum"]
+
+
+def test_a_loaded_run_is_found_after_a_change_of_folder(loaded, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = dp.Run.load("run.safetensors")
+    monkeypatch.chdir(Path(__file__).parent)
+    np.testing.assert_array_equal(run.scores["el2n"], loaded.scores["el2n"])
+
+
+def test_predictions_of_a_file_with_probabilities_alone_follow_from_them(tmp_path):
+    path = tmp_path / "run.safetensors"
+    p = some_probabilities().astype(np.float64)
+    files.save_vectors(path, "run", 1, {"el2n": np.zeros(SIZE), "probabilities": p}, GOOD_HEADER)
+    run = dp.Run.load(path)
+    assert (run.predictions.dtype, run.probabilities.dtype) == (np.int64, np.float32)
+    np.testing.assert_array_equal(run.predictions, p.argmax(1))
+    runs = dp.RunSet([run, make_run(seed=1, fingerprint=None, labels=p.argmax(1), predictions=p.argmax(1))])
+    assert runs.model_accuracy().tolist() == [1.0] * SIZE
+
+
+def test_scores_of_a_file_in_other_dtypes_are_kept_in_single_or_double_precision(tmp_path):
+    path = tmp_path / "run.safetensors"
+    vectors = {"el2n": np.array([0.5, 1.5], np.float16), "forgetting": np.array([3, 0]), "aum": np.array([0.1, 0.2])}
+    files.save_vectors(path, "run", 1, vectors, GOOD_HEADER)
+    scores = dp.Run.load(path).scores
+    assert {name: values.dtype for name, values in scores.items()} == {
+        "el2n": np.float32,
+        "forgetting": np.float32,
+        "aum": np.float64,
+    }
+    assert scores["forgetting"].tolist() == [3, 0]
+
+
+def test_a_loaded_run_travels_with_its_values_and_without_its_file(loaded, tmp_path):
+    expected, data = {name: values.copy() for name, values in arrays_of(loaded).items()}, pickle.dumps(loaded)
+    (tmp_path / "run.safetensors").unlink()
+    copy = pickle.loads(data)  # noqa: S301 - written a few lines earlier
+    for name, values in arrays_of(copy).items():
+        np.testing.assert_array_equal(values, expected[name])
+        assert not values.flags.writeable
+    assert dict(copy.metadata) == dict(loaded.metadata)
+
+
+def test_what_is_wrong_far_into_a_large_file_is_named_with_its_place(tmp_path, monkeypatch):
+    monkeypatch.setattr("difficulty_prune.run._PART", 7)
+    good = {"el2n": np.zeros(SIZE), "probabilities": some_probabilities().astype(np.float64)}
+    good |= {"labels": np.arange(SIZE), "predictions": good["probabilities"].argmax(1)}
+    wrong = np.zeros(2)
+    for name, at, value, message in (
+        ("el2n", 33, np.inf, "infinite at example 33"),
+        ("labels", 39, -5, "labels: got -5"),
+        ("probabilities", (20, 1), 2.0, "those of example 20 sum to"),
+        ("predictions", 25, 9, "got 9 for example 25"),
+    ):
+        wrong = good[name].copy()
+        wrong[at] = value
+        files.save_vectors(tmp_path / name, "run", 1, {**good, name: wrong}, GOOD_HEADER)
+        check_refused(tmp_path / name, message)
+    files.save_vectors(tmp_path / "good", "run", 1, good, GOOD_HEADER)
+    assert len(dp.Run.load(tmp_path / "good")) == SIZE
+
+
+@pytest.mark.parametrize(
+    ("definitions", "reason"),
+    [
+        ({"el2n": {"higher_is_harder": False}}, r"definitions\.el2n\.higher_is_harder: False in the file and True in"),
+        ({"el2n": {}}, "higher_is_harder"),
+        ({"el2n": 3}, "not a valid run file"),
+        (7, "not a valid run file"),
+    ],
+)
+def test_a_score_that_another_version_defines_in_the_other_direction_is_refused(tmp_path, definitions, reason):
+    header = {**GOOD_HEADER, "definitions": definitions}
+    files.save_vectors(tmp_path / "run", "run", 1, {"el2n": np.zeros(3)}, header)
+    check_refused(tmp_path / "run", reason)
 
 
 # Writing whole or not at all
@@ -528,6 +770,122 @@ def test_labels_come_from_the_first_run_that_knows_them():
     assert dp.RunSet([make_run()]).labels is None
 
 
+score_tables = hnp.arrays(
+    np.float64,
+    st.tuples(st.integers(1, 7), st.integers(1, 9)),
+    elements=st.one_of(st.just(np.nan), st.integers(-3, 3).map(float), st.floats(-1e6, 1e6)),
+)
+
+
+def runs_of(table, score="aum"):
+    return [dp.Run({score: row}, architecture="mlp", seed=seed) for seed, row in enumerate(table)]
+
+
+@given(table=score_tables)
+@pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:Degrees of freedom:RuntimeWarning")
+def test_mean_error_and_median_are_those_of_numpy(table):
+    runs = dp.RunSet(runs_of(table))
+    known = (~np.isnan(table)).sum(0)
+    error = np.nanstd(table, axis=0, ddof=1) / np.sqrt(np.maximum(known, 1))
+    np.testing.assert_allclose(runs.mean("aum"), np.nanmean(table, axis=0), rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(runs.standard_error("aum"), error, rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal(runs.median("aum"), np.nanmedian(table, axis=0))
+
+
+def slow_rank_fractions(row):
+    """(rank - 0.5) / n, where the rank is the middle of the places that an example and its equals could take."""
+    known = [x for x in row if not np.isnan(x)]
+    for x in row:
+        lower, equal = sum(y < x for y in known), sum(y == x for y in known)
+        yield (lower + (equal + 1) / 2 - 0.5) / len(known) if equal else np.nan
+
+
+@given(table=score_tables)
+@pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning")
+def test_rank_mean_is_the_mean_of_the_ranks_within_the_runs(table):
+    expected = np.nanmean([list(slow_rank_fractions(row)) for row in table], axis=0)
+    np.testing.assert_allclose(dp.RunSet(runs_of(table)).rank_mean("aum"), expected, rtol=1e-12)
+
+
+def test_rank_mean_does_not_depend_on_the_scale_of_a_run():
+    rows = np.random.default_rng(0).random((5, SIZE))
+    scaled = rows * np.array([[1.0], [1e6], [1e-6], [3.0], [1.0]]) - 7
+    expected = dp.RunSet(runs_of(rows)).rank_mean("aum")
+    np.testing.assert_allclose(dp.RunSet(runs_of(scaled)).rank_mean("aum"), expected)
+    assert 0 < expected.min() < expected.max() < 1
+    assert expected.mean() == pytest.approx(0.5)
+
+
+def test_parts_of_the_examples_make_the_whole(monkeypatch):
+    p = some_probabilities(classes=3)
+    rng = np.random.default_rng(0)
+    runs = dp.RunSet(
+        make_run(seed=seed, labels=np.arange(SIZE) % 3, seen=rng.random(SIZE) < 0.5, probabilities=rng.permutation(p))
+        for seed in range(6)
+    )
+
+    def numbers():
+        estimates = runs.memorization(), runs.held_out_consistency()
+        facts = [np.stack([e.value, e.standard_error, e.seen, e.unseen]) for e in estimates]
+        return [*facts, runs.median("aum"), runs.model_accuracy(), runs.mean("aum"), runs.standard_error("aum")]
+
+    whole = numbers()
+    monkeypatch.setattr("difficulty_prune.runs._PART", 6 * 7)
+    monkeypatch.setattr("difficulty_prune.running._PART", 7)
+    for a, b in zip(numbers(), whole, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_matrix_of_some_examples():
+    runs = holes()
+    for examples in (slice(3, 9), slice(None, None, -7), np.array([5, 0, 5]), np.arange(SIZE) % 2 == 0):
+        np.testing.assert_array_equal(runs.matrix("aum", examples), runs.matrix("aum")[:, examples])
+
+
+@pytest.mark.parametrize("what", ["matrix", "median", "rank_mean"])
+def test_what_needs_one_number_per_run_says_so(what, tmp_path):
+    np.savez(tmp_path / "table.npz", c_score=np.linspace(0, 1, SIZE))
+    runs = dp.RunSet([make_run()]).with_table(tmp_path / "table.npz")
+    for score in ("memorization", "c_score"):
+        with pytest.raises(ValueError, match=rf"{what}: '{score}' is one number .*runs\.mean\('{score}'\)"):
+            getattr(runs, what)(score)
+    with pytest.raises(ValueError, match=r"Run\('mlp'.*no score 'loss'; all runs have el2n, aum"):
+        getattr(runs, what)("loss")
+    with pytest.raises(ValueError, match="there is no score 'eln2'; did you mean 'el2n'"):
+        getattr(runs, what)("eln2")
+
+
+def test_group_by_parts_the_runs_in_order_of_appearance():
+    facts = [("b", 1), ("a", 1), ("b", 2)]
+    runs = dp.RunSet(make_run(seed=s, architecture=a, epochs=e) for s, (a, e) in enumerate(facts))
+    groups = runs.group_by("architecture")
+    assert {name: [run.seed for run in group] for name, group in groups.items()} == {"b": [0, 2], "a": [1]}
+    assert list(groups) == ["b", "a"]
+    for name, group in groups.items():
+        np.testing.assert_array_equal(group.mean("aum"), runs.where(architecture=name).mean("aum"))
+    assert {epochs: len(group) for epochs, group in runs.group_by("epochs").items()} == {1: 2, 2: 1}
+
+
+def test_group_by_keeps_tables_and_runs_without_the_field(tmp_path):
+    np.savez(tmp_path / "table.npz", c_score=np.linspace(0, 1, SIZE))
+    runs = dp.RunSet([make_run(width=8), make_run(seed=1)]).with_table(tmp_path / "table.npz")
+    groups = runs.group_by("width")
+    assert list(groups) == [8, None]
+    np.testing.assert_array_equal(groups[None].mean("c_score"), np.linspace(0, 1, SIZE))
+
+
+def test_group_by_refuses_what_it_cannot_group_by():
+    runs = dp.RunSet([make_run(options={"lr": 0.1}, epochs=3)])
+    with pytest.raises(
+        ValueError, match=r"no run has a field 'width'; known are architecture, seed, .*options, epochs"
+    ):
+        runs.group_by("width")
+    with pytest.raises(ValueError, match=r"'options' of Run\('mlp'.* is \{'lr': 0.1\}, expected text or a number"):
+        runs.group_by("options")
+
+
 # RunSet: what does not mix
 
 
@@ -558,6 +916,116 @@ def test_different_labels_do_not_mix_behind_a_run_without_labels():
     labels = np.arange(SIZE) % 3
     with pytest.raises(ValueError, match="different labels"):
         dp.RunSet([make_run(), make_run(seed=1, labels=labels), make_run(seed=2, labels=labels[::-1])])
+
+
+GRADIENT = {"channel_dim": 1, "every": 1, "pixels": None, "m2_dtype": "float32"}
+
+
+def scored(seed, scores=("vog",), architecture="cnn", **metadata):
+    rng = np.random.default_rng(seed)
+    return dp.Run({name: rng.random(SIZE) for name in scores}, architecture=architecture, seed=seed, **metadata)
+
+
+def check_do_not_mix(runs, *reasons):
+    """Neither in a set nor one after the other."""
+    running = dp.RunningMean()
+    for run in runs[:-1]:
+        running.update(run)
+    before = running.mean(running.scores[0])
+    for mix in (lambda: dp.RunSet(runs), lambda: running.update(runs[-1])):
+        with pytest.raises(ValueError, match=reasons[0]) as refusal:
+            mix()
+        for reason in reasons:
+            assert re.search(reason, str(refusal.value))
+    assert len(running) == len(runs) - 1
+    np.testing.assert_array_equal(running.mean(running.scores[0]), before)
+
+
+def test_different_options_do_not_mix():
+    first = scored(0, options={"gradient": {**GRADIENT, "pixels": 256}})
+    fields = {**GRADIENT, "m2_dtype": "bfloat16"}
+    check_do_not_mix(
+        [first, scored(1, options={"gradient": fields})],
+        "options.gradient.pixels: 256 and None",
+        "options.gradient.m2_dtype: 'float32' and 'bfloat16'",
+        r"seed=0.* and .*seed=1.* computed 'vog' with different options",
+    )
+
+
+def test_different_temporal_options_do_not_mix():
+    runs = [scored(w, ("tdds",), options={"temporal": {"window": w, "decay": 0.9}}) for w in (10, 5)]
+    check_do_not_mix(runs, "'tdds'.* options.temporal.window: 10 and 5; ")
+
+
+def test_different_options_do_not_mix_behind_runs_that_say_nothing():
+    options = [None, {}, {"gradient": GRADIENT}, {"gradient": {**GRADIENT, "every": 2}}]
+    runs = [scored(s, **({} if o is None else {"options": o})) for s, o in enumerate(options)]
+    check_do_not_mix(runs, r"seed=2.*seed=3.*options\.gradient\.every: 1 and 2")
+
+
+def test_scores_of_predicted_labels_do_not_mix_with_those_of_true_ones():
+    runs = [scored(0, ("loss",), options={}), scored(1, ("loss",), options={"label": "predicted"})]
+    check_do_not_mix(runs, "'loss'.*options.label: None and 'predicted'")
+
+
+def test_different_layers_of_an_architecture_do_not_mix():
+    runs = [scored(s, ("prediction_depth",), layers=["stem", f"block{s}"]) for s in range(2)]
+    check_do_not_mix(runs, r"layers of cnn: \['stem', 'block0'\] and \['stem', 'block1'\]")
+
+
+def test_options_that_concern_no_score_of_both_runs_may_differ():
+    other = {**GRADIENT, "pixels": 64}
+    assert len(
+        dp.RunSet([scored(0, options={"gradient": GRADIENT}), scored(1, ("el2n",), options={"gradient": other})])
+    )
+    assert len(
+        dp.RunSet([scored(0, options={"gradient": GRADIENT}), scored(1, ("vog_loss",), options={"gradient": other})])
+    )
+    assert len(dp.RunSet([scored(0, options={"gradient": GRADIENT}), scored(1, options="those of my own")]))
+    assert len(dp.RunSet(scored(s, options={"lr": 0.1 * s}) for s in range(2)))
+    depths = [scored(s, ("prediction_depth",), architecture=str(s), layers=[f"block{s}"]) for s in range(2)]
+    assert len(dp.RunSet(depths))
+    assert len(dp.RunSet(scored(s, layers=[f"block{s}"]) for s in range(2)))
+
+
+def test_trackers_with_different_options_give_runs_that_do_not_mix():
+    def run(seed, pixels):
+        tracker = dp.DifficultyTracker(4, scores=("vog", "el2n"), gradient=dp.GradientOptions(pixels=pixels))
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(2):
+            x = torch.rand(4, 3, 4, 4, generator=generator, requires_grad=True)
+            tracker.update(torch.arange(4), x.flatten(1)[:, :3] ** 2, torch.tensor([0, 1, 2, 0]), inputs=x)
+        return tracker.finish(architecture="mlp", seed=seed)
+
+    assert len(dp.RunSet([run(0, 8), run(1, 8)])) == 2
+    check_do_not_mix([run(0, 8), run(1, None)], "options.gradient.pixels: 8 and None")
+
+
+@pytest.mark.parametrize("missing", [(), (2, 3), range(SIZE)], ids=["all", "holes", "none"])
+def test_a_run_and_its_copy_do_not_mix(tmp_path, missing):
+    run = make_run(seed=3, missing=missing)
+    check_do_not_mix([make_run(seed=2), run, make_run(seed=3, missing=missing, note="copied")], r"seed=3.*once")
+    for name in "ab":
+        run.save(tmp_path / f"{name}.safetensors")
+    with pytest.raises(ValueError, match=r"runs 0 and 1 are one.*a\.safetensors and .*b\.safetensors") as refusal:
+        dp.RunSet.load(tmp_path)
+    assert "same architecture, seed and scores. A copy always agrees with its original" in str(refusal.value)
+    more = run.with_scores({"loss": np.zeros(SIZE)})
+    with pytest.raises(ValueError, match="runs 0 and 1 are one"):
+        dp.RunSet([run, more])
+
+
+def test_equal_scores_of_another_seed_or_architecture_or_other_scores_of_the_same_are_no_copies():
+    values = np.zeros(SIZE)
+    runs = [dp.Run({"loss": values}, architecture=a, seed=s) for a, s in (("a", 0), ("b", 0), ("a", 1))]
+    runs.append(dp.Run({"loss": values + 1}, architecture="a", seed=0))
+    runs.append(dp.Run({"loss": values, "aum": values}, architecture="c", seed=0))
+    runs.append(dp.Run({"loss": values, "aum": values + 1}, architecture="c", seed=0))
+    assert len(dp.RunSet(runs)) == 6
+    running = dp.RunningMean(["loss"])
+    for run in runs[:4]:
+        running.update(run)
+    assert len(running) == 4
 
 
 # RunSet: loading
@@ -610,6 +1078,157 @@ def test_load_refuses_runs_of_different_data(folder):
     make_run(seed=3, fingerprint="beef").save(folder / "mlp-3.safetensors")
     with pytest.raises(ValueError, match="f00d and beef"):
         dp.RunSet.load(folder)
+
+
+# Running mean
+
+
+@given(table=score_tables, saved_after=st.integers(0, 7))
+def test_a_running_mean_is_that_of_the_set(tmp_path_factory, table, saved_after):
+    path = tmp_path_factory.mktemp("running") / "mean.safetensors"
+    runs = runs_of(table)
+    running = dp.RunningMean()
+    for position, run in enumerate(runs):
+        if position == saved_after:
+            running.save(path)
+            running = dp.RunningMean.load(path)
+        running.update(run)
+    together = dp.RunSet(runs)
+    for what in ("mean", "standard_error", "difficulty"):
+        np.testing.assert_array_equal(getattr(running, what)("aum"), getattr(together, what)("aum"))
+        assert getattr(running, what)("aum").dtype == np.float64
+    assert len(running) == len(table)
+    path.unlink(missing_ok=True)
+
+
+def some_running_mean(count=3):
+    running = dp.RunningMean()
+    for seed in range(count):
+        running.update(make_run(seed=seed, architecture="ab"[seed % 2], labels=np.arange(SIZE) % 3, missing=[seed, 9]))
+    return running
+
+
+def test_a_running_mean_comes_back_from_its_file_and_goes_on(tmp_path):
+    path = tmp_path / "mean.safetensors"
+    some_running_mean().save(path)
+    before = path.read_bytes()
+    loaded = dp.RunningMean.load(path)
+    loaded.save(path)
+    assert path.read_bytes() == before
+    assert (len(loaded), loaded.scores, loaded.architectures) == (3, ("el2n", "aum"), ("a", "b"))
+    assert repr(loaded) == "RunningMean(3 runs, scores=['el2n', 'aum'], architectures=['a', 'b'])"
+    new = make_run(seed=7, labels=np.arange(SIZE) % 3)
+    loaded.update(new)
+    assert len(loaded) == 4
+    for run, message in (
+        (
+            make_run(seed=1, architecture="b", labels=np.arange(SIZE) % 3, missing=[1, 9]),
+            "in the mean already, as run 1 of 4",
+        ),
+        (make_run(seed=8, fingerprint="beef"), "fingerprints, f00d and beef"),
+        (make_run(seed=8, size=SIZE + 1), "numbers of examples, 40 and 41"),
+        (make_run(seed=8, labels=np.arange(SIZE) % 4), "different labels for 28 examples"),
+        (scored(8, ("el2n",), dataset_fingerprint="f00d"), "no score 'aum'; the mean is of el2n, aum"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            loaded.update(run)
+    assert len(loaded) == 4
+    with pytest.raises(TypeError, match="expected a run"):
+        loaded.update(path)
+
+
+def test_a_running_mean_follows_the_scores_that_it_was_asked_for(tmp_path):
+    running = dp.RunningMean(["aum"])
+    running.save(tmp_path / "mean")
+    running = dp.RunningMean.load(tmp_path / "mean")
+    running.update(make_run(seed=0))
+    running.update(scored(1, ("aum", "loss"), dataset_fingerprint="f00d"))
+    assert running.scores == ("aum",)
+    with pytest.raises(ValueError, match="got score 'el2n', expected of aum"):
+        running.mean("el2n")
+    with pytest.raises(ValueError, match="there is no score 'eln2'"):
+        dp.RunningMean(["eln2"])
+
+
+def test_a_running_mean_of_no_runs_has_no_numbers():
+    for what in ("mean", "standard_error", "difficulty"):
+        with pytest.raises(ValueError, match="no runs yet"):
+            getattr(dp.RunningMean(), what)("aum")
+    assert len(dp.RunningMean()) == 0
+    assert dp.RunningMean().architectures == ()
+
+
+def test_options_are_remembered_with_the_running_mean(tmp_path):
+    running = dp.RunningMean()
+    running.update(scored(0, options={"gradient": GRADIENT}))
+    running.save(tmp_path / "mean")
+    with pytest.raises(ValueError, match=r"options\.gradient\.every: 1 and 3"):
+        dp.RunningMean.load(tmp_path / "mean").update(scored(1, options={"gradient": {**GRADIENT, "every": 3}}))
+
+
+def check_no_running_mean(path, *reasons):
+    with pytest.raises(ValueError, match=re.escape(str(path))) as refusal:
+        dp.RunningMean.load(path)
+    for reason in reasons:
+        assert re.search(reason, str(refusal.value))
+
+
+@pytest.mark.parametrize("left", [0, 8, 0.5, -1])
+def test_a_truncated_running_mean_is_refused_by_name(tmp_path, left):
+    path = tmp_path / "mean"
+    some_running_mean().save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(left * len(content)) if isinstance(left, float) else left])
+    check_no_running_mean(path, "cut short or not a safetensors file")
+
+
+def test_a_foreign_or_newer_file_is_no_running_mean(tmp_path):
+    path = tmp_path / "mean"
+    make_run().save(path)
+    check_no_running_mean(path, "holds a run, expected a running mean")
+    some_running_mean().save(path)
+    with pytest.raises(ValueError, match="holds a running mean, expected a run"):
+        dp.Run.load(path)
+    vectors, header = files.load_vectors(path, "running mean", 1)
+    files.save_vectors(path, "running mean", 2, vectors, header)
+    check_no_running_mean(path, "format 2 is newer than 1")
+    with pytest.raises(FileNotFoundError, match="none"):
+        dp.RunningMean.load(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda v, h: v.pop("aum.spread"), "aum.spread"),
+        (lambda v, h: v.update({"aum.count": v["aum.count"] + 9}), "counts that are not of 3 runs"),
+        (lambda v, h: v.update({"aum.spread": v["aum.spread"] - 99}), "negative spread"),
+        (lambda v, h: v.update({"aum.center": v["aum.center"] * np.nan}), "aum.center: got nan"),
+        (lambda v, h: v.update({"aum.center": v["aum.center"][1:]}), r"aum.center: got float64 \(39,\), expected .*40"),
+        (lambda v, h: v.update({"labels": v["labels"].astype(float)}), "labels: got float64"),
+        (lambda v, h: h.pop("runs"), "'runs'"),
+        (lambda v, h: h.update(runs=[3]), "subscriptable"),
+        (lambda v, h: h.update(common={}), "'data'"),
+        (lambda v, h: h.update(common={"data": 3}), "not iterable"),
+        (lambda v, h: h.update(scores=["vmax"]), "no score 'vmax'"),
+        (lambda v, h: h["definitions"]["aum"].update(higher_is_harder=True), "aum.higher_is_harder: True in the file"),
+    ],
+)
+def test_a_damaged_running_mean_is_refused_by_name(tmp_path, change, reason):
+    path = tmp_path / "mean"
+    some_running_mean().save(path)
+    vectors, header = files.load_vectors(path, "running mean", 1)
+    change(vectors, header)
+    files.save_vectors(path, "running mean", 1, vectors, header)
+    check_no_running_mean(path, "not a valid running mean file", reason)
+
+
+def test_a_running_mean_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    some_running_mean(2).save(tmp_path / "mean")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        some_running_mean(3).save(tmp_path / "mean")
+    assert len(dp.RunningMean.load(tmp_path / "mean")) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["mean"]
 
 
 # Consistency

@@ -1,0 +1,105 @@
+"""300 runs of a million examples: the time and the memory that loading them, and their mean, error and ranks, take.
+
+    python benchmarks/studies/many_runs.py --work /tmp --out benchmarks/results/many-runs.json
+
+Each piece of work runs in a process of its own on files that were just written, so that reading is from the system's
+cache. Memory is by how much the largest resident memory of that process grows; mapped files count as long as they are
+mapped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import machine
+from rich.console import Console
+from rich.table import Table
+
+import difficulty_prune as dp
+from difficulty_prune.files import write_atomically
+
+SCORE = "aum"
+
+
+def running_mean(runs: dp.RunSet) -> None:
+    running = dp.RunningMean()
+    for run in runs:
+        running.update(run)
+
+
+WORK: dict[str, Callable[[dp.RunSet], Any]] = {
+    "load": lambda runs: None,
+    "mean": lambda runs: runs.mean(SCORE),
+    "standard_error": lambda runs: runs.standard_error(SCORE),
+    "median": lambda runs: runs.median(SCORE),
+    "rank_mean": lambda runs: runs.rank_mean(SCORE),
+    "RunningMean.update": running_mean,
+}
+if hasattr(dp.consistency, "reliability"):
+    WORK["reliability"] = lambda runs: dp.consistency.reliability(runs, SCORE)
+
+
+def write(folder: Path, runs: int, examples: int) -> None:
+    hardness = np.random.default_rng(0).standard_normal(examples, dtype=np.float32)
+    for seed in range(runs):
+        noise = np.random.default_rng((1, seed)).standard_normal(examples, dtype=np.float32)
+        run = dp.Run({SCORE: hardness + noise}, architecture=f"cnn{seed % 3}", seed=seed, dataset_fingerprint="made up")
+        run.save(folder / f"{seed:04}.safetensors")
+
+
+def peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def fill_to_peak() -> list[Any]:
+    """Holds as much as the process ever held, so that what it takes from now on is seen."""
+    held, before = [], peak()
+    while peak() == before:
+        held.append(np.ones(2**17))
+    return held
+
+
+def measure(name: str, folder: Path) -> dict[str, Any]:
+    runs = None if name == "load" else dp.RunSet.load(folder)
+    held, before = fill_to_peak(), peak()
+    start = time.perf_counter()
+    result = WORK[name](runs if runs is not None else dp.RunSet.load(folder))
+    seconds, growth = time.perf_counter() - start, peak() - before
+    del held, result
+    return {"work": name, "seconds": round(seconds, 2), "peak_growth_mb": round(growth / 1e6, 1)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=300, help="(default %(default)s)")
+    parser.add_argument("--examples", type=int, default=1_000_000, help="(default %(default)s)")
+    parser.add_argument("--work", type=Path, help="a folder with room for the run files, which are removed in the end")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+
+    with tempfile.TemporaryDirectory(dir=options.work) as folder:
+        write(Path(folder), options.runs, options.examples)
+        rows = []
+        for name in WORK:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                rows.append(pool.apply(measure, (name, Path(folder))))
+    size = {"runs": options.runs, "examples": options.examples, "files_mb": options.runs * options.examples * 4 / 1e6}
+    table = Table("work", "seconds", "memory grows by, MB", title=f"{size['files_mb']:,.0f} MB of scores")
+    for row in rows:
+        table.add_row(row["work"], f"{row['seconds']}", f"{row['peak_growth_mb']:,}")
+    Console(width=120).print(table)
+    if options.out:
+        write_atomically(options.out, json.dumps({"machine": machine(), **size, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
