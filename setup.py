@@ -147,7 +147,7 @@ HOST = Extension(
         ("DP_BUILD_CUDA", f'"{CUDA_VERSION}"'),
         ("DP_BUILD_ARCHITECTURES", f'"{ARCHITECTURES}"'),
     ],
-    extra_compile_args=["-O3", "-g0", "-fvisibility=hidden", *WARNINGS],
+    extra_compile_args=["-O3", "-g0", "-fvisibility=hidden", *SIMD, *WARNINGS],
 )
 
 setup(ext_modules=[OPERATORS, HOST], cmdclass={"build_ext": Build})

@@ -21,9 +21,11 @@ _PART: Final = 1 << 16  # examples that are worked on together, few enough for t
 class Moments:
     """Mean and spread over runs for each of `size` examples, from one run at a time (Welford 1962).
 
+    Sums are kept and not means, so that examples with the same counts in another order of runs stay tied.
+
     Attributes:
         count: [N] int32, the runs that presented the example.
-        center: [N] float64, their mean; 0 where there was none.
+        total: [N] float64, the sum of their values.
         spread: [N] float64, the sum of their squared deviations from the mean.
 
     >>> moments = Moments(2)
@@ -34,22 +36,22 @@ class Moments:
     """
 
     def __init__(self, size: int) -> None:
-        self.count, self.center, self.spread = np.zeros(size, np.int32), np.zeros(size), np.zeros(size)
+        self.count, self.total, self.spread = np.zeros(size, np.int32), np.zeros(size), np.zeros(size)
 
     def update(self, values: Array) -> None:
         """Adds a run: [N], NaN for an example that it did not present."""
         for part in parts(len(values), _PART):
             x = np.asarray(values[part], dtype=np.float64)
-            count, center, spread = self.count[part], self.center[part], self.spread[part]
+            count, total, spread = self.count[part], self.total[part], self.spread[part]
             known = ~np.isnan(x)
-            before = np.where(known, x - center, 0)
+            before = np.where(count > 0, x - total / np.maximum(count, 1), 0)
             count += known
-            center += before / np.maximum(count, 1)
-            spread += before * np.where(known, x - center, 0)
+            total += np.where(known, x, 0)
+            spread += np.where(known, before * (x - total / np.maximum(count, 1)), 0)
 
     def mean(self) -> Array:
         """[N] float64; NaN where no run presented the example."""
-        return np.where(self.count > 0, self.center, np.nan)
+        return np.where(self.count > 0, self.total / np.maximum(self.count, 1), np.nan)
 
     def standard_error(self) -> Array:
         """Of the mean, [N] float64, from the spread between runs (ddof 1); NaN with fewer than two."""

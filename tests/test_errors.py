@@ -186,14 +186,14 @@ for method in ("matrix", "mean", "standard_error", "difficulty"):
         of=lambda method=method: getattr(runs(), method)("aum"),
     )
 expect("agreement, unknown score", ValueError, "'vmax'", of=lambda: dp.consistency.run_agreement(runs(), "vmax"))
-expect("correlation, unknown", ValueError, "'vmax'", of=lambda: dp.consistency.score_correlation(runs(), ["vmax"]))
+expect("correlation, unknown", ValueError, "'vmax'", of=lambda: dp.consistency.correlation(runs(), ["vmax"]))
 expect(
     "correlation, score as string",
     TypeError,
     "string 'el2n'",
-    of=lambda: dp.consistency.score_correlation(runs(), "el2n"),
+    of=lambda: dp.consistency.correlation(runs(), "el2n"),
 )
-expect("correlation, no scores", ValueError, "got none", of=lambda: dp.consistency.score_correlation(runs(), ()))
+expect("correlation, no scores", ValueError, "got none", of=lambda: dp.consistency.correlation(runs(), ()))
 
 # The tracker
 

@@ -38,7 +38,9 @@ def test_the_python_code_runs_in_order(tmp_path: Path, monkeypatch: pytest.Monke
     for block in blocks:
         exec(block, names)
         samplers.append(names.get("sampler"))
-    assert len(dp.RunSet.load("runs/*.safetensors")) == 1
+        if len(samplers) == 1:  # "after a few runs, with other seeds"
+            exec(block.replace("seed=0", "seed=1").replace("mlp-0", "mlp-1"), names)
+    assert len(dp.RunSet.load("runs/*.safetensors")) == 2
     assert len(samplers[1]) == round(0.7 * len(data.train))
     assert len(samplers[2]) == len(data.train)  # the last epoch of dynamic pruning is full
     assert samplers[2].epoch == names["epochs"] - 1

@@ -143,7 +143,7 @@ def test_tables_stay_with_the_runs_and_are_compared_with_their_scores(tmp_path: 
     runs = runs.with_table(write(tmp_path / "b.csv", c_score=VALUES)).where(architecture="b")
     assert list(runs.tables) == ["memorization", "c_score"]
     assert runs.scores == ("el2n",)
-    correlation = dp.consistency.score_correlation(runs, ("memorization", "c_score", "el2n"))
+    correlation = dp.consistency.correlation(runs, ("memorization", "c_score", "el2n")).of_means
     assert correlation[0, 1] == pytest.approx(-1)
     assert correlation.shape == (3, 3)
     with pytest.raises(ValueError, match=r"see runs\.mean\('memorization'\)"):

@@ -2,6 +2,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include "permutations.h"
 #include "ranks.h"
 
 namespace py = pybind11;
@@ -28,7 +29,8 @@ py::array_t<double> rank_rows(const Matrix& x) {
   double* out = ranks.mutable_data();
   {
     py::gil_scoped_release release;
-    dp::host::for_each_in_parallel(rows, [&](int64_t r) { dp::host::average_ranks(in + r * n, n, out + r * n); });
+    dp::host::for_each_in_parallel(rows, 16 * n,
+                                   [&](int64_t r) { dp::host::average_ranks(in + r * n, n, out + r * n); });
   }
   return ranks;
 }
@@ -44,6 +46,31 @@ py::array_t<double> spearman_matrix(const Matrix& x) {
     dp::host::spearman_matrix(in, rows, n, out);
   }
   return matrix;
+}
+
+using Groups = py::array_t<int16_t, py::array::c_style>;
+
+py::array_t<int64_t> count_as_large(const Matrix& scores, const Matrix& threshold, const Groups& groups) {
+  const auto shape = [](const py::array& x) {
+    return "[" + std::to_string(x.ndim() > 0 ? x.shape(0) : 0) + ", " + std::to_string(x.ndim() > 1 ? x.shape(1) : 0) +
+           "]";
+  };
+  const bool matrices = scores.ndim() == 2 && groups.ndim() == 2 && threshold.ndim() == 1;
+  if (!matrices || groups.shape(0) == 0 || groups.shape(1) == 0 || groups.shape(1) != scores.shape(0) ||
+      threshold.shape(0) != scores.shape(1)) {
+    throw py::value_error("expected scores [runs, n], threshold [n] and groups [assignments, runs], got " +
+                          shape(scores) + ", " + shape(threshold) + " and " + shape(groups));
+  }
+  if (*std::min_element(groups.data(), groups.data() + groups.size()) < 0)
+    throw py::value_error("groups: expected 0 or more");
+  py::array_t<int64_t> found(threshold.shape(0));
+  int64_t* out = found.mutable_data();
+  {
+    py::gil_scoped_release release;
+    const auto packed = dp::host::pack(groups.data(), groups.shape(0), groups.shape(1));
+    dp::host::count_as_large(scores.data(), scores.shape(0), scores.shape(1), threshold.data(), packed, out);
+  }
+  return found;
 }
 
 // The position of the first value outside 0..limit-1, or -1.
@@ -75,6 +102,9 @@ PYBIND11_MODULE(_host, m) {
   m.doc() = "Rank statistics and checks of NumPy arrays, and how this build was made.";
   m.def("rank_rows", &rank_rows, py::arg("x"), "Average ranks (1-based) within each row of x [rows, n].");
   m.def("spearman_matrix", &spearman_matrix, py::arg("x"), "Spearman correlation between the rows of x [rows, n].");
+  m.def("count_as_large", &count_as_large, py::arg("scores"), py::arg("threshold"), py::arg("groups").noconvert(),
+        "Of groups [assignments, runs] int16, how many have a sum of squares between groups of at least threshold [n], "
+        "for each column of scores [runs, n] with mean 0.");
   m.def("first_outside", &first_outside, py::arg("values").noconvert(), py::arg("limit"),
         "Position of the first of values [n] int64 outside 0..limit-1, or -1.");
   m.def("build_facts", &build_facts, "What this build was made with.");

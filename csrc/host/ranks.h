@@ -28,10 +28,13 @@ inline void average_ranks(const double* x, int64_t n, double* ranks) {
   }
 }
 
-// Runs f(0) .. f(count - 1), spread over the machine's cores.
+constexpr int64_t kWorthAThread = 1 << 14;  // steps: a thread takes some 50 us to start and end
+
+// Runs f(0) .. f(count - 1) of so many steps each, spread over the machine's cores.
 template <class F>
-void for_each_in_parallel(int64_t count, F&& f) {
-  const int64_t threads = std::min<int64_t>(count, std::max(1u, std::thread::hardware_concurrency()));
+void for_each_in_parallel(int64_t count, int64_t steps, F&& f) {
+  const int64_t cores = std::max(1u, std::thread::hardware_concurrency());
+  const int64_t threads = std::min({count, cores, std::max<int64_t>(1, count * steps / kWorthAThread)});
   std::vector<std::thread> others;
   auto work = [&](int64_t first) {
     for (int64_t i = first; i < count; i += threads) f(i);
@@ -44,7 +47,7 @@ void for_each_in_parallel(int64_t count, F&& f) {
 // x [rows, n] -> matrix [rows, rows]; NaN in the row and column of a constant vector.
 inline void spearman_matrix(const double* x, int64_t rows, int64_t n, double* matrix) {
   std::vector<double> ranks(rows * n);
-  for_each_in_parallel(rows, [&](int64_t r) {
+  for_each_in_parallel(rows, 16 * n, [&](int64_t r) {
     double* rank = ranks.data() + r * n;
     average_ranks(x + r * n, n, rank);
     const double mean = 0.5 * double(n + 1);
@@ -53,7 +56,7 @@ inline void spearman_matrix(const double* x, int64_t rows, int64_t n, double* ma
     const double scale = square > 0 ? 1.0 / std::sqrt(square) : NAN;
     for (int64_t i = 0; i < n; ++i) rank[i] *= scale;
   });
-  for_each_in_parallel(rows, [&](int64_t a) {
+  for_each_in_parallel(rows, rows * n / 2, [&](int64_t a) {
     for (int64_t b = 0; b <= a; ++b) {
       const double* u = ranks.data() + a * n;
       const double* v = ranks.data() + b * n;

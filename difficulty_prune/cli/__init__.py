@@ -9,9 +9,9 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import NoReturn
 
 from ..version import __version__
-from . import doctor, study
+from . import consistency, doctor, fingerprint, study
 
-COMMANDS = {"study": study, "doctor": doctor}
+COMMANDS = {"study": study, "consistency": consistency, "fingerprint": fingerprint, "doctor": doctor}
 
 
 class Parser(argparse.ArgumentParser):

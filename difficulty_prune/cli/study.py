@@ -34,7 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SCORE",
         help=f"the first one prunes; {', '.join(score_names(*TRACKED))}",
     )
-    add("--keep", nargs="+", type=float, default=list(d.keep), metavar="SHARE", help="fractions of examples to keep")
+    add(
+        "--keep",
+        nargs="*",
+        type=float,
+        default=list(d.keep),
+        metavar="SHARE",
+        help="fractions of examples to keep; none: only score",
+    )
     add("--policy", nargs="+", default=list(d.policies), metavar="POLICY", help=", ".join(POLICIES))
     add(
         "--hold-out",
@@ -84,13 +91,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def show(summary: dict[str, Any], console: Console) -> None:
-    """Prints how runs and scores agree, and what pruning cost and gave."""
-    for model, scores in summary["agreement"].items():
-        runs = len(next(iter(scores.values())))
-        table = Table("score", *[f"run {r}" for r in range(runs)])
-        for score, values in scores.items():
-            table.add_row(score, *[f"{value:.3f}" for value in values])
-        console.print(f"\n{model}: Spearman of each run with the mean of the {runs} runs", table, sep="\n")
+    """Prints how far to trust the scores, how they agree, and what pruning cost and gave."""
+    for model, scores in summary["reliability"].items():
+        console.print(f"\n{model}: {in_words(scores[summary['difficulty']])}", highlight=False, soft_wrap=True)
+        console.print(reliability_table(scores, summary["agreement"][model]))
 
     names = summary["score_correlation"]["scores"]
     table = Table("score", *names)
@@ -98,15 +102,42 @@ def show(summary: dict[str, Any], console: Console) -> None:
         table.add_row(name, *[f"{value:+.2f}" for value in values])
     console.print("\nSpearman between scores, turned so that high = hard", table, sep="\n")
     console.print(f"\n{describe_together(summary['together'])}", highlight=False)
+    console.print(f"\nTelling the models apart: {in_words(summary['fingerprint'])}", highlight=False, soft_wrap=True)
+    show_comparison(summary, console)
+    out = Path(summary["settings"]["out"])
+    console.print(f"\nWritten: {out / 'summary.json'}, {out / 'runs'}, {out / 'figures'}", soft_wrap=True)
+    console.print(f"More: difficulty-prune consistency {out}, difficulty-prune fingerprint {out}", soft_wrap=True)
 
+
+def in_words(found: dict[str, Any]) -> str:
+    """The answer, or why there is none."""
+    return str(found.get("in_words") or f"not known: {found['not_known']}")
+
+
+def reliability_table(scores: dict[str, dict[str, Any]], agreement: dict[str, list[float]]) -> Table:
+    """A row per score: how reliable the mean of the runs and a single run are, and how runs agree with the mean."""
+    runs = len(next(iter(agreement.values())))
+    table = Table("score", f"reliability of {runs} runs", "interval", "one run", "Spearman of a run with the mean")
+    for score, found in scores.items():
+        agreements = f"{min(agreement[score]):.3f} to {max(agreement[score]):.3f}"
+        if "not_known" in found:
+            table.add_row(score, "-", "-", "-", agreements)
+            continue
+        low, high = found["interval"]
+        table.add_row(score, f"{found['value']:.3f}", f"{low:.3f}-{high:.3f}", f"{found['single_run']:.3f}", agreements)
+    return table
+
+
+def show_comparison(summary: dict[str, Any], console: Console) -> None:
+    """Prints what pruning cost and gave, where it was tried."""
+    if not summary["comparison"]:
+        return
     seeds = summary["comparison"][0]["seeds"]
     console.print(
         f"\nTrained afresh, {seeds} seeds each, pruned by the mean {summary['difficulty']} of all scoring runs"
     )
     console.print(comparison_table(summary))
     console.print("Fewer examples are fewer steps: compare a policy with random at the same number of steps.")
-    out = Path(summary["settings"]["out"])
-    console.print(f"\nWritten: {out / 'summary.json'}, {out / 'runs'}, {out / 'figures'}", soft_wrap=True)
 
 
 def describe_together(together: dict[str, Any]) -> str:

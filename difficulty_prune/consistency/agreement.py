@@ -1,40 +1,29 @@
-"""How far the runs agree."""
+"""How far each run agrees with all of them."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 import numpy as np
 
 from ..files import Array
 from ..ranks import spearman_matrix
 from ..runs import RunSet
+from .streams import check_runs, mean_of, read
 
 
 def run_agreement(runs: RunSet, score: str) -> Array:
     """Spearman correlation of each run with the mean of all runs (arXiv 2401.01867), [R] float64.
 
-    Over the examples that the run presented. The mean holds the run itself, so with few runs this flatters: a single
-    run agrees fully with itself.
+    Over the examples that the run presented; NaN for a run whose values are all equal. The mean holds the run itself,
+    so with few runs this flatters: a single run agrees fully with itself.
+
+    Raises:
+        TypeError, ValueError: no RunSet, or a score that not every run has.
 
     >>> from difficulty_prune import Run
     >>> runs = RunSet(Run({"el2n": e}, architecture="mlp", seed=0) for e in ([0.1, 0.2, 0.9], [0.1, 0.5, 0.4]))
     >>> run_agreement(runs, "el2n").round(2)
     array([1. , 0.5])
     """
-    mean = runs.mean(score)
-    return np.array([spearman_matrix(np.stack([run, mean]))[0, 1] for run in runs.matrix(score)])
-
-
-def score_correlation(runs: RunSet, scores: Iterable[str] | None = None) -> Array:
-    """Spearman correlation between the mean difficulties of several scores, [S, S] float64.
-
-    Args:
-        scores: names that `runs.difficulty` knows; default: `runs.scores`.
-    """
-    if isinstance(scores, str):
-        raise TypeError(f"scores: got the string {scores!r}, expected several names such as ({scores!r},)")
-    names = runs.scores if scores is None else tuple(scores)
-    if not names:
-        raise ValueError(f"scores: got none; the runs have {', '.join(runs.scores)}")
-    return spearman_matrix(np.stack([runs.difficulty(name) for name in names]))
+    check_runs(runs, score, least=1)
+    mean = mean_of(runs, score, range(len(runs)))
+    return np.array([spearman_matrix(np.stack([read(runs, r, score), mean]))[0, 1] for r in range(len(runs))])

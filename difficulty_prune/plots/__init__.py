@@ -3,6 +3,30 @@
 matplotlib is imported when a figure is drawn, and its global state (pyplot) is not used.
 """
 
-from .scores import accuracy_against_keep, difficulty_histogram, example_grid, run_agreement_bars, score_heatmap
+from .consistency import (
+    correlation_heatmap,
+    explained_variance,
+    loadings,
+    rank_error_curve,
+    reliability_curve,
+    stability,
+    variance_bars,
+)
+from .fingerprint import fingerprint_accuracy, manhattan
+from .scores import accuracy_against_keep, difficulty_histogram, example_grid, run_agreement_bars
 
-__all__ = ["accuracy_against_keep", "difficulty_histogram", "example_grid", "run_agreement_bars", "score_heatmap"]
+__all__ = [
+    "accuracy_against_keep",
+    "correlation_heatmap",
+    "difficulty_histogram",
+    "example_grid",
+    "explained_variance",
+    "fingerprint_accuracy",
+    "loadings",
+    "manhattan",
+    "rank_error_curve",
+    "reliability_curve",
+    "run_agreement_bars",
+    "stability",
+    "variance_bars",
+]

@@ -1,8 +1,12 @@
-"""Where a figure is drawn."""
+"""Where a figure is drawn, and how it gets into a file."""
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,3 +19,10 @@ def new_unless_given(ax: Axes | None) -> Axes:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(6, 4), layout="constrained").add_subplot()
+
+
+def save_png(axes: Axes, path: Path) -> None:
+    """Writes the figure of the Axes, whole or not at all."""
+    buffer = io.BytesIO()
+    axes.get_figure().savefig(buffer, format="png", dpi=120)  # type: ignore[union-attr]
+    write_atomically(path, buffer.getvalue())

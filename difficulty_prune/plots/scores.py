@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..consistency import run_agreement, score_correlation
+from ..consistency import run_agreement
 from ..files import Array
 from ..runs import RunSet
 from .axes import new_unless_given
@@ -28,21 +28,6 @@ def run_agreement_bars(runs: RunSet, scores: Sequence[str] | None = None, ax: Ax
     ax.set_xlim(right=1.0)
     ax.set_xlabel("Spearman of a run with the mean of the runs")
     ax.set_title(f"How far {len(runs)} runs agree")
-    return ax
-
-
-def score_heatmap(runs: RunSet, scores: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
-    """Spearman correlation between the mean difficulties of several scores."""
-    ax = new_unless_given(ax)
-    names = runs.scores if scores is None else tuple(scores)
-    matrix = score_correlation(runs, names)
-    ax.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
-    ax.set_xticks(range(len(names)), names, rotation=45, ha="right")
-    ax.set_yticks(range(len(names)), names)
-    for (row, column), value in np.ndenumerate(matrix):
-        colour = "white" if abs(value) > 0.6 else "black"
-        ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
-    ax.set_title("Correlation between scores")
     return ax
 
 

@@ -12,9 +12,10 @@ from typing import Any, Final
 import numpy as np
 from rich.console import Console
 
-from ..consistency import run_agreement, score_correlation
+from ..consistency import correlation, reliability, run_agreement
 from ..data import dataset_fingerprint
 from ..files import write_atomically
+from ..fingerprint import ArchitectureFingerprint, sensitive_examples
 from ..policies import Easiest, Hardest, Importance, PerClass, Policy, Random, SoftPrune, Stratified, Window
 from ..policies.checks import check_fraction
 from ..runs import RunSet
@@ -30,6 +31,8 @@ from .train import Recipe
 DEFAULT_SCORES: Final = ("el2n", "aum", "forgetting", "vog_loss")
 DEFAULT_OUT: Final = Path("study")
 SEEDS_PER_COMPARISON: Final = 2
+TARGET: Final = 0.95  # the reliability that the needed runs are told for
+RUNS_PER_FINGERPRINT: Final = 3
 POLICIES: Final[dict[str, Any]] = {
     "hardest": Hardest,
     "easiest": Easiest,
@@ -112,7 +115,8 @@ def run_study(settings: Settings, console: Console) -> dict[str, Any]:
     scoring = scoring_tasks(settings, source)
     run_tasks([t for t in scoring if not t.is_done()], workers, len(data.train), console, "scoring")
     runs = RunSet.load(task.path for task in scoring)
-    check_all_scored(runs, settings.scores[0])
+    if settings.keep:
+        check_all_scored(runs, settings.scores[0])
 
     comparison = comparison_tasks(settings, source, runs)
     run_tasks([t for t in comparison if not t.is_done()], workers, len(data.train), console, "comparing")
@@ -125,8 +129,10 @@ def run_study(settings: Settings, console: Console) -> dict[str, Any]:
         "agreement": {model: agreement(runs, model) for model in settings.model_names},
         "score_correlation": {
             "scores": list(runs.scores),
-            "spearman": np.round(score_correlation(runs), 4).tolist(),
+            "spearman": np.round(correlation(runs).of_means, 4).tolist(),
         },
+        "reliability": {model: reliabilities(runs.where(architecture=model)) for model in settings.model_names},
+        "fingerprint": fingerprint(runs, settings.scores[0], settings.seed),
         "scoring_accuracy": {
             model: [run.metadata["outcome"]["test_accuracy"] for run in runs.where(architecture=model)]
             for model in settings.model_names
@@ -170,8 +176,10 @@ def comparison_tasks(settings: Settings, source: DataSource, runs: RunSet) -> li
     """Full data, then for each share the policies and random subsets, for each model with two seeds each.
 
     The difficulty is the mean of the first score over all runs of all models. The seeds are not those of the
-    scoring runs.
+    scoring runs. Where nothing is to be kept, nothing is compared.
     """
+    if not settings.keep:
+        return []
     score = settings.scores[0]
     difficulty = runs.difficulty(score)
     chosen: list[tuple[str, float, Policy]] = [("full", 1.0, Random(1.0))]
@@ -202,6 +210,37 @@ def agreement(runs: RunSet, model: str) -> dict[str, list[float]]:
     """Spearman of each run of a model with the mean of that model's runs, per score, over what the run scored."""
     own = runs.where(architecture=model)
     return {score: np.round(run_agreement(own, score), 4).tolist() for score in runs.scores}
+
+
+def reliabilities(runs: RunSet) -> dict[str, dict[str, Any]]:
+    """How reliable the mean of a model's runs is, per score, or why that is not known."""
+    found = {}
+    for score in runs.scores:
+        try:
+            known = reliability(runs, score)
+        except ValueError as error:  # a single run, or runs that share too few examples
+            found[score] = {"not_known": str(error)}
+        else:
+            found[score] = {**known.to_dict(), "in_words": known.describe(TARGET)}
+    return found
+
+
+def fingerprint(runs: RunSet, score: str, seed: int) -> dict[str, Any]:
+    """How well the architectures can be told apart by a few sensitive examples, or why that is not known."""
+    fewest = min(len(own) for own in runs.group_by("architecture").values())
+    if len(runs.architectures) < 2 or fewest < RUNS_PER_FINGERPRINT:
+        return {"not_known": f"that takes at least 2 models with {RUNS_PER_FINGERPRINT} runs each"}
+    try:
+        sensitive = sensitive_examples(runs, score, seed=seed)
+        found = ArchitectureFingerprint.fit(runs, score, seed=seed)
+    except ValueError as error:  # runs that hold out share too few examples
+        return {"not_known": str(error)}
+    return {
+        "sensitive": sensitive.to_dict(),
+        "examples": found.examples.tolist(),
+        "accuracy": found.accuracy.to_dict(),
+        "in_words": f"{sensitive}\n{found}",
+    }
 
 
 def check_all_scored(runs: RunSet, score: str) -> None:

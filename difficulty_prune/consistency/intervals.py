@@ -1,0 +1,99 @@
+"""What the interval of a reliability is made of, on Fisher's scale of the correlation of two halves."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..files import Array
+from ..ranks import rank_rows
+from ..runs import RunSet
+from .spearman_brown import fisher, step, to_pearson, to_spearman
+from .streams import PairSums, read, standard_ranks
+
+
+def correlation_of_halves(halves: Array) -> float:
+    """The Pearson correlation that goes with the Spearman correlation of two means [2, n], less if one is wider."""
+    known = halves[:, ~np.isnan(halves).any(0)]
+    if known.shape[1] < 2:
+        return math.nan
+    ranks = np.concatenate([rank_rows(half[None]) for half in known])  # not together: threads cost more in a group
+    ranks -= ranks.mean(1, keepdims=True)
+    norm = np.sqrt((ranks**2).sum(1))
+    if not norm.all():
+        return math.nan
+    spearman = float(np.clip(ranks[0] @ ranks[1] / norm.prod(), -1, 1))
+    spread = (ranks * (known - known.mean(1, keepdims=True))).sum(1) / norm  # Gini's mean difference, but for a factor
+    return to_pearson(spearman) * float(2 * spread.prod() / (spread @ spread))
+
+
+def standard_error_of_groups(correlations: Array) -> tuple[float, float]:
+    """From correlations [splits, groups]: the standard error of their mean over groups, and degrees of freedom."""
+    groups = fisher([r for column in correlations.T if not math.isnan(r := mean_known(column))])
+    if len(groups) < 2:
+        return math.inf, 1.0
+    return float(groups.std(ddof=1) / math.sqrt(len(groups))), len(groups) - 1.0
+
+
+def pairs_of_runs(runs: RunSet, score: str) -> tuple[float, float, list[float]]:
+    """Means over pairs of single runs: Spearman; Pearson as by `correlation_of_halves`; and that without each run."""
+    spearman, pairs = PairSums(1, runs.num_examples), PairSums(1, runs.num_examples)
+    squares = np.zeros(len(runs))
+    for run in range(len(runs)):
+        ranks, spread, known = _ranks_and_spread(read(runs, run, score))
+        spearman.add([0], ranks[None], known[None])
+        pairs.add([0], spread * ranks[None], known[None])
+        squares[run] = spread**2
+    without = []
+    for run in range(len(runs) if len(runs) > 2 else 0):
+        ranks, spread, known = _ranks_and_spread(read(runs, run, score))
+        others = float(np.delete(squares, run).mean())
+        without.append(to_pearson(pairs.mean_without(spread * ranks, known) / others) if others > 0 else math.nan)
+    return float(spearman.mean()[0, 0]), to_pearson(float(pairs.mean()[0, 0] / squares.mean())), without
+
+
+def _ranks_and_spread(values: Array) -> tuple[Array, float, Array]:
+    """Standard ranks [N], Gini's mean difference but for a factor, and which values are known [N]."""
+    ranks, known = standard_ranks(values), ~np.isnan(values)
+    centred = np.where(known, values, 0.0) - (values[known].mean() if known.any() else 0.0)
+    return ranks, float(ranks @ centred / max(known.sum(), 1)), known
+
+
+def jackknife_error(without: list[float], size: int) -> tuple[float, float]:
+    """Standard error over runs, of half the runs, and degrees of freedom; no reliability is below 0."""
+    z = fisher([step(max(r, 0.0), size) for r in without if not math.isnan(r)])
+    if len(z) < 3:
+        return 0.0, 1.0
+    return float(np.sqrt((len(z) - 1) * z.var())), len(z) - 1.0
+
+
+def departure(half: float, pairs: float, size: int, runs: int) -> float:
+    """By how much `size` runs depart from what is foretold from one, carried on from `size` to all."""
+    if half <= 0 or pairs <= 0:
+        return 0.0
+    return float(fisher(half) - fisher(step(pairs, size))) * math.log(runs / size) / math.log(size)
+
+
+def half_width(errors: list[tuple[float, float]], level: float) -> float:
+    """Of the interval, from standard errors and their degrees of freedom (Welch, Satterthwaite)."""
+    from scipy.stats import t
+
+    total = sum(error**2 for error, _ in errors)
+    if total == 0 or math.isinf(total):
+        return total
+    freedom = total**2 / sum(error**4 / df for error, df in errors)
+    return float(t.ppf((1 + level) / 2, freedom)) * math.sqrt(total)
+
+
+def ends(half: float, width: float, factor: float) -> tuple[float, float, float]:
+    """Estimate, lower and upper end for all runs, as Spearman correlations."""
+    z = float(fisher(half))
+    value, low, high = (to_spearman(step(r, factor)) for r in (half, math.tanh(z - width), math.tanh(z + width)))
+    return value, min(low, value), max(high, value)
+
+
+def mean_known(values: Array) -> float:
+    """Mean of what is not NaN; NaN if nothing is."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan

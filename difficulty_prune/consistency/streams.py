@@ -1,0 +1,160 @@
+"""What the measures share: checks of what came, means over runs, ranks, and numbers that JSON can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ..files import Array
+from ..randomness import whole_number
+from ..ranks import rank_rows
+from ..runs import RunSet
+
+
+def check_runs(runs: RunSet, score: str, least: int) -> None:
+    """TypeError or ValueError unless these are at least so many runs, each with the score."""
+    check_run_set(runs)
+    runs.matrix(score, slice(0, 0))
+    if len(runs) < least:
+        raise ValueError(f"got {len(runs)} run, expected at least {least}: one run has none to be compared with")
+
+
+def check_run_set(runs: RunSet) -> None:
+    """TypeError unless it is one."""
+    if not isinstance(runs, RunSet):
+        raise TypeError(f"runs: got {type(runs).__name__}, expected a RunSet, as RunSet.load gives")
+
+
+def check_positive(value: int, name: str) -> int:
+    """The value as a Python number; TypeError or ValueError unless it is a whole number, 1 or more."""
+    whole = whole_number(value, name)
+    if whole == 0:
+        raise ValueError(f"{name}: got 0, expected 1 or more")
+    return whole
+
+
+def check_between(value: float, name: str) -> None:
+    """ValueError unless the value is in (0, 1)."""
+    if not 0 < value < 1:  # NaN is not
+        raise ValueError(f"{name}: got {value!r}, expected a number between 0 and 1, such as 0.95")
+
+
+def generator(seed: int) -> np.random.Generator:
+    """Random numbers that depend on the seed alone."""
+    return np.random.default_rng(np.random.SeedSequence([whole_number(seed, "seed")]))
+
+
+def read(runs: RunSet, run: int, score: str) -> Array:
+    """The score of one run as stored, [N] float64."""
+    return np.asarray(runs[run].scores[score], dtype=np.float64)
+
+
+def mean_of(runs: RunSet, score: str, chosen: Iterable[int], weights: Array | None = None) -> Array:
+    """Mean of the score over the chosen runs that presented the example, [N] float64; NaN where none did.
+
+    Args:
+        chosen: positions of runs.
+        weights: [R], how often each run counts; default: once.
+    """
+    total, count = np.zeros(runs.num_examples), np.zeros(runs.num_examples)
+    for run in chosen:
+        weight = 1.0 if weights is None else weights[run]
+        values = read(runs, run, score)
+        known = ~np.isnan(values)
+        total += np.where(known, weight * values, 0.0)
+        count += weight * known
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def known_to_all(runs: RunSet, score: str) -> Array:
+    """Positions of the examples that every run presented; ValueError where there are fewer than two."""
+    known = np.ones(runs.num_examples, bool)
+    for run in range(len(runs)):
+        known &= ~np.isnan(read(runs, run, score))
+    if known.sum() < 2:
+        raise ValueError(
+            f"{score}: {int(known.sum())} of {runs.num_examples} examples were presented by each of the {len(runs)} "
+            "runs, expected at least 2; choose runs that trained on the same examples"
+        )
+    return np.flatnonzero(known)
+
+
+def standard_ranks(values: Array) -> Array:
+    """Ranks with mean 0 and variance 1, and 0 where the value is NaN, or everywhere if all values are equal.
+
+    >>> standard_ranks(np.array([5.0, np.nan, 7.0]))
+    array([-1.,  0.,  1.])
+    """
+    known = ~np.isnan(values)
+    ranks = np.zeros(len(values))
+    if known.any():
+        own = rank_rows(values[known][None])[0]
+        own -= own.mean()
+        ranks[known] = own / (own.std() or 1.0)
+    return ranks
+
+
+class PairSums:
+    """Mean Spearman correlation over all pairs of different runs, for each two of K kinds, from sums over runs.
+
+    The sum over i != j of u_i . v_j is U . V less the sum over i of u_i . v_i, where U and V are the sums of the ranks
+    u and v; the numbers of examples that both runs presented are summed alike. So memory is O(K N), whatever R is.
+    """
+
+    def __init__(self, kinds: int, size: int) -> None:
+        self._ranks, self._known = np.zeros((kinds, size)), np.zeros((kinds, size))
+        self._own_products, self._own_sizes = np.zeros((kinds, kinds)), np.zeros((kinds, kinds))
+
+    def add(self, kinds: Iterable[int], ranks: Array, known: Array) -> None:
+        """Adds one run: its `standard_ranks` [k, N] of these kinds, and which values it has [k, N]."""
+        rows, shown = list(kinds), known * 1.0
+        self._ranks[rows] += ranks
+        self._known[rows] += shown
+        self._own_products[np.ix_(rows, rows)] += ranks @ ranks.T
+        self._own_sizes[np.ix_(rows, rows)] += shown @ shown.T
+
+    def mean(self) -> Array:
+        """[K, K] float64; NaN where there is no pair of different runs that share examples."""
+        products = self._ranks @ self._ranks.T - self._own_products
+        sizes = self._known @ self._known.T - self._own_sizes
+        return np.where(sizes > 0.5, products / np.maximum(sizes, 1), np.nan)
+
+    def mean_without(self, ranks: Array, known: Array) -> float:
+        """The mean of the first kind without the run that added these, [N]."""
+        shown = known * 1.0
+        rest, others = self._ranks[0] - ranks, self._known[0] - shown
+        products = rest @ rest - (self._own_products[0, 0] - ranks @ ranks)
+        size = others @ others - (self._own_sizes[0, 0] - shown @ shown)
+        return float(products / size) if size > 0.5 else float("nan")
+
+
+def plain(values: Any) -> Any:
+    """Numbers as JSON can hold them: lists, and None for NaN.
+
+    >>> plain(np.array([[1.0, np.nan]]))
+    [[1.0, None]]
+    """
+    array = np.asarray(values)
+    if array.ndim:
+        return [plain(entry) for entry in array]
+    return None if np.isnan(array) else array.item()
+
+
+def count(number: int, word: str) -> str:
+    """The number and the word, in the plural unless it is one.
+
+    >>> count(1, "run"), count(1200, "run")
+    ('1 run', '1,200 runs')
+    """
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share as people read it.
+
+    >>> percent(0.0812, 1)
+    '8.1 %'
+    """
+    return f"{100 * share:.{digits}f} %"

@@ -1,0 +1,67 @@
+"""Recognising a group by a few numbers: logistic regression, and the distance to what a group is like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from ..files import Array
+
+_LEAST_SPREAD: Final = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """L2-regularised logistic regression on k standardised numbers, for G groups; all arrays are float64.
+
+    Attributes:
+        mean, scale: [k], of the training runs; the scale is their standard deviation, 1 for a constant number.
+        coefficient, intercept: [G, k] and [G].
+        centre: [G, k], mean of each group, standardised.
+        spread: [k], pooled standard deviation within groups, standardised; at least 0.25, so that no other run is
+            infinitely far where the training runs of each group agree, as on counts.
+    """
+
+    mean: Array
+    scale: Array
+    coefficient: Array
+    intercept: Array
+    centre: Array
+    spread: Array
+
+    @classmethod
+    def fit(cls, x: Array, group: Array) -> Classifier:
+        """Learns from x [R, k] of runs in `group` [R], each of 0 .. G - 1."""
+        from sklearn.linear_model import LogisticRegression
+
+        mean, scale = standard(x)
+        z = (x - mean) / scale
+        model = LogisticRegression(C=1.0, max_iter=1000).fit(z, group)
+        coefficient, intercept = np.ascontiguousarray(model.coef_), model.intercept_
+        if len(coefficient) == 1:  # of two groups sklearn keeps the second's against the first
+            coefficient = np.vstack([np.zeros_like(coefficient), coefficient])
+            intercept = np.concatenate([[0.0], intercept])
+        groups = len(intercept)
+        centre = np.stack([z[group == g].mean(0) for g in range(groups)])
+        spread = np.sqrt(((z - centre[group]) ** 2).sum(0) / (len(z) - groups))
+        return cls(mean, scale, coefficient, intercept, centre, np.maximum(spread, _LEAST_SPREAD))
+
+    def probabilities(self, x: Array) -> Array:
+        """Of each group, [R, G], for x [R, k]."""
+        from scipy.special import softmax
+
+        result: Array = softmax((x - self.mean) / self.scale @ self.coefficient.T + self.intercept, axis=1)
+        return result
+
+    def distance(self, x: Array, group: Array) -> Array:
+        """Distance [R] of x [R, k] to the centres of `group` [R], in spreads: root mean square over the k numbers."""
+        z = (x - self.mean) / self.scale
+        distance: Array = np.sqrt((((z - self.centre[group]) / self.spread) ** 2).mean(1))
+        return distance
+
+
+def standard(x: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation [k] of the columns of x [R, k]; 1 where a column is constant."""
+    return x.mean(0), np.where(np.ptp(x, axis=0) > 0, x.std(0), 1.0)

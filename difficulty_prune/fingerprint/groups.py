@@ -1,0 +1,109 @@
+"""Runs grouped by architecture, and their scores in blocks of examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from ..files import Array
+from ..runs import Run, RunSet
+
+_BLOCK_BYTES: Final = 1 << 23
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """One score of runs in order of architecture and seed, so that the order in which they came changes no result.
+
+    Attributes:
+        runs: R of them, those of an architecture one after the other.
+        architectures: G names, sorted.
+        sizes: numbers of runs of each.
+    """
+
+    runs: RunSet
+    score: str
+    architectures: tuple[str, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def members(self) -> Array:
+        """[R] int64, the position of each run's architecture in `architectures`."""
+        return np.repeat(np.arange(len(self.sizes)), self.sizes)
+
+    def blocks(self) -> Iterator[tuple[Array, Array]]:
+        """Positions [n] and scores [R, n] of examples that every run presented, block after block."""
+        total = self.runs.num_examples
+        width = max(1, _BLOCK_BYTES // (8 * len(self.runs)))
+        for start in range(0, total, width):
+            block = self.runs.matrix(self.score, slice(start, start + width))
+            known = ~np.isnan(block).any(0)
+            yield start + np.flatnonzero(known), block[:, known]
+
+    def known(self) -> Array:
+        """[N] bool, whether every run presented the example.
+
+        Raises:
+            ValueError: there is none.
+        """
+        known = np.zeros(self.runs.num_examples, bool)
+        for positions, _ in self.blocks():
+            known[positions] = True
+        self.check_comparable(int(known.sum()))
+        return known
+
+    def check_comparable(self, known: int) -> None:
+        """ValueError unless some examples were presented in every run."""
+        if known == 0:
+            raise ValueError(
+                f"none of {self.runs.num_examples:,} examples was presented in each of the {len(self.runs)} runs, so "
+                f"the runs cannot be compared by {self.score!r}; take runs that trained on the same examples"
+            )
+
+    def matrix(self, examples: Array) -> Array:
+        """Scores [R, k] of the examples at these positions."""
+        return self.runs.matrix(self.score, examples)
+
+    def subset(self, chosen: Array) -> Groups:
+        """The runs for which `chosen` [R] is true."""
+        return _grouped([run for run, wanted in zip(self.runs, chosen, strict=True) if wanted], self.score)
+
+
+def group_runs(runs: RunSet, score: str, at_least: int) -> Groups:
+    """The runs by architecture.
+
+    Raises:
+        TypeError: `runs` is no RunSet.
+        ValueError: a score that a run does not have, one architecture, or fewer than `at_least` runs of one.
+    """
+    if not isinstance(runs, RunSet):
+        raise TypeError(f"runs: got {type(runs).__name__}, expected a RunSet; dp.RunSet(runs) makes one of a list")
+    runs.matrix(score, slice(0, 1))
+    groups = _grouped(list(runs), score)
+    if len(groups.architectures) < 2:
+        raise ValueError(f"got runs of {groups.architectures[0]!r} only, expected at least two architectures")
+    for name, size in zip(groups.architectures, groups.sizes, strict=True):
+        if size < at_least:
+            raise ValueError(
+                f"runs of {name!r}: got {size}, expected at least {at_least} of each architecture: train "
+                "more, or leave it out"
+            )
+    return groups
+
+
+def name_all(names: tuple[str, ...]) -> str:
+    """Names as a sentence lists them.
+
+    >>> name_all(("cnn", "mlp", "vit"))
+    'cnn, mlp and vit'
+    """
+    return " and ".join([", ".join(names[:-1]), names[-1]])
+
+
+def _grouped(runs: list[Run], score: str) -> Groups:
+    ordered = sorted(runs, key=lambda run: (run.architecture, run.seed))
+    names, sizes = np.unique([run.architecture for run in ordered], return_counts=True)
+    return Groups(RunSet(ordered), score, tuple(map(str, names)), tuple(map(int, sizes)))

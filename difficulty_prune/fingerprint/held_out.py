@@ -1,0 +1,73 @@
+"""Recognising runs that neither chose the examples nor taught the classifier: stratified cross-validation over runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+
+from ..files import Array
+from ..randomness import generator_from
+from .classifier import Classifier
+from .groups import Groups
+
+_MOST_FOLDS: Final = 10
+
+Ranking = Callable[[Groups], Array]
+"""Positions of examples, the best first, as runs to learn from tell it."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What became of each run while it was held out.
+
+    Attributes:
+        correct: [R] bool, whether its architecture was recognised.
+        distance: [R] float64, to the centre of its own architecture.
+    """
+
+    correct: Array
+    distance: Array
+
+
+def recognise_held_out(
+    groups: Groups, ranking: Ranking, sizes: Iterable[int], known: Array, seed: int
+) -> Mapping[int, HeldOut]:
+    """Holds every run out once; for each size k, the k best examples are chosen from the other runs alone.
+
+    Args:
+        known: [N] bool, the examples to choose from.
+    """
+    sizes, group = tuple(sizes), groups.members
+    folds = min(_MOST_FOLDS, *groups.sizes)
+    fold = split_runs(groups, folds, seed)
+    outcomes = {k: HeldOut(np.zeros(len(group), bool), np.zeros(len(group))) for k in sizes}
+    for held in (fold == f for f in range(folds)):
+        x = groups.matrix(choose(ranking, groups.subset(~held), max(sizes), known))
+        for k, outcome in outcomes.items():
+            classifier = Classifier.fit(x[~held, :k], group[~held])
+            outcome.correct[held] = classifier.probabilities(x[held, :k]).argmax(1) == group[held]
+            outcome.distance[held] = classifier.distance(x[held, :k], group[held])
+    return outcomes
+
+
+def choose(ranking: Ranking, groups: Groups, size: int, known: Array) -> Array:
+    """Positions [size] of the best among the known examples [N], as these runs tell it."""
+    ranked = ranking(groups)
+    return ranked[known[ranked]][:size]
+
+
+def always(examples: Array) -> Ranking:
+    """The ranking that says the same whatever the runs."""
+    return lambda groups: examples
+
+
+def split_runs(groups: Groups, parts: int, seed: int) -> Array:
+    """[R] int64, a random one of so many parts for each run, of equal size within architectures up to one run."""
+    draws = torch.rand(len(groups.runs), generator=generator_from(seed, 1), dtype=torch.float64).numpy()
+    part = np.empty(len(draws), np.int64)
+    part[np.lexsort((draws, groups.members))] = np.arange(len(draws)) % parts
+    return part

@@ -1,0 +1,108 @@
+"""The permutation test: which runs belong to which architecture is permuted, the same way for all examples."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+
+from ..files import Array
+from ..randomness import generator_from
+from .anova import Variance
+
+try:
+    from .. import _host
+except ImportError:  # an install without a compiler still works, only slower
+    _host = None  # type: ignore[assignment]
+
+_ROUNDING: Final = 1e-10
+"""Values of eta^2 that differ by no more are the same: far above rounding, far below what tells discrete scores."""
+
+_PERMUTATIONS: Final = 64  # at a time, where there is no compiled module
+
+
+@dataclass(frozen=True, eq=False)
+class Assignments:
+    """Ways in which the runs could belong to the architectures.
+
+    Attributes:
+        groups: [A, R] int16, the group of each run.
+        exact: whether these are all that differ, else a random sample of them.
+        sizes: numbers of runs of the groups.
+    """
+
+    groups: Array
+    exact: bool
+    sizes: tuple[int, ...]
+
+    @property
+    def smallest_p(self) -> float:
+        """The smallest p-value that there can be."""
+        if not self.exact:
+            return 1 / (len(self.groups) + 1)
+        swaps = math.prod(math.factorial(self.sizes.count(size)) for size in set(self.sizes))
+        return swaps / len(self.groups)
+
+
+def assignments(sizes: tuple[int, ...], permutations: int, seed: int) -> Assignments:
+    """All different assignments if there are no more than `permutations`, else so many drawn at random.
+
+    >>> assignments((1, 2), permutations=10, seed=0).groups
+    array([[0, 1, 1],
+           [1, 0, 1],
+           [1, 1, 0]], dtype=int16)
+    """
+    different = math.factorial(sum(sizes)) // math.prod(math.factorial(size) for size in sizes)
+    if different <= permutations:
+        return Assignments(_all(sizes), True, sizes)
+    draws = torch.rand(permutations, sum(sizes), generator=generator_from(seed), dtype=torch.float64)
+    observed = np.repeat(np.arange(len(sizes), dtype=np.int16), sizes)
+    return Assignments(observed[draws.numpy().argsort(1)], False, sizes)
+
+
+def permutation_p_values(x: Array, own: Variance, among: Assignments) -> Array:
+    """p-value [n] of each column of x [R, n] in unit range, whose analysis of variance is `own`.
+
+    The share of assignments whose eta^2 is not below the observed one. A sample is counted together with the observed
+    assignment (Phipson and Smyth 2010), so that no p-value is 0; a constant example has 1.
+
+    >>> from difficulty_prune.fingerprint.anova import variance
+    >>> x = np.array([[0.0, 0.0], [0.1, 0.0], [0.8, 0.0], [1.0, 0.0]])
+    >>> permutation_p_values(x, variance(x, (2, 2)), assignments((2, 2), 10, 0))
+    array([0.33333333, 1.        ])
+    """
+    scores = (x - x.mean(0)) / np.sqrt(np.where(own.total > 0, own.total, 1))
+    count = _count_as_large(scores, own.effect - _ROUNDING, among)
+    assigned = len(among.groups)
+    return count / assigned if among.exact else (count + 1) / (assigned + 1)
+
+
+def _count_as_large(scores: Array, threshold: Array, among: Assignments) -> Array:
+    """For each column of scores [R, n] with mean 0, how many assignments have an eta^2 of at least `threshold` [n]."""
+    if _host is not None:
+        return _host.count_as_large(scores, threshold, among.groups)
+    count = np.zeros(len(threshold), np.int64)
+    for start in range(0, len(among.groups), _PERMUTATIONS):
+        groups = among.groups[start : start + _PERMUTATIONS]
+        effect = np.zeros((len(groups), len(threshold)))
+        for group, size in enumerate(among.sizes):
+            effect += ((groups == group) @ scores) ** 2 / size
+        count += (effect >= threshold).sum(0)
+    return count
+
+
+def _all(sizes: tuple[int, ...]) -> Array:
+    """All different assignments, [A, R] int16."""
+    total = sum(sizes)
+    if len(sizes) == 1:
+        return np.zeros((1, total), np.int16)
+    others = 1 + _all(sizes[1:])
+    places = list(itertools.combinations(range(total), sizes[0]))
+    groups = np.zeros((len(places), len(others), total), np.int16)
+    for block, own in zip(groups, places, strict=True):
+        block[:, np.delete(np.arange(total), own)] = others
+    return groups.reshape(-1, total)

@@ -1,0 +1,87 @@
+"""Ways to choose the examples by which architectures are recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, Literal, get_args
+
+import numpy as np
+import torch
+
+from ..files import Array
+from ..randomness import generator_from
+from ..scores import SCORES
+from .groups import Groups
+from .sensitive import sensitive_examples
+
+Select = Literal["sensitive", "random", "hardest", "pca"]
+
+_PERMUTATIONS: Final = 1000
+
+
+def check_select(select: str) -> None:
+    """ValueError unless it is one of the ways."""
+    if select not in get_args(Select):
+        raise ValueError(f"select: got {select!r}, expected one of {', '.join(map(repr, get_args(Select)))}")
+
+
+def rank_examples(groups: Groups, select: Select, seed: int) -> Array:
+    """Positions of all examples that every run presented, int64, first those that this way would choose first.
+
+    "sensitive": by `sensitive_examples` with 1,000 permutations. "random": in random order. "hardest": by mean
+    difficulty. "pca": by the share of the example's variance over runs that lies in the first G - 1 principal
+    components of the runs, as many as it takes to tell G architectures apart.
+    """
+    return _RANKINGS[select](groups, seed)
+
+
+def _sensitive(groups: Groups, seed: int) -> Array:
+    return sensitive_examples(groups.runs, groups.score, permutations=_PERMUTATIONS, seed=seed).index
+
+
+def _random(groups: Groups, seed: int) -> Array:
+    known = np.flatnonzero(groups.known())
+    order = torch.randperm(len(known), generator=generator_from(seed))
+    return np.take(known, order.numpy())
+
+
+def _hardest(groups: Groups, seed: int) -> Array:
+    sign = 1 if SCORES[groups.score].higher_is_harder else -1
+    return _highest_first(_for_each(groups, lambda x: sign * x.mean(0)))
+
+
+def _pca(groups: Groups, seed: int) -> Array:
+    gram = np.zeros((len(groups.runs), len(groups.runs)))
+    for _, x in groups.blocks():
+        centred = x - x.mean(0)
+        gram += centred @ centred.T
+    components = np.linalg.eigh(gram)[1][:, 1 - len(groups.sizes) :]  # [R, G - 1], of the largest eigenvalues
+
+    def share(x: Array) -> Array:
+        centred = x - x.mean(0)
+        total = np.where(np.ptp(x, axis=0) > 0, (centred**2).sum(0), np.inf)
+        explained: Array = ((components.T @ centred) ** 2).sum(0)
+        return explained / total
+
+    return _highest_first(_for_each(groups, share))
+
+
+_RANKINGS: Final[Mapping[Select, Callable[[Groups, int], Array]]] = {
+    "sensitive": _sensitive,
+    "random": _random,
+    "hardest": _hardest,
+    "pca": _pca,
+}
+
+
+def _for_each(groups: Groups, function: Callable[[Array], Array]) -> Array:
+    """What the function makes of the scores [R, n] of examples, [N]; NaN where a run did not present the example."""
+    values = np.full(groups.runs.num_examples, np.nan)
+    for positions, x in groups.blocks():
+        values[positions] = function(x)
+    return values
+
+
+def _highest_first(values: Array) -> Array:
+    order = np.argsort(-values, kind="stable")  # NaN last
+    return order[: len(values) - int(np.isnan(values).sum())]

@@ -1,0 +1,39 @@
+"""Welch's test: whether the means of architectures differ, whose variances need not be the same."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from ..files import Array
+from .anova import Variance, sum_groups
+
+_SMALLEST_VARIANCE: Final = 1e-12
+"""Of a group, as a fraction of the example's variance over all runs."""
+
+
+def welch_p_values(own: Variance, sizes: tuple[int, ...]) -> Array:
+    """p-value [n] of each example, from its analysis of variance over groups of these sizes.
+
+    Welch's analysis of variance (Welch 1951), which for two groups is his two-sided t-test. Runs of one architecture
+    that all agree, as with discrete scores, are given a variance of 1e-12 of the example's; a constant example has
+    p = 1.
+
+    >>> from difficulty_prune.fingerprint.anova import variance
+    >>> x = np.array([[0.0, 5.0], [1.0, 5.0], [7.0, 5.0], [9.0, 5.0]])
+    >>> welch_p_values(variance(x, (2, 2)), (2, 2)).round(4)
+    array([0.0445, 1.    ])
+    """
+    from scipy.special import fdtrc
+
+    constant = own.total == 0
+    size, groups = np.array(sizes)[:, None], len(sizes)
+    lowest = _SMALLEST_VARIANCE * np.where(constant, 1, own.total) / sum(sizes)
+    precision = size / np.maximum(own.within / (size - 1), lowest)
+    share = precision / sum_groups(precision)
+    mean = sum_groups(share * own.mean)
+    doubt = sum_groups((1 - share) ** 2 / (size - 1)) / (groups**2 - 1)
+    between = sum_groups(precision * (own.mean - mean) ** 2) / (groups - 1)
+    p: Array = fdtrc(groups - 1, 1 / (3 * doubt), between / (1 + 2 * (groups - 2) * doubt))
+    return np.where(constant, 1.0, p)
