@@ -22,23 +22,36 @@ from machine import machine
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from scipy.stats import rankdata
 
 import difficulty_prune as dp
 from difficulty_prune import consistency, plots
 from difficulty_prune.files import write_atomically
-from difficulty_prune.fingerprint import ArchitectureFingerprint, compare_selectors, sensitive_examples
+from difficulty_prune.fingerprint import ArchitectureFingerprint, Comparison, compare_selectors, sensitive_examples
 from difficulty_prune.plots.axes import save_png
 from difficulty_prune.ranks import spearman_matrix
 from difficulty_prune.study.executor import run_tasks
+from difficulty_prune.study.tasks import slug
 
 SCORE = "el2n"
 TARGET = 0.95
+SIZES = (1, 2, 5, 10, 100, 1000)
 PROTOCOLS = ("held-out runs", "held-out architectures")
+ALIKE = ("cnn", "resnet8")
 
 
 def by_group(runs: dp.RunSet) -> dict[str, dp.RunSet]:
     """Each architecture's runs, and all of them."""
     return {**runs.group_by("architecture"), "all": runs}
+
+
+def rounded(value: Any) -> Any:
+    """The same with four significant digits."""
+    if isinstance(value, dict):
+        return {key: rounded(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(entry) for entry in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def worded(found: Any) -> dict[str, Any]:
@@ -51,7 +64,7 @@ def reliabilities(runs: dp.RunSet) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for group, own in by_group(runs).items():
         found[group] = {}
-        for score in track(SCORES, f"reliability, {group}", transient=True):
+        for score in track(SCORES, f"reliability, {group}", console=Console(stderr=True), transient=True):
             known = consistency.reliability(own, score)
             found[group][score] = {**known.to_dict(), "runs_needed": known.runs_needed(TARGET)}
     return found
@@ -75,6 +88,24 @@ def measured_and_predicted(runs: dp.RunSet, score: str, pairs: int = 50) -> list
     return rows
 
 
+def ranked(runs: dp.RunSet) -> dp.RunSet:
+    """The same runs with ranks for scores, so that an architecture that learns less is not known by its level alone."""
+    return dp.RunSet(
+        dp.Run({SCORE: rankdata(run.scores[SCORE])}, architecture=run.architecture, seed=run.seed) for run in runs
+    )
+
+
+def comparisons(runs: dp.RunSet) -> dict[str, Comparison]:
+    """Fingerprints of all architectures and of the two most alike, by the score and by ranks within each run."""
+    found = {}
+    for kind, own in ((SCORE, runs), (f"ranks of {SCORE}", ranked(runs))):
+        for protocol in PROTOCOLS:
+            found[f"{kind}, {protocol}"] = compare_selectors(own, SCORE, examples=SIZES, protocol=protocol)
+        alike = dp.RunSet(run for run in own if run.architecture in ALIKE)
+        found[f"{kind}, {' and '.join(ALIKE)} only"] = compare_selectors(alike, SCORE, examples=SIZES)
+    return found
+
+
 def unknown_architectures(runs: dp.RunSet, examples: int) -> dict[str, dict[str, int]]:
     """Each architecture in turn is left out: how many of its runs are called unlike any known."""
     found = {}
@@ -89,7 +120,7 @@ def refused_though_known(runs: dp.RunSet, examples: int) -> dict[str, int]:
     """One run of each architecture is left out at a time: how many are recognised, mistaken, called unlike any."""
     counts = {"recognised": 0, "mistaken": 0, "unlike any known": 0}
     rounds = min(len(own) for own in runs.group_by("architecture").values())
-    for k in track(range(rounds), "held-out runs", transient=True):
+    for k in track(range(rounds), "held-out runs", console=Console(stderr=True), transient=True):
         held = [own[k] for own in runs.group_by("architecture").values()]
         known = ArchitectureFingerprint.fit(dp.RunSet(r for r in runs if r not in held), SCORE, examples)
         for run in held:
@@ -118,14 +149,14 @@ def summarise(runs: dp.RunSet, figures: Path) -> dict[str, Any]:
         group: consistency.stable_subset(own, SCORE, dp.policies.Hardest(0.5)) for group, own in by_group(runs).items()
     }
     sensitive = {test: sensitive_examples(runs, SCORE, test) for test in ("permutation", "welch")}
-    save_png(plots.manhattan(sensitive["permutation"]), figures / "manhattan.png")
+    save_png(plots.manhattan(sensitive["welch"]), figures / "manhattan.png")
     of_pairs = {
         f"{a}, {b}": worded(sensitive_examples(dp.RunSet(r for r in runs if r.architecture in (a, b)), SCORE))
         for a, b in combinations(runs.architectures, 2)
     }
-    comparisons = {protocol: compare_selectors(runs, SCORE, protocol=protocol) for protocol in PROTOCOLS}
-    for protocol, comparison in comparisons.items():
-        save_png(plots.fingerprint_accuracy(comparison), figures / f"fingerprint-{protocol.replace(' ', '-')}.png")
+    compared = comparisons(runs)
+    for name, comparison in compared.items():
+        save_png(plots.fingerprint_accuracy(comparison), figures / f"fingerprint-{slug(name)}.png")
     return {
         "reliability": reliabilities(runs),
         "curve": {group: measured_and_predicted(own, SCORE) for group, own in by_group(runs).items()},
@@ -136,8 +167,9 @@ def summarise(runs: dp.RunSet, figures: Path) -> dict[str, Any]:
         "components": {group: worded(found) for group, found in components.items()},
         "stable": {group: worded(found) for group, found in stable.items()},
         "sensitive": {test: worded(found) for test, found in sensitive.items()},
+        "sensitive_by_ranks": worded(sensitive_examples(ranked(runs), SCORE)),
         "sensitive_of_pairs": of_pairs,
-        "fingerprint": {protocol: worded(found) for protocol, found in comparisons.items()},
+        "fingerprint": {name: worded(found) for name, found in compared.items()},
         "held_out_runs": refused_though_known(runs, 10),
         "left_out_architectures": unknown_architectures(runs, 10),
     }
@@ -185,10 +217,11 @@ def show(summary: dict[str, Any], console: Console) -> None:
         console.print(f"{group}: {summary['stable'][group]['in_words']}", highlight=False)
     for test in summary["sensitive"].values():
         console.print(test["in_words"], highlight=False)
+    console.print(f"by ranks: {summary['sensitive_by_ranks']['in_words']}", highlight=False)
     for pair, test in summary["sensitive_of_pairs"].items():
         console.print(f"{pair}: {test['in_words']}", highlight=False)
-    for protocol, comparison in summary["fingerprint"].items():
-        console.print(f"\n{protocol}\n{comparison['in_words']}", highlight=False)
+    for name, comparison in summary["fingerprint"].items():
+        console.print(f"\n{name}\n{comparison['in_words']}", highlight=False)
     console.print(f"\none run of each left out, 10 examples: {summary['held_out_runs']}", highlight=False)
     console.print(f"an architecture left out, 10 examples: {summary['left_out_architectures']}", highlight=False)
 
@@ -223,8 +256,8 @@ def main() -> None:
         "test_accuracy": accuracies,
         **summarise(runs, options.out),
     }
-    write_atomically(options.out / "summary.json", json.dumps(summary, indent=1))
-    show(summary, Console(width=160))
+    write_atomically(options.out / "summary.json", json.dumps(rounded(summary)) + "\n")
+    show(summary, Console(width=140))
 
 
 if __name__ == "__main__":

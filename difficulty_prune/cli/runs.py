@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ..runs import RunSet
 
+_WIDEST = 10_000
 WHERE = "run files, a folder of them, or the --out of a study"
 
 
@@ -66,5 +67,5 @@ def print_matrix(console: Console, title: str, names: Sequence[str], rows: Seque
     table = Table(title, *map(str, range(1, len(names) + 1)), box=None, padding=(0, 1, 0, 0))
     for number, (name, row) in enumerate(zip(names, rows, strict=True), start=1):
         table.add_row(f"{number} {name}", *["-" if value is None else f"{value:.2f}" for value in row])
-    needed = console.measure(table).maximum
-    console.print(table, width=needed, soft_wrap=needed > console.width)
+    whole = console.measure(table, options=console.options.update(max_width=_WIDEST)).maximum
+    Console(file=console.file, width=max(console.width, whole)).print(table)  # else rich would shorten the numbers

@@ -21,6 +21,13 @@ def new_unless_given(ax: Axes | None) -> Axes:
     return Figure(figsize=(6, 4), layout="constrained").add_subplot()
 
 
+def count_in_integers(ax: Axes) -> None:
+    """Whole numbers along x, and few enough to be read."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
 def save_png(axes: Axes, path: Path) -> None:
     """Writes the figure of the Axes, whole or not at all."""
     buffer = io.BytesIO()

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
 from ..consistency import PCA, Correlation, RankError, Reliability, StableSubset, VarianceShares
 from ..consistency.spearman_brown import step_up
 from ..files import Array
-from .axes import new_unless_given
+from .axes import count_in_integers, new_unless_given
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+_COMPONENTS: Final = 20
+_NUMBERED: Final = 12  # columns of a heatmap with room for numbers
 
 
 def reliability_curve(reliability: Reliability, target: float = 0.95, ax: Axes | None = None) -> Axes:
@@ -40,6 +44,7 @@ def reliability_curve(reliability: Reliability, target: float = 0.95, ax: Axes |
     if needed is not None and needed <= last:
         ax.axvline(needed, color="black", linestyle=":", label=f"{needed} needed")
     ax.set_ylim(min(0.0, reliability.value), 1.02)
+    count_in_integers(ax)
     ax.set_xlabel("runs averaged")
     ax.set_ylabel("reliability (Spearman)")
     ax.set_title(text.replace("; ", ";\n"), fontsize=9)
@@ -53,6 +58,7 @@ def rank_error_curve(rank_error: RankError, ax: Axes | None = None) -> Axes:
     ax.fill_between(rank_error.runs, 100 * rank_error.low, 100 * rank_error.high, alpha=0.2, label="5 to 95 % of sets")
     ax.plot(rank_error.runs, 100 * rank_error.error, "o-", label="mean")
     ax.set_ylim(bottom=0)
+    count_in_integers(ax)
     ax.set_xlabel("runs averaged")
     ax.set_ylabel("ranks misplaced, % of all")
     ax.set_title(f"{rank_error.score}, against the mean of {rank_error.runs[-1]} runs")
@@ -81,11 +87,11 @@ def correlation_heatmap(
 
 
 def explained_variance(pca: PCA, ax: Axes | None = None) -> Axes:
-    """The share of the variance that each component explains."""
+    """The share of the variance that each component explains, at most the first 20."""
     ax = new_unless_given(ax)
-    components = np.arange(1, len(pca.explained) + 1)
-    ax.bar(components, pca.explained)
-    ax.set_xticks(components)
+    shown = pca.explained[:_COMPONENTS]
+    ax.bar(np.arange(1, len(shown) + 1), shown)
+    count_in_integers(ax)
     ax.set_ylim(0, 1)
     ax.set_xlabel("component")
     ax.set_ylabel("share of variance")
@@ -157,6 +163,9 @@ def _heatmap(ax: Axes, matrix: Array, rows: Iterable[str], columns: Iterable[str
     ax.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
     ax.set_xticks(range(matrix.shape[1]), list(columns), rotation=45, ha="right")
     ax.set_yticks(range(matrix.shape[0]), list(rows))
+    if matrix.shape[1] > _NUMBERED:
+        ax.get_figure().colorbar(ax.images[0], ax=ax)  # type: ignore[union-attr]
+        return
     for (row, column), value in np.ndenumerate(matrix):
         colour = "white" if abs(value) > 0.6 else "black"
         text = "" if math.isnan(value) else f"{value:.2f}"
