@@ -67,7 +67,12 @@ def test_a_second_study_in_the_same_folder_trains_nothing_again(study: tuple[Pat
     result = run(*QUICK, "--out", out)
     assert result.returncode == 0, result.stderr
     assert {path: path.stat().st_mtime_ns for path in files} == before
-    for text in ("Spearman of each run with the mean", "Trained afresh, 2 seeds each", "random", "719 (50%)"):
+    for text in (
+        "mlp: With 2 runs the ranking by el2n has reliability",
+        "Trained afresh, 2 seeds each",
+        "random",
+        "719 (50%)",
+    ):
         assert text in result.stdout
     counts = dp.RunSet.load(out / "runs").dichotomy().to_dict()
     said = " ".join(result.stdout.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -110,6 +111,29 @@ def test_the_python_code_of_the_page_of_scores_runs(tmp_path: Path, monkeypatch:
     assert len(names["runs"]) == 4
     assert names["runs"].mean("memorization").max() == 1  # of the table
     assert "prediction_depth" in names["run_with_features"].scores
+
+
+def test_the_python_code_of_the_page_of_consistency_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "consistency.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) >= 7
+    hard = np.random.default_rng(0).normal(size=(3, 300)).cumsum(0)  # shared, and more of its own each time
+    runs = dp.RunSet(
+        dp.Run(
+            {"el2n": hard[k] + np.random.default_rng([k, seed]).normal(size=300), "aum": -hard[k] + 0.01 * seed},
+            architecture=name,
+            seed=seed,
+        )
+        for k, name in enumerate(("mlp", "cnn", "vit"))
+        for seed in range(4)
+    )
+    names = {"dp": dp, "os": os, "runs": runs, "run": runs[5]}
+    for block in blocks:
+        exec(block, names)
+    assert 0 < names["reliability"].single_run < names["reliability"].value < 1
+    assert names["fingerprint"].predict(runs[5]) == "cnn"
+    assert len(dp.RunningMean.load("running.safetensors")) == 1
 
 
 def test_every_command_in_the_readme_is_known() -> None:

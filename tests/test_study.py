@@ -122,7 +122,7 @@ def test_models_map_images_to_logits(name: str, shape: tuple[int, int, int]) -> 
 
 
 def test_an_unknown_model_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'vgg', expected cnn, mlp, resnet18"):
+    with pytest.raises(ValueError, match=r"'vgg', expected cnn, mlp, resnet8, resnet18, vit"):
         build_model("vgg", (3, 32, 32), 10)
 
 
