@@ -7,7 +7,7 @@ import numpy as np
 from ..files import Array
 from ..ranks import spearman_matrix
 from ..runs import RunSet
-from .streams import check_runs, mean_of, read
+from .streams import check_runs, read
 
 
 def run_agreement(runs: RunSet, score: str) -> Array:
@@ -25,5 +25,5 @@ def run_agreement(runs: RunSet, score: str) -> Array:
     array([1. , 0.5])
     """
     check_runs(runs, score, least=1)
-    mean = mean_of(runs, score, range(len(runs)))
+    mean = runs.mean(score)
     return np.array([spearman_matrix(np.stack([read(runs, r, score), mean]))[0, 1] for r in range(len(runs))])

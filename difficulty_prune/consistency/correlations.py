@@ -13,7 +13,7 @@ from ..files import Array
 from ..ranks import spearman_matrix
 from ..runs import RunSet
 from ..scores import SCORES
-from .streams import PairSums, check_run_set, check_runs, mean_of, plain, read, standard_ranks
+from .streams import PairSums, check_run_set, check_runs, plain, read, standard_ranks
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +129,7 @@ def _between_architectures(runs: RunSet, score: str | Iterable[str] | None) -> C
         raise TypeError(f"scores: got {score!r}, expected one score, as in correlation(runs, 'el2n', between=...)")
     check_runs(runs, score, least=1)
     names, kinds = runs.architectures, architecture_of_runs(runs)
-    of_means = spearman_matrix(np.stack([mean_of(runs, score, np.flatnonzero(kinds == k)) for k in range(len(names))]))
+    of_means = spearman_matrix(np.stack([runs.where(architecture=name).mean(score) for name in names]))
     if len(runs) == 1:
         return Correlation(names, "architectures", of_means, None)
     sums = PairSums(len(names), runs.num_examples)

@@ -13,7 +13,7 @@ import numpy as np
 from ..files import Array
 from ..ranks import rank_rows
 from ..runs import RunSet
-from .streams import check_positive, check_runs, count, generator, mean_of, percent, plain
+from .streams import check_positive, check_runs, count, generator, means_of, percent, plain, weights_of
 
 _SIZES: Final = 12
 
@@ -72,15 +72,14 @@ def rank_error(runs: RunSet, score: str, *, resamples: int = 100, seed: int = 0)
     """
     check_runs(runs, score, least=2)
     number, rng = check_positive(resamples, "resamples"), generator(seed)
-    of_all = mean_of(runs, score, range(len(runs)))
+    of_all = runs.mean(score)
     ranks = rank_rows(of_all[~np.isnan(of_all)][None])[0]
     sizes = np.unique(np.geomspace(1, len(runs), _SIZES).round().astype(np.int64))
     if len(runs) <= _SIZES:
         sizes = np.arange(1, len(runs) + 1)
-    errors = [
-        [_error(mean_of(runs, score, chosen), of_all, ranks, score) for chosen in _sets(len(runs), int(m), number, rng)]
-        for m in sizes
-    ]
+    sets = [weights_of(_sets(len(runs), int(m), number, rng), len(runs)) for m in sizes]
+    means = means_of(runs, score, np.concatenate(sets))
+    errors = [[_error(next(means), of_all, ranks, score) for _ in of_size] for of_size in sets]
     low, high = np.array([np.percentile(of_sets, (5, 95)) for of_sets in errors]).T
     return RankError(sizes, np.array([np.mean(of_sets) for of_sets in errors]), low, high, score)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from ..randomness import generator_from
 from ..runs import RunSet
 from ..scores import SCORES
 from .correlations import architecture_of_runs
-from .streams import check_positive, check_runs, count, generator, mean_of, percent
+from .streams import check_positive, check_runs, count, generator, means_of, percent
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,14 +94,12 @@ def stable_subset(
         raise TypeError(f"policy: got {policy!r}, expected one of dp.policies, such as Hardest(keep=0.5)")
     if not 0 < share <= 1:
         raise ValueError(f"share: got {share!r}, expected a number in (0, 1], the share of the resampled sets")
-    of_all = _plan(runs, score, policy, np.ones(len(runs), np.int64), (seed, 0), "of all runs")
+    sets = np.stack([np.ones(len(runs), np.int64), *(_resampled(runs, rng) for _ in range(number))])
+    plans = (_plan(mean, runs, score, policy, (seed, k)) for k, mean in enumerate(means_of(runs, score, sets)))
+    of_all = next(plans)
     counts = np.zeros(runs.num_examples, np.int64)
-    kinds = architecture_of_runs(runs)
-    groups = [np.flatnonzero(kinds == kind) for kind in range(len(runs.architectures))]
-    for k in range(1, number + 1):
-        drawn = np.concatenate([rng.choice(group, len(group)) for group in groups])
-        times = np.bincount(drawn, minlength=len(runs))
-        counts[_plan(runs, score, policy, times, (seed, k), f"of resampled set {k} of the runs").index.numpy()] += 1
+    for plan in plans:
+        counts[plan.index.numpy()] += 1
     index = np.flatnonzero(counts >= share * number - 1e-9)
     return StableSubset(
         index,
@@ -115,12 +112,20 @@ def stable_subset(
     )
 
 
-def _plan(runs: RunSet, score: str, policy: Policy, times: Array, seeds: Sequence[int], which: str) -> Plan:
-    """The plan of a set that holds each run so many times."""
-    mean = mean_of(runs, score, np.flatnonzero(times), times)
+def _resampled(runs: RunSet, rng: np.random.Generator) -> Array:
+    """How often each run is in a set of as many of each architecture, drawn with replacement, [R] int64."""
+    kinds = architecture_of_runs(runs)
+    groups = [np.flatnonzero(kinds == kind) for kind in range(len(runs.architectures))]
+    drawn = np.concatenate([rng.choice(group, len(group)) for group in groups])
+    return np.bincount(drawn, minlength=len(runs))
+
+
+def _plan(mean: Array, runs: RunSet, score: str, policy: Policy, seeds: tuple[int, int]) -> Plan:
+    """The plan of a set of runs, of which this is the mean; set 0 is that of all."""
     try:
         return policy(mean if SCORES[score].higher_is_harder else -mean, runs.labels, generator=generator_from(*seeds))
     except ValueError as error:
         unknown = int(np.isnan(mean).sum())
         reason = f", in which {unknown} examples were presented by none" if unknown else ""
+        which = f"of resampled set {seeds[1]} of the runs" if seeds[1] else "of all runs"
         raise ValueError(f"stable_subset: from the mean {which}{reason}: {error}") from error

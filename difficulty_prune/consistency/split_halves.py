@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,7 +24,7 @@ from .intervals import (
 )
 from .spearman_brown import odds, step_up, to_pearson
 from .splits import split_halves
-from .streams import check_between, check_positive, check_runs, count, generator, mean_of, plain
+from .streams import check_between, check_positive, check_runs, count, generator, means_of, plain, weights_of
 
 _GROUPS: Final = 20
 _GROUP_SIZE: Final = 10
@@ -157,8 +158,10 @@ def reliability(runs: RunSet, score: str, *, splits: int = 100, level: float = 0
     number, rng = check_positive(splits, "splits"), generator(seed)
     groups = np.array_split(rng.permutation(runs.num_examples), min(_GROUPS, runs.num_examples // _GROUP_SIZE) or 1)
     whole, parts = [], []
-    for first, second in split_halves([run.architecture for run in runs], number, rng):
-        halves = np.stack([mean_of(runs, score, first), mean_of(runs, score, second)])
+    splits_of_runs = split_halves([run.architecture for run in runs], number, rng)
+    means = means_of(runs, score, weights_of(itertools.chain(*splits_of_runs), len(runs)))
+    for _ in splits_of_runs:
+        halves = np.stack([next(means), next(means)])
         whole.append(correlation_of_halves(halves))
         parts.append([correlation_of_halves(halves[:, group]) for group in groups])
     half = mean_known(np.array(whole))

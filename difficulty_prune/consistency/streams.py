@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 import numpy as np
 
-from ..files import Array
+from ..files import Array, parts
 from ..randomness import whole_number
 from ..ranks import rank_rows
 from ..runs import RunSet
+
+_MEANS: Final = 1 << 24  # numbers in memory
+_BLOCK: Final = 1 << 22
 
 
 def check_runs(runs: RunSet, score: str, least: int) -> None:
@@ -51,21 +54,38 @@ def read(runs: RunSet, run: int, score: str) -> Array:
     return np.asarray(runs[run].scores[score], dtype=np.float64)
 
 
-def mean_of(runs: RunSet, score: str, chosen: Iterable[int], weights: Array | None = None) -> Array:
-    """Mean of the score over the chosen runs that presented the example, [N] float64; NaN where none did.
+def means_of(runs: RunSet, score: str, weights: Array) -> Iterator[Array]:
+    """Weighted means of the score over the runs that presented the example, [N] float64 each; NaN where none did.
+
+    The files are read once for some of the means, so that memory holds no more than 128 MB of these.
 
     Args:
-        chosen: positions of runs.
-        weights: [R], how often each run counts; default: once.
+        weights: [K, R] whole numbers, how often each run counts in each of the means.
     """
-    total, count = np.zeros(runs.num_examples), np.zeros(runs.num_examples)
-    for run in chosen:
-        weight = 1.0 if weights is None else weights[run]
-        values = read(runs, run, score)
-        known = ~np.isnan(values)
-        total += np.where(known, weight * values, 0.0)
-        count += weight * known
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    at_once, step = max(1, _MEANS // runs.num_examples), max(1, _BLOCK // len(runs))
+    for start in range(0, len(weights), at_once):
+        rows = weights[start : start + at_once].astype(np.float64)
+        means = np.empty((len(rows), runs.num_examples))
+        for part in parts(runs.num_examples, step):
+            block = runs.matrix(score, part)
+            known = ~np.isnan(block)
+            if known.all():
+                means[:, part] = rows @ block / rows.sum(1, keepdims=True)
+                continue
+            count = rows @ known
+            total = rows @ np.where(known, block, 0.0)
+            means[:, part] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        yield from means
+
+
+def weights_of(chosen: Iterable[Iterable[int]], runs: int) -> Array:
+    """[K, R] int64: 1 for the chosen runs of each of K sets, else 0.
+
+    >>> weights_of([(0, 2), (1,)], runs=3)
+    array([[1, 0, 1],
+           [0, 1, 0]])
+    """
+    return np.array([np.isin(np.arange(runs), list(some)) for some in chosen], dtype=np.int64)
 
 
 def known_to_all(runs: RunSet, score: str) -> Array:
