@@ -335,6 +335,12 @@ def test_a_run_scores_just_what_it_trained_on_and_predicts_everything(hold_out) 
     check_all_scored(runs, "el2n")
 
 
+def test_models_of_the_same_seed_see_the_examples_in_different_orders(tmp_path: Path) -> None:
+    task, again = tasks(tmp_path, runs=1)[0], tasks(tmp_path, runs=1)[0]
+    assert task.order_seed == again.order_seed
+    assert len({replace(task, model=model, seed=seed).order_seed for model in MODELS for seed in range(5)}) == 25
+
+
 def test_the_summary_tells_memorization_and_for_how_many_examples_runs_are_too_few(hold_out) -> None:
     _, runs = hold_out
     summary = together(runs)

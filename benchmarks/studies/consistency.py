@@ -88,6 +88,20 @@ def measured_and_predicted(runs: dp.RunSet, score: str, pairs: int = 50) -> list
     return rows
 
 
+def shared_order(runs: dp.RunSet) -> dict[str, dict[str, float]]:
+    """Spearman between single runs of different architectures, of the same seed (and so order of examples) or not."""
+    architecture, seed = np.array([run.architecture for run in runs]), np.array([run.seed for run in runs])
+    different, same = architecture[:, None] != architecture, seed[:, None] == seed
+    found = {}
+    for score in SCORES:
+        matrix = spearman_matrix(runs.matrix(score))
+        found[score] = {
+            "same": float(matrix[different & same].mean()),
+            "other": float(matrix[different & ~same].mean()),
+        }
+    return found
+
+
 def ranked(runs: dp.RunSet) -> dp.RunSet:
     """The same runs with ranks for scores, so that an architecture that learns less is not known by its level alone."""
     return dp.RunSet(
@@ -169,6 +183,7 @@ def summarise(runs: dp.RunSet, figures: Path) -> dict[str, Any]:
         "sensitive": {test: worded(found) for test, found in sensitive.items()},
         "sensitive_by_ranks": worded(sensitive_examples(ranked(runs), SCORE)),
         "sensitive_of_pairs": of_pairs,
+        "shared_order": shared_order(runs),
         "fingerprint": {name: worded(found) for name, found in compared.items()},
         "held_out_runs": refused_though_known(runs, 10),
         "left_out_architectures": unknown_architectures(runs, 10),
@@ -220,6 +235,10 @@ def show(summary: dict[str, Any], console: Console) -> None:
     console.print(f"by ranks: {summary['sensitive_by_ranks']['in_words']}", highlight=False)
     for pair, test in summary["sensitive_of_pairs"].items():
         console.print(f"{pair}: {test['in_words']}", highlight=False)
+    rows = {
+        score: [f"{found['same']:.3f}", f"{found['other']:.3f}"] for score, found in summary["shared_order"].items()
+    }
+    console.print(table("single runs of different architectures", ["same seed", "other seeds"], rows))
     for name, comparison in summary["fingerprint"].items():
         console.print(f"\n{name}\n{comparison['in_words']}", highlight=False)
     console.print(f"\none run of each left out, 10 examples: {summary['held_out_runs']}", highlight=False)

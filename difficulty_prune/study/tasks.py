@@ -66,6 +66,11 @@ class ScoringTask:
         """The examples that the run trains on, [N] bool."""
         return ~held_out(self.seed - self.first_seed, train_size, self.hold_out, self.first_seed)
 
+    @property
+    def order_seed(self) -> int:
+        """Of the order of the examples: another one for each model, or the runs of a seed would share noise."""
+        return int(np.random.SeedSequence([self.seed, *self.model.encode()]).generate_state(1)[0])
+
     def is_done(self) -> bool:
         """Whether the run file holds just this run.
 
@@ -95,7 +100,7 @@ class ScoringTask:
         data = load_data(self.source.spec, self.source.test_spec)
         tracker = DifficultyTracker(len(data.train), self.scores, num_classes=data.num_classes)
         seen = self.seen(len(data.train))
-        sampler = PruneSampler(partial(_keep, seen), np.zeros(len(seen)), seed=self.seed)
+        sampler = PruneSampler(partial(_keep, seen), np.zeros(len(seen)), seed=self.order_seed)
         outcome = train(data, self.model, sampler, self.recipe, self.seed, tracker, report)
         tracker.finish(
             labels=data.train.labels,
