@@ -135,6 +135,10 @@ def test_a_saved_fingerprint_is_the_one_that_was_printed(
         (["fingerprint", "{}", "--examples", "0"], "examples: got 0"),
         (["fingerprint", "{}", "--identify", "nowhere"], "nowhere: no run files there"),
         (["fingerprint", "{}", "--identify", "{}"], "every run is one to identify"),
+        (
+            ["fingerprint", "{}", "--compare", "--identify", "{}/runs/cnn-[12].safetensors"],
+            "--compare: got 3 runs of an architecture, expected 4",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_line_and_status_2(

@@ -14,6 +14,14 @@ from . import consistency, doctor, fingerprint, study
 COMMANDS = {"study": study, "consistency": consistency, "fingerprint": fingerprint, "doctor": doctor}
 
 
+class Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Names defaults, but for options that are off by default."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        off = action.default is None or action.default is False or action.default == []
+        return action.help if off else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
@@ -31,9 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, module in COMMANDS.items():
         summary = module.__doc__.strip().split("\n")[0] if module.__doc__ else None
-        command = commands.add_parser(
-            name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+        command = commands.add_parser(name, help=summary, description=summary, formatter_class=Formatter)
         module.add_arguments(command)
         command.add_argument("--json", action="store_true", help="print the result as JSON")
         command.set_defaults(run=module.run)

@@ -22,6 +22,8 @@ from ..plots.axes import save_png
 from ..runs import Run, RunSet
 from .runs import WHERE, choose_score, describe, run_files
 
+RUNS_TO_COMPARE = 4  # of each architecture: half of them choose the examples, the other half is clustered
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `fingerprint`."""
@@ -67,6 +69,9 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("every run is one to identify, expected others of known architectures to learn from")
     runs = RunSet.load(known)
     score = choose_score(runs, options.score)
+    fewest = min(len(own) for own in runs.group_by("architecture").values())
+    if options.compare and fewest < RUNS_TO_COMPARE:
+        raise ValueError(f"--compare: got {fewest} runs of an architecture, expected {RUNS_TO_COMPARE}; leave it out")
     with Console(stderr=True).status("testing which examples are sensitive"):
         sensitive = sensitive_examples(runs, score, options.test, seed=options.seed)
         fingerprint = ArchitectureFingerprint.fit(runs, score, options.examples, seed=options.seed)
