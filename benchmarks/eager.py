@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from difficulty_prune.ops import FIELD, RECORD_WIDTH
+from difficulty_prune.ops.layout import FIELD, RECORD_WIDTH
 
 Stats = Callable[[Tensor, Tensor], dict[str, Tensor]]
 

@@ -29,8 +29,8 @@ from torch.nn import functional as F
 
 import difficulty_prune as dp
 from difficulty_prune import ops
-from difficulty_prune.scores import GradientMoments
 from difficulty_prune.study.models import build_model
+from difficulty_prune.tracker.moments import GradientMoments
 
 ROOT = Path(__file__).parent.parent
 GPU = torch.device("cuda")

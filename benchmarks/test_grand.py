@@ -19,7 +19,7 @@ from comparison import Compare, Target
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from difficulty_prune.scores import grand
+from difficulty_prune.scores.grand.grand import grand
 from difficulty_prune.study.models import build_model
 
 BATCH, CLASSES, THREADS = 64, 10, 2

@@ -10,7 +10,7 @@ from comparison import Compare, Target
 from scipy.stats import permutation_test
 
 import difficulty_prune as dp
-from difficulty_prune.fingerprint import sensitive_examples
+from difficulty_prune.fingerprint.sensitive_examples import sensitive_examples
 
 Matrix = np.ndarray[Any, Any]
 

@@ -9,7 +9,7 @@ import pytest
 from comparison import Compare
 from scipy.stats import rankdata, spearmanr
 
-from difficulty_prune.ranks import rank_rows, spearman_matrix
+from difficulty_prune.support.ranks import rank_rows, spearman_matrix
 
 Matrix = np.ndarray[Any, Any]
 

@@ -12,17 +12,10 @@ from comparison import Compare, Target
 from torch.utils.data import BatchSampler, RandomSampler
 
 import difficulty_prune as dp
-from difficulty_prune.policies import (
-    Easiest,
-    Hardest,
-    Importance,
-    PerClass,
-    Policy,
-    Random,
-    SoftPrune,
-    Stratified,
-    Window,
-)
+from difficulty_prune.policies.base import Policy
+from difficulty_prune.policies.compose import PerClass
+from difficulty_prune.policies.uniform import Easiest, Hardest, Random, Stratified, Window
+from difficulty_prune.policies.weighted import Importance, SoftPrune
 
 SIZE, CLASSES = 1_280_000, 1000
 POLICIES: dict[str, Policy] = {

@@ -1,18 +1,20 @@
 """Score how hard each training example is, inside the training step, and train on fewer of them."""
 
 from . import consistency, fingerprint, ops, plots, policies, scores
-from .checkpoint import score_checkpoint
-from .data import IndexedDataset, dataset_fingerprint
-from .features import Features, score_features
-from .fingerprint import ArchitectureFingerprint
-from .losses import reduce_loss
+from .data import IndexedDataset, dataset_fingerprint, reduce_loss
+from .fingerprint.architecture_fingerprint import ArchitectureFingerprint
+from .frozen.checkpoint import score_checkpoint
+from .frozen.features import Features, score_features
 from .ops import reference
-from .plan import Plan
-from .running import RunningMean
-from .runs import Run, RunSet
+from .policies.plan import Plan
+from .runs.run_set import Run, RunSet
+from .runs.running_mean import RunningMean
 from .sampler import PruneSampler
-from .scores import SCORES, GradientOptions, Score, TemporalOptions, class_normalize, score_names
-from .tracker import DifficultyTracker
+from .scores.catalogue import SCORES, Score, score_names
+from .scores.class_normalize import class_normalize
+from .scores.temporal import TemporalOptions
+from .tracker.options import GradientOptions
+from .tracker.tracker import DifficultyTracker
 from .version import __version__
 
 __all__ = [

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import difficulty_prune as dp
-from difficulty_prune.policies import Importance, PerClass, SoftPrune
+from difficulty_prune.policies.compose import PerClass
+from difficulty_prune.policies.weighted import Importance, SoftPrune
 
 SIZE, CLASSES, STEPS, WORLD = 24, 5, 9, 2
 LOGIT_SCORES = dp.score_names("loss", "logits")

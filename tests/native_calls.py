@@ -16,7 +16,8 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
-from difficulty_prune.ops import FIELD, PADDING, RECORD_WIDTH, STATS, reference, temporal_width
+from difficulty_prune.ops import reference
+from difficulty_prune.ops.layout import FIELD, PADDING, RECORD_WIDTH, STATS, temporal_width
 
 LAUNCHERS = (
     *("softmax_stats", "record_stats", "record_given_stats", "record_temporal"),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import difficulty_prune as dp
-from difficulty_prune.cli import main
+from difficulty_prune.cli.main import main
 
 COMMAND = [sys.executable, "-m", "difficulty_prune.cli"]
 QUICK = ["study", "--model", "mlp", "--runs", "2", "--epochs", "2", "--keep", "0.5", "--policy", "hardest", "easiest"]

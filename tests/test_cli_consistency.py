@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import difficulty_prune as dp
-from difficulty_prune.cli import main
+from difficulty_prune.cli.main import main
 
 SIZE, SENSITIVE = 400, 40
 ARCHITECTURES = ("cnn", "mlp", "vit")

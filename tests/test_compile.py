@@ -23,7 +23,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import difficulty_prune as dp
 from difficulty_prune import ops
-from difficulty_prune.ops import _library, reference
+from difficulty_prune.ops import library as _library
+from difficulty_prune.ops import reference
 
 N, CLASSES = 1009, 5  # a number of examples that is easy to find in generated code
 PIXELS = 4 * 6

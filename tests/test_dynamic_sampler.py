@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader, TensorDataset
 
 import difficulty_prune as dp
-from difficulty_prune.policies import Easiest, Hardest, Importance, PerClass, Random, SoftPrune, Window, within
+from difficulty_prune.policies import compose as within
+from difficulty_prune.policies.compose import PerClass
+from difficulty_prune.policies.uniform import Easiest, Hardest, Random, Window
+from difficulty_prune.policies.weighted import Importance, SoftPrune
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import difficulty_prune as dp
-from difficulty_prune.runs import _ERROR_OF_MANY_RUNS, _OF_MANY_RUNS
+from difficulty_prune.runs.run_set import _ERROR_OF_MANY_RUNS, _OF_MANY_RUNS
 from difficulty_prune.scores import ensembles
 
 OF_MANY_RUNS = dp.score_names("runs")

@@ -14,7 +14,8 @@ import safetensors.numpy
 import torch
 
 import difficulty_prune as dp
-from difficulty_prune.policies import Easiest, Hardest, PerClass, Random, Window
+from difficulty_prune.policies.compose import PerClass
+from difficulty_prune.policies.uniform import Easiest, Hardest, Random, Window
 
 CASES = []
 

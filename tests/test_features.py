@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import difficulty_prune as dp
-from difficulty_prune.scores import prediction_depth, prototype_distance
+from difficulty_prune.scores import prediction_depth
+from difficulty_prune.scores.prototype_distance import prototype_distance
 from difficulty_prune.study.models import build_model
 
 CLASSES = 4

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 import difficulty_prune as dp
-from difficulty_prune.fingerprint import Accuracy, ArchitectureFingerprint, compare_selectors
+from difficulty_prune.fingerprint.accuracy import Accuracy
+from difficulty_prune.fingerprint.architecture_fingerprint import ArchitectureFingerprint
 from difficulty_prune.fingerprint.classifier import Classifier
+from difficulty_prune.fingerprint.compare_selectors import compare_selectors
 from difficulty_prune.fingerprint.groups import group_runs
 from difficulty_prune.fingerprint.held_out import always, recognise_held_out, split_runs
 from difficulty_prune.fingerprint.selection import rank_examples
@@ -284,7 +286,7 @@ def test_damaged_and_foreign_files_are_refused_by_name(tmp_path: Path, world: Wo
     ],
 )
 def test_a_file_that_does_not_fit_together_is_refused(tmp_path: Path, fingerprint, change, message: str) -> None:
-    from difficulty_prune.files import load_vectors, save_vectors
+    from difficulty_prune.support.files import load_vectors, save_vectors
 
     path = tmp_path / "a.safetensors"
     fingerprint.save(path)

@@ -16,7 +16,8 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, TensorDataset
 
 import difficulty_prune as dp
-from difficulty_prune.policies import Hardest, SoftPrune
+from difficulty_prune.policies.uniform import Hardest
+from difficulty_prune.policies.weighted import SoftPrune
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SIZE, BATCH, EPOCHS = 30, 4, 3  # 8 batches, and then 6, the last of a single example

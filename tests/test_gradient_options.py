@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import difficulty_prune as dp
-from difficulty_prune.mapped import mapped_zeros
-from difficulty_prune.scores import GradientMoments, GradientOptions
+from difficulty_prune.tracker.mapped import mapped_zeros
+from difficulty_prune.tracker.moments import GradientMoments
+from difficulty_prune.tracker.options import GradientOptions
 
 CPU = torch.device("cpu")
 SHAPE = (3, 4, 5)  # channels and pixels of the examples below

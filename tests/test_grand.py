@@ -18,7 +18,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
 import difficulty_prune as dp
-from difficulty_prune.scores import parameter_gradients
+from difficulty_prune.scores.grand import grand as parameter_gradients
 
 grand = dp.scores.grand
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)  # models here compute in float64

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from difficulty_prune import ops
-from difficulty_prune.ops import FIELD, RECORD, RECORD_WIDTH, STAT, STATS, reference
+from difficulty_prune.ops import reference
+from difficulty_prune.ops.layout import FIELD, RECORD, RECORD_WIDTH, STAT, STATS
 
 kernels = torch.ops.difficulty_prune
 

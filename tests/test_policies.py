@@ -15,8 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import difficulty_prune as dp
-from difficulty_prune import files
-from difficulty_prune.policies import Easiest, Hardest, PerClass, Random, Window
+from difficulty_prune.policies.compose import PerClass
+from difficulty_prune.policies.uniform import Easiest, Hardest, Random, Window
+from difficulty_prune.support import files
 
 # Fractions with a power of two below, so that keep * N is exact and a half is a half.
 fractions = st.integers(1, 64).map(lambda k: k / 64)

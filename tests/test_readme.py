@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, Subset
 
 import difficulty_prune as dp
-from difficulty_prune.study.data import Images, load_data
 from difficulty_prune.study.models import build_model
+from difficulty_prune.study.study_data import Images, load_data
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import difficulty_prune as dp
-from difficulty_prune import files, ranks
+from difficulty_prune.support import files, ranks
 
 SIZE = 40
 

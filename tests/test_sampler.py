@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader, TensorDataset
 
 import difficulty_prune as dp
-from difficulty_prune.policies import Easiest, Hardest, PerClass, Random, Window
+from difficulty_prune.policies.compose import PerClass
+from difficulty_prune.policies.uniform import Easiest, Hardest, Random, Window
 
 SIZE = 40
 DIFFICULTY = torch.rand(SIZE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

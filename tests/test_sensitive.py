@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import difficulty_prune as dp
-from difficulty_prune.fingerprint import permutation, sensitive_examples
-from difficulty_prune.fingerprint.anova import unit_range, variance
+from difficulty_prune.fingerprint import permutation
+from difficulty_prune.fingerprint.effect import unit_range, variance
 from difficulty_prune.fingerprint.groups import group_runs
+from difficulty_prune.fingerprint.sensitive_examples import sensitive_examples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

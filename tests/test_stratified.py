@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import difficulty_prune as dp
-from difficulty_prune.policies import Easiest, PerClass, Stratified
+from difficulty_prune.policies.compose import PerClass
+from difficulty_prune.policies.uniform import Easiest, Stratified
 
 NAN, INF = float("nan"), float("inf")
 seeds = st.integers(0, 2**31 - 1)

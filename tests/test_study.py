@@ -19,13 +19,13 @@ from PIL import Image
 from torch.utils.data import TensorDataset
 
 import difficulty_prune as dp
-from difficulty_prune.study import Recipe, Settings, train
-from difficulty_prune.study.data import Images, StudyData, load_data
+from difficulty_prune.study import train
 from difficulty_prune.study.hold_out import held_out
 from difficulty_prune.study.models import MODELS, build_model
-from difficulty_prune.study.study import agreement, check_all_scored, together
+from difficulty_prune.study.study import Settings, agreement, check_all_scored, together
+from difficulty_prune.study.study_data import Images, StudyData, load_data
 from difficulty_prune.study.tasks import DataSource, ScoringTask
-from difficulty_prune.study.train import Batches, in_order, number_of_batches, predict
+from difficulty_prune.study.train import Batches, Recipe, in_order, number_of_batches, predict
 
 
 def write_image_folder(folder: Path, per_class: int, size: int = 8) -> None:

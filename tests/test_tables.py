@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import difficulty_prune as dp
-from difficulty_prune.tables import PUBLISHED_NAMES
+from difficulty_prune.runs.tables import PUBLISHED_NAMES
 
 LABELS = np.array([3, 1, 4, 1, 5])
 VALUES = [0.0, 0.25, 0.5, 0.75, 1.0]

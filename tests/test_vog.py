@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import difficulty_prune as dp
 from difficulty_prune import ops
-from difficulty_prune.scores import GradientMoments
+from difficulty_prune.tracker.moments import GradientMoments
 
 GRADIENT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 

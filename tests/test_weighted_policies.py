@@ -16,8 +16,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import difficulty_prune as dp
-from difficulty_prune.policies import Hardest, Importance, PerClass, SoftPrune
-from difficulty_prune.policies.weighted import draw, proportional
+from difficulty_prune.policies.compose import PerClass
+from difficulty_prune.policies.uniform import Hardest
+from difficulty_prune.policies.weighted import Importance, SoftPrune, draw, proportional
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,8 +11,8 @@ import numpy as np
 from images import Positions, some_images
 
 import difficulty_prune as dp
-from difficulty_prune.policies import Random
-from difficulty_prune.study.data import StudyData
+from difficulty_prune.policies.uniform import Random
+from difficulty_prune.study.study_data import StudyData
 from difficulty_prune.study.train import Recipe, number_of_batches, train
 
 SCORES = (*dp.score_names("loss", "logits"), "vog_loss")

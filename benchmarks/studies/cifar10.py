@@ -21,7 +21,7 @@ from machine import machine
 from scipy.stats import spearmanr
 
 import difficulty_prune as dp
-from difficulty_prune.files import write_atomically
+from difficulty_prune.support.files import write_atomically
 
 
 def agreement_with(hardness: np.ndarray[Any, Any], runs: dp.RunSet) -> dict[str, dict[str, Any]]:

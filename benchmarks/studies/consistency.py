@@ -26,12 +26,14 @@ from scipy.stats import rankdata
 
 import difficulty_prune as dp
 from difficulty_prune import consistency, plots
-from difficulty_prune.files import write_atomically
-from difficulty_prune.fingerprint import ArchitectureFingerprint, Comparison, compare_selectors, sensitive_examples
+from difficulty_prune.fingerprint.architecture_fingerprint import ArchitectureFingerprint
+from difficulty_prune.fingerprint.compare_selectors import Comparison, compare_selectors
+from difficulty_prune.fingerprint.sensitive_examples import sensitive_examples
 from difficulty_prune.plots.axes import save_png
-from difficulty_prune.ranks import spearman_matrix
 from difficulty_prune.study.executor import run_tasks
 from difficulty_prune.study.tasks import slug
+from difficulty_prune.support.files import write_atomically
+from difficulty_prune.support.ranks import spearman_matrix
 
 SCORE = "el2n"
 TARGET = 0.95

@@ -30,11 +30,12 @@ from rich.table import Table
 from sklearn.model_selection import train_test_split
 
 import difficulty_prune as dp
-from difficulty_prune.files import write_atomically
-from difficulty_prune.policies import Random, SoftPrune
-from difficulty_prune.study.data import Images, StudyData, load_data
+from difficulty_prune.policies.uniform import Random
+from difficulty_prune.policies.weighted import SoftPrune
 from difficulty_prune.study.executor import run_tasks
+from difficulty_prune.study.study_data import Images, StudyData, load_data
 from difficulty_prune.study.train import Recipe, number_of_batches, train
+from difficulty_prune.support.files import write_atomically
 
 ARMS = ("full", "soft", "fewer steps")
 

@@ -38,13 +38,13 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 import difficulty_prune as dp
-from difficulty_prune.files import write_atomically
-from difficulty_prune.randomness import generator_from
-from difficulty_prune.study.data import Images, StudyData
 from difficulty_prune.study.executor import run_tasks
 from difficulty_prune.study.hold_out import held_out
 from difficulty_prune.study.models import build_model
+from difficulty_prune.study.study_data import Images, StudyData
 from difficulty_prune.study.train import augment, in_order, prepare
+from difficulty_prune.support.files import write_atomically
+from difficulty_prune.support.randomness import generator_from
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

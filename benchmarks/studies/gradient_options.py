@@ -28,9 +28,9 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 import difficulty_prune as dp
-from difficulty_prune.files import write_atomically
-from difficulty_prune.study.data import StudyData
+from difficulty_prune.study.study_data import StudyData
 from difficulty_prune.study.train import Recipe, train
+from difficulty_prune.support.files import write_atomically
 
 EXACT = "exact"
 

@@ -22,8 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 import difficulty_prune as dp
-from difficulty_prune.files import write_atomically
-from difficulty_prune.policies import Hardest, Importance, Policy, Random, SoftPrune, Stratified
+from difficulty_prune.policies.base import Policy
+from difficulty_prune.policies.uniform import Hardest, Random, Stratified
+from difficulty_prune.policies.weighted import Importance, SoftPrune
+from difficulty_prune.support.files import write_atomically
 
 POLICIES: dict[str, Policy] = {
     "Random": Random(0.5),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from difficulty_prune.study.data import Images, StudyData, load_data, split_positions
+from difficulty_prune.study.study_data import Images, StudyData, load_data, split_positions
 
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 

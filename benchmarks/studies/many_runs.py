@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 import difficulty_prune as dp
-from difficulty_prune.files import write_atomically
+from difficulty_prune.support.files import write_atomically
 
 SCORE = "aum"
 

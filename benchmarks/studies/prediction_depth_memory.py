@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from machine import machine
 
-from difficulty_prune.files import write_atomically
 from difficulty_prune.scores import prediction_depth
+from difficulty_prune.support.files import write_atomically
 
 CLASSES = 10
 

@@ -13,12 +13,17 @@ from rich.progress import track
 from rich.table import Table
 
 from .. import consistency, plots
-from ..consistency import PCA, Correlation, RankError, Reliability, StableSubset, VarianceShares
+from ..consistency.correlation import Correlation
+from ..consistency.pca import PCA
+from ..consistency.rank_error import RankError
+from ..consistency.reliability import Reliability
+from ..consistency.stable_subset import StableSubset
+from ..consistency.variance_shares import VarianceShares
 from ..plots.axes import save_png
-from ..policies.checks import check_fraction
-from ..runs import RunSet
+from ..policies.base import check_fraction
+from ..runs.run_set import RunSet
 from ..study.study import POLICIES
-from .runs import WHERE, choose_score, describe, print_matrix, run_files
+from .output import WHERE, choose_score, describe, print_matrix, run_files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

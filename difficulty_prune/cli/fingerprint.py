@@ -11,16 +11,12 @@ from typing import Any
 from rich.console import Console
 
 from .. import plots
-from ..fingerprint import (
-    ArchitectureFingerprint,
-    Comparison,
-    SensitiveExamples,
-    compare_selectors,
-    sensitive_examples,
-)
+from ..fingerprint.architecture_fingerprint import ArchitectureFingerprint
+from ..fingerprint.compare_selectors import Comparison, compare_selectors
+from ..fingerprint.sensitive_examples import SensitiveExamples, sensitive_examples
 from ..plots.axes import save_png
-from ..runs import Run, RunSet
-from .runs import WHERE, choose_score, describe, run_files
+from ..runs.run_set import Run, RunSet
+from .output import WHERE, choose_score, describe, run_files
 
 RUNS_TO_COMPARE = 4  # of each architecture: half of them choose the examples, the other half is clustered
 

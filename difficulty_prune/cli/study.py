@@ -11,11 +11,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ..scores import TRACKED, score_names
-from ..study import Settings, run_study
-from ..study.data import FORMS
+from ..scores.catalogue import TRACKED, score_names
 from ..study.models import MODELS
-from ..study.study import POLICIES
+from ..study.study import POLICIES, Settings, run_study
+from ..study.study_data import FORMS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

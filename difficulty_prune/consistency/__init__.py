@@ -4,13 +4,13 @@ Each function reads one run after the other and holds some vectors of length N i
 What it returns prints as an answer in words, and gives its numbers as `to_dict()`; `dp.plots` draws it.
 """
 
-from .agreement import run_agreement
-from .anova import VarianceShares, variance_shares
-from .components import PCA, pca
-from .correlations import Correlation, correlation
-from .misplacement import RankError, rank_error
-from .resampled_plans import StableSubset, stable_subset
-from .split_halves import Reliability, reliability
+from .correlation import Correlation, correlation
+from .pca import PCA, pca
+from .rank_error import RankError, rank_error
+from .reliability import Reliability, reliability
+from .run_agreement import run_agreement
+from .stable_subset import StableSubset, stable_subset
+from .variance_shares import VarianceShares, variance_shares
 
 __all__ = [
     "PCA",

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..files import Array
-from ..ranks import rank_rows
-from ..runs import RunSet
+from ..runs.run_set import RunSet
+from ..support.ranks import rank_rows
 from .spearman_brown import fisher, step, to_pearson, to_spearman
 from .streams import PairSums, read, standard_ranks
 
 
-def correlation_of_halves(halves: Array) -> float:
+def correlation_of_halves(halves: NDArray[Any]) -> float:
     """The Pearson correlation that goes with the Spearman correlation of two means [2, n], less if one is wider."""
     known = halves[:, ~np.isnan(halves).any(0)]
     if known.shape[1] < 2:
@@ -28,7 +29,7 @@ def correlation_of_halves(halves: Array) -> float:
     return to_pearson(spearman) * float(2 * spread.prod() / (spread @ spread))
 
 
-def standard_error_of_groups(correlations: Array) -> tuple[float, float]:
+def standard_error_of_groups(correlations: NDArray[Any]) -> tuple[float, float]:
     """From correlations [splits, groups]: the standard error of their mean over groups, and degrees of freedom."""
     groups = fisher([r for column in correlations.T if not math.isnan(r := mean_known(column))])
     if len(groups) < 2:
@@ -53,7 +54,7 @@ def pairs_of_runs(runs: RunSet, score: str) -> tuple[float, float, list[float]]:
     return float(spearman.mean()[0, 0]), to_pearson(float(pairs.mean()[0, 0] / squares.mean())), without
 
 
-def _ranks_and_spread(values: Array) -> tuple[Array, float, Array]:
+def _ranks_and_spread(values: NDArray[Any]) -> tuple[NDArray[Any], float, NDArray[Any]]:
     """Standard ranks [N], Gini's mean difference but for a factor, and which values are known [N]."""
     ranks, known = standard_ranks(values), ~np.isnan(values)
     centred = np.where(known, values, 0.0) - (values[known].mean() if known.any() else 0.0)
@@ -93,7 +94,7 @@ def ends(half: float, width: float, factor: float) -> tuple[float, float, float]
     return value, min(low, value), max(high, value)
 
 
-def mean_known(values: Array) -> float:
+def mean_known(values: NDArray[Any]) -> float:
     """Mean of what is not NaN; NaN if nothing is."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else math.nan

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..files import Array, parts
-from ..randomness import whole_number
-from ..ranks import rank_rows
-from ..runs import RunSet
+from ..runs.run_set import RunSet
+from ..support.files import parts
+from ..support.randomness import whole_number
+from ..support.ranks import rank_rows
 
 _MEANS: Final = 1 << 24  # numbers in memory
 _BLOCK: Final = 1 << 22
@@ -49,12 +50,12 @@ def generator(seed: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([whole_number(seed, "seed")]))
 
 
-def read(runs: RunSet, run: int, score: str) -> Array:
+def read(runs: RunSet, run: int, score: str) -> NDArray[Any]:
     """The score of one run as stored, [N] float64."""
     return np.asarray(runs[run].scores[score], dtype=np.float64)
 
 
-def means_of(runs: RunSet, score: str, weights: Array) -> Iterator[Array]:
+def means_of(runs: RunSet, score: str, weights: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """Weighted means of the score over the runs that presented the example, [N] float64 each; NaN where none did.
 
     The files are read once for some of the means, so that memory holds no more than 128 MB of these.
@@ -78,7 +79,7 @@ def means_of(runs: RunSet, score: str, weights: Array) -> Iterator[Array]:
         yield from means
 
 
-def weights_of(chosen: Iterable[Iterable[int]], runs: int) -> Array:
+def weights_of(chosen: Iterable[Iterable[int]], runs: int) -> NDArray[Any]:
     """[K, R] int64: 1 for the chosen runs of each of K sets, else 0.
 
     >>> weights_of([(0, 2), (1,)], runs=3)
@@ -88,7 +89,7 @@ def weights_of(chosen: Iterable[Iterable[int]], runs: int) -> Array:
     return np.array([np.isin(np.arange(runs), list(some)) for some in chosen], dtype=np.int64)
 
 
-def known_to_all(runs: RunSet, score: str) -> Array:
+def known_to_all(runs: RunSet, score: str) -> NDArray[Any]:
     """Positions of the examples that every run presented; ValueError where there are fewer than two."""
     known = np.ones(runs.num_examples, bool)
     for run in range(len(runs)):
@@ -101,7 +102,7 @@ def known_to_all(runs: RunSet, score: str) -> Array:
     return np.flatnonzero(known)
 
 
-def standard_ranks(values: Array) -> Array:
+def standard_ranks(values: NDArray[Any]) -> NDArray[Any]:
     """Ranks with mean 0 and variance 1, and 0 where the value is NaN, or everywhere if all values are equal.
 
     >>> standard_ranks(np.array([5.0, np.nan, 7.0]))
@@ -127,7 +128,7 @@ class PairSums:
         self._ranks, self._known = np.zeros((kinds, size)), np.zeros((kinds, size))
         self._own_products, self._own_sizes = np.zeros((kinds, kinds)), np.zeros((kinds, kinds))
 
-    def add(self, kinds: Iterable[int], ranks: Array, known: Array) -> None:
+    def add(self, kinds: Iterable[int], ranks: NDArray[Any], known: NDArray[Any]) -> None:
         """Adds one run: its `standard_ranks` [k, N] of these kinds, and which values it has [k, N]."""
         rows, shown = list(kinds), known * 1.0
         self._ranks[rows] += ranks
@@ -135,13 +136,13 @@ class PairSums:
         self._own_products[np.ix_(rows, rows)] += ranks @ ranks.T
         self._own_sizes[np.ix_(rows, rows)] += shown @ shown.T
 
-    def mean(self) -> Array:
+    def mean(self) -> NDArray[Any]:
         """[K, K] float64; NaN where there is no pair of different runs that share examples."""
         products = self._ranks @ self._ranks.T - self._own_products
         sizes = self._known @ self._known.T - self._own_sizes
         return np.where(sizes > 0.5, products / np.maximum(sizes, 1), np.nan)
 
-    def mean_without(self, ranks: Array, known: Array) -> float:
+    def mean_without(self, ranks: NDArray[Any], known: NDArray[Any]) -> float:
         """The mean of the first kind without the run that added these, [N]."""
         shown = known * 1.0
         rest, others = self._ranks[0] - ranks, self._known[0] - shown

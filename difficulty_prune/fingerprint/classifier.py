@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-
-from ..files import Array
+from numpy.typing import NDArray
 
 _LEAST_SPREAD: Final = 0.25
 
@@ -24,15 +23,15 @@ class Classifier:
             infinitely far where the training runs of each group agree, as on counts.
     """
 
-    mean: Array
-    scale: Array
-    coefficient: Array
-    intercept: Array
-    centre: Array
-    spread: Array
+    mean: NDArray[Any]
+    scale: NDArray[Any]
+    coefficient: NDArray[Any]
+    intercept: NDArray[Any]
+    centre: NDArray[Any]
+    spread: NDArray[Any]
 
     @classmethod
-    def fit(cls, x: Array, group: Array) -> Classifier:
+    def fit(cls, x: NDArray[Any], group: NDArray[Any]) -> Classifier:
         """Learns from x [R, k] of runs in `group` [R], each of 0 .. G - 1."""
         from sklearn.linear_model import LogisticRegression
 
@@ -48,20 +47,20 @@ class Classifier:
         spread = np.sqrt(((z - centre[group]) ** 2).sum(0) / (len(z) - groups))
         return cls(mean, scale, coefficient, intercept, centre, np.maximum(spread, _LEAST_SPREAD))
 
-    def probabilities(self, x: Array) -> Array:
+    def probabilities(self, x: NDArray[Any]) -> NDArray[Any]:
         """Of each group, [R, G], for x [R, k]."""
         from scipy.special import softmax
 
-        result: Array = softmax((x - self.mean) / self.scale @ self.coefficient.T + self.intercept, axis=1)
+        result: NDArray[Any] = softmax((x - self.mean) / self.scale @ self.coefficient.T + self.intercept, axis=1)
         return result
 
-    def distance(self, x: Array, group: Array) -> Array:
+    def distance(self, x: NDArray[Any], group: NDArray[Any]) -> NDArray[Any]:
         """Distance [R] of x [R, k] to the centres of `group` [R], in spreads: root mean square over the k numbers."""
         z = (x - self.mean) / self.scale
-        distance: Array = np.sqrt((((z - self.centre[group]) / self.spread) ** 2).mean(1))
+        distance: NDArray[Any] = np.sqrt((((z - self.centre[group]) / self.spread) ** 2).mean(1))
         return distance
 
 
-def standard(x: Array) -> tuple[Array, Array]:
+def standard(x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Mean and standard deviation [k] of the columns of x [R, k]; 1 where a column is constant."""
     return x.mean(0), np.where(np.ptp(x, axis=0) > 0, x.std(0), 1.0)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..files import Array
-from ..runs import Run, RunSet
+from ..runs.run_set import Run, RunSet
 
 _BLOCK_BYTES: Final = 1 << 23
 
@@ -30,11 +30,11 @@ class Groups:
     sizes: tuple[int, ...]
 
     @property
-    def members(self) -> Array:
+    def members(self) -> NDArray[Any]:
         """[R] int64, the position of each run's architecture in `architectures`."""
         return np.repeat(np.arange(len(self.sizes)), self.sizes)
 
-    def blocks(self) -> Iterator[tuple[Array, Array]]:
+    def blocks(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """Positions [n] and scores [R, n] of examples that every run presented, block after block."""
         total = self.runs.num_examples
         width = max(1, _BLOCK_BYTES // (8 * len(self.runs)))
@@ -43,7 +43,7 @@ class Groups:
             known = ~np.isnan(block).any(0)
             yield start + np.flatnonzero(known), block[:, known]
 
-    def known(self) -> Array:
+    def known(self) -> NDArray[Any]:
         """[N] bool, whether every run presented the example.
 
         Raises:
@@ -63,11 +63,11 @@ class Groups:
                 f"the runs cannot be compared by {self.score!r}; take runs that trained on the same examples"
             )
 
-    def matrix(self, examples: Array) -> Array:
+    def matrix(self, examples: NDArray[Any]) -> NDArray[Any]:
         """Scores [R, k] of the examples at these positions."""
         return self.runs.matrix(self.score, examples)
 
-    def subset(self, chosen: Array) -> Groups:
+    def subset(self, chosen: NDArray[Any]) -> Groups:
         """The runs for which `chosen` [R] is true."""
         return _grouped([run for run, wanted in zip(self.runs, chosen, strict=True) if wanted], self.score)
 

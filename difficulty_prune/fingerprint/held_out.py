@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from ..files import Array
-from ..randomness import generator_from
+from ..support.randomness import generator_from
 from .classifier import Classifier
 from .groups import Groups
 
 _MOST_FOLDS: Final = 10
 
-Ranking = Callable[[Groups], Array]
+Ranking = Callable[[Groups], NDArray[Any]]
 """Positions of examples, the best first, as runs to learn from tell it."""
 
 
@@ -29,12 +29,12 @@ class HeldOut:
         distance: [R] float64, to the centre of its own architecture.
     """
 
-    correct: Array
-    distance: Array
+    correct: NDArray[Any]
+    distance: NDArray[Any]
 
 
 def recognise_held_out(
-    groups: Groups, ranking: Ranking, sizes: Iterable[int], known: Array, seed: int
+    groups: Groups, ranking: Ranking, sizes: Iterable[int], known: NDArray[Any], seed: int
 ) -> Mapping[int, HeldOut]:
     """Holds every run out once; for each size k, the k best examples are chosen from the other runs alone.
 
@@ -54,18 +54,19 @@ def recognise_held_out(
     return outcomes
 
 
-def choose(ranking: Ranking, groups: Groups, size: int, known: Array) -> Array:
+def choose(ranking: Ranking, groups: Groups, size: int, known: NDArray[Any]) -> NDArray[Any]:
     """Positions [size] of the best among the known examples [N], as these runs tell it."""
     ranked = ranking(groups)
-    return ranked[known[ranked]][:size]
+    chosen: NDArray[Any] = ranked[known[ranked]][:size]
+    return chosen
 
 
-def always(examples: Array) -> Ranking:
+def always(examples: NDArray[Any]) -> Ranking:
     """The ranking that says the same whatever the runs."""
     return lambda groups: examples
 
 
-def split_runs(groups: Groups, parts: int, seed: int) -> Array:
+def split_runs(groups: Groups, parts: int, seed: int) -> NDArray[Any]:
     """[R] int64, a random one of so many parts for each run, of equal size within architectures up to one run."""
     draws = torch.rand(len(groups.runs), generator=generator_from(seed, 1), dtype=torch.float64).numpy()
     part = np.empty(len(draws), np.int64)

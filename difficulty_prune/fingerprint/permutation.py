@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from ..files import Array
-from ..randomness import generator_from
-from .anova import Variance
+from ..support.randomness import generator_from
+from .effect import Variance
 
 try:
     from .. import _host
@@ -35,7 +35,7 @@ class Assignments:
         sizes: numbers of runs of the groups.
     """
 
-    groups: Array
+    groups: NDArray[Any]
     exact: bool
     sizes: tuple[int, ...]
 
@@ -64,7 +64,7 @@ def assignments(sizes: tuple[int, ...], permutations: int, seed: int) -> Assignm
     return Assignments(observed[draws.numpy().argsort(1)], False, sizes)
 
 
-def permutation_p_values(x: Array, own: Variance, among: Assignments) -> Array:
+def permutation_p_values(x: NDArray[Any], own: Variance, among: Assignments) -> NDArray[Any]:
     """p-value [n] of each column of x [R, n] in unit range, whose analysis of variance is `own`.
 
     The share of assignments whose eta^2 is not below the observed one. A sample is counted together with the observed
@@ -81,7 +81,7 @@ def permutation_p_values(x: Array, own: Variance, among: Assignments) -> Array:
     return count / assigned if among.exact else (count + 1) / (assigned + 1)
 
 
-def _count_as_large(scores: Array, threshold: Array, among: Assignments) -> Array:
+def _count_as_large(scores: NDArray[Any], threshold: NDArray[Any], among: Assignments) -> NDArray[Any]:
     """For each column of scores [R, n] with mean 0, how many assignments have an eta^2 of at least `threshold` [n]."""
     if _host is not None:
         return _host.count_as_large(scores, threshold, among.groups)
@@ -95,7 +95,7 @@ def _count_as_large(scores: Array, threshold: Array, among: Assignments) -> Arra
     return count
 
 
-def _all(sizes: tuple[int, ...]) -> Array:
+def _all(sizes: tuple[int, ...]) -> NDArray[Any]:
     """All different assignments, [A, R] int16."""
     total = sum(sizes)
     if len(sizes) == 1:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from ..files import Array
-from ..randomness import generator_from
-from ..scores import SCORES
+from ..scores.catalogue import SCORES
+from ..support.randomness import generator_from
 from .groups import Groups
-from .sensitive import sensitive_examples
+from .sensitive_examples import sensitive_examples
 
 Select = Literal["sensitive", "random", "hardest", "pca"]
 
@@ -25,7 +25,7 @@ def check_select(select: str) -> None:
         raise ValueError(f"select: got {select!r}, expected one of {', '.join(map(repr, get_args(Select)))}")
 
 
-def rank_examples(groups: Groups, select: Select, seed: int) -> Array:
+def rank_examples(groups: Groups, select: Select, seed: int) -> NDArray[Any]:
     """Positions of all examples that every run presented, int64, first those that this way would choose first.
 
     "sensitive": by `sensitive_examples` with 1,000 permutations. "random": in random order. "hardest": by mean
@@ -35,38 +35,38 @@ def rank_examples(groups: Groups, select: Select, seed: int) -> Array:
     return _RANKINGS[select](groups, seed)
 
 
-def _sensitive(groups: Groups, seed: int) -> Array:
+def _sensitive(groups: Groups, seed: int) -> NDArray[Any]:
     return sensitive_examples(groups.runs, groups.score, permutations=_PERMUTATIONS, seed=seed).index
 
 
-def _random(groups: Groups, seed: int) -> Array:
+def _random(groups: Groups, seed: int) -> NDArray[Any]:
     known = np.flatnonzero(groups.known())
     order = torch.randperm(len(known), generator=generator_from(seed))
     return np.take(known, order.numpy())
 
 
-def _hardest(groups: Groups, seed: int) -> Array:
+def _hardest(groups: Groups, seed: int) -> NDArray[Any]:
     sign = 1 if SCORES[groups.score].higher_is_harder else -1
     return _highest_first(_for_each(groups, lambda x: sign * x.mean(0)))
 
 
-def _pca(groups: Groups, seed: int) -> Array:
+def _pca(groups: Groups, seed: int) -> NDArray[Any]:
     gram = np.zeros((len(groups.runs), len(groups.runs)))
     for _, x in groups.blocks():
         centred = x - x.mean(0)
         gram += centred @ centred.T
     components = np.linalg.eigh(gram)[1][:, 1 - len(groups.sizes) :]  # [R, G - 1], of the largest eigenvalues
 
-    def share(x: Array) -> Array:
+    def share(x: NDArray[Any]) -> NDArray[Any]:
         centred = x - x.mean(0)
         total = np.where(np.ptp(x, axis=0) > 0, (centred**2).sum(0), np.inf)
-        explained: Array = ((components.T @ centred) ** 2).sum(0)
+        explained: NDArray[Any] = ((components.T @ centred) ** 2).sum(0)
         return explained / total
 
     return _highest_first(_for_each(groups, share))
 
 
-_RANKINGS: Final[Mapping[Select, Callable[[Groups, int], Array]]] = {
+_RANKINGS: Final[Mapping[Select, Callable[[Groups, int], NDArray[Any]]]] = {
     "sensitive": _sensitive,
     "random": _random,
     "hardest": _hardest,
@@ -74,7 +74,7 @@ _RANKINGS: Final[Mapping[Select, Callable[[Groups, int], Array]]] = {
 }
 
 
-def _for_each(groups: Groups, function: Callable[[Array], Array]) -> Array:
+def _for_each(groups: Groups, function: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
     """What the function makes of the scores [R, n] of examples, [N]; NaN where a run did not present the example."""
     values = np.full(groups.runs.num_examples, np.nan)
     for positions, x in groups.blocks():
@@ -82,6 +82,6 @@ def _for_each(groups: Groups, function: Callable[[Array], Array]) -> Array:
     return values
 
 
-def _highest_first(values: Array) -> Array:
+def _highest_first(values: NDArray[Any]) -> NDArray[Any]:
     order = np.argsort(-values, kind="stable")  # NaN last
     return order[: len(values) - int(np.isnan(values).sum())]

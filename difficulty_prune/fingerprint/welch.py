@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..files import Array
-from .anova import Variance, sum_groups
+from .effect import Variance, sum_groups
 
 _SMALLEST_VARIANCE: Final = 1e-12
 """Of a group, as a fraction of the example's variance over all runs."""
 
 
-def welch_p_values(own: Variance, sizes: tuple[int, ...]) -> Array:
+def welch_p_values(own: Variance, sizes: tuple[int, ...]) -> NDArray[Any]:
     """p-value [n] of each example, from its analysis of variance over groups of these sizes.
 
     Welch's analysis of variance (Welch 1951), which for two groups is his two-sided t-test. Runs of one architecture
@@ -35,5 +35,5 @@ def welch_p_values(own: Variance, sizes: tuple[int, ...]) -> Array:
     mean = sum_groups(share * own.mean)
     doubt = sum_groups((1 - share) ** 2 / (size - 1)) / (groups**2 - 1)
     between = sum_groups(precision * (own.mean - mean) ** 2) / (groups - 1)
-    p: Array = fdtrc(groups - 1, 1 / (3 * doubt), between / (1 + 2 * (groups - 2) * doubt))
+    p: NDArray[Any] = fdtrc(groups - 1, 1 / (3 * doubt), between / (1 + 2 * (groups - 2) * doubt))
     return np.where(constant, 1.0, p)

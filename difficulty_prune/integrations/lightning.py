@@ -10,7 +10,7 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities import CombinedLoader
 
 from ..sampler import PruneSampler
-from ..tracker import DifficultyTracker
+from ..tracker.tracker import DifficultyTracker
 
 
 class DifficultyCallback(pl.Callback):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 
 from ..sampler import PruneSampler
-from ..tracker import DifficultyTracker
+from ..tracker.tracker import DifficultyTracker
 
 INDEX: Final = "index"
 STATE_NAME: Final = "difficulty.pt"

@@ -8,17 +8,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .layout import PADDING, RECORD_WIDTH, SKIPPED, STATS, temporal_width
 
 try:
-    from difficulty_prune._host import first_outside
+    from .._host import first_outside
 except ImportError:  # an install without a compiler still works, only slower
 
-    def first_outside(values: np.ndarray[Any, np.dtype[Any]], limit: int) -> int:
+    def first_outside(values: NDArray[Any], limit: int) -> int:
         outside = (values < 0) | (values >= limit)
         return int(outside.argmax()) if outside.any() else -1
 

@@ -3,7 +3,7 @@
 matplotlib is imported when a figure is drawn, and its global state (pyplot) is not used.
 """
 
-from .consistency import (
+from .consistency_figures import (
     correlation_heatmap,
     explained_variance,
     loadings,
@@ -12,8 +12,8 @@ from .consistency import (
     stability,
     variance_bars,
 )
-from .fingerprint import fingerprint_accuracy, manhattan
-from .scores import accuracy_against_keep, difficulty_histogram, example_grid, run_agreement_bars
+from .fingerprint_figures import fingerprint_accuracy, manhattan
+from .score_figures import accuracy_against_keep, difficulty_histogram, example_grid, run_agreement_bars
 
 __all__ = [
     "accuracy_against_keep",

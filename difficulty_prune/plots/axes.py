@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..files import write_atomically
+from ..support.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -23,11 +23,9 @@ Policies are composed by functions. Half of what is left without the hardest qua
 """
 
 from .base import Policy
-from .per_class import PerClass
-from .ranked import Easiest, Hardest, Window
-from .sampled import Random, Stratified
+from .compose import PerClass, within
+from .uniform import Easiest, Hardest, Random, Stratified, Window
 from .weighted import Importance, SoftPrune
-from .within import within
 
 __all__ = [
     "Easiest",

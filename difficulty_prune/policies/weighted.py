@@ -15,9 +15,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..randomness import whole_number
-from .base import Choice, Keeping, hardest_first
-from .checks import Unseen, check_fraction, check_number, finite_range
+from ..support.randomness import whole_number
+from .base import Choice, Keeping, Unseen, check_fraction, check_number, finite_range, hardest_first
 
 
 class Weighted(Keeping):

@@ -1,6 +1,7 @@
 """What the numbers mean: the catalogue, and the formulas that turn recorded state into scores."""
 
-from .catalogue import SCORES, TRACKED, Score, check_scores, check_tracked, score_names
+from .catalogue import SCORES, Score, score_names
+from .class_normalize import class_normalize
 from .detection import Detection, ood, selective_accuracy
 from .ensembles import (
     Dichotomy,
@@ -12,32 +13,21 @@ from .ensembles import (
     memorization,
     model_accuracy,
 )
-from .gradient_options import GradientOptions
-from .gradients import check_depends, input_gradient
-from .logits import logit_scores, merge_records_, trajectory_scores
-from .moments import GradientMoments
-from .normalize import class_normalize
-from .parameter_gradients import grand
+from .gradients import input_gradient
+from .grand.grand import grand
+from .logits import logit_scores, trajectory_scores
 from .prediction_depth import prediction_depth
-from .prototypes import prototype_distance
-from .temporal import TEMPORAL, TemporalOptions, TemporalRecords, dyn_unc, tdds
+from .prototype_distance import prototype_distance
+from .temporal import TemporalOptions, dyn_unc, tdds
 
 __all__ = [
     "SCORES",
-    "TEMPORAL",
-    "TRACKED",
     "Detection",
     "Dichotomy",
     "Estimate",
-    "GradientMoments",
-    "GradientOptions",
     "Score",
     "TemporalOptions",
-    "TemporalRecords",
     "agreement",
-    "check_depends",
-    "check_scores",
-    "check_tracked",
     "class_normalize",
     "dichotomy",
     "dyn_unc",
@@ -47,7 +37,6 @@ __all__ = [
     "input_gradient",
     "logit_scores",
     "memorization",
-    "merge_records_",
     "model_accuracy",
     "ood",
     "prediction_depth",

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from ..files import Array
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def ood(own: Any, foreign: Any) -> Detection:
 
 def selective_accuracy(
     score: Any, correct: Any, fractions: Iterable[float] | float = (0.1, 0.25, 0.5, 0.75, 1.0)
-) -> Array:
+) -> NDArray[Any]:
     """Accuracy on the examples with the lowest scores, such as the lowest VoG (arXiv 2008.11600, section 5).
 
     Args:
@@ -94,7 +93,7 @@ def selective_accuracy(
     return np.array([lowest_first[: max(1, round(share * len(values)))].mean() for share in shares])
 
 
-def _numbers(values: Any, name: str) -> Array:
+def _numbers(values: Any, name: str) -> NDArray[Any]:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or len(array) == 0:
         raise ValueError(f"{name}: got shape {array.shape}, expected one number per example, at least one")

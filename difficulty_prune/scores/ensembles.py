@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from ..files import Array
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,10 +22,10 @@ class Estimate:
         seen, unseen: [N] int64, the numbers of runs that trained on the example and that did not.
     """
 
-    value: Array
-    standard_error: Array
-    seen: Array
-    unseen: Array
+    value: NDArray[Any]
+    standard_error: NDArray[Any]
+    seen: NDArray[Any]
+    unseen: NDArray[Any]
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers that sum it up, as JSON can hold them; None where nothing is known.
@@ -68,9 +67,9 @@ class Dichotomy:
         never, always, sometimes: [N] bool; each example is in just one.
     """
 
-    never: Array
-    always: Array
-    sometimes: Array
+    never: NDArray[Any]
+    always: NDArray[Any]
+    sometimes: NDArray[Any]
 
     def to_dict(self) -> dict[str, int]:
         """The numbers of examples."""
@@ -84,7 +83,7 @@ class Dichotomy:
         return f"of {size:,} examples, predicted correctly: {shares}"
 
 
-def model_accuracy(predictions: Any, labels: Any) -> Array:
+def model_accuracy(predictions: Any, labels: Any) -> NDArray[Any]:
     """Fraction of the models that predict the label, [N] float64 (Meding et al. 2022, arXiv 2110.05922).
 
     Args:
@@ -102,7 +101,7 @@ def model_accuracy(predictions: Any, labels: Any) -> Array:
         raise ValueError(f"predictions: got {classes.dtype} {classes.shape}, expected whole numbers [models, N]")
     if truth.shape != classes.shape[1:] or truth.dtype.kind not in "iu":
         raise ValueError(f"labels: got {truth.dtype} {truth.shape}, expected whole numbers [{classes.shape[1]}]")
-    accuracy: Array = (classes == truth).mean(axis=0, dtype=np.float64)
+    accuracy: NDArray[Any] = (classes == truth).mean(axis=0, dtype=np.float64)
     return accuracy
 
 
@@ -131,7 +130,7 @@ def dichotomy(accuracy: Any) -> Dichotomy:
     return Dichotomy(never, always, ~(never | always))
 
 
-def agreement(probabilities: Iterable[Any]) -> Array:
+def agreement(probabilities: Iterable[Any]) -> NDArray[Any]:
     """Jensen-Shannon divergence of the models' probabilities, [N] float64 in nats: 0 where all agree.
 
     The entropy of the mean of p minus the mean of the entropies of p; at most the logarithm of the number of models
@@ -155,11 +154,12 @@ def agreement(probabilities: Iterable[Any]) -> Array:
         models += 1
     if models < 2:
         raise ValueError(f"agreement: got {models} model, expected at least 2: one has nothing to agree with")
-    divergence: Array = entr(total / models).sum(1) - entropies / models
-    return np.maximum(divergence, 0)  # below which only rounding leads
+    divergence: NDArray[Any] = entr(total / models).sum(1) - entropies / models
+    known: NDArray[Any] = np.maximum(divergence, 0)  # below which only rounding leads
+    return known
 
 
-def ensemble_confidence(probabilities: Iterable[Any]) -> Array:
+def ensemble_confidence(probabilities: Iterable[Any]) -> NDArray[Any]:
     """Mean over the models of their largest probability, [N] float64 (Carlini et al. 2019, arXiv 1910.13427).
 
     Args:
@@ -219,7 +219,7 @@ def held_out_consistency(correct: Any, seen: Any) -> Estimate:
     return Estimate(share, np.sqrt(variance), trained.sum(0), (~trained).sum(0))
 
 
-def _share(correct: Array, runs: Array) -> tuple[Array, Array]:
+def _share(correct: NDArray[Any], runs: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Share of the given runs [R, N] that are correct, and the unbiased variance of that share; NaN if not known."""
     number = runs.sum(0)
     share = np.where(number > 0, (correct & runs).sum(0) / np.maximum(number, 1), np.nan)
@@ -227,7 +227,7 @@ def _share(correct: Array, runs: Array) -> tuple[Array, Array]:
     return share, variance
 
 
-def _check(correct: Any, seen: Any) -> tuple[Array, Array]:
+def _check(correct: Any, seen: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     right, trained = np.asarray(correct), np.asarray(seen)
     for name, array in (("correct", right), ("seen", trained)):
         if array.dtype != np.bool_ or array.ndim != 2 or 0 in array.shape or array.shape != right.shape:
@@ -235,7 +235,7 @@ def _check(correct: Any, seen: Any) -> tuple[Array, Array]:
     return right, trained
 
 
-def _each(probabilities: Iterable[Any], name: str) -> Iterable[Array]:
+def _each(probabilities: Iterable[Any], name: str) -> Iterable[NDArray[Any]]:
     shape = None
     for p in probabilities:
         array = np.asarray(p, dtype=np.float64)

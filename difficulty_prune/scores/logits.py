@@ -8,8 +8,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from .. import ops
-from ..ops import FIELD
+from ..ops.layout import FIELD
+from ..ops.operators import new_table, record_stats_
 from .catalogue import check_scores
 from .temporal import TEMPORAL, TemporalOptions, dyn_unc, tdds
 
@@ -80,9 +80,9 @@ def trajectory_scores(
     options = temporal if temporal is not None else TemporalOptions()
     if not isinstance(options, TemporalOptions):
         raise TypeError(f"temporal: got {type(temporal).__name__}, expected dp.TemporalOptions(...)")
-    table, index = ops.new_table(logits.shape[1], logits.device), torch.arange(logits.shape[1], device=logits.device)
+    table, index = new_table(logits.shape[1], logits.device), torch.arange(logits.shape[1], device=logits.device)
     for step in logits:
-        ops.record_stats_(table, index, step, labels)
+        record_stats_(table, index, step, labels)
     if not logits.isfinite().all():
         raise ValueError(f"logits: {int((~logits.isfinite()).sum())} values are not finite; did training diverge?")
     scores = logit_scores(table, chosen)
@@ -92,27 +92,3 @@ def trajectory_scores(
         p_label = logits.float().softmax(2).gather(2, labels.expand(len(logits), -1)[:, :, None])[:, :, 0]
         scores["dyn_unc"] = dyn_unc(p_label, options.window)
     return {name: scores[name] for name in chosen}
-
-
-def merge_records_(table: Tensor, other: Tensor) -> None:
-    """Adds to `table` [N, 16] the presentations recorded in `other`, as if they had come afterwards."""
-    a = {name: table[:, column].clone() for name, column in FIELD.items()}
-    b = {name: other[:, column] for name, column in FIELD.items()}
-    total = a["count"] + b["count"]
-    share = b["count"] / total.clamp(min=1)
-    deviation = b["p_label_mean"] - a["p_label_mean"]
-    ends_correct = (a["count"] > 0) & (a["last_wrong"] != a["count"])
-    starts_wrong = (b["count"] > 0) & (b["first_correct"] != 1)
-
-    def later(field: str) -> Tensor:
-        return torch.where(b[field] > 0, a["count"] + b[field], 0)
-
-    merged = {name: a[name] + b[name] for name in FIELD}  # sums, and the count
-    merged["p_label_mean"] = a["p_label_mean"] + deviation * share
-    merged["p_label_m2"] = a["p_label_m2"] + b["p_label_m2"] + deviation.square() * share * a["count"]
-    merged["forgotten"] = a["forgotten"] + b["forgotten"] + (ends_correct & starts_wrong)
-    merged["first_correct"] = torch.where(a["first_correct"] > 0, a["first_correct"], later("first_correct"))
-    merged["last_wrong"] = torch.where(b["last_wrong"] > 0, later("last_wrong"), a["last_wrong"])
-    merged["label"] = torch.where(b["count"] > 0, b["label"], a["label"])
-    for name, column in FIELD.items():
-        table[:, column] = merged[name]

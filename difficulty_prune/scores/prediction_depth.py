@@ -8,7 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from .prototypes import check_classes, shown_examples
+from .prototype_distance import check_classes, shown_examples
 
 _BLOCK_BYTES: Final = 2**27
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import consistency, plots
-from ..files import Array
 from ..plots.axes import save_png
-from ..runs import RunSet
-from .data import StudyData
+from ..runs.run_set import RunSet
+from .study_data import StudyData
 
 _SHOWN = 32
 
@@ -37,6 +37,6 @@ def write_figures(folder: Path, runs: RunSet, summary: dict[str, Any], data: Stu
         save_png(plots.example_grid(_pictures(data, chosen), captions, 8, title), folder / f"{name}.png")
 
 
-def _pictures(data: StudyData, positions: Array) -> Array:
+def _pictures(data: StudyData, positions: NDArray[Any]) -> NDArray[Any]:
     images = data.train.images[positions.copy()].float().numpy()
     return images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1)

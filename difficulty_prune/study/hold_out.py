@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from ..files import Array
-from ..randomness import generator_from
+from ..support.randomness import generator_from
 
 _HOLD_OUT = 2  # what a generator is for; a sampler's plan and orders are 0 and 1
 
 
-def held_out(run: int, size: int, share: float, seed: int = 0) -> Array:
+def held_out(run: int, size: int, share: float, seed: int = 0) -> NDArray[Any]:
     """Which examples a run leaves out, [size] bool, True for left out.
 
     As cards are dealt: a shuffled deck of all examples goes round the runs, the next shuffled deck follows when it is

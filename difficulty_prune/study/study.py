@@ -12,19 +12,25 @@ from typing import Any, Final
 import numpy as np
 from rich.console import Console
 
-from ..consistency import correlation, reliability, run_agreement
+from ..consistency.correlation import correlation
+from ..consistency.reliability import reliability
+from ..consistency.run_agreement import run_agreement
 from ..data import dataset_fingerprint
-from ..files import write_atomically
-from ..fingerprint import ArchitectureFingerprint, sensitive_examples
-from ..policies import Easiest, Hardest, Importance, PerClass, Policy, Random, SoftPrune, Stratified, Window
-from ..policies.checks import check_fraction
-from ..runs import RunSet
-from ..scores import TEMPORAL, TemporalOptions, check_tracked
-from .data import StudyData, load_data
+from ..fingerprint.architecture_fingerprint import ArchitectureFingerprint
+from ..fingerprint.sensitive_examples import sensitive_examples
+from ..policies.base import Policy, check_fraction
+from ..policies.compose import PerClass
+from ..policies.uniform import Easiest, Hardest, Random, Stratified, Window
+from ..policies.weighted import Importance, SoftPrune
+from ..runs.run_set import RunSet
+from ..scores.catalogue import check_tracked
+from ..scores.temporal import TEMPORAL, TemporalOptions
+from ..support.files import write_atomically
 from .executor import default_workers, run_tasks
 from .figures import write_figures
 from .hold_out import check_hold_out
 from .models import find_model
+from .study_data import StudyData, load_data
 from .tasks import ComparisonTask, DataSource, ScoringTask, peak_memory, slug
 from .train import Recipe
 

@@ -15,16 +15,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ..files import Array, write_atomically
-from ..plan import Plan, make_plan
-from ..policies import Policy
-from ..runs import Run
+from ..policies.base import Policy
+from ..policies.plan import Plan, make_plan
+from ..runs.run_set import Run
 from ..sampler import PruneSampler
-from ..tracker import DifficultyTracker
-from .data import load_data
+from ..support.files import write_atomically
+from ..tracker.tracker import DifficultyTracker
 from .hold_out import held_out
+from .study_data import load_data
 from .train import Recipe, number_of_batches, predict, train
 
 
@@ -62,7 +63,7 @@ class ScoringTask:
     def steps(self, train_size: int) -> int:
         return _steps(self.recipe, round((1 - self.hold_out) * train_size))
 
-    def seen(self, train_size: int) -> Array:
+    def seen(self, train_size: int) -> NDArray[Any]:
         """The examples that the run trains on, [N] bool."""
         return ~held_out(self.seed - self.first_seed, train_size, self.hold_out, self.first_seed)
 
@@ -123,7 +124,7 @@ class ScoringTask:
         }
 
 
-def _keep(seen: Array, difficulty: Tensor, labels: Tensor | None = None, generator: Any = None) -> Plan:
+def _keep(seen: NDArray[Any], difficulty: Tensor, labels: Tensor | None = None, generator: Any = None) -> Plan:
     """A policy that keeps just the given examples."""
     kept = torch.from_numpy(np.flatnonzero(seen))
     return make_plan(kept, torch.ones(len(kept)), len(seen), "what is not held out", labels)
@@ -140,7 +141,7 @@ class ComparisonTask:
     name: str
     keep: float
     policy: Policy
-    difficulty: Array
+    difficulty: NDArray[Any]
     difficulty_name: str
     path: str
 

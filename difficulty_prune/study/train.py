@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..checkpoint import score_checkpoint
 from ..data import IndexedDataset
+from ..frozen.checkpoint import score_checkpoint
 from ..sampler import PruneSampler
-from ..tracker import DifficultyTracker
-from .data import Images, StudyData
+from ..tracker.tracker import DifficultyTracker
 from .models import build_model
+from .study_data import Images, StudyData
 
 
 @dataclass(frozen=True)

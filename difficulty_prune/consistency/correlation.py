@@ -1,0 +1,148 @@
+"""Correlations between scores, or between architectures: of mean difficulties and of single runs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runs.run_set import RunSet
+from ..scores.catalogue import SCORES
+from ..support.ranks import spearman_matrix
+from .streams import PairSums, check_run_set, check_runs, plain, read, standard_ranks
+
+
+@dataclass(frozen=True, eq=False)
+class Correlation:
+    """Spearman correlations of difficulty between K scores, or between K architectures.
+
+    Attributes:
+        names: of the scores or architectures.
+        between: "scores" or "architectures".
+        of_means: [K, K], of the mean difficulties; NaN where one is equal for all examples.
+        of_runs: [K, K], of single runs: the mean over all pairs of different runs, so that the diagonal is the
+            agreement of two runs, and NaN for an architecture with one run; a run whose values are all equal counts as
+            0. None where there is one run in all, or a score that is not one of single runs.
+    """
+
+    names: tuple[str, ...]
+    between: Literal["scores", "architectures"]
+    of_means: NDArray[Any]
+    of_runs: NDArray[Any] | None
+
+    def __str__(self) -> str:
+        pairs = sorted(
+            (float(self.of_means[i, j]), f"{self.names[i]} and {self.names[j]}")
+            for i, j in itertools.combinations(range(len(self.names)), 2)
+            if not np.isnan(self.of_means[i, j])
+        )
+        if len(pairs) > 1:
+            (lowest, least), (highest, most) = pairs[0], pairs[-1]
+            text = (
+                f"Of {len(self.names)} {self.between}, {most} agree most ({highest:.2f}), {least} least ({lowest:.2f})"
+            )
+        elif pairs:
+            text = f"{pairs[0][1]} agree with {pairs[0][0]:.2f}"
+        else:
+            text = f"Of {', '.join(self.names)} no two can be compared"
+        own = np.array([np.nan]) if self.of_runs is None else np.diag(self.of_runs)
+        if np.isnan(own).all():
+            return text + "."
+        same = "by one score" if self.between == "scores" else "of one architecture"
+        return text + f"; two runs {same} agree with {np.nanmin(own):.2f} to {np.nanmax(own):.2f}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers by name, as JSON can hold them."""
+        return {
+            "between": self.between,
+            "names": list(self.names),
+            "of_means": plain(self.of_means),
+            "of_runs": None if self.of_runs is None else plain(self.of_runs),
+        }
+
+
+def correlation(
+    runs: RunSet,
+    scores: str | Iterable[str] | None = None,
+    *,
+    between: Literal["scores", "architectures"] = "scores",
+) -> Correlation:
+    """Spearman correlations of difficulty between scores, or between architectures (arXiv 2401.01867).
+
+    Noise lowers the correlation of single runs and hardly that of means: two scores whose single runs agree with each
+    other as well as with themselves rank alike. Examples without a value in one of the means are left out of these.
+
+    Args:
+        scores: for between="scores" names that `runs.difficulty` knows, default `runs.scores`; for
+            between="architectures" one score, as a string, that every run has.
+
+    Raises:
+        TypeError: a string where several scores are expected, or several where one is.
+        ValueError: no score, an unknown one, or another `between`.
+
+    >>> from difficulty_prune import Run
+    >>> runs = RunSet(
+    ...     Run({"el2n": [0.1, 0.5, 0.9], "confidence": [0.9, c, 0.1]}, architecture="mlp", seed=0) for c in (0.4, 0.05)
+    ... )
+    >>> print(correlation(runs))
+    el2n and confidence agree with 1.00; two runs by one score agree with 0.50 to 1.00.
+    >>> correlation(runs).of_runs
+    array([[1.  , 0.75],
+           [0.75, 0.5 ]])
+    """
+    check_run_set(runs)
+    if between == "scores":
+        return _between_scores(runs, scores)
+    if between == "architectures":
+        return _between_architectures(runs, scores)
+    raise ValueError(f"between: got {between!r}, expected 'scores' or 'architectures'")
+
+
+def check_names(runs: RunSet, scores: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Names of several scores; default: all that every run has."""
+    if isinstance(scores, str):
+        raise TypeError(f"scores: got the string {scores!r}, expected several names such as ({scores!r},)")
+    names = runs.scores if scores is None else tuple(dict.fromkeys(scores))
+    if not names:
+        raise ValueError(f"scores: got none; the runs have {', '.join(runs.scores)}")
+    return names
+
+
+def _between_scores(runs: RunSet, scores: str | Iterable[str] | None) -> Correlation:
+    names = check_names(runs, scores)
+    of_means = spearman_matrix(np.stack([runs.difficulty(name) for name in names]))
+    if len(runs) == 1 or not set(names) <= set(runs.scores):
+        return Correlation(names, "scores", of_means, None)
+    sums = PairSums(len(names), runs.num_examples)
+    for run in range(len(runs)):
+        values = np.stack([_direction(name) * read(runs, run, name) for name in names])
+        sums.add(range(len(names)), np.stack([standard_ranks(row) for row in values]), ~np.isnan(values))
+    return Correlation(names, "scores", of_means, sums.mean())
+
+
+def _between_architectures(runs: RunSet, score: str | Iterable[str] | None) -> Correlation:
+    if not isinstance(score, str):
+        raise TypeError(f"scores: got {score!r}, expected one score, as in correlation(runs, 'el2n', between=...)")
+    check_runs(runs, score, least=1)
+    names, kinds = runs.architectures, architecture_of_runs(runs)
+    of_means = spearman_matrix(np.stack([runs.where(architecture=name).mean(score) for name in names]))
+    if len(runs) == 1:
+        return Correlation(names, "architectures", of_means, None)
+    sums = PairSums(len(names), runs.num_examples)
+    for run, kind in enumerate(kinds):
+        values = read(runs, run, score)
+        sums.add([kind], standard_ranks(values)[None], ~np.isnan(values)[None])
+    return Correlation(names, "architectures", of_means, sums.mean())
+
+
+def architecture_of_runs(runs: RunSet) -> NDArray[Any]:
+    """Position of each run's architecture in `runs.architectures`, [R] int64."""
+    return np.array([runs.architectures.index(run.architecture) for run in runs])
+
+
+def _direction(score: str) -> float:
+    return 1.0 if SCORES[score].higher_is_harder else -1.0

@@ -1,0 +1,108 @@
+"""Principal components of difficulty: how many notions of it the scores hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runs.run_set import RunSet
+from ..support.ranks import rank_rows
+from .correlation import check_names
+from .streams import check_run_set, count, percent, plain
+
+
+@dataclass(frozen=True, eq=False)
+class PCA:
+    """Principal components of K mean difficulties.
+
+    Attributes:
+        names: of the K variables: the score, and the architecture where there are several.
+        explained: [K] float64, shares of the variance, descending, with sum 1.
+        loadings: [K, K] float64, a component per row, a variable per column; rows have length 1, and the largest entry
+            of each is positive, so that the first component is high where examples are hard.
+        component: [N] float64, the first component of each example, one notion of difficulty; NaN where a variable is.
+    """
+
+    names: tuple[str, ...]
+    explained: NDArray[Any]
+    loadings: NDArray[Any]
+    component: NDArray[Any]
+
+    def __str__(self) -> str:
+        first = self.explained[0]
+        of = count(len(self.names), "score")
+        if any(", " in name for name in self.names):
+            of = f"{len(self.names)} pairs of score and architecture"
+        text = f"The first component explains {percent(first)} of the variance of {of}"
+        if len(self.names) == 1:
+            return text + ": with one there is nothing to compare."
+        if first >= 0.75:
+            return text + ": one notion of difficulty explains most."
+        if first >= 0.5:
+            return text + ": one notion of difficulty explains more than half, and they differ in the rest."
+        return text + ": they hold several notions of difficulty."
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers by name, as JSON can hold them, without the values of single examples."""
+        return {name: plain(getattr(self, name)) for name in ("explained", "loadings")} | {"names": list(self.names)}
+
+
+def pca(runs: RunSet, scores: Iterable[str] | None = None) -> PCA:
+    """Principal components of mean difficulties, made normal by their ranks first (arXiv 2401.01867).
+
+    A variable per score and architecture; a score of many runs together or of a table is one variable.
+
+    Args:
+        scores: names that `runs.difficulty` knows; default: `runs.scores`.
+
+    Raises:
+        TypeError, ValueError: a string, no score or an unknown one, fewer than two examples that every variable knows,
+            or all variables equal for all examples.
+
+    >>> from difficulty_prune import Run
+    >>> hard = np.arange(5.0)
+    >>> runs = RunSet([Run({"el2n": hard, "confidence": -(hard**3)}, architecture="mlp", seed=0)])
+    >>> found = pca(runs)
+    >>> print(found)
+    The first component explains 100 % of the variance of 2 scores: one notion of difficulty explains most.
+    >>> found.loadings[0].round(3), found.component.argsort()
+    (array([0.707, 0.707]), array([0, 1, 2, 3, 4]))
+    """
+    check_run_set(runs)
+    variables = dict(_variables(runs, check_names(runs, scores)))
+    difficulty = np.stack(list(variables.values()))
+    known = ~np.isnan(difficulty).any(0)
+    if known.sum() < 2:
+        raise ValueError(f"pca: {int(known.sum())} examples have a value in all variables, expected at least 2")
+    normal = normal_scores(difficulty[:, known])
+    variances, vectors = np.linalg.eigh(normal @ normal.T / known.sum())
+    variances, loadings = np.maximum(variances[::-1], 0), vectors.T[::-1]
+    if variances[0] < 1e-12:
+        raise ValueError(f"pca: {', '.join(variables)} are equal for all examples: there is no variance to explain")
+    loadings = loadings * np.sign(loadings[np.arange(len(loadings)), np.abs(loadings).argmax(1)])[:, None]
+    component = np.full(runs.num_examples, np.nan)
+    component[known] = loadings[0] @ normal
+    return PCA(tuple(variables), variances / variances.sum(), loadings, component)
+
+
+def normal_scores(values: NDArray[Any]) -> NDArray[Any]:
+    """Each row of [K, N] with the ranks of a standard normal, centred; equal values stay equal."""
+    from scipy.special import ndtri
+
+    normal = ndtri((rank_rows(values) - 0.5) / values.shape[1])
+    centred: NDArray[Any] = normal - normal.mean(1, keepdims=True)
+    return centred
+
+
+def _variables(runs: RunSet, names: Iterable[str]) -> Iterator[tuple[str, NDArray[Any]]]:
+    several = len(runs.architectures) > 1
+    for name in names:
+        if several and name in runs.scores:
+            for architecture in runs.architectures:
+                yield f"{name}, {architecture}", runs.where(architecture=architecture).difficulty(name)
+        else:
+            yield name, runs.difficulty(name)

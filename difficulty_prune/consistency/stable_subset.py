@@ -1,0 +1,131 @@
+"""Which examples a policy keeps whatever the runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..policies.base import Policy
+from ..policies.plan import Plan
+from ..runs.run_set import RunSet
+from ..scores.catalogue import SCORES
+from ..support.randomness import generator_from
+from .correlation import architecture_of_runs
+from .streams import check_positive, check_runs, count, generator, means_of, percent
+
+
+@dataclass(frozen=True, eq=False)
+class StableSubset:
+    """The examples that a policy keeps in most resampled sets of runs.
+
+    Attributes:
+        index: [K] int64, positions, ascending, that are kept in at least `share` of the sets.
+        frequency: [N] float64, the share of the sets in which the example is kept.
+        share: as asked for.
+        kept: number of examples in the plan of all runs.
+        kept_and_stable: those of them that `index` holds.
+        resamples: number of sets.
+        policy: how the policy writes itself.
+    """
+
+    index: NDArray[Any]
+    frequency: NDArray[Any]
+    share: float
+    kept: int
+    kept_and_stable: int
+    resamples: int
+    policy: str
+
+    def __str__(self) -> str:
+        number = self.kept_and_stable
+        return (
+            f"Of the {count(self.kept, 'example')} that {self.policy} keeps, {number:,} "
+            f"({percent(number / self.kept)}) {'is' if number == 1 else 'are'} kept by at least "
+            f"{percent(self.share)} of {count(self.resamples, 'resampled set')} of runs."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers that sum it up, as JSON can hold them."""
+        return {
+            "policy": self.policy,
+            "examples": len(self.frequency),
+            "kept": self.kept,
+            "kept_and_stable": self.kept_and_stable,
+            "stable": len(self.index),
+            "share": self.share,
+            "resamples": self.resamples,
+        }
+
+
+def stable_subset(
+    runs: RunSet, score: str, policy: Policy, *, share: float = 0.9, resamples: int = 100, seed: int = 0
+) -> StableSubset:
+    """The examples that a policy keeps whatever the runs: in at least `share` of resampled sets of runs.
+
+    As many runs are drawn with replacement as there are, within each architecture; their mean difficulty and a
+    generator of its own give a plan. So ties and random policies vary as well as the runs.
+
+    Args:
+        runs: at least two.
+        score: one that every run has.
+        policy: of `dp.policies`, or one's own, called as `policy(difficulty, labels, generator=...)`.
+        share: in (0, 1].
+        resamples: number of sets.
+
+    Raises:
+        TypeError, ValueError: fewer than two runs, a score that not every run has, no policy, a share outside (0, 1],
+            no resamples, or what the policy raises, such as for NaN difficulty.
+
+    >>> from difficulty_prune import Run, policies
+    >>> values = ([4.0, 1.0, 3.0, 2.0], [4.1, 1.1, 2.1, 2.2])
+    >>> runs = RunSet(Run({"el2n": v}, architecture="mlp", seed=0) for v in values)
+    >>> stable = stable_subset(runs, "el2n", policies.Hardest(keep=0.5))
+    >>> print(stable)
+    Of the 2 examples that Hardest(keep=0.5) keeps, 1 (50 %) is kept by at least 90 % of 100 resampled sets of runs.
+    >>> stable.index
+    array([0])
+    """
+    check_runs(runs, score, least=2)
+    number, rng = check_positive(resamples, "resamples"), generator(seed)
+    if not callable(policy):
+        raise TypeError(f"policy: got {policy!r}, expected one of dp.policies, such as Hardest(keep=0.5)")
+    if not 0 < share <= 1:
+        raise ValueError(f"share: got {share!r}, expected a number in (0, 1], the share of the resampled sets")
+    sets = np.stack([np.ones(len(runs), np.int64), *(_resampled(runs, rng) for _ in range(number))])
+    plans = (_plan(mean, runs, score, policy, (seed, k)) for k, mean in enumerate(means_of(runs, score, sets)))
+    of_all = next(plans)
+    counts = np.zeros(runs.num_examples, np.int64)
+    for plan in plans:
+        counts[plan.index.numpy()] += 1
+    index = np.flatnonzero(counts >= share * number - 1e-9)
+    return StableSubset(
+        index,
+        counts / number,
+        float(share),
+        len(of_all),
+        len(np.intersect1d(index, of_all.index.numpy())),
+        number,
+        repr(policy),
+    )
+
+
+def _resampled(runs: RunSet, rng: np.random.Generator) -> NDArray[Any]:
+    """How often each run is in a set of as many of each architecture, drawn with replacement, [R] int64."""
+    kinds = architecture_of_runs(runs)
+    groups = [np.flatnonzero(kinds == kind) for kind in range(len(runs.architectures))]
+    drawn = np.concatenate([rng.choice(group, len(group)) for group in groups])
+    return np.bincount(drawn, minlength=len(runs))
+
+
+def _plan(mean: NDArray[Any], runs: RunSet, score: str, policy: Policy, seeds: tuple[int, int]) -> Plan:
+    """The plan of a set of runs, of which this is the mean; set 0 is that of all."""
+    try:
+        return policy(mean if SCORES[score].higher_is_harder else -mean, runs.labels, generator=generator_from(*seeds))
+    except ValueError as error:
+        unknown = int(np.isnan(mean).sum())
+        reason = f", in which {unknown} examples were presented by none" if unknown else ""
+        which = f"of resampled set {seeds[1]} of the runs" if seeds[1] else "of all runs"
+        raise ValueError(f"stable_subset: from the mean {which}{reason}: {error}") from error

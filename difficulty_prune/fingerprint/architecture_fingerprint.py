@@ -1,0 +1,259 @@
+"""The fingerprint of architectures: a few examples whose scores tell which architecture trained a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runs.run_set import Run, RunSet
+from ..support.files import load_vectors, save_vectors
+from ..support.randomness import whole_number
+from .accuracy import Accuracy
+from .classifier import Classifier
+from .groups import group_runs, name_all
+from .held_out import Ranking, always, choose, recognise_held_out
+from .selection import Select, check_select, rank_examples
+
+_FORMAT: Final = 1
+_LEVEL: Final = 0.995
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ArchitectureFingerprint:
+    """Recognises the architecture of a run by its scores of k examples (arXiv 2401.01867, section 5).
+
+    The scores are standardised and given to L2-regularised logistic regression. A run is unlike any known architecture
+    if it is further from the mean of the predicted one than held-out runs were from the mean of their own: distances
+    are in units of the spread between runs of an architecture, and the limit is the one that 99.5% of further runs
+    would keep if the cube root of the squared distance were normal (Wilson and Hilferty 1931). With one example, two
+    architectures or few runs it is wide, and an unknown architecture is often taken for a known one.
+
+    Attributes:
+        examples: [k] int64 positions.
+        architectures: G names, sorted.
+        score: the one that is compared.
+        accuracy: of recognising runs held out in cross-validation, with the examples chosen anew from the other runs.
+        limit: the largest distance at which a run is like a known one.
+        num_examples, dataset_fingerprint: of the data, to refuse runs of other data.
+        classifier: what was learned.
+
+    >>> runs = RunSet(
+    ...     Run({"el2n": [0.1 * s, 0.1 * s + far, 0.5]}, architecture=name, seed=s)
+    ...     for name, far in (("cnn", 0), ("mlp", 5)) for s in range(6)
+    ... )
+    >>> fingerprint = ArchitectureFingerprint.fit(runs, "el2n", examples=1)
+    >>> print(fingerprint)
+    1 example tells cnn and mlp apart by el2n: 12 of 12 held-out runs recognised (100%, 76% to 100%).
+    >>> fingerprint.predict(Run({"el2n": [0.2, 5.2, 0.5]}, architecture="?", seed=0))
+    'mlp'
+    >>> print(fingerprint.predict(Run({"el2n": [0.2, 50.0, 0.5]}, architecture="?", seed=0)))
+    None
+    """
+
+    examples: NDArray[Any]
+    architectures: tuple[str, ...]
+    score: str
+    accuracy: Accuracy
+    limit: float
+    num_examples: int
+    dataset_fingerprint: str | None
+    classifier: Classifier
+
+    @classmethod
+    def fit(
+        cls, runs: RunSet, score: str = "el2n", examples: Any = 10, *, select: Select = "sensitive", seed: int = 0
+    ) -> ArchitectureFingerprint:
+        """Learns from runs of known architectures.
+
+        Args:
+            runs: at least three of each of at least two architectures.
+            score: one that every run has.
+            examples: how many to choose, or their positions [k], if they were chosen without these runs.
+            select: how to choose: "sensitive" (to the architecture), "random", "hardest", or "pca" (most of their
+                variance in the first principal components of the runs).
+            seed: of folds, permutations and random choices.
+
+        Raises:
+            TypeError: `runs` is no RunSet, or positions that are no whole numbers.
+            ValueError: an unknown score or way to choose, too few architectures or runs of one, more examples than
+                every run presented, or positions that are repeated, outside the data, or not presented in every run.
+        """
+        check_select(select)
+        whole_number(seed, "seed")
+        groups = group_runs(runs, score, at_least=3)
+        known = groups.known()
+        ranking, size = _how_to_choose(examples, select, known, seed)
+
+        outcome = recognise_held_out(groups, ranking, (size,), known, seed)[size]
+        chosen = choose(ranking, groups, size, known)
+        return cls(
+            examples=chosen,
+            architectures=groups.architectures,
+            score=score,
+            accuracy=Accuracy.of(int(outcome.correct.sum()), len(outcome.correct)),
+            limit=_limit(outcome.distance),
+            num_examples=runs.num_examples,
+            dataset_fingerprint=runs[0].dataset_fingerprint,
+            classifier=Classifier.fit(groups.matrix(chosen), groups.members),
+        )
+
+    def predict(self, run: Run) -> str | None:
+        """The architecture of the run; None if it is unlike any known.
+
+        Raises:
+            TypeError: no Run.
+            ValueError: a run of other data, without the score, or that did not present all of the examples.
+        """
+        x = self._read(run)
+        return self.architectures[self._nearest(x)] if self._distance(x) <= self.limit else None
+
+    def predict_proba(self, run: Run) -> dict[str, float]:
+        """How probable each known architecture is, if it is one of them; the sum is 1.
+
+        Raises:
+            TypeError, ValueError: as for `predict`.
+        """
+        return dict(zip(self.architectures, self.classifier.probabilities(self._read(run))[0].tolist(), strict=True))
+
+    def distance(self, run: Run) -> float:
+        """How far the run is from the mean of the architecture that it is most like, to be compared with `limit`.
+
+        Raises:
+            TypeError, ValueError: as for `predict`.
+        """
+        return self._distance(self._read(run))
+
+    def __str__(self) -> str:
+        told = f"{len(self.examples):,} example{' tells' if len(self.examples) == 1 else 's tell'}"
+        low, high = self.accuracy.interval
+        return (
+            f"{told} {name_all(self.architectures)} apart by {self.score}: {self.accuracy.correct:,} of "
+            f"{self.accuracy.total:,} held-out runs recognised ({self.accuracy.value:.0%}, {low:.0%} to {high:.0%})."
+        )
+
+    __repr__ = __str__
+
+    def to_dict(self) -> dict[str, Any]:
+        """What it is and how good, as JSON can hold it."""
+        return {
+            "score": self.score,
+            "architectures": list(self.architectures),
+            "examples": self.examples.tolist(),
+            "accuracy": self.accuracy.to_dict(),
+            "limit": self.limit,
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes one `.safetensors` file, whole or not at all."""
+        header = {
+            "architectures": self.architectures,
+            "score": self.score,
+            "accuracy": {"correct": self.accuracy.correct, "total": self.accuracy.total},
+            "limit": self.limit,
+            "num_examples": self.num_examples,
+            "dataset_fingerprint": self.dataset_fingerprint,
+        }
+        arrays = {field.name: getattr(self.classifier, field.name) for field in dataclasses.fields(Classifier)}
+        save_vectors(path, "fingerprint", _FORMAT, {"examples": self.examples, **arrays}, header)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ArchitectureFingerprint:
+        """Reads a fingerprint file.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: cut short, not a fingerprint, or newer than this library; the message names the file.
+        """
+        arrays, header = load_vectors(path, "fingerprint", _FORMAT)
+        try:
+            found = cls(
+                examples=arrays.pop("examples"),
+                architectures=tuple(header.pop("architectures")),
+                accuracy=Accuracy.of(**header.pop("accuracy")),
+                classifier=Classifier(**arrays),
+                **header,
+            )
+            _check_shapes(found)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: not a valid fingerprint file ({error})") from error
+        return found
+
+    def _nearest(self, x: NDArray[Any]) -> int:
+        return int(self.classifier.probabilities(x)[0].argmax())
+
+    def _distance(self, x: NDArray[Any]) -> float:
+        return float(self.classifier.distance(x, np.array([self._nearest(x)]))[0])
+
+    def _read(self, run: Run) -> NDArray[Any]:
+        """The run's scores of the examples, [1, k]."""
+        if not isinstance(run, Run):
+            raise TypeError(f"got {type(run).__name__}, expected a Run; of a RunSet take runs[0]")
+        for what, ours, theirs in (
+            ("number of examples", self.num_examples, len(run)),
+            ("dataset fingerprint", self.dataset_fingerprint, run.dataset_fingerprint),
+        ):
+            if ours != theirs and None not in (ours, theirs):
+                raise ValueError(
+                    f"{run!r} is of other data than the fingerprint: {what} {theirs}, expected {ours}; fit a "
+                    "fingerprint to runs of that data"
+                )
+        if self.score not in run.scores:
+            raise ValueError(f"{run!r} has no score {self.score!r}, by which the fingerprint recognises runs")
+        x = np.asarray(run.scores[self.score][self.examples], np.float64)
+        if np.isnan(x).any():
+            raise ValueError(
+                f"{run!r} did not present {int(np.isnan(x).sum())} of the fingerprint's {len(x)} examples, the first "
+                f"is {self.examples[np.isnan(x)][0]}: let the run score them, or fit without them (examples=positions)"
+            )
+        return x[None]
+
+
+def check_size(size: int, known: NDArray[Any], name: str) -> None:
+    """ValueError unless so many examples can be chosen from the known ones [N]."""
+    if not 1 <= whole_number(size, name) <= known.sum():
+        raise ValueError(f"{name}: got {size}, expected 1 to {known.sum():,}, the examples that every run presented")
+
+
+def _how_to_choose(examples: Any, select: Select, known: NDArray[Any], seed: int) -> tuple[Ranking, int]:
+    """A ranking of examples, and how many of the first to take."""
+    if np.ndim(examples) == 0:
+        check_size(examples, known, "examples")
+        return partial(rank_examples, select=select, seed=seed), int(examples)
+    given = np.asarray(examples)
+    if given.ndim != 1 or len(given) == 0 or given.dtype.kind not in "iu":
+        raise TypeError(
+            f"examples: got {given.dtype} {given.shape}, expected a number, or positions [k] as whole numbers"
+        )
+    if given.min() < 0 or given.max() >= len(known) or len(np.unique(given)) < len(given):
+        raise ValueError(f"examples: got {given}, expected different positions from 0 to {len(known) - 1}")
+    if not known[given].all():
+        raise ValueError(f"examples: a run did not present {given[~known[given]][0]}; choose others")
+    return always(given.astype(np.int64)), len(given)
+
+
+def _limit(distance: NDArray[Any]) -> float:
+    """Upper prediction bound of the distance [R] of a further run; not below the spread between runs, which is 1."""
+    from scipy.stats import t
+
+    root = np.cbrt(distance**2)
+    bound = root.mean() + t.ppf(_LEVEL, len(root) - 1) * root.std(ddof=1) * np.sqrt(1 + 1 / len(root))
+    return float(np.maximum(bound, 1) ** 1.5)
+
+
+def _check_shapes(fingerprint: ArchitectureFingerprint) -> None:
+    """ValueError unless all arrays are as many numbers as there are examples and architectures, and finite."""
+    k, groups = len(fingerprint.examples), len(fingerprint.architectures)
+    shapes = {"coefficient": (groups, k), "centre": (groups, k), "intercept": (groups,)}
+    for field in dataclasses.fields(Classifier):
+        array, shape = getattr(fingerprint.classifier, field.name), shapes.get(field.name, (k,))
+        if array.shape != shape or not np.isfinite(array).all():
+            raise ValueError(f"{field.name}: got {array.shape}, expected finite numbers {shape}")
+    inside = (fingerprint.examples >= 0) & (fingerprint.examples < fingerprint.num_examples)
+    if fingerprint.examples.dtype != np.int64 or not inside.all():
+        raise ValueError(f"examples: got {fingerprint.examples}, expected positions below {fingerprint.num_examples}")

@@ -1,0 +1,1 @@
+"""Passes of a frozen model over the data."""

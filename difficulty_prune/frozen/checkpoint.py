@@ -1,0 +1,128 @@
+"""Scoring with a frozen model, as the papers do it: evaluation mode, every example once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from ..scores.catalogue import SCORES, check_scores
+from ..tracker.tracker import DifficultyTracker
+
+_OF_RIGHT_AND_WRONG: Final = {"accuracy", "forgetting", "learning_time", "consistently_learned"}
+
+
+def score_checkpoint(
+    model: nn.Module,
+    loader: Iterable[Any],
+    tracker: DifficultyTracker,
+    *,
+    scores: Iterable[str] | None = None,
+    label: str = "true",
+    device: torch.device | str | None = None,
+) -> None:
+    """Shows one checkpoint of a model to a tracker: one more presentation of every example.
+
+    The model is put into evaluation mode for the time of the call, its parameters and their `.grad` are not
+    touched. Call once per checkpoint; which stage of training the score speaks of is just which checkpoints are
+    passed. Give it a loader without augmentation, and a tracker of its own unless `scores` are those that the training
+    step does not record.
+
+    Args:
+        model: maps inputs [B, ...] to logits [B, C].
+        loader: yields (inputs, labels, index), as a DataLoader of an IndexedDataset does, or mappings with
+            the keys "input", "label" and "index". It may be a test set: N is then its length.
+        tracker: logit scores cost a forward pass, each score of input gradients one backward pass to the input,
+            `grand` a forward and a backward pass of its own.
+        scores: which of the tracker's scores to record; default: all. Logit scores go together: naming one of them
+            records all of them.
+        label: "true", or "predicted": in place of the label, the class that this checkpoint predicts. The loader may
+            then leave the labels out; scores of whether the prediction is right make no sense, and the run will not
+            hold the predictions as its labels.
+        device: where to run; default: the device of the model's first parameter.
+
+    Raises:
+        ValueError: a batch is not of the form above, a score that the tracker does not have, another `label`, or a
+            score that compares the predicted label with itself.
+        RuntimeError: gradient scores in inference mode.
+
+    >>> model = nn.Linear(3, 2)
+    >>> tracker = DifficultyTracker(2, scores=("vog",))
+    >>> for checkpoint in range(3):
+    ...     score_checkpoint(model, [(torch.eye(2, 3), torch.tensor([0, 1]), torch.tensor([0, 1]))], tracker)
+    >>> tracker.compute()["vog"]
+    tensor([0., 0.])
+    """
+    chosen = _chosen(tracker, scores)
+    if label not in ("true", "predicted"):
+        raise ValueError(f"label: got {label!r}, expected 'true' or 'predicted'")
+    if label == "predicted" and _OF_RIGHT_AND_WRONG & set(chosen):
+        name = next(name for name in chosen if name in _OF_RIGHT_AND_WRONG)
+        raise ValueError(
+            f"label: {name!r} compares the prediction with the label, which is the prediction; leave it out"
+        )
+    if device is None:
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    to_inputs = [name for name in chosen if SCORES[name].needs == "input gradients"]
+    with_logits = any(SCORES[name].needs in ("loss", "logits") for name in chosen)
+    differentiated = [name for name in chosen if "gradients" in SCORES[name].needs]
+    if differentiated and torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            f"score_checkpoint: {', '.join(differentiated)} need gradients; leave torch.inference_mode()"
+        )
+    with evaluation_mode(model):
+        for batch in loader:
+            inputs, labels, index = unpack(batch, needs_labels=label == "true")
+            inputs = inputs.to(device).detach()
+            with torch.set_grad_enabled(bool(to_inputs)):
+                inputs.requires_grad_(bool(to_inputs))
+                logits = model(inputs)
+            labels = logits.argmax(1) if labels is None or label == "predicted" else labels.to(device)
+            if with_logits:
+                tracker.record_logits(index, logits, labels, predicted=label == "predicted")
+            for name in to_inputs:
+                tracker.record_input_gradient(name, index, logits, labels, inputs)
+            if "grand" in chosen:
+                tracker.record_grand(index, model, inputs.detach(), labels)
+
+
+def _chosen(tracker: DifficultyTracker, scores: Iterable[str] | None) -> tuple[str, ...]:
+    if scores is None:
+        return tracker.scores
+    chosen = check_scores(scores)
+    missing = [name for name in chosen if name not in tracker.scores]
+    if missing:
+        raise ValueError(f"scores: {missing[0]!r} is not among the scores of this tracker, {tracker.scores}")
+    return chosen
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; afterwards every module is in the mode that it was in."""
+    was_training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in was_training.items():
+            module.training = training
+
+
+def unpack(batch: Any, needs_labels: bool = True) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Inputs, labels (None if they are not needed and not there) and index of a batch."""
+    keys = {"input", "label", "index"} if needs_labels else {"input", "index"}
+    if isinstance(batch, dict) and keys <= batch.keys():
+        return batch["input"], batch.get("label"), batch["index"]
+    if isinstance(batch, (tuple, list)) and len(batch) == 3:
+        return batch[0], batch[1], batch[2]
+    if isinstance(batch, (tuple, list)) and len(batch) == 2 and not needs_labels:
+        return batch[0], None, batch[1]
+    got = sorted(batch) if isinstance(batch, dict) else type(batch).__name__
+    size = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
+    raise ValueError(
+        f"loader: got a batch of {got}{size}, expected (inputs, labels, index): wrap the data in IndexedDataset; "
+        "data without labels can be scored by score_checkpoint(..., label='predicted')"
+    )

@@ -1,0 +1,362 @@
+"""The operators, typed and checked. `reference` holds the same in plain PyTorch.
+
+Arguments are checked on the host before anything runs, except values that live on an accelerator: reading
+those would stop the training step, so the kernels leave such rows out and count them in `skipped`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from . import library
+from .checks import (
+    check_given_stats,
+    check_gradients,
+    check_index,
+    check_labels,
+    check_logits,
+    check_moments,
+    check_pixels,
+    check_same_device,
+    check_scale,
+    check_skipped,
+    check_table,
+    check_temporal,
+    check_temporal_table,
+    check_width,
+)
+from .layout import FIELD, PADDING, RECORD_WIDTH, SKIPPED, temporal_width
+
+_ops = torch.ops.difficulty_prune
+
+
+def missing_kernels() -> str | None:
+    """Why the compiled kernels are not in use, or None when they are."""
+    return library.missing
+
+
+def new_table(num_examples: int, device: torch.device | str | None = None) -> Tensor:
+    """An empty table of records, [num_examples, 16] float32: 64 bytes per example, columns `RECORD`.
+
+    >>> new_table(3).shape
+    torch.Size([3, 16])
+    """
+    return new_state((num_examples, RECORD_WIDTH), torch.float32, device)
+
+
+def new_temporal_table(
+    num_examples: int, window: int = 10, classes: int | None = None, device: torch.device | str | None = None
+) -> Tensor:
+    """An empty table of presentations for `record_temporal_`, [num_examples, width] float32.
+
+    Without `classes`, 4 (window + 2) bytes per example, enough for dynamic uncertainty. With them, changes from one
+    presentation to the next are kept as well, for TDDS: 4 (2 window + classes + 2) bytes. See `temporal_parts`.
+
+    >>> new_temporal_table(3, window=10).shape, new_temporal_table(3, window=10, classes=10).shape
+    (torch.Size([3, 12]), torch.Size([3, 32]))
+    """
+    return new_state((num_examples, temporal_width(window, classes)), torch.float32, device)
+
+
+def new_skipped(device: torch.device | str | None = None) -> Tensor:
+    """Counters of presentations that were left out, [3] int64, in the order of `SKIPPED`."""
+    return new_state((len(SKIPPED),), torch.int64, device)
+
+
+def new_state(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str | None = None) -> Tensor:
+    """Zeros that can be changed in place anywhere, also where they are made in inference mode."""
+    with torch.inference_mode(False):
+        return torch.zeros(shape, dtype=dtype, device=device)
+
+
+def softmax_stats(logits: Tensor, labels: Tensor) -> Tensor:
+    """One pass over each row of logits: what the logit scores are made of.
+
+    Args:
+        logits: [B, C] float32, bfloat16 or float16.
+        labels: [B] int64, in 0..C-1, on the device of the logits.
+
+    Returns:
+        [B, 8] float32, columns `STATS`: loss, el2n, entropy, p of the label, largest p, logit margin, p margin,
+        correct (0 or 1). A row with a value that is not finite is NaN.
+
+    Raises:
+        TypeError, ValueError: wrong type, dtype, shape, device or label.
+
+    >>> stats = softmax_stats(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
+    >>> [round(x, 4) for x in stats[0].tolist()]
+    [0.6931, 0.7071, 0.6931, 0.5, 0.5, 0.0, 0.0, 0.0]
+    """
+    check_logits(logits)
+    check_labels(labels, logits)
+    return _ops.softmax_stats(logits, labels)  # type: ignore[no-any-return]
+
+
+def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor | None = None) -> None:
+    """`softmax_stats` fused with the update of each example's record, in place.
+
+    An example that occurs twice in the batch counts twice, in batch order.
+
+    Args:
+        table: [N, 16] float32 from `new_table`, changed in place.
+        index: [B] int64, positions in the dataset, 0..N-1.
+        logits: [B, C] float32, bfloat16 or float16.
+        labels: [B] int64, in 0..C-1.
+        skipped: [3] int64 from `new_skipped`, to which rows that could not be recorded are added. Without it,
+            such rows are left out and not counted.
+
+    Raises:
+        TypeError, ValueError, IndexError: wrong type, dtype, shape, device, label or index.
+
+    >>> table = new_table(10)
+    >>> record_stats_(table, torch.tensor([3, 3]), torch.zeros(2, 5), torch.tensor([0, 1]))
+    >>> table[3, FIELD["count"]].item(), table[3, FIELD["correct"]].item()
+    (2.0, 1.0)
+    """
+    if skipped is None or not _accepts(_ops.accepts_stats, table, index, logits, labels, skipped):
+        check_logits(logits)
+        check_labels(labels, logits)
+        check_table(table)
+        check_index(index, logits.shape[0], table.shape[0])
+        skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
+        check_same_device(table=table, index=index, logits=logits, skipped=skipped)
+    _ops.record_stats_(table, index, logits, labels, skipped)
+
+
+def record_given_stats_(
+    table: Tensor, index: Tensor, stats: Tensor, labels: Tensor, num_classes: int, skipped: Tensor | None = None
+) -> None:
+    """The second half of `record_stats_`: updates the records from what `softmax_stats` gave, in place.
+
+    So a batch of many processes, gathered, is recorded where the table lives; table and counters become what
+    `record_stats_` would make them of the logits, bit for bit. Processes whose batches are not of one size fill them up
+    with rows of index `PADDING`, -1: these are passed over and not counted, whatever their statistics and labels.
+
+    Args:
+        table: [N, 16] float32 from `new_table`, changed in place.
+        index: [B] int64, positions in the dataset, 0..N-1, or `PADDING`.
+        stats: [B, 8] float32 from `softmax_stats`.
+        labels: [B] int64, in 0..num_classes-1.
+        num_classes: columns of the logits.
+        skipped: as for `record_stats_`. A row with a statistic that is not finite counts as one of such logits.
+
+    Raises:
+        TypeError, ValueError, IndexError: wrong type, dtype, shape, device, label or index.
+
+    >>> stats = softmax_stats(torch.zeros(2, 5), torch.tensor([0, 1]))
+    >>> table = new_table(10)
+    >>> record_given_stats_(table, torch.tensor([3, PADDING]), stats, torch.tensor([0, 1]), num_classes=5)
+    >>> table[:, FIELD["count"]].sum().item(), table[3, FIELD["correct"]].item()
+    (1.0, 1.0)
+    """
+    check_table(table)
+    check_index(index, None, table.shape[0], padding=True)
+    check_given_stats(stats, labels, num_classes, index)
+    skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
+    check_same_device(table=table, index=index, skipped=skipped)
+    _ops.record_given_stats_(table, index, stats, labels, num_classes, skipped)
+
+
+def record_temporal_(
+    table: Tensor,
+    index: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    window: int = 10,
+    decay: float = 0.9,
+    skipped: Tensor | None = None,
+) -> None:
+    """Adds a presentation of each row to its example's windows of presentations, in place.
+
+    The windows are those of dynamic uncertainty (arXiv 2306.05175) and TDDS (arXiv 2311.13613). An example that occurs
+    twice in the batch counts twice, in batch order.
+
+    Args:
+        table: [N, width] float32 from `new_temporal_table`, changed in place. Whether it has room for the changes that
+            TDDS needs shows in its width.
+        index: [B] int64, positions in the dataset, 0..N-1.
+        logits: [B, C] float32, bfloat16 or float16.
+        labels: [B] int64, in 0..C-1.
+        window: presentations in a window, at least 3; that of the table.
+        decay: weight of the newest window in the moving average of TDDS, in (0, 1].
+        skipped: as for `record_stats_`.
+
+    Raises:
+        TypeError, ValueError, IndexError: wrong type, dtype, shape, device, window, decay, label or index.
+
+    >>> table = new_temporal_table(2, window=3)
+    >>> logits = torch.tensor([[0.0, 0.0], [0.0, 50.0], [0.0, 0.0]])
+    >>> record_temporal_(table, torch.tensor([1, 1, 1]), logits, torch.tensor([1, 1, 1]), window=3)
+    >>> {name: part[1].tolist() for name, part in temporal_parts(table, window=3).items()}["p_label"]
+    [0.5, 1.0, 0.5]
+    """
+    check_temporal(window, decay)
+    look = partial(_ops.accepts_temporal, window)
+    if skipped is None or not _accepts(look, table, index, logits, labels, skipped):
+        check_logits(logits)
+        check_labels(labels, logits)
+        check_temporal_table(table, window, logits.shape[1])
+        check_index(index, logits.shape[0], table.shape[0])
+        skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
+        check_same_device(table=table, index=index, logits=logits, skipped=skipped)
+    _ops.record_temporal_(table, index, logits, labels, window, decay, skipped)
+
+
+def _accepts(look: Callable[..., bool], *arguments: Tensor | None) -> bool:
+    """One compiled look in place of many in Python, which would take longer than the work itself."""
+    if torch.compiler.is_compiling() or not all(t is None or isinstance(t, Tensor) for t in arguments):
+        return False
+    return look(*arguments)
+
+
+def record_gradients_(
+    count: Tensor,
+    mean: Tensor,
+    m2: Tensor,
+    index: Tensor,
+    gradients: Tensor,
+    scale: Tensor | None = None,
+    pixels: Tensor | None = None,
+    skipped: Tensor | None = None,
+) -> None:
+    """Mean over channels, then one Welford step per pixel of each example's running moments, in place.
+
+    Args:
+        count: [N] int32, gradients seen per example.
+        mean: [N, P] float32, running mean per pixel.
+        m2: [N, P] float32 or bfloat16, running sum of squared deviations. bfloat16 is rounded stochastically, from
+            a counter and not from a generator.
+        index: [B] int64, positions in the dataset, 0..N-1.
+        gradients: [B, C, ...] floating point, any strides; P is the product of the dimensions after C.
+        scale: [B] float32, multiplies each row; a row of scale 0 is passed over.
+        pixels: [P] int64, positions among the flattened dimensions after C; only these are read. Default: all.
+        skipped: as for `record_stats_`.
+
+    Raises:
+        TypeError, ValueError, IndexError: wrong type, dtype, shape, device, index or pixel.
+
+    >>> count, mean, m2 = torch.zeros(4, dtype=torch.int32), torch.zeros(4, 6), torch.zeros(4, 6)
+    >>> record_gradients_(count, mean, m2, torch.tensor([2]), torch.ones(1, 3, 2, 3))
+    >>> count.tolist(), mean[2].sum().item()
+    ([0, 0, 1, 0], 6.0)
+    """
+    arguments = (count, mean, m2, index, gradients, scale, pixels, skipped)
+    if skipped is None or not _accepts(_ops.accepts_gradients, *arguments):
+        skipped = _check_record_gradients(*arguments)
+    _ops.record_gradients_(count, mean, m2, index, gradients, scale, pixels, skipped)
+
+
+def _check_record_gradients(
+    count: Tensor,
+    mean: Tensor,
+    m2: Tensor,
+    index: Tensor,
+    gradients: Tensor,
+    scale: Tensor | None,
+    pixels: Tensor | None,
+    skipped: Tensor | None,
+) -> Tensor:
+    """Raises for what is wrong; returns the counters to use."""
+    width = check_gradients(gradients, leading=1)
+    if pixels is not None:
+        width = check_pixels(pixels, width)
+        check_same_device(gradients=gradients, pixels=pixels)
+    check_width(mean, width, gradients)
+    check_moments(count, mean, m2, width)
+    check_index(index, gradients.shape[0], count.shape[0])
+    if scale is not None:
+        check_scale(scale, gradients)
+    skipped = new_skipped(count.device) if skipped is None else check_skipped(skipped)
+    check_same_device(count=count, mean=mean, m2=m2, index=index, gradients=gradients, skipped=skipped)
+    return skipped
+
+
+def merge_moments_(
+    count: Tensor, mean: Tensor, m2: Tensor, other_count: Tensor, other_mean: Tensor, other_m2: Tensor
+) -> None:
+    """Adds another state of the same shape (another run's, another process's) to `count`, `mean` and `m2`, in place.
+
+    Chan, Golub and LeVeque (1979): the result is that of one state which saw all gradients.
+
+    Args:
+        count, other_count: [N] int32.
+        mean, other_mean: [N, P] float32.
+        m2, other_m2: [N, P] float32 or bfloat16, each as it likes.
+
+    Raises:
+        TypeError, ValueError: wrong type, dtype, shape or device.
+
+    >>> count, mean, m2 = torch.tensor([1], dtype=torch.int32), torch.zeros(1, 1), torch.zeros(1, 1)
+    >>> merge_moments_(count, mean, m2, count.clone(), torch.full((1, 1), 2.0), torch.zeros(1, 1))
+    >>> count.item(), mean.item(), m2.item()
+    (2, 1.0, 2.0)
+    """
+    check_moments(count, mean, m2, None)
+    check_moments(other_count, other_mean, other_m2, mean.shape[1], count.shape[0], "other_")
+    check_same_device(count=count, mean=mean, m2=m2)
+    check_same_device(count=count, other_count=other_count, other_mean=other_mean, other_m2=other_m2)
+    _ops.merge_moments_(count, mean, m2, other_count, other_mean, other_m2)
+
+
+def gradient_variance(gradients: Tensor, statistic: str = "std") -> Tensor:
+    """Variance of Gradients (arXiv 2008.11600) of K stacked checkpoints, without state.
+
+    Args:
+        gradients: [K, B, C, ...] floating point, any strides; C = 1 for inputs without channels.
+        statistic: "std" as the paper defines VoG, or "variance".
+
+    Returns:
+        [B] float32: the mean over pixels of the deviation over checkpoints (ddof 0) of the signed channel mean.
+
+    Raises:
+        TypeError, ValueError: wrong type, dtype, shape or statistic.
+
+    >>> gradient_variance(torch.tensor([0.0, 2.0]).view(2, 1, 1, 1))
+    tensor([1.])
+    """
+    check_gradients(gradients, leading=2)
+    if gradients.shape[0] == 0:
+        raise ValueError(
+            f"gradients: no checkpoints in shape {tuple(gradients.shape)}; expected [K, B, C, ...], K >= 1"
+        )
+    if statistic not in ("std", "variance"):
+        raise ValueError(f"statistic: got {statistic!r}, expected 'std' or 'variance'")
+    return _ops.gradient_variance(gradients, statistic)  # type: ignore[no-any-return]
+
+
+def record_losses_(
+    table: Tensor, index: Tensor, loss: Tensor, skipped: Tensor | None = None, *, padding: bool = False
+) -> None:
+    """Adds one loss per row to the records, for tasks without class logits; only `count` and `loss` are kept.
+
+    Args:
+        table: [N, 16] float32 from `new_table`, changed in place.
+        index: [B] int64, positions in the dataset, 0..N-1.
+        loss: [B] floating point.
+        skipped: as for `record_stats_`.
+        padding: rows of index `PADDING` are passed over and not counted.
+
+    Raises:
+        TypeError, ValueError, IndexError: wrong type, dtype, shape, device or index.
+
+    >>> table = new_table(2)
+    >>> record_losses_(table, torch.tensor([1, 1]), torch.tensor([0.5, 1.5]))
+    >>> table[1, FIELD["loss"]].item()
+    2.0
+    """
+    check_table(table)
+    check_index(index, loss.shape[0], table.shape[0], padding=padding)
+    skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
+    check_same_device(table=table, index=index, loss=loss, skipped=skipped)
+    in_range = (index >= 0) & (index < table.shape[0])
+    loss = loss.detach()
+    used = in_range & loss.isfinite()
+    bad_index = ~in_range & (index != PADDING) if padding else ~in_range
+    skipped += torch.stack([bad_index.sum(), torch.zeros_like(skipped[0]), (in_range & ~used).sum()])
+    rows = torch.where(in_range, index, 0)
+    table[:, FIELD["count"]].index_add_(0, rows, used.to(table.dtype))
+    table[:, FIELD["loss"]].index_add_(0, rows, torch.where(used, loss, 0).to(table.dtype))

@@ -1,0 +1,177 @@
+"""Figures of how far to trust a ranking."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..consistency.correlation import Correlation
+from ..consistency.pca import PCA
+from ..consistency.rank_error import RankError
+from ..consistency.reliability import Reliability
+from ..consistency.spearman_brown import step_up
+from ..consistency.stable_subset import StableSubset
+from ..consistency.variance_shares import VarianceShares
+from .axes import count_in_integers, new_unless_given
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+_COMPONENTS: Final = 20
+_NUMBERED: Final = 12  # columns of a heatmap with room for numbers
+
+
+def reliability_curve(reliability: Reliability, target: float = 0.95, ax: Axes | None = None) -> Axes:
+    """Reliability against the number of runs, with its interval, what was measured, and the runs that the target takes.
+
+    Raises:
+        ValueError: a target outside (0, 1).
+    """
+    text = reliability.describe(target)
+    needed = reliability.runs_needed(target) if reliability.value > 0 else None
+    ax = new_unless_given(ax)
+    last = max(2 * reliability.runs, min(needed or 0, 10 * reliability.runs) + 1)
+    sizes = np.unique(np.linspace(1, last, min(last, 100)).round())
+    middle, low, high = (
+        [step_up(value, size / reliability.runs) for size in sizes]
+        for value in (reliability.value, *reliability.interval)
+    )
+    ax.fill_between(sizes, low, high, alpha=0.2, label=f"{reliability.level:.0%} interval")
+    ax.plot(sizes, middle, label="Spearman-Brown")
+    ax.plot(reliability.runs, reliability.value, "o", color="C0", label="measured")
+    ax.plot(1, reliability.single_run, "s", color="C1", label="two single runs")
+    ax.axhline(target, color="black", linestyle="--", label=f"target {target:g}")
+    if needed is not None and needed <= last:
+        ax.axvline(needed, color="black", linestyle=":", label=f"{needed} needed")
+    ax.set_ylim(min(0.0, reliability.value), 1.02)
+    count_in_integers(ax)
+    ax.set_xlabel("runs averaged")
+    ax.set_ylabel("reliability (Spearman)")
+    ax.set_title(text.replace("; ", ";\n"), fontsize=9)
+    ax.legend(loc="lower right")
+    return ax
+
+
+def rank_error_curve(rank_error: RankError, ax: Axes | None = None) -> Axes:
+    """Rank error against the number of runs averaged: the mean over sets of runs, and 5 to 95 % of them."""
+    ax = new_unless_given(ax)
+    ax.fill_between(rank_error.runs, 100 * rank_error.low, 100 * rank_error.high, alpha=0.2, label="5 to 95 % of sets")
+    ax.plot(rank_error.runs, 100 * rank_error.error, "o-", label="mean")
+    ax.set_ylim(bottom=0)
+    count_in_integers(ax)
+    ax.set_xlabel("runs averaged")
+    ax.set_ylabel("ranks misplaced, % of all")
+    ax.set_title(f"{rank_error.score}, against the mean of {rank_error.runs[-1]} runs")
+    ax.legend()
+    return ax
+
+
+def correlation_heatmap(
+    correlation: Correlation, of: Literal["means", "runs"] = "means", ax: Axes | None = None
+) -> Axes:
+    """Spearman correlations between scores or architectures.
+
+    Args:
+        of: "means", between mean difficulties; or "runs", between single runs, whose diagonal is the agreement of two.
+
+    Raises:
+        ValueError: another `of`, or correlations of single runs that are not known.
+    """
+    matrix = {"means": correlation.of_means, "runs": correlation.of_runs}.get(of)
+    if matrix is None:
+        raise ValueError(f"of: got {of!r}, expected 'means', or 'runs' where there are several runs of every score")
+    ax = new_unless_given(ax)
+    _heatmap(ax, matrix, correlation.names, correlation.names)
+    ax.set_title(f"Correlation between {correlation.between}" + (", single runs" if of == "runs" else ""))
+    return ax
+
+
+def explained_variance(pca: PCA, ax: Axes | None = None) -> Axes:
+    """The share of the variance that each component explains, at most the first 20."""
+    ax = new_unless_given(ax)
+    shown = pca.explained[:_COMPONENTS]
+    ax.bar(np.arange(1, len(shown) + 1), shown)
+    count_in_integers(ax)
+    ax.set_ylim(0, 1)
+    ax.set_xlabel("component")
+    ax.set_ylabel("share of variance")
+    ax.set_title(f"Components of {len(pca.names)} mean difficulties")
+    return ax
+
+
+def loadings(pca: PCA, components: int = 4, ax: Axes | None = None) -> Axes:
+    """What the first components are made of: a row each, a column per score.
+
+    Raises:
+        ValueError: fewer than one component.
+    """
+    if components < 1:
+        raise ValueError(f"components: got {components}, expected 1 or more")
+    ax = new_unless_given(ax)
+    shown = pca.loadings[:components]
+    rows = [f"{k + 1} ({share:.0%})" for k, share in enumerate(pca.explained[:components])]
+    _heatmap(ax, shown, rows, pca.names)
+    ax.set_ylabel("component (share of variance)")
+    ax.set_title("Loadings")
+    return ax
+
+
+def variance_bars(shares: VarianceShares | Iterable[VarianceShares], ax: Axes | None = None) -> Axes:
+    """Shares of variance as a stacked bar for each score.
+
+    Raises:
+        ValueError: none given.
+    """
+    listed = [shares] if isinstance(shares, VarianceShares) else list(shares)
+    if not listed:
+        raise ValueError("variance_bars: got no shares, expected at least one")
+    ax = new_unless_given(ax)
+    rows, left = np.arange(len(listed)), np.zeros(len(listed))
+    for part, label in (("example", "example"), ("architecture", "architecture"), ("run", "run"), ("rest", "noise")):
+        widths = np.array([getattr(entry, part) for entry in listed])
+        ax.barh(rows, widths, left=left, label=label)
+        left += widths
+    ax.set_yticks(rows, [entry.score for entry in listed])
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1)
+    ax.set_xlabel("share of variance")
+    ax.set_title("What a score's variance belongs to")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=4)
+    return ax
+
+
+def stability(stable: StableSubset, ax: Axes | None = None) -> Axes:
+    """How often each example is kept over resampled sets of runs, from the most often kept on.
+
+    Where every set keeps the same examples the curve is a step.
+    """
+    ax = new_unless_given(ax)
+    ax.plot(np.sort(stable.frequency)[::-1], drawstyle="steps-post", label="examples")
+    ax.axhline(
+        stable.share, color="black", linestyle="--", label=f"{len(stable.index):,} in {stable.share:.0%} of sets"
+    )
+    ax.axvline(stable.kept, color="black", linestyle=":", label=f"{stable.kept:,} in a plan")
+    ax.set_ylim(0, 1.02)
+    ax.set_xlabel("examples, most often kept first")
+    ax.set_ylabel("share of resampled sets that keep it")
+    ax.set_title(stable.policy)
+    ax.legend()
+    return ax
+
+
+def _heatmap(ax: Axes, matrix: NDArray[Any], rows: Iterable[str], columns: Iterable[str]) -> None:
+    ax.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
+    ax.set_xticks(range(matrix.shape[1]), list(columns), rotation=45, ha="right")
+    ax.set_yticks(range(matrix.shape[0]), list(rows))
+    if matrix.shape[1] > _NUMBERED:
+        ax.get_figure().colorbar(ax.images[0], ax=ax)  # type: ignore[union-attr]
+        return
+    for (row, column), value in np.ndenumerate(matrix):
+        colour = "white" if abs(value) > 0.6 else "black"
+        text = "" if math.isnan(value) else f"{value:.2f}"
+        ax.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)

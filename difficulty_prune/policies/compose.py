@@ -1,0 +1,127 @@
+"""Pruning within classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .base import (
+    Choice,
+    Keeping,
+    Policy,
+    Unseen,
+    check_difficulty,
+    check_plan_labels,
+    default_generator,
+    equal_shares,
+    keep_unseen,
+    number_kept,
+    proportional_shares,
+)
+from .plan import Plan, make_plan
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """Applies a policy within each class.
+
+    Args:
+        policy: any policy of `dp.policies` but PerClass.
+        quota: "proportional" keeps the policy's share of every class; "equal" keeps the same number of every class, as
+            far as the classes are large enough: what a small class cannot give, the others share. A class smaller than
+            its share gives all it has, also what `Window` or `Stratified` would leave out. Every class keeps at least
+            one example.
+
+    >>> from difficulty_prune.policies import Hardest
+    >>> difficulty, labels = torch.arange(10.0), torch.tensor([0] * 8 + [1] * 2)
+    >>> PerClass(Hardest(keep=0.5))(difficulty, labels).index.tolist()
+    [4, 5, 6, 7, 9]
+    """
+
+    policy: Keeping
+    quota: Literal["proportional", "equal"] = "proportional"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.policy, Keeping):
+            raise TypeError(f"policy: got {self.policy!r}, expected one of dp.policies, such as Hardest(keep=0.7)")
+        if self.quota not in ("proportional", "equal"):
+            raise ValueError(f"quota: got {self.quota!r}, expected 'proportional' or 'equal'")
+
+    @property
+    def keep(self) -> float:
+        return self.policy.keep
+
+    @property
+    def unseen(self) -> Unseen:
+        return self.policy.unseen
+
+    @property
+    def redrawn(self) -> bool:
+        return self.policy.redrawn
+
+    def at(self, epoch: int) -> PerClass:
+        """The policy of an epoch."""
+        return replace(self, policy=self.policy.at(epoch))
+
+    def __call__(self, difficulty: Any, labels: Any = None, generator: torch.Generator | None = None) -> Plan:
+        """See `dp.policies`; here the labels are required."""
+        values = check_difficulty(difficulty, self.unseen)
+        classes = check_plan_labels(labels, len(values))
+        if classes is None:
+            raise ValueError("PerClass: got no labels, expected the class of every example, [N]")
+        known_classes = classes[~values.isnan()]
+        draw = default_generator(generator)
+        choice = keep_unseen(values, lambda known: self._choose(known, known_classes, draw))
+        return make_plan(*choice, len(values), repr(self), classes)
+
+    def _choose(self, difficulty: Tensor, classes: Tensor, generator: torch.Generator) -> Choice:
+        _, sizes = classes.unique(return_counts=True)
+        order = classes.argsort(stable=True)
+        groups = zip(order.split(sizes.tolist()), difficulty[order].split(sizes.tolist()), strict=True)
+        positions, weights = [], []
+        for (members, values), share in zip(groups, self._shares(sizes.tolist()), strict=True):
+            chosen, weight = self.policy.choose(values, share, generator)
+            positions.append(members[chosen])
+            weights.append(weight)
+        return torch.cat(positions), torch.cat(weights)
+
+    def _shares(self, sizes: list[int]) -> list[int]:
+        total = number_kept(self.keep, sum(sizes))
+        if self.quota == "proportional":
+            return proportional_shares(sizes, self.keep, total)
+        return [max(1, share) for share in equal_shares(sizes, total)]
+
+
+def within(
+    plan: Plan, policy: Policy, difficulty: Any, labels: Any = None, generator: torch.Generator | None = None
+) -> Plan:
+    """The plan of `policy` among the examples of `plan`; weights multiply.
+
+    Args:
+        plan: of the whole dataset.
+        policy: its `keep` is a fraction of the plan's examples. Of one that draws anew or changes with the epoch
+            (`SoftPrune`, `Importance`), this gives one draw of an epoch before annealing: a policy that is made of it
+            needs the attributes `redrawn` and `at`, see `dp.policies.Policy`.
+        difficulty, labels, generator: as for any policy, of the whole dataset.
+
+    Raises:
+        TypeError, ValueError: see the policy; or the plan has a position outside 0..N-1.
+
+    >>> from difficulty_prune.policies import Easiest, Hardest
+    >>> difficulty = torch.arange(8.0)
+    >>> within(Easiest(0.5)(difficulty), Hardest(0.5), difficulty).index.tolist()
+    [2, 3]
+    """
+    values = check_difficulty(difficulty, unseen="keep")  # the policy decides
+    classes = check_plan_labels(labels, len(values))
+    if int(plan.index[-1]) >= len(values):
+        raise ValueError(
+            f"plan: got position {int(plan.index[-1])}, expected 0..{len(values) - 1}, as the difficulty has"
+        )
+    inner = policy(values[plan.index], None if classes is None else classes[plan.index], generator)
+    name = f"{inner.summary()['policy']} within {plan.summary()['policy']}"
+    weight = plan.weight[inner.index] * inner.weight
+    return make_plan(plan.index[inner.index], weight, len(values), name, classes, may_drop_classes=True)

@@ -1,0 +1,151 @@
+"""Plans: which examples to visit, and the weight of each one's loss."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..support.files import load_vectors, save_vectors
+
+_FORMAT: Final = 1
+
+
+class PlanSummary(dict[str, Any]):
+    """What a plan keeps and drops: a plain dict, and text when printed."""
+
+    def __str__(self) -> str:
+        head = f"{self['policy']}: keeps {self['kept']:,}"
+        if "examples" in self:
+            head += f" of {self['examples']:,} examples ({self['kept'] / self['examples']:.1%})"
+        if "largest_weight" in self:
+            head += f", with weights up to {self['largest_weight']:.3g}"
+        classes = self.get("classes", {})
+        lines = [
+            f"  class {name}: keeps {c['kept']:,} of {c['examples']:,}, drops {c['dropped']:,}"
+            for name, c in classes.items()
+        ]
+        return "\n".join([head, *lines])
+
+
+class Plan:
+    """Plain data: the kept examples in ascending order, and their weights.
+
+    A plan is a policy as well, which keeps just these: `PruneSampler(Plan.load(path), np.zeros(len(dataset)))`.
+
+    Args:
+        index: [K] int64, different positions in the dataset.
+        weight: [K] float32, finite and not negative.
+        summary: what `summary()` gives besides the number kept; those of policies have "policy", "examples",
+            "dropped", "kept_share", and per class "classes".
+
+    Raises:
+        TypeError: an index that is not int64.
+        ValueError: lengths that differ, no example, a repeated or negative one, or a bad weight.
+
+    >>> plan = Plan(torch.tensor([0, 2]), torch.ones(2), dict(policy="mine", kept=2, examples=4, kept_share=0.5))
+    >>> print(plan.summary())
+    mine: keeps 2 of 4 examples (50.0%)
+    """
+
+    def __init__(self, index: Tensor, weight: Tensor, summary: Mapping[str, Any] | None = None) -> None:
+        index, weight = torch.as_tensor(index), torch.as_tensor(weight, dtype=torch.float32)
+        if index.dim() != 1 or index.shape != weight.shape or len(index) == 0:
+            got = f"index {tuple(index.shape)}, weight {tuple(weight.shape)}"
+            raise ValueError(f"plan: got {got}; expected [K] for both, K >= 1")
+        if index.dtype != torch.int64:
+            raise TypeError(f"plan: got index of {index.dtype}, expected int64 positions")
+        index, order = index.sort()
+        repeated = index[1:][index[1:] == index[:-1]]
+        if int(index[0]) < 0 or len(repeated):
+            bad = int(index[0]) if int(index[0]) < 0 else int(repeated[0])
+            raise ValueError(f"plan: got position {bad}, expected different ones, 0 or more")
+        bad_weights = weight[~(weight.isfinite() & (weight >= 0))]
+        if len(bad_weights):
+            raise ValueError(f"plan: got weight {float(bad_weights[0])}, expected finite ones >= 0")
+        self.index = index
+        self.weight = weight[order]
+        self._summary = PlanSummary({"policy": "a plan", "kept": len(index), **(summary or {})})
+
+    def __call__(self, difficulty: Any, labels: Any = None, generator: torch.Generator | None = None) -> Plan:
+        """The plan itself, whatever the difficulty."""
+        return self
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __repr__(self) -> str:
+        return f"Plan({len(self)} examples)"
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of positions and weights, 32 hexadecimal digits."""
+        digest = hashlib.blake2b(self.index.numpy().data, digest_size=16)
+        digest.update(self.weight.numpy().data)
+        return digest.hexdigest()
+
+    def summary(self) -> PlanSummary:
+        """What is kept and dropped, per class where labels were given: a dict that prints as text."""
+        return self._summary
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes one `.safetensors` file, whole or not at all."""
+        vectors = {"index": self.index.numpy(), "weight": self.weight.numpy()}
+        save_vectors(path, "plan", _FORMAT, vectors, {"summary": dict(self._summary)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Plan:
+        """Reads a plan file.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: cut short, not a plan, or newer than this library; the message names the file.
+        """
+        vectors, header = load_vectors(path, "plan", _FORMAT)
+        try:
+            return cls(torch.from_numpy(vectors["index"]), torch.from_numpy(vectors["weight"]), header["summary"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: not a valid plan file ({error})") from error
+
+
+def make_plan(
+    kept: Tensor, weight: Tensor, num_examples: int, policy: str, labels: Tensor | None, may_drop_classes: bool = False
+) -> Plan:
+    """A plan of the examples `kept` [K] with `weight` [K], and its summary.
+
+    Raises:
+        ValueError: a whole class would be dropped, unless it may.
+    """
+    summary: dict[str, Any] = {
+        "policy": policy,
+        "examples": num_examples,
+        "kept": len(kept),
+        "dropped": num_examples - len(kept),
+        "kept_share": len(kept) / num_examples,
+    }
+    if bool((weight != 1).any()):
+        summary["largest_weight"] = float(weight.max())
+    if labels is not None:
+        summary["classes"] = _per_class(kept, labels, policy, may_drop_classes)
+    return Plan(kept, weight, summary)
+
+
+def _per_class(kept: Tensor, labels: Tensor, policy: str, may_drop_classes: bool) -> dict[str, dict[str, int]]:
+    total = np.bincount(labels.numpy())
+    left = np.bincount(labels[kept].numpy(), minlength=len(total))
+    lost = np.flatnonzero((total > 0) & (left == 0))
+    if len(lost) and not may_drop_classes:
+        raise ValueError(
+            f"{policy} would drop class {lost[0]} entirely ({total[lost[0]]} examples): keep more, use "
+            "PerClass(policy) to prune within classes, or leave labels out if that is wanted"
+        )
+    return {
+        str(c): {"examples": int(total[c]), "kept": int(left[c]), "dropped": int(total[c] - left[c])}
+        for c in np.flatnonzero(total)
+    }

@@ -1,0 +1,1 @@
+"""Training runs: their scores in memory and on disk, and sets of them."""

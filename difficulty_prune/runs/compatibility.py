@@ -1,0 +1,139 @@
+"""What runs must have in common to be averaged: data, labels, options of a score; and that no run counts twice."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..scores.catalogue import SCORES, TRACKED
+from ..scores.temporal import TEMPORAL
+from ..support.files import VectorFile, parts
+from .run import Run
+
+_PART: Final = 1 << 20
+_DATA: Final = "data"
+
+
+class Common:
+    """What the runs so far have in common, and any further one must.
+
+    Attributes:
+        known: what of -> field -> (value, the run that said so); plain data for JSON.
+        labels: [N] int64, from the first run that knows them.
+        labelled: that run.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[str, dict[str, tuple[Any, str]]] = {}
+        self.labels: NDArray[Any] | None = None
+        self.labelled = ""
+
+    def add(self, run: Run, scores: Iterable[str]) -> None:
+        """Notes what the run says of its data and of these scores.
+
+        Raises:
+            ValueError: it contradicts a run before; nothing is noted then.
+        """
+        facts = {_DATA: _data(run), **_options(run, scores)}
+        for subject, fields in facts.items():
+            known = self.known.get(subject, {})
+            differing = {name: (*known[name], new) for name, new in fields.items() if name in known}
+            differing = {name: found for name, found in differing.items() if found[0] != found[2]}
+            if differing:
+                raise ValueError(_contradiction(subject, differing, run))
+        labels = run.labels
+        if labels is not None and self.labels is not None and not np.array_equal(labels, self.labels):
+            raise ValueError(
+                f"{self.labelled} and {run!r} have different labels for {int((labels != self.labels).sum())} examples: "
+                "different data"
+            )
+        if labels is not None and self.labels is None:
+            self.labels, self.labelled = np.array(labels), repr(run)
+        for subject, fields in facts.items():
+            known = self.known.setdefault(subject, {})
+            known.update({name: (value, repr(run)) for name, value in fields.items() if name not in known})
+
+
+def _data(run: Run) -> dict[str, Any]:
+    return {"numbers of examples": len(run), "dataset fingerprints": run.dataset_fingerprint}
+
+
+def _options(run: Run, scores: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What each score was computed with, as far as the run says: those of `tracker.finish`, and the layers."""
+    options = run.metadata.get("options")
+    result: dict[str, dict[str, Any]] = {}
+    for name in scores:
+        fields: dict[str, Any] = {}
+        if isinstance(options, dict) and SCORES[name].needs in TRACKED:
+            fields["options.label"] = options.get("label")
+            part = "temporal" if name in TEMPORAL else "gradient" if SCORES[name].needs == "input gradients" else ""
+            if isinstance(options.get(part), dict):
+                fields |= {f"options.{part}.{key}": value for key, value in options[part].items()}
+        if name == "prediction_depth" and "layers" in run.metadata:
+            fields[f"layers of {run.architecture}"] = run.metadata["layers"]
+        result[name] = fields
+    return result
+
+
+def _contradiction(subject: str, differing: Mapping[str, tuple[Any, str, Any]], run: Run) -> str:
+    """`differing`: field -> value, the run that said so, value of this run."""
+    first = next(iter(differing.values()))[1]
+    if subject != _DATA:
+        fields = ", ".join(f"{name}: {old!r} and {new!r}" for name, (old, _, new) in differing.items())
+        return (
+            f"{first} and {run!r} computed {subject!r} with different options, {fields}; runs of different options "
+            "do not mix: make a set of each"
+        )
+    name, (old, _, new) = next(iter(differing.items()))
+    missing = "; one was finished without dataset_fingerprint=" if None in (old, new) else ""
+    return f"{first} and {run!r} have different {name}, {old} and {new}{missing}: runs of different data do not mix"
+
+
+def check_same_data(first: Run, other: Run) -> None:
+    """ValueError unless length and dataset fingerprint are the same."""
+    for name, value in _data(first).items():
+        if _data(other)[name] != value:
+            raise ValueError(_contradiction(_DATA, {name: (value, repr(first), _data(other)[name])}, other))
+
+
+def check_no_copies(runs: Sequence[Run]) -> None:
+    """ValueError for runs of the same architecture and seed with equal scores; only such runs are read."""
+    same: dict[tuple[str, int], list[int]] = {}
+    for position, run in enumerate(runs):
+        same.setdefault((run.architecture, run.seed), []).append(position)
+    for positions in same.values():
+        if len(positions) > 1:
+            digests = {position: score_digests(runs[position].scores) for position in positions}
+            for a, b in itertools.combinations(positions, 2):
+                if are_equal(digests[a], digests[b]):
+                    raise ValueError(
+                        f"runs {a} and {b} are one, {_named(runs[a])} and {_named(runs[b])}: same architecture, seed "
+                        "and scores. A copy always agrees with its original; give each run once"
+                    )
+
+
+def _named(run: Run) -> str:
+    return f"{run!r} in {run._vectors.path}" if isinstance(run._vectors, VectorFile) else repr(run)
+
+
+def score_digests(scores: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    """A hash of the values of each score, 16 hexadecimal digits."""
+    return {name: _digest(scores[name]) for name in scores}
+
+
+def _digest(values: NDArray[Any]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts(len(values), _PART):
+        digest.update(np.ascontiguousarray(values[part]).data)
+    return digest.hexdigest()
+
+
+def are_equal(a: Mapping[str, str], b: Mapping[str, str]) -> bool:
+    """Whether runs with these digests have a score in common, and no score that differs."""
+    shared = a.keys() & b.keys()
+    return bool(shared) and all(a[name] == b[name] for name in shared)

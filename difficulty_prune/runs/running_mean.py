@@ -1,0 +1,239 @@
+"""Means over runs that come one after the other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..scores.catalogue import SCORES, check_scores
+from ..support.files import load_vectors, parts, save_vectors
+from .compatibility import Common, are_equal, score_digests
+from .run import Run, check_definitions, definitions
+
+_FORMAT: Final = 1
+_KIND: Final = "running mean"
+_PART: Final = 1 << 16  # examples that are worked on together, few enough for the cache
+
+
+class Moments:
+    """Mean and spread over runs for each of `size` examples, from one run at a time (Welford 1962).
+
+    Sums are kept and not means, so that examples with the same counts in another order of runs stay tied.
+
+    Attributes:
+        count: [N] int32, the runs that presented the example.
+        total: [N] float64, the sum of their values.
+        spread: [N] float64, the sum of their squared deviations from the mean.
+
+    >>> moments = Moments(2)
+    >>> for run in ([1.0, np.nan], [2.0, np.nan]):
+    ...     moments.update(np.array(run))
+    >>> moments.mean(), moments.standard_error()
+    (array([1.5, nan]), array([0.5, nan]))
+    """
+
+    def __init__(self, size: int) -> None:
+        self.count, self.total, self.spread = np.zeros(size, np.int32), np.zeros(size), np.zeros(size)
+
+    def update(self, values: NDArray[Any]) -> None:
+        """Adds a run: [N], NaN for an example that it did not present."""
+        for part in parts(len(values), _PART):
+            x = np.asarray(values[part], dtype=np.float64)
+            count, total, spread = self.count[part], self.total[part], self.spread[part]
+            known = ~np.isnan(x)
+            before = np.where(count > 0, x - total / np.maximum(count, 1), 0)
+            count += known
+            total += np.where(known, x, 0)
+            spread += np.where(known, before * (x - total / np.maximum(count, 1)), 0)
+
+    def mean(self) -> NDArray[Any]:
+        """[N] float64; NaN where no run presented the example."""
+        return np.where(self.count > 0, self.total / np.maximum(self.count, 1), np.nan)
+
+    def standard_error(self) -> NDArray[Any]:
+        """Of the mean, [N] float64, from the spread between runs (ddof 1); NaN with fewer than two."""
+        variance = self.spread / np.maximum(self.count - 1, 1)
+        return np.where(self.count > 1, np.sqrt(variance / np.maximum(self.count, 1)), np.nan)
+
+
+class RunningMean:
+    """The mean over runs that come one by one, such as every night: a new run updates it without the old files.
+
+    Its numbers are those of a `RunSet` of the same runs, and it refuses what a `RunSet` refuses. It takes 20 bytes
+    per example and score, however many runs there are.
+
+    Args:
+        scores: which to follow; default: all those of the first run. Every run must have them.
+
+    Raises:
+        TypeError, ValueError: an unknown score, or none.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "mean.safetensors")
+    ...     RunningMean().save(path)
+    ...     for seed, aum in enumerate([1.0, 2.0]):
+    ...         mean = RunningMean.load(path)
+    ...         mean.update(Run({"aum": [aum, 3.0]}, architecture="mlp", seed=seed))
+    ...         mean.save(path)
+    >>> len(mean), mean.mean("aum"), mean.difficulty("aum")
+    (2, array([1.5, 3. ]), array([-1.5, -3. ]))
+    """
+
+    def __init__(self, scores: Iterable[str] | None = None) -> None:
+        self._scores = None if scores is None else check_scores(scores)
+        self._moments: dict[str, Moments] = {}
+        self._runs: list[dict[str, Any]] = []  # architecture, seed, and a digest of each score
+        self._common = Common()
+
+    def update(self, run: Run) -> None:
+        """Adds a run.
+
+        Raises:
+            TypeError: something that is no run.
+            ValueError: a run without one of the scores; of other data, labels or options than those before; or one
+                that was added already. The mean stays as it was.
+        """
+        if not isinstance(run, Run):
+            raise TypeError(f"RunningMean.update: got {run!r}, expected a run; Run.load reads a file")
+        names = tuple(run.scores) if self._scores is None else self._scores
+        missing = [name for name in names if name not in run.scores]
+        if missing:
+            raise ValueError(f"{run!r} has no score {missing[0]!r}; the mean is of {', '.join(names)}")
+        values = {name: run.scores[name] for name in names}
+        added = {"architecture": run.architecture, "seed": run.seed, "scores": score_digests(values)}
+        for position, other in enumerate(self._runs):
+            if _same_run(added, other):
+                raise ValueError(
+                    f"{run!r} is in the mean already, as run {position} of {len(self)}: same architecture, seed and "
+                    "scores. Update with each run once"
+                )
+        self._common.add(run, names)
+        self._scores = names
+        self._runs.append(added)
+        for name in names:
+            self._moments.setdefault(name, Moments(len(run))).update(values[name])
+
+    def mean(self, score: str) -> NDArray[Any]:
+        """The mean over the runs that presented the example, [N] float64, as stored; NaN where none did.
+
+        Raises:
+            ValueError: a score that is not followed, or no runs yet.
+        """
+        return self._of(score).mean()
+
+    def standard_error(self, score: str) -> NDArray[Any]:
+        """Standard error of `mean`, [N] float64, from the spread between runs (ddof 1); NaN with fewer than two.
+
+        Raises:
+            ValueError: as for `mean`.
+        """
+        return self._of(score).standard_error()
+
+    def difficulty(self, score: str) -> NDArray[Any]:
+        """`mean` turned so that high = hard, [N] float64."""
+        mean = self.mean(score)
+        return mean if SCORES[score].higher_is_harder else -mean
+
+    def _of(self, score: str) -> Moments:
+        if not self._runs:
+            raise ValueError("RunningMean: got no runs yet; update it with one")
+        if score not in self._moments:
+            raise ValueError(f"RunningMean: got score {score!r}, expected of {', '.join(self._moments)}")
+        return self._moments[score]
+
+    def __len__(self) -> int:
+        """Number of runs."""
+        return len(self._runs)
+
+    def __repr__(self) -> str:
+        return f"RunningMean({len(self)} runs, scores={list(self.scores)}, architectures={list(self.architectures)})"
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Scores that are followed; none before the first run, unless they were given."""
+        return self._scores or ()
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """Different architectures, in order of appearance."""
+        return tuple(dict.fromkeys(run["architecture"] for run in self._runs))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes one `.safetensors` file, whole or not at all."""
+        vectors = {} if self._common.labels is None else {"labels": self._common.labels}
+        for name, moments in self._moments.items():
+            vectors |= {f"{name}.{part}": values for part, values in vars(moments).items()}
+        header = {
+            "scores": self._scores,
+            "definitions": definitions(self.scores),
+            "runs": self._runs,
+            "common": self._common.known,
+            "labelled": self._common.labelled,
+        }
+        save_vectors(path, _KIND, _FORMAT, vectors, header)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> RunningMean:
+        """Reads what `save` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: cut short, not a running mean, newer than this library, or of a version that defines a score in
+                the other direction; the message names the file.
+        """
+        vectors, header = load_vectors(path, _KIND, _FORMAT)
+        try:
+            check_definitions(header["definitions"])
+            running = cls(header["scores"])
+            running._runs = [_run_of(entry) for entry in header["runs"]]
+            running._common.known = _known_of(header["common"])
+            if running._runs:
+                running._restore(vectors, str(header["labelled"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: not a valid {_KIND} file ({error})") from error
+        return running
+
+    def _restore(self, vectors: dict[str, NDArray[Any]], labelled: str) -> None:
+        size = int(self._common.known["data"]["numbers of examples"][0])
+        for name in self.scores:
+            moments = self._moments[name] = Moments(0)
+            for part, empty in vars(moments).items():
+                setattr(moments, part, _checked(f"{name}.{part}", vectors[f"{name}.{part}"], size, empty.dtype))
+            if moments.count.max() > len(self._runs) or moments.count.min() < 0 or moments.spread.min() < 0:
+                raise ValueError(f"{name}: counts that are not of {len(self._runs)} runs, or negative spread")
+        if "labels" in vectors:
+            self._common.labels = _checked("labels", vectors["labels"], size, np.dtype(np.int64))
+            self._common.labelled = labelled
+
+
+def _same_run(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    same = all(a[name] == b[name] for name in ("architecture", "seed"))
+    return same and are_equal(a["scores"], b["scores"])
+
+
+def _run_of(entry: Any) -> dict[str, Any]:
+    return {
+        "architecture": str(entry["architecture"]),
+        "seed": int(entry["seed"]),
+        "scores": dict(entry["scores"]),
+    }
+
+
+def _known_of(known: Any) -> dict[str, dict[str, tuple[Any, str]]]:
+    return {
+        subject: {field: (value, str(run)) for field, (value, run) in dict(fields).items()}
+        for subject, fields in dict(known).items()
+    }
+
+
+def _checked(name: str, values: NDArray[Any], size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    if values.shape != (size,) or values.dtype != dtype:
+        raise ValueError(f"{name}: got {values.dtype} {values.shape}, expected {dtype} [{size}]")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name}: got {values[~np.isfinite(values)][0]}, expected finite numbers")
+    return values

@@ -1,0 +1,1 @@
+"""GraNd: the norm of each example's own loss gradient over all parameters."""

@@ -1,0 +1,1 @@
+"""What a tracker keeps of each example while a model trains."""
