@@ -1,5 +1,8 @@
 """Builds the two compiled modules: `_C` (PyTorch operators, stable ABI) and `_host` (NumPy, pybind11).
 
+Where they cannot be built, for want of a C++ compiler say, the install goes on without them, with a warning: the
+library then runs on plain PyTorch and SciPy, more slowly, and `difficulty-prune doctor` says so.
+
 DIFFICULTY_PRUNE_CUDA=auto|0|1   auto (default) compiles the CUDA kernels when an nvcc is found
 TORCH_CUDA_ARCH_LIST="8.0;9.0+PTX"   architectures; default: what the found nvcc knows, plus PTX
 MAX_JOBS=N   compilations at a time
@@ -10,12 +13,14 @@ import os
 import re
 import shutil
 import subprocess
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pybind11
 import torch
 from setuptools import Extension, setup
+from setuptools.errors import BaseError
 from torch.utils.cpp_extension import BuildExtension, CppExtension
 
 TORCH_TARGET = "2.10"
@@ -87,6 +92,11 @@ def architectures(nvcc: Path) -> list[str]:
     return flags
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on, which may be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Build(BuildExtension):
     """PyTorch's build command for the C++ files; nvcc, called directly, for the `.cu` files.
 
@@ -100,6 +110,16 @@ class Build(BuildExtension):
         super().build_extensions()
         print(SUMMARY)
 
+    def build_extension(self, ext: Extension) -> None:
+        try:
+            super().build_extension(ext)
+        except (BaseError, OSError, RuntimeError, subprocess.SubprocessError) as error:  # of setuptools and of ninja
+            warnings.warn(
+                f"{ext.name} was not built ({error}): difficulty_prune will run on plain PyTorch and SciPy, more slowly. "
+                "Install a C++ compiler and reinstall to get the kernels.",
+                stacklevel=1,
+            )
+
     def compile_cuda(self, nvcc: Path) -> None:
         objects = Path(self.build_temp).resolve() / "cuda"
         objects.mkdir(parents=True, exist_ok=True)
@@ -110,7 +130,7 @@ class Build(BuildExtension):
             run_nvcc(nvcc, "-c", source, "-o", target, "-std=c++17", "-O3", *host, *CUDA_FLAGS)
             return target
 
-        with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or usable_cores())) as pool:
             OPERATORS.extra_objects = list(pool.map(compile_file, sorted(glob.glob("csrc/cuda/*.cu"))))
 
 
@@ -128,6 +148,7 @@ OPERATORS = CppExtension(
     + ["csrc/torch/cpu.cpp", "csrc/torch/module.cpp"]
     + (["csrc/torch/cuda.cpp"] if NVCC else []),
     py_limited_api=True,
+    optional=True,
     depends=HEADERS,
     define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET_VERSION)],
     extra_compile_args=["-O3", "-g0", "-fvisibility=hidden", *SIMD, *WARNINGS],
@@ -140,6 +161,7 @@ HOST = Extension(
     "difficulty_prune._host",
     ["csrc/host/module.cpp"],
     include_dirs=[pybind11.get_include()],
+    optional=True,
     depends=HEADERS,
     define_macros=[
         ("DP_BUILD_TORCH", f'"{torch.__version__}"'),

@@ -1,7 +1,7 @@
-"""Our function against theirs in one run of pytest-benchmark: in turns, round after round.
+"""Our function against theirs in one run of pytest-benchmark, taking turns round after round.
 
-A busy machine slows neighbours in time alike, so a ratio is the median over rounds of (theirs, ours) measured one
-after the other, never a quotient of two separate runs.
+A busy machine slows down whatever runs at the same moment. So a ratio is the median over rounds in which theirs and
+ours run one right after the other, never the quotient of two separate runs.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ Function = Callable[[], object]
 Seconds = np.ndarray[Any, np.dtype[np.float64]]
 
 TURN_SECONDS: Final = 0.004
-"""A turn repeats its function for about this long: far above the timer's resolution and a thread's wake-up, and short
-enough to fall between the interruptions of a busy machine now and then."""
+"""A turn repeats its function for about this long: far longer than the timer's resolution and a thread's wake-up, and
+short enough that some turns fall between the interruptions of a busy machine."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a row is held to.
+    """What a row has to reach.
 
     Attributes:
-        faster: their time is at least so many times ours.
-        slower: our time is at most so many times theirs. Either this or `faster`, or neither.
-        of_copy: at least this fraction of the measured copy bandwidth.
-        seconds: at most so long.
+        faster: their time is at least this many times ours.
+        slower: our time is at most this many times theirs. Give this or `faster`, or neither.
+        of_copy: our rate is at least this fraction of the measured copy bandwidth.
+        seconds: our time is at most this long.
     """
 
     faster: float | None = None
@@ -49,12 +49,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: seconds per call of each round, ours and theirs, and what memory had to do.
+    """One comparison: seconds per call in each round, ours and theirs, and the memory traffic.
 
     Attributes:
-        moved: bytes that must move in a call of ours; None where memory is not the limit.
+        moved: bytes that one call of ours must move; None if memory is not the limit.
         copy_rates: bytes per second of a plain copy, in the same rounds.
-        note: where the floor is, and so why a target may be out of reach.
+        note: what limits the speed, and so why a target may be out of reach.
     """
 
     work: str
@@ -68,19 +68,19 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """Their time / ours; ours / theirs where the target is not to be slower."""
+        """Their time / ours; ours / theirs if the target is not to be slower."""
         return self.ratio_quartiles[1]
 
     @property
     def ratio_quartiles(self) -> tuple[float, float, float]:
-        """Quartiles over rounds."""
+        """Quartiles of the ratio over rounds."""
         ratios = self.ours / self.theirs if self.target.slower else self.theirs / self.ours
         low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
         return float(low), float(middle), float(high)
 
     @property
     def rate(self) -> float | None:
-        """Bytes per second that must move."""
+        """Bytes that must move, per second."""
         return None if self.moved is None else self.moved / float(np.median(self.ours))
 
     @property
@@ -92,7 +92,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the row keeps its target; None without one."""
+        """Whether the row meets its target; None without a target."""
         kept = [
             self.target.faster and self.ratio >= self.target.faster,
             self.target.slower and self.ratio <= self.target.slower,
@@ -108,7 +108,7 @@ Compare = Callable[..., Row]
 
 
 def in_turns(benchmark: Any, ours: Function, others: Sequence[Function], rounds: int) -> list[Seconds]:
-    """Seconds per call in each round, of ours and then of the others.
+    """Seconds per call in each round: ours first, then the others.
 
     pytest-benchmark times ours; the others run in the setup of each of its rounds.
     """
@@ -133,7 +133,7 @@ def in_turns(benchmark: Any, ours: Function, others: Sequence[Function], rounds:
 
 def _repeats(function: Function) -> int:
     times = []
-    for _ in range(4):  # the first call also pays for what is made once, and any may be interrupted
+    for _ in range(4):  # the first call also pays for one-time work, and any call may be interrupted
         start = time.perf_counter()
         function()
         times.append(time.perf_counter() - start)

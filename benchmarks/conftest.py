@@ -1,4 +1,4 @@
-"""Turns the benchmarks into one table and, with --benchmark-json, one file."""
+"""Turns the benchmarks into one table and, with --benchmark-json, into one file."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def copy() -> Copy:
 
 @pytest.fixture
 def compare(benchmark: Any, request: pytest.FixtureRequest) -> Compare:
-    """Measures two functions in turns and adds the row to the table.
+    """Measures two functions in turns and adds a row to the table.
 
-    `moved` and `copy` belong together: the bytes that must move in a call of ours, and what to hold them to.
+    `moved` and `copy` belong together: the bytes that one call of ours must move, and the copy to compare them with.
     """
 
     def run(
@@ -71,7 +71,7 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, A
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: MutableMapping[str, Any]) -> None:
-    """Replaces pytest-benchmark's own lists, which know nothing of the comparisons."""
+    """Replaces pytest-benchmark's own lists, which do not know the comparisons."""
     facts: Mapping[str, Any] = output_json["machine_info"]
     rows = [as_data(row) for row in config.stash[ROWS]]
     output_json.clear()
@@ -82,5 +82,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if config.stash[ROWS]:
         terminalreporter.section("benchmarks")
         terminalreporter.write_line(table(config.stash[ROWS]))
-        if config.stash[LOAD] > 0.5:  # threads that wait for each other then measure the scheduler
+        if config.stash[LOAD] > 0.5:  # threads that wait for each other would measure the scheduler
             terminalreporter.write_line(f"Load before the run: {config.stash[LOAD]}. Other work ran: measure again.")

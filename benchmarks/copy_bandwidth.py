@@ -1,4 +1,4 @@
-"""What memory can do: a plain copy, to which the memory-bound operators are compared."""
+"""How fast memory is: a plain copy, to compare the memory-bound operators with."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import torch
 
 
 class Copy:
-    """`Tensor.copy_` from one array to another, both far larger than the last cache.
+    """`Tensor.copy_` between two arrays that are far larger than the last cache.
 
     Attributes:
-        moved: bytes read and written by a call.
+        moved: bytes that one call reads and writes.
     """
 
     def __init__(self, size: int = 256 << 20) -> None:
         self.source = torch.ones(size // 4)
-        self.destination = torch.zeros(size // 4).fill_(0)  # writes, so that the pages exist
+        self.destination = torch.zeros(size // 4).fill_(0)  # written, so that the pages exist
         self.moved = 2 * size
 
     def __call__(self) -> None:

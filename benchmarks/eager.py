@@ -1,7 +1,7 @@
-"""What a good user would write in eager PyTorch: vectorised over the batch, no loop.
+"""What a skilled user would write in eager PyTorch: vectorised over the batch, without a loop.
 
-The results are those of the operators for batches without duplicates, with valid labels and indices and with finite
-values; unlike the operators, this neither looks for the others nor handles them.
+The results equal those of the operators if the batch has no duplicates, all labels and indices are valid, and all
+values are finite. Unlike the operators, this code does not check for anything else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SUMS = ("loss", "el2n", "entropy", "p_max", "logit_margin", "p_margin", "correct
 
 
 def softmax_stats(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """The eight statistics of each row, each as its definition says."""
+    """The eight statistics of each row, straight from their definitions."""
     label = labels[:, None]
     p, log_p = logits.softmax(1), logits.log_softmax(1)
     one_hot = F.one_hot(labels, logits.shape[1])
@@ -41,7 +41,7 @@ def softmax_stats(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
 
 def tuned_softmax_stats(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """The same in as few and as fast passes as eager PyTorch has: all from log p, whose differences are the logits'."""
+    """The same in as few and as fast passes as eager PyTorch allows: log p differs from the logits by a constant."""
     label = labels[:, None]
     log_p = logits.log_softmax(1)
     p = log_p.exp()
@@ -63,7 +63,7 @@ def tuned_softmax_stats(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, stats_of: Stats) -> None:
-    """`difficulty_prune.ops.record_stats_`, with the statistics from either of the functions above."""
+    """`difficulty_prune.ops.record_stats_`, with the statistics of one of the functions above."""
     stats = stats_of(logits, labels)
     old = dict(zip(FIELD, table.index_select(0, index).unbind(1)[: len(FIELD)], strict=True))
     count, correct = old["count"] + 1, stats["correct"]
@@ -85,7 +85,7 @@ def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, 
 
 @torch.no_grad()
 def record_gradients_(count: Tensor, mean: Tensor, m2: Tensor, index: Tensor, gradients: Tensor) -> None:
-    """`difficulty_prune.ops.record_gradients_` of all pixels, in float32; works in place where it can."""
+    """`difficulty_prune.ops.record_gradients_` of all pixels, in float32, in place where possible."""
     signal = gradients.mean(1).flatten(1)
     new_count = count.index_select(0, index) + 1
     new_mean = mean.index_select(0, index)

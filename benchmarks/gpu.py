@@ -1,11 +1,11 @@
 """Everything that needs a GPU, in one run: build, correctness, compute-sanitizer, roofline, training step.
 
     python benchmarks/gpu.py            all of it; writes benchmarks/results/<device>.json
-    python benchmarks/gpu.py exercise   only calls every kernel on awkward shapes (what compute-sanitizer runs)
+    python benchmarks/gpu.py exercise   only calls every kernel on awkward shapes (compute-sanitizer runs this)
 
-Times are those of CUDA graphs of many calls, so that no launch overhead of Python is in them. Each call works on
-other examples and other inputs than the one before, far more than the caches hold. "of copy" is the rate at which
-the bytes that must move did move, over that of a plain device-to-device copy measured in the same run.
+The times come from CUDA graphs of many calls, so they contain no launch overhead from Python. Each call works on
+different examples and inputs, far more than the caches hold. "of copy" is the rate at which the necessary bytes moved,
+as a fraction of the rate of a plain device-to-device copy in the same run.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def randint(limit: int, rows: int, seed: int = 0) -> Tensor:
 
 
 def draw_examples(examples: int, rows: int, seed: int) -> Tensor:
-    """Distinct examples, as a loader without replacement gives them."""
+    """Distinct examples, like those of a loader that samples without replacement."""
     return torch.randperm(examples, device=GPU, generator=generator(seed))[:rows]
 
 
@@ -78,7 +78,7 @@ def stats_in_float64(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def largest_error(got: Tensor, expected: Tensor) -> float:
-    """Relative to the size of the expected values, so that it is about 1e-7 where float32 is exact."""
+    """The largest error, relative to the expected value where that exceeds 1; float32 is exact to about 1e-7."""
     scale = expected.double().abs().clamp(min=1)
     return float(((got.double() - expected.double()).abs() / scale).max())
 
@@ -137,11 +137,11 @@ def check_options() -> Iterator[tuple[str, float]]:
 
 
 ROUNDING, NARROW = 2e-5, 1e-3
-"""The most that errors may be: of float32, and of an M2 of 8 bits, averaged over pixels."""
+"""The largest errors allowed: of float32, and of an M2 with 8 bits of precision, averaged over pixels."""
 
 
 def check() -> dict[str, float]:
-    """Largest errors against float64; raises where one is more than rounding."""
+    """The largest errors against float64; exits if one exceeds rounding."""
     parts = (check_stats, check_records, check_gradients, check_options)
     errors = {name: error for part in parts for name, error in part()}
     bounds = {name: NARROW if "M2 bfloat16" in name else ROUNDING for name in errors}
@@ -152,17 +152,17 @@ def check() -> dict[str, float]:
 
 
 def exercise() -> None:
-    """Calls every kernel on shapes that take every path: narrow, wide, misaligned, duplicated, bad."""
+    """Calls every kernel on shapes that take every path: narrow, wide, misaligned, with duplicates, with bad values."""
     for dtype in DTYPES:
         for classes in (1, 2, 10, 32, 33, 1000, 1024, 1025, 5000):
-            for offset in (0, 1):  # an odd offset takes the path without 16-byte reads
+            for offset in (0, 1):  # an odd offset rules out 16-byte reads
                 logits = randn(65, classes + offset, dtype=dtype)[:, offset:]
                 labels, index, table = randint(classes, 65), randint(20, 65), ops.new_table(20, GPU)
                 logits[3, 0], index[4:6], labels[7] = torch.nan, torch.tensor([-1, 2**40], device=GPU), classes
                 stats = ops.softmax_stats(logits, labels)
                 ops.record_stats_(table, index, logits, labels, ops.new_skipped(GPU))
                 ops.record_given_stats_(table, index, stats, labels, classes, ops.new_skipped(GPU))
-                for kept in (None, classes):  # without and with the changes that TDDS needs
+                for kept in (None, classes):  # without and with the state that TDDS needs
                     windows = ops.new_temporal_table(20, 3, kept, GPU)
                     ops.record_temporal_(windows, index, logits, labels, 3, 0.9, ops.new_skipped(GPU))
         for channels, size in ((1, 1), (3, 3), (3, 255), (3, 1024), (4, 3072), (3, 50176), (1, 70000)):
@@ -193,14 +193,14 @@ def exercise_gradients(dtype: torch.dtype, channels: int, size: int, m2_dtype: t
 
 
 def sanitize() -> dict[str, str]:
-    """The last line of each of compute-sanitizer's tools over `exercise`."""
+    """The summary line of each compute-sanitizer tool, run over `exercise`."""
     home = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"))
     tool = shutil.which("compute-sanitizer") or str(home / "bin" / "compute-sanitizer")
     if not Path(tool).is_file():
         return dict.fromkeys(SANITIZERS, "not run: compute-sanitizer was not found on PATH or in CUDA_HOME/bin")
     results = {}
     for name in SANITIZERS:
-        # Only our kernels: PyTorch's own would take hours, and are not ours to mend.
+        # Only our kernels: PyTorch's own would take hours.
         command = [tool, "--tool", name, "--kernel-name", "kernel_substring=dp4cuda", "--error-exitcode", "1"]
         done = subprocess.run(
             [*command, sys.executable, __file__, "exercise"], capture_output=True, text=True, check=False, cwd=ROOT
@@ -214,7 +214,7 @@ def sanitize() -> dict[str, str]:
 
 
 def seconds_per_call(calls: list[Callable[[], object]], replays: int = 20) -> float:
-    """Median over replays of a CUDA graph of all calls."""
+    """Seconds per call: the median over replays of a CUDA graph of all calls."""
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for call in calls[:3]:
@@ -236,7 +236,7 @@ def seconds_per_call(calls: list[Callable[[], object]], replays: int = 20) -> fl
 
 
 def copy_rate() -> float:
-    """Bytes read and written per second by a plain copy of 1 GiB."""
+    """Bytes per second that a plain copy of 1 GiB reads and writes."""
     a, b = torch.zeros(2**28, device=GPU), torch.empty(2**28, device=GPU)
     return 2 * a.nbytes / seconds_per_call([lambda: b.copy_(a)] * 4)
 
@@ -267,7 +267,7 @@ def time_stats(rows: int, classes: int, dtype: torch.dtype) -> dict[str, Any]:
 def time_gradients(
     rows: int, side: int, dtype: torch.dtype, layout: torch.memory_format, **options: Any
 ) -> dict[str, Any]:
-    """Three channels; as many different batches as fit into 8 GB."""
+    """Gradients of three channels, in as many different batches as fit into 8 GB."""
     chosen = dp.GradientOptions(**options)
     size = side * side
     examples = max(rows, min(200_000, 6 * 2**30 // chosen.bytes_per_example(size)))

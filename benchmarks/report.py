@@ -1,4 +1,4 @@
-"""The rows of a benchmark run as one table for people and as plain data."""
+"""The rows of a benchmark run, as a table for people and as plain data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXPLANATION = (
 
 
 def table(rows: Sequence[Row]) -> str:
-    """All rows, with a word on how they were measured."""
+    """All rows, and how they were measured."""
     grid = Table(box=None, pad_edge=False, header_style="")
     words = ("work", "against", "target", "met")
     for name in (*words[:2], "ours", "theirs", "ratio", "quartiles", *words[2:], "must move", "GB/s", "of copy"):
@@ -33,7 +33,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def as_data(row: Row) -> dict[str, Any]:
-    """A row as JSON holds it; seconds and bytes."""
+    """A row as it stands in the JSON file, in seconds and bytes."""
     low, ratio, high = (_significant(x) for x in row.ratio_quartiles)
     data: dict[str, Any] = {
         "work": row.work,
@@ -86,7 +86,7 @@ def _copy_line(rows: Sequence[Row]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: 0.00123 is "1.23 ms"."""
+    """Seconds as text: 0.00123 is "1.23 ms"."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"

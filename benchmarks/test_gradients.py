@@ -1,7 +1,7 @@
-"""The running moments of input gradients: bound by memory, so also held to a plain copy.
+"""The running moments of input gradients: memory-bound, so they are also compared with a plain copy.
 
-The state is far larger than the last cache and every call takes other rows of it; the gradients come from a ring of
-buffers that together do not fit either.
+The state is far larger than the last cache, and every call uses other rows of it. The gradients come from a ring of
+buffers that together do not fit the cache either.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ from torch import Tensor
 from difficulty_prune import ops
 
 LINE = 64
-"""Bytes of a cache line, the least that memory hands out."""
+"""Bytes of a cache line, the smallest piece that memory delivers."""
 
 SCATTERED = """
-  Every value that is read lies in a cache line of its own; "must move" counts these lines. They lie all over memory,
-  most of them behind a miss of the address translation, and so come at a part of the rate of a copy."""
+  Every value lies in a cache line of its own; "must move" counts these lines. They are scattered all over memory, most
+  of them miss the address translation cache, and so they arrive at a fraction of the rate of a copy."""
 
 SHORT_ROWS = """
-  The state of an example is two rows of 4 kB anywhere in memory: for each, the hardware's prefetchers start anew and
-  an address has to be translated. Rows of 200 kB come at more than the rate of a copy, which also reads what it
-  overwrites."""
+  The state of an example is two rows of 4 kB anywhere in memory. For each row the hardware prefetchers start anew and
+  an address must be translated. Rows of 200 kB arrive faster than a copy, which also reads what it overwrites."""
 
 Record = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]
 
 
 class Moments(NamedTuple):
-    """State of one recorder."""
+    """The state of one recorder."""
 
     count: Tensor
     mean: Tensor
@@ -44,7 +43,7 @@ class Moments(NamedTuple):
 
 
 class Workload(NamedTuple):
-    """A batch of input gradients [batch, 3, side, side] for a state of so many examples."""
+    """Batches of input gradients [batch, 3, side, side], and a state for that many examples."""
 
     examples: int
     batch: int
@@ -67,7 +66,7 @@ class Workload(NamedTuple):
         return Moments(count, torch.zeros(shape).fill_(0), torch.zeros(shape).fill_(0))  # filled: the pages exist
 
     def batches(self) -> itertools.cycle[Tensor]:
-        """Index [batch], without duplicates: every example once before any comes again."""
+        """Index [batch] without duplicates; every example comes once before any comes again."""
         index = torch.randperm(self.examples, generator=torch.Generator().manual_seed(0))
         return itertools.cycle([part for part in index.split(self.batch) if len(part) == self.batch])
 

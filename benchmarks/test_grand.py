@@ -1,7 +1,7 @@
 """GraNd against a backward pass per example, and against per-example gradients by torch.func.
 
-As a script with the name of one of the functions: prints the bytes that a call of it adds to the memory of a fresh
-process at its peak.
+Run as a script with the name of one of the functions, it prints how many bytes one call adds to the peak memory of a
+fresh process.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ FUNCTIONS: Final[dict[str, Callable[[nn.Module, Tensor, Tensor], Tensor]]] = {
 
 
 def model_and_data() -> tuple[nn.Module, Tensor, Tensor]:
-    """A model that is sure of its labels, so that nothing warns of chance."""
+    """A model that is confident of its labels, so that `grand` does not warn of a model at chance."""
     torch.manual_seed(0)
     model = build_model("resnet18", (3, 32, 32), CLASSES).eval()
     x = torch.randn(BATCH, 3, 32, 32)
@@ -63,7 +63,7 @@ def model_and_data() -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def extra_memory(name: str) -> int:
-    """Bytes, measured in a process of its own."""
+    """Bytes that a call adds at its peak, measured in a process of its own."""
     done = subprocess.run([sys.executable, __file__, name], check=True, capture_output=True, text=True)
     return int(done.stdout)
 
@@ -81,7 +81,7 @@ def test_grand(compare: Compare, against: str, target: Target) -> None:
 
 
 def peak() -> int:
-    """Bytes; not by getrusage, whose peak a process inherits from the one that started it."""
+    """Peak memory in bytes; not from getrusage, whose peak a process inherits from its parent."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
 

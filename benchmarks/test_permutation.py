@@ -1,4 +1,4 @@
-"""The permutation test of sensitive examples against SciPy."""
+"""The permutation test of sensitive examples against SciPy's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Matrix = np.ndarray[Any, Any]
 
 EACH, PERMUTATIONS = 20, 1000
 FEW, MANY = 5_000, 50_000
-BATCH = 3  # permutations that SciPy does at once: of 1 to 50 about the fastest; its default, all, takes 16 GB for MANY
+BATCH = 3  # permutations that SciPy does at once: about the fastest of 1 to 50; its default (all) takes 16 GB for MANY
 
 
 def scores(examples: int) -> Matrix:
@@ -49,11 +49,11 @@ def runs_of(x: Matrix) -> dp.RunSet:
 
 @pytest.mark.parametrize(("examples", "batch"), [(MANY, BATCH), (FEW, BATCH), (FEW, None)])
 def test_permutation_test(compare: Compare, examples: int, batch: int | None) -> None:
-    """Side by side on the same examples: all that sensitive_examples does, against p-values alone."""
+    """Side by side on the same examples: all the work of sensitive_examples, against p-values alone."""
     x = scores(examples)
     runs = runs_of(x)
     error = our_p_values(runs) - scipy_p_values(x, batch)
-    assert np.abs(error).max() < 0.12  # each drew 1,000 permutations of its own: a standard error of up to 0.022
+    assert np.abs(error).max() < 0.12  # each drew its own 1,000 permutations: the standard error is up to 0.022
     compare(
         f"sensitive_examples, {EACH} + {EACH} runs x {examples:,}, {PERMUTATIONS:,} permutations",
         f"scipy.stats.permutation_test(batch={batch})",

@@ -1,4 +1,4 @@
-"""Rank statistics against SciPy."""
+"""Rank statistics against SciPy's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The statistics of the logits and the record of each example."""
+"""The statistics of the logits, and the update of each example's record."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from comparison import Compare, Target
 from torch import Tensor
 
+import difficulty_prune as dp
 from difficulty_prune import ops
 from difficulty_prune.ops import reference
 
@@ -20,7 +21,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class Workload:
-    """Batches of a size and a number of classes."""
+    """Batches of a given size and number of classes."""
 
     def __init__(self, size: int, classes: int) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -33,7 +34,7 @@ class Workload:
         return self._name
 
     def batches(self) -> Iterator[Batch]:
-        """Without end: index [B] without duplicates, logits [B, C], labels [B]."""
+        """An endless stream of index [B] without duplicates, logits [B, C] and labels [B]."""
         return zip(itertools.cycle(self._index), itertools.cycle(self._logits), itertools.cycle(self._labels))
 
     def ours(self) -> Callable[[], None]:
@@ -46,8 +47,8 @@ class Workload:
 
 
 ARITHMETIC = """
-  Eager PyTorch takes about twelve times as long as its own softmax. One exponential for every logit is the least that
-  any kernel has to compute, and the whole of ours takes less time than logits.exp() alone: see these two rows."""
+  Eager PyTorch takes about twelve times as long as its own softmax. Every kernel must compute at least one exponential
+  per logit, and ours takes less time in total than logits.exp() alone: see these two rows."""
 
 
 @pytest.mark.parametrize(("size", "classes", "faster"), [(256, 10, 10), (256, 1000, 60), (1024, 100, 10)])
@@ -74,7 +75,7 @@ def test_reference(compare: Compare, size: int, classes: int) -> None:
 
 
 def assert_same_records(load: Workload, stats_of: eager.Stats) -> None:
-    """Four presentations of the same examples, so that every column of the record comes into play."""
+    """Presents the same examples four times, so that every column of the record matters."""
     ours, theirs = ops.new_table(EXAMPLES), ops.new_table(EXAMPLES)
     batches = load.batches()
     index = next(batches)[0]
@@ -91,17 +92,37 @@ def test_softmax(compare: Compare) -> None:
 
 
 def test_exponential(compare: Compare) -> None:
-    """The floor of wide rows: one exponential for every logit, and nothing else."""
+    """The lower bound for wide rows: one exponential per logit, and nothing else."""
     load = Workload(256, 1000)
     batches = load.batches()
     compare(str(load), "logits.exp() alone", load.ours(), lambda: next(batches)[1].exp())
+
+
+def test_update(compare: Compare) -> None:
+    """What a training step calls, against the operator that does the work; one thread, as in a busy training."""
+    load = Workload(256, 10)
+    tracker = dp.DifficultyTracker(EXAMPLES, scores=("el2n", "aum"))
+    table, skipped, batches = ops.new_table(EXAMPLES), ops.new_skipped(), load.batches()
+    operator = torch.ops.difficulty_prune.record_stats_
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        compare(
+            "tracker.update, all logit scores, B 256, C 10, one thread",
+            "its operator alone",
+            lambda: tracker.update(*next(batches)),
+            lambda: operator(table, *next(batches), skipped),
+            Target(slower=1.3),
+        )
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_aum(compare: Compare, tmp_path: Path) -> None:
     aum = pytest.importorskip("aum", reason="aum is not installed")
     load = Workload(256, 10)
     calculator = aum.AUMCalculator(str(tmp_path))
-    # It keys its sums by number; turning the index into numbers is not counted against it.
+    # It keys its sums by Python numbers; converting the index to them is not counted against it.
     batches = [(logits, labels, index.tolist()) for index, logits, labels in itertools.islice(load.batches(), 64)]
     ring = itertools.cycle(batches)
     against = "aum: AUMCalculator.update, one score"

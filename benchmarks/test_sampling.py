@@ -1,4 +1,4 @@
-"""Planning an epoch and walking through it, for a dataset of the size of ImageNet."""
+"""Planning an epoch and iterating over it, for a dataset as large as ImageNet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What scoring adds to a training step of the study's small CNN."""
+"""How much scoring adds to a training step of the study's small CNN."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def ignore(index: Tensor, logits: Tensor, y: Tensor, x: Tensor) -> None:
 
 
 def differentiate(index: Tensor, logits: Tensor, y: Tensor, x: Tensor) -> None:
-    """The backward pass that `vog` cannot do without."""
+    """The backward pass that `vog` needs in any case."""
     torch.autograd.grad(logits.gather(1, y[:, None]).sum(), x, retain_graph=True)
 
 
@@ -41,7 +41,7 @@ def training_step(
     prepare: Callable[[Tensor, Tensor], Tensor] = keep,
     observe: Callable[[Tensor, Tensor, Tensor, Tensor], None] = ignore,
 ) -> Callable[[], None]:
-    """The study's training step on random images, with its own model; `prepare` and `observe` are what scoring adds."""
+    """The study's training step on random images, with a model of its own; scoring adds `prepare` and `observe`."""
     torch.manual_seed(0)
     model = build_model("cnn", (3, 32, 32), CLASSES).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=5e-4, nesterov=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import operator
+from collections import namedtuple
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,16 +19,16 @@ from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 class IndexedDataset(Dataset[Any]):
     """Wraps a map-style dataset so that every sample carries its position 0..N-1.
 
-    A tuple or list sample gains the index as its last element, a mapping gains the key `key`, and any other
-    sample becomes (sample, index). The default collate function turns indices into an int64 tensor.
+    A tuple or list sample gains the index as its last element, a named tuple the field `key`, a mapping the key `key`,
+    and any other sample becomes (sample, index). The default collate function turns indices into an int64 tensor.
 
     Args:
         dataset: map-style, with `__len__`; its `__getitems__` (batched fetching) is used where it has one.
-        key: name of the index in mapping samples.
+        key: name of the index in samples that are mappings or named tuples.
 
     Raises:
         TypeError: an iterable-style dataset, or one without a length.
-        ValueError: an empty dataset, or a mapping sample that has `key` already.
+        ValueError: an empty dataset, or a sample that has `key` already.
         IndexError: a position outside the dataset.
 
     >>> IndexedDataset([("a", 0), ("b", 1)])[1]
@@ -72,23 +74,43 @@ class IndexedDataset(Dataset[Any]):
 
     def _attach(self, sample: Any, position: int) -> Any:
         if isinstance(sample, Mapping):
-            if self.key in sample:
-                raise ValueError(f"the sample has a key {self.key!r} already; choose another with key=...")
+            self._check_free(self.key in sample)
             return {**sample, self.key: position}
         if isinstance(sample, list):
             return [*sample, position]
+        if isinstance(sample, tuple) and hasattr(sample, "_fields"):
+            self._check_free(self.key in sample._fields)
+            return _indexed_named_tuple(type(sample), self.key, (*sample, position))
         if isinstance(sample, tuple):
             return (*sample, position)
         return (sample, position)
 
+    def _check_free(self, taken: bool) -> None:
+        if taken:
+            raise ValueError(f"the sample has a key {self.key!r} already; choose another with key=...")
 
-def dataset_fingerprint(dataset: Any, labels: Sequence[int] | Tensor | None = None, samples: int = 64) -> str:
+
+def _indexed_named_tuple(kind: Any, key: str, values: tuple[Any, ...]) -> Any:
+    """A named tuple with one more field; workers send it as the call that made it, since its class is in no module."""
+    return _with_field(kind, key)(*values)
+
+
+@functools.cache
+def _with_field(kind: Any, key: str) -> Any:
+    def reduce(self: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _indexed_named_tuple, (kind, key, tuple(self))
+
+    base: Any = namedtuple(kind.__name__, (*kind._fields, key))  # type: ignore[misc]
+    return type(kind.__name__, (base,), {"__slots__": (), "__reduce__": reduce})
+
+
+def dataset_fingerprint(dataset: Any, labels: Any = None, samples: int = 64) -> str:
     """Identifies a dataset: a hash of its length, its labels in order and a fixed sample of its examples.
 
     Args:
         dataset: map-style, without random augmentation. Wrap it in IndexedDataset before or after: no difference.
-        labels: [N] class labels. Default: the dataset's `targets` or `labels`; where there is neither, every
-            example is read for its label, which can take long.
+        labels: [N], one of any kind per example. Default: the dataset's `targets` or `labels`; where there is neither,
+            every example is read for its label, which can take long. Where examples show no label, these count alone.
         samples: examples that are read and hashed, spread evenly.
 
     Returns:
@@ -97,6 +119,7 @@ def dataset_fingerprint(dataset: Any, labels: Sequence[int] | Tensor | None = No
     Raises:
         ValueError: an empty dataset, labels of another length, or an example that differs from one reading to the
             next.
+        TypeError: an example or a label that holds something else than numbers, text, arrays, tensors and images.
 
     >>> a = TensorDataset(torch.arange(6.0), torch.tensor([0, 1, 0, 1, 0, 1]))
     >>> dataset_fingerprint(a) == dataset_fingerprint(IndexedDataset(a))
@@ -107,13 +130,13 @@ def dataset_fingerprint(dataset: Any, labels: Sequence[int] | Tensor | None = No
     size = len(dataset)
     if size == 0:
         raise ValueError(f"dataset: {type(dataset).__name__} is empty, there is nothing to identify")
-    values = _targets(dataset) if labels is None else np.asarray(labels)
-    if values.shape != (size,):
-        raise ValueError(f"labels: got shape {values.shape}, expected [{size}], one per example")
+    known = _targets(dataset) if labels is None else _as_sequence(labels)
+    if known is not None and len(known) != size:
+        raise ValueError(f"labels: got shape ({len(known)},), expected [{size}], one per example")
     digest = hashlib.blake2b(digest_size=16)
     digest.update(np.int64(size).tobytes())
-    number = np.float64 if values.dtype.kind == "f" else np.int64
-    digest.update(np.ascontiguousarray(values, dtype=number).tobytes())
+    if known is not None:
+        digest.update(_digest_of_labels(known))
     for position in np.unique(np.linspace(0, size - 1, num=min(samples, size)).astype(np.int64)):
         example = _digest(dataset[int(position)])
         if example != _digest(dataset[int(position)]):
@@ -128,38 +151,76 @@ def dataset_labels(dataset: Any) -> NDArray[np.int64]:
     """Class labels of a dataset in order, [N] int64: its `targets` or `labels`, else read example by example.
 
     Raises:
-        TypeError: an example is no (input, label) pair and has no "label", or labels that are no whole numbers.
+        TypeError: examples that show no label, or labels that are no whole numbers.
 
     >>> dataset_labels([("a", 2), ("b", 0)]).tolist()
     [2, 0]
     """
     targets = _targets(dataset)
-    if targets.dtype.kind not in "iub":
-        raise TypeError(f"labels: got {targets.dtype}, expected whole numbers: the classes")
-    return targets.astype(np.int64)
+    if targets is None:
+        raise TypeError(f"labels: the examples of {type(dataset).__name__} show no label; pass labels=... explicitly")
+    numbers = _numbers(targets)
+    if numbers is None or numbers.dtype.kind not in "iub":
+        got = f"{type(targets[0]).__name__} such as {targets[0]!r}" if numbers is None else numbers.dtype
+        raise TypeError(f"labels: got {got}, expected whole numbers: the classes")
+    return numbers.astype(np.int64)
 
 
-def _targets(dataset: Any) -> NDArray[Any]:
-    """One number per example, whole or not."""
+def label_key(sample: Mapping[Any, Any]) -> str | None:
+    """The key of the label in a mapping, "label" or "labels"; None if there is neither."""
+    return next((key for key in ("label", "labels") if key in sample), None)
+
+
+def _targets(dataset: Any) -> Sequence[Any] | NDArray[Any] | None:
+    """One label of any kind per example; None where examples show none."""
     if isinstance(dataset, IndexedDataset):
         return _targets(dataset.dataset)
     if isinstance(dataset, Subset):
-        return _targets(dataset.dataset)[np.asarray(dataset.indices, dtype=np.int64)]
+        whole = _targets(dataset.dataset)
+        if isinstance(whole, np.ndarray):
+            return np.asarray(whole[np.asarray(dataset.indices, dtype=np.int64)])
+        return None if whole is None else [whole[int(i)] for i in dataset.indices]
     for name in ("targets", "labels"):
-        if hasattr(dataset, name):
-            return np.asarray(getattr(dataset, name))
+        value = getattr(dataset, name, None)
+        if value is not None and hasattr(value, "__len__"):
+            return _as_sequence(value)
     if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
-        return np.asarray(dataset.tensors[1].cpu())
-    return np.array([_target(dataset[i]) for i in range(len(dataset))])
+        return _as_sequence(dataset.tensors[1])
+    if _target(dataset[0]) is None:
+        return None
+    return [_target(dataset[i]) for i in range(len(dataset))]
 
 
-def _target(sample: Any) -> float:
-    if isinstance(sample, Mapping) and ("label" in sample or "labels" in sample):
-        target = sample["label"] if "label" in sample else sample["labels"]
-        return target.item() if isinstance(target, Tensor) else target
-    if isinstance(sample, (tuple, list)) and len(sample) > 1:
-        return sample[1].item() if isinstance(sample[1], Tensor) else sample[1]
-    raise TypeError(f"labels: a sample of type {type(sample).__name__} shows no label; pass labels=... explicitly")
+def _as_sequence(labels: Any) -> Sequence[Any] | NDArray[Any]:
+    if isinstance(labels, Tensor):
+        return labels.detach().cpu().numpy()
+    return labels if isinstance(labels, np.ndarray) else list(labels)
+
+
+def _numbers(labels: Sequence[Any] | NDArray[Any]) -> NDArray[Any] | None:
+    """The labels as [N] numbers; None if they are something else, such as text or several numbers each."""
+    if not isinstance(labels, np.ndarray):
+        plain = [label.item() if isinstance(label, Tensor) and label.numel() == 1 else label for label in labels]
+        if not all(isinstance(label, int | float | np.number | np.bool_) for label in plain):
+            return None
+        labels = np.array(plain)
+    return labels if labels.ndim == 1 and labels.dtype.kind in "biuf" else None
+
+
+def _digest_of_labels(labels: Sequence[Any] | NDArray[Any]) -> bytes:
+    numbers = _numbers(labels)
+    if numbers is None:
+        return b"".join(_digest(label) for label in labels)
+    dtype = np.float64 if numbers.dtype.kind == "f" else np.int64
+    return np.ascontiguousarray(numbers, dtype=dtype).tobytes()
+
+
+def _target(sample: Any) -> Any:
+    """The label of a sample, None if it shows none."""
+    if isinstance(sample, Mapping):
+        key = label_key(sample)
+        return None if key is None else sample[key]
+    return sample[1] if isinstance(sample, (tuple, list)) and len(sample) > 1 else None
 
 
 def _digest(value: Any) -> bytes:
@@ -173,11 +234,25 @@ def _digest(value: Any) -> bytes:
             digest.update(_digest(item))
     elif isinstance(value, (str, bytes)):
         digest.update(value.encode() if isinstance(value, str) else value)
+    elif value is None:
+        digest.update(b"None")
     else:
-        tensor = value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(np.array(value))
+        tensor = _as_tensor(value)
         digest.update(repr(tuple(tensor.shape)).encode())
         digest.update(tensor.double().contiguous().numpy().tobytes())
     return digest.digest()
+
+
+def _as_tensor(value: Any) -> Tensor:
+    """Numbers, an array, an image or a tensor as a tensor of real numbers on the CPU."""
+    try:
+        tensor = value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(np.array(value))
+    except TypeError as error:
+        raise TypeError(
+            f"dataset: an example holds {type(value).__name__}, which cannot be hashed; expected numbers, text, "
+            "arrays, tensors, images, and tuples, lists or mappings of these"
+        ) from error
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def reduce_loss(loss: Tensor, owner: Tensor, batch_size: int | None = None) -> Tensor:

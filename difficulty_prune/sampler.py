@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import length_hint
 from typing import Any, Final
@@ -16,7 +16,8 @@ from torch.utils.data import Sampler
 from .ops.checks import check_index
 from .policies.base import Policy, at_epoch, check_difficulty
 from .policies.plan import Plan
-from .support.randomness import generator_from, whole_number
+from .support.checks import whole_number
+from .support.randomness import generator_from
 from .tracker.source import ScoreSource
 
 _CHUNK: Final = 65_536  # positions that are Python numbers at a time
@@ -88,7 +89,7 @@ class EpochIterator(Iterator[int]):
     def _next_chunk(self) -> int:
         if not self._drawn_from:
             self._drawn_from = True
-            self._sampler.drawn_from(self)
+            self._sampler._drawn_from(self, self._start)
         places = self._places[self._fetched : self._fetched + _CHUNK]
         self._fetched += len(places)
         self._chunk = iter(self._index[places].tolist())
@@ -111,11 +112,11 @@ class EpochIterator(Iterator[int]):
 
     def state_dict(self) -> dict[str, Any]:
         """See `PruneSampler.state_dict`."""
-        return self._sampler.state_of(self.epoch, self.yielded)
+        return self._sampler._state_at(self.epoch, self.yielded)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `PruneSampler.load_state_dict`; this iterator goes on there."""
-        self._begin(*self._sampler.restore(state))
+        self._begin(*self._sampler._restore(state))
 
 
 _PLAN, _ORDER = range(2)  # what a generator is for
@@ -207,7 +208,10 @@ class PruneSampler(Sampler[int]):
 
     @property
     def start(self) -> int:
-        """Where the next pass begins, in examples of this process: 0, or where a state that was loaded left off."""
+        """Where the next pass begins, in examples of this process: 0, or where a state that was loaded left off.
+
+        Of a state of another number of processes it may be a fraction of an example further, which `state_dict` knows.
+        """
         return self._start // self.world_size
 
     def set_epoch(self, epoch: int) -> None:
@@ -217,9 +221,9 @@ class PruneSampler(Sampler[int]):
             TypeError, ValueError: no whole number, or negative; or see the policy.
         """
         number = whole_number(epoch, "epoch")
-        self._asked_for = None
         if number != self.epoch:
             self._begin(self._plan_for(number), number)
+        self._asked_for = None
 
     def _plan_for(self, epoch: int) -> Plan:
         """The present plan, where neither draws nor difficulty nor the policy change."""
@@ -254,7 +258,8 @@ class PruneSampler(Sampler[int]):
                 f"world_size: got {self.world_size}, but the epoch has only {length or len(plan)} examples"
             )
         self._epoch = Epoch(epoch, plan, length, self.shuffle, (self.seed, _ORDER))
-        self._start = 0  # position in the epoch at which the next iterator begins
+        # Positions in the epoch, over all processes, at which the next iterator begins and the present pass began.
+        self._start = self._pass_start = 0
         self._weights = torch.zeros(len(self._weights)).index_put_((plan.index,), plan.weight)
         # To where batches have been, so that no step of the epoch has to copy it.
         self._weights_on = {device: self._weights.to(device, non_blocking=True) for device in self._weights_on}
@@ -279,13 +284,11 @@ class PruneSampler(Sampler[int]):
         self._latest = EpochIterator(self, self._epoch, self._start)
         return self._latest
 
-    def drawn_from(self, iterator: EpochIterator) -> None:
-        """What was left of a restored epoch is left no more, now that an iterator walks through it.
-
-        Not when it is made, because loaders make iterators that they do not use.
-        """
+    def _drawn_from(self, iterator: EpochIterator, start: int) -> None:
+        """Clears the resume offset once an iterator has yielded; not when it is made, since loaders make more of them
+        than they use."""
         if iterator.epoch is self._epoch:
-            self._start = 0
+            self._start, self._pass_start = 0, start
 
     def weight(self, index: Tensor, *, device: torch.device | str | None = None) -> Tensor:
         """The factor of each example's loss, [B] float32 on `device` (default: that of the index); 0 if not kept.
@@ -324,9 +327,12 @@ class PruneSampler(Sampler[int]):
                     f"consumed: got {consumed}, expected at most {len(self)}, the examples of this epoch; the last "
                     "batch may be short, so count examples: consumed += len(index)"
                 )
-            return self.state_of(self._epoch, done * self.world_size)
+            # The pass may have begun between two examples of this process, under another number of processes.
+            before = self._pass_start // self.world_size
+            since = done * self.world_size if done < before else self._pass_start + (done - before) * self.world_size
+            return self._state_at(self._epoch, since)
         latest = self._latest
-        return self.state_of(self._epoch, latest.yielded if latest and latest.epoch is self._epoch else self._start)
+        return self._state_at(self._epoch, latest.yielded if latest and latest.epoch is self._epoch else self._start)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a state: the next iterator yields just what was left of the epoch.
@@ -334,13 +340,14 @@ class PruneSampler(Sampler[int]):
         The number of workers and of processes may differ.
 
         Raises:
-            ValueError: the state of a sampler with other data, seed, order or length; or, where the difficulty is
-                fixed, with another plan.
+            ValueError: no such state, or a damaged one; the state of a sampler with other data, seed, order or length;
+                or, where the difficulty is fixed, with another plan. The sampler stays as it was then.
         """
-        _, self._start = self.restore(state)
+        _, start = self._restore(state)
+        self._start = self._pass_start = start
 
-    def state_of(self, epoch: Epoch, yielded: int) -> dict[str, Any]:
-        """The state at a position of an epoch; for `EpochIterator`."""
+    def _state_at(self, epoch: Epoch, yielded: int) -> dict[str, Any]:
+        """The state at a position of an epoch."""
         plan = epoch.plan
         parts = {"index": plan.index, "weight": plan.weight, "summary": dict(plan.summary())}
         return {
@@ -351,23 +358,50 @@ class PruneSampler(Sampler[int]):
             "plan": parts if self._replans else plan.digest,
         }
 
-    def restore(self, state: dict[str, Any]) -> tuple[Epoch, int]:
-        """Takes over the epoch of a state; returns it and the position in it. For `EpochIterator`."""
-        if "format" not in state:
-            raise ValueError(f"load_state_dict: got {list(state)}, expected what PruneSampler.state_dict gives")
-        for key, own in self._identity().items():
-            if state.get(key) != own:
-                raise ValueError(f"load_state_dict: the state has {key} {state.get(key)!r}, this sampler {own!r}")
-        saved = state["plan"]
-        plan = Plan(**saved) if self._replans else self._plan_for(state["epoch"])
-        if not self._replans and saved != plan.digest:
-            raise ValueError(
-                "load_state_dict: the state is of another plan; give the sampler the same policy, difficulty and labels"
-            )
-        if self.epoch > state["epoch"]:  # torchdata restores late: when its iterator is made, after set_epoch
+    def _restore(self, state: Any) -> tuple[Epoch, int]:
+        """Takes over the epoch of a state; returns it and the position in it."""
+        number, length, yielded, plan = self._check_state(state)
+        if self.epoch > number:  # torchdata restores late: when its iterator is made, after set_epoch
             self._asked_for = self._epoch
-        self._begin(plan, state["epoch"], state["length"])
-        return self._epoch, state["yielded"]
+        self._begin(plan, number, length)
+        return self._epoch, yielded
+
+    def _check_state(self, state: Any) -> tuple[int, int, int, Plan]:
+        """Epoch, length, position and plan of a state; ValueError if it is none, or not one of this sampler."""
+        missing = {"epoch", "length", "yielded", "plan", *self._identity()}
+        if not isinstance(state, Mapping) or not missing <= set(state):
+            got = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+            raise ValueError(f"load_state_dict: got {got}, expected what PruneSampler.state_dict gives")
+        for key, own in self._identity().items():
+            if state[key] != own:
+                raise ValueError(f"load_state_dict: the state has {key} {state[key]!r}, this sampler {own!r}")
+        number, length, yielded = (_saved_number(state, key) for key in ("epoch", "length", "yielded"))
+        if not self.world_size <= length or yielded > length:
+            raise ValueError(
+                f"load_state_dict: position {yielded} of an epoch of {length} examples, for {self.world_size} "
+                "processes; expected at most as many as there are, and at least one for each process"
+            )
+        return number, length, yielded, self._plan_in(state["plan"], number)
+
+    def _plan_in(self, saved: Any, epoch: int) -> Plan:
+        """The plan of a state: in it, or made again."""
+        if not self._replans:
+            plan = self._plan_for(epoch)
+            if saved != plan.digest:
+                raise ValueError(
+                    "load_state_dict: the state is of another plan; give the sampler the same policy, difficulty and "
+                    "labels"
+                )
+            return plan
+        if not isinstance(saved, Mapping) or not {"index", "weight", "summary"} <= set(saved):
+            raise ValueError(f"load_state_dict: plan: got {type(saved).__name__}, expected index, weight and summary")
+        try:
+            plan = Plan(saved["index"], saved["weight"], saved["summary"])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"load_state_dict: the plan in the state is damaged ({error})") from error
+        if int(plan.index[-1]) >= len(self._weights):
+            raise ValueError(f"load_state_dict: the plan keeps position {int(plan.index[-1])} of {len(self._weights)}")
+        return plan
 
     def _identity(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("seed", "shuffle", "fixed_length")}
@@ -375,6 +409,13 @@ class PruneSampler(Sampler[int]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_latest": None, "_weights_on": {}}
+
+
+def _saved_number(state: Mapping[str, Any], key: str) -> int:
+    try:
+        return whole_number(state[key], key)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"load_state_dict: {error}; the state is damaged") from error
 
 
 def _check_shared(source: ScoreSource) -> None:

@@ -1,4 +1,4 @@
-"""Writes the catalogue of scores, and what was measured of each, into docs/scores.md, between the marks.
+"""Writes the catalogue of scores and the measured results of each score into docs/scores.md, between the marks.
 
 python docs/catalogue.py            # writes
 python docs/catalogue.py --check    # exit status 1 if the page is out of date
@@ -11,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 
-from difficulty_prune import SCORES, Score
+from difficulty_prune.scores.catalogue import SCORES, Score
 
 PAGE = Path(__file__).with_name("scores.md")
 RESULTS = PAGE.parents[1] / "benchmarks" / "results" / "every-score.json"
@@ -19,7 +19,7 @@ NEEDS = {
     "loss": "the loss of each step: `tracker.update(index, logits, labels)`, or `update(index, loss=...)`",
     "logits": "the logits of each step: `tracker.update(index, logits, labels)`",
     "input gradients": "the gradient to the input: `tracker.watch` for `vog_loss`, `update(..., inputs=x)` for the "
-    "others, or `dp.score_checkpoint` for all",
+    "others, or `dp.score_checkpoint` for all three",
     "parameter gradients": '`dp.score_checkpoint(model, loader, tracker, scores=("grand",))` at chosen epochs',
     "features": "a trained model: `dp.score_features(model, loader).scores()`",
     "runs": "several runs: `dp.RunSet.load(...).mean(name)`, or a published table by `with_table`",
@@ -47,7 +47,7 @@ def catalogue() -> str:
 
 
 def table() -> str:
-    """Every row of the study, the best ranking first."""
+    """Every row of the study, the highest correlation first."""
     rows = json.loads(RESULTS.read_text())["rows"]
     lines = ["| score | Spearman with 1 - c_score | AUROC for wrong labels |", "|---|---|---|"]
     for name, row in sorted(rows.items(), key=lambda item: -item[1]["spearman"][0]):
@@ -57,7 +57,7 @@ def table() -> str:
 
 
 def replaced(page: str, name: str, content: str) -> str:
-    """The page with what stands between the marks of that name replaced."""
+    """The page with the text between the marks of that name replaced."""
     begin, end = f"<!-- {name}: written by docs/catalogue.py -->", f"<!-- end of the {name} -->"
     before, _, rest = page.partition(begin)
     _, _, after = rest.partition(end)

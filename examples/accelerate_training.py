@@ -1,12 +1,12 @@
-"""Prune while training with Hugging Face accelerate, in one process or several, and go on from its checkpoint.
+"""Prune while training with Hugging Face accelerate, in one process or several, and resume from its checkpoint.
 
     python examples/accelerate_training.py
     accelerate launch --num_processes 2 examples/accelerate_training.py             # on GPUs
     ACCELERATE_USE_CPU=true torchrun --nproc-per-node 2 examples/accelerate_training.py
 
-`prepare` deals the batches of a sampler out to the processes, so the sampler must not know of rank and world size. With
-drop_last=True each process gets the same number of full batches; accelerate's default is to fill up the last ones with
-examples from the beginning of the epoch.
+`prepare` distributes the sampler's batches over the processes, so the sampler itself must have no rank and world size.
+With drop_last=True each process gets the same number of full batches; by default accelerate fills up the last batches
+with examples from the beginning of the epoch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STOP = (3, 4)  # an epoch, and batches of it
 
 
 class Position:
-    """The sampler, for `register_for_checkpointing`: accelerate fetches a batch ahead, so count what was trained on."""
+    """The sampler's state for `register_for_checkpointing`. It counts examples: accelerate fetches a batch ahead."""
 
     def __init__(self, sampler: dp.PruneSampler) -> None:
         self.sampler = sampler
@@ -61,10 +61,10 @@ class Training:
         self.accelerator.register_for_checkpointing(self.tracker, self.position)
 
     def run(self, stop: tuple[int, int] | None = None) -> dict[int, list[int]]:
-        """Trains to the end, or as far as `stop`; what this process visited, by epoch."""
+        """Trains to the end or to `stop`, and returns what this process visited, by epoch."""
         visited = {}
         for epoch in range(self.sampler.epoch, EPOCHS):
-            self.loader.set_epoch(epoch)  # which passes it on to the sampler
+            self.loader.set_epoch(epoch)  # the loader passes it on to the sampler
             visited[epoch] = []
             for batches, (x, y, index) in enumerate(self.loader, start=1):
                 loss = F.cross_entropy(self.model(x), y, reduction="none")
@@ -85,7 +85,7 @@ def main() -> None:
     expected = whole.run()
 
     with tempfile.TemporaryDirectory() as folder:
-        (folder,) = broadcast_object_list([folder])  # every process saves to and loads from the same one
+        (folder,) = broadcast_object_list([folder])  # every process uses the same folder
         first = Training()
         first.run(stop=STOP)
         first.accelerator.save_state(folder)

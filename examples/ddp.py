@@ -2,8 +2,8 @@
 
     torchrun --nproc-per-node 2 examples/ddp.py
 
-Each process trains on its share of every epoch. The tracker exchanges the scores of each step, so that all processes
-know all of them, and so plan the same epoch without another word.
+Each process trains on its share of every epoch. The tracker exchanges the scores of each step, so every process knows
+all of them and plans the same epoch, without further communication.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Prune images with boxes: the losses of all boxes and of the background become one loss per image.
+"""Prune images with boxes: the losses of all boxes and of the background are combined into one loss per image.
 
     python examples/detection_losses.py
 
-None to four of scikit-learn's handwritten digits are pasted on a canvas. A small detector says for each of nine cells
-which digit is there, if any, and where its box lies.
+Each image is a canvas with zero to four of scikit-learn's handwritten digits. For each of nine cells, a small detector
+says which digit is there, if any, and where its box lies.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BACKGROUND = 10
 
 
 def scenes() -> list[dict[str, Tensor]]:
-    """Each an image [1, 36, 36], boxes [n, 4] (left, top, right, bottom in pixels), and their labels [n]."""
+    """Dicts of an image [1, 36, 36], boxes [n, 4] (left, top, right, bottom in pixels), and their labels [n]."""
     pixels, digits = load_digits(return_X_y=True)
     random = np.random.default_rng(0)
     samples = []
@@ -44,7 +44,7 @@ def scenes() -> list[dict[str, Tensor]]:
 
 
 def collate(samples: list[dict[str, Any]]) -> tuple[Tensor, list[dict[str, Any]]]:
-    """As torchvision's detectors want it: images, and a dict for each with its boxes, labels and index."""
+    """What torchvision's detectors expect: images, and for each a dict with its boxes, labels and index."""
     return torch.stack([sample["image"] for sample in samples]), samples
 
 
@@ -93,7 +93,7 @@ def main() -> None:
     model = Detector()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     tracker = dp.DifficultyTracker(len(train), scores=("loss",))
-    policy = dp.policies.PerClass(dp.policies.SoftPrune(keep=0.6))  # the same share of images of few and many boxes
+    policy = dp.policies.PerClass(dp.policies.SoftPrune(keep=0.6))  # the same fraction for every number of boxes
     sampler = dp.PruneSampler(policy, tracker.source("loss"), labels=boxes_per_image, seed=0)
     loader = DataLoader(train, batch_size=16, sampler=sampler, collate_fn=collate)
     for epoch in range(EPOCHS):

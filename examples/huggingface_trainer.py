@@ -1,10 +1,10 @@
-"""The Hugging Face Trainer with a tiny vision transformer, on half of scikit-learn's handwritten digits in each epoch.
+"""The Hugging Face Trainer with a tiny vision transformer; each epoch visits half of scikit-learn's digits.
 
     python examples/huggingface_trainer.py
 
-Unbiased dynamic pruning: random easy digits are left out and the others weigh more. The Trainer reads the number of
-steps per epoch once, so the sampler is given a fixed length: the first epoch, in which all digits are still unknown, is
-cut to it at random, and the last one, which would see all of them, too.
+Unbiased dynamic pruning: random easy digits are left out, and the other easy ones weigh more. The Trainer reads the
+number of steps per epoch only once, so the sampler has a fixed length. The first epoch, in which no digit has a score
+yet, is cut to that length at random.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ config = ViTConfig(
 
 
 class CountingTrainer(DifficultyTrainer):
-    """Writes down what each epoch visits."""
+    """Records what each epoch visits."""
 
     def __init__(self, *args, **options) -> None:
         super().__init__(*args, **options)

@@ -1,9 +1,9 @@
-"""Two processes of Lightning share pruned epochs of scikit-learn's handwritten digits, and one table of scores.
+"""Two Lightning processes share each pruned epoch of scikit-learn's handwritten digits, and all scores.
 
     python examples/lightning_ddp.py
 
-What differs from one process: the tracker has the process group, the sampler the rank and the world size, and Lightning
-is told to leave the sampler alone. On GPUs: accelerator="gpu", devices=2.
+Unlike in a single process, the tracker gets the process group, the sampler gets rank and world size, and Lightning is
+told to leave the sampler alone. For GPUs: accelerator="gpu", devices=2.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Classifier(pl.LightningModule):
         self.network = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 
     def setup(self, stage: str) -> None:
-        # Here, and not before, the processes know each other.
+        # The first method in which the processes know each other.
         group = torch.distributed.group.WORLD
         self.tracker = dp.DifficultyTracker(len(train), scores=("loss", "el2n"), process_group=group)
         policy = dp.policies.SoftPrune(keep=0.5, anneal=0.2, epochs=EPOCHS)
@@ -66,8 +66,8 @@ def main() -> None:
     trainer = pl.Trainer(
         max_epochs=EPOCHS,
         callbacks=[DifficultyCallback("runs/lightning-ddp-0.safetensors", architecture="mlp", seed=0)],
-        reload_dataloaders_every_n_epochs=1,  # or Lightning keeps the first epoch's number of steps
-        use_distributed_sampler=False,  # the sampler shares the epoch out itself
+        reload_dataloaders_every_n_epochs=1,  # otherwise Lightning keeps the first epoch's number of steps
+        use_distributed_sampler=False,  # the sampler distributes the epoch itself
         strategy="ddp",
         devices=2,
         accelerator="cpu",

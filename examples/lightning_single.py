@@ -1,8 +1,9 @@
-"""Lightning trains on half of scikit-learn's handwritten digits in each epoch, and on another half each time.
+"""Lightning trains on half of scikit-learn's handwritten digits, a different half in each epoch.
 
     python examples/lightning_single.py
 
-Unbiased dynamic pruning: random easy digits are left out and the others weigh more; the last epoch sees all of them.
+Unbiased dynamic pruning: random easy digits are left out, and the other easy ones weigh more. The last epoch sees all
+digits.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def main() -> None:
     trainer = pl.Trainer(
         max_epochs=EPOCHS,
         callbacks=[DifficultyCallback("runs/lightning-0.safetensors", architecture="mlp", seed=0)],
-        reload_dataloaders_every_n_epochs=1,  # or Lightning keeps the first epoch's number of steps
+        reload_dataloaders_every_n_epochs=1,  # otherwise Lightning keeps the first epoch's number of steps
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,

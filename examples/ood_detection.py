@@ -1,9 +1,9 @@
-"""Tell foreign images by Variance of Gradients: scikit-learn's handwritten digits, with 8 and 9 never trained on.
+"""Detect foreign images by Variance of Gradients: scikit-learn's handwritten digits, with 8 and 9 never trained on.
 
     python examples/ood_detection.py
 
-A small network learns the digits 0 to 7. After every epoch, each image of two test sets is shown to it frozen: images
-of 0 to 7, and images of 8 and 9, which have no right answer, so that the gradient is that of the predicted class.
+A small network learns the digits 0 to 7. After every epoch, the frozen network sees two test sets: images of 0 to 7,
+and images of 8 and 9. Images of 8 and 9 have no right answer, so the gradient is that of the predicted class.
 """
 
 from __future__ import annotations

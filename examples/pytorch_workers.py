@@ -1,9 +1,10 @@
-"""Prune while training, with the workers of a plain DataLoader, and go on in the middle of an epoch.
+"""Prune while training, with the workers of a plain DataLoader, and resume in the middle of an epoch.
 
     python examples/pytorch_workers.py
 
-scikit-learn's handwritten digits, trained on twice: without workers and without a break; and with forked workers as far
-as the middle of an epoch, then from that checkpoint to the end with a spawned one. Both come to the same model.
+It trains on scikit-learn's handwritten digits twice: first without workers and without a break; then with forked
+workers until the middle of an epoch, and from that checkpoint to the end with a spawned worker. Both give the same
+model.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Training:
         self.loader = DataLoader(train, batch_size=BATCH, sampler=self.sampler, **loader_options)
 
     def run(self, stop: tuple[int, int] | None = None) -> list[int]:
-        """Trains to the end, or as far as `stop`; what was visited, in order."""
+        """Trains to the end or to `stop`, and returns what was visited, in order."""
         visited = []
         for epoch in range(self.sampler.epoch, EPOCHS):
             self.sampler.set_epoch(epoch)
@@ -57,7 +58,7 @@ class Training:
         return visited
 
     def save(self, path: Path) -> None:
-        """Says how much of the epoch was trained on, since workers have fetched more."""
+        """Saves how much of the epoch was trained on, because workers have fetched more."""
         state = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "tracker")}
         torch.save({**state, "sampler": self.sampler.state_dict(consumed=self.consumed)}, path)
 

@@ -1,9 +1,9 @@
-"""Answer only where Variance of Gradients is low: accuracy on shares of scikit-learn's handwritten digits.
+"""Answer only where Variance of Gradients is low: accuracy on fractions of scikit-learn's handwritten digits.
 
     python examples/selective_prediction.py
 
-A small network trains on 300 digits. After every epoch each test image is shown to it frozen, with its own prediction
-for a label, since at test time there is no other. Images are then answered from the lowest score up.
+A small network trains on 300 digits. After every epoch the frozen network sees each test image, with its own prediction
+as the label, because there is no other at test time. Images are then answered from the lowest score up.
 """
 
 from __future__ import annotations

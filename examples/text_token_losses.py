@@ -1,8 +1,8 @@
-"""Prune text: a loss per token becomes a loss per sequence, and the sequences that are learned are visited less.
+"""Prune text: losses per token become a loss per sequence, and sequences that are already learned are visited less.
 
     python examples/text_token_losses.py
 
-A character-level language model of the descriptions of scikit-learn's datasets, one sequence a line.
+A character-level language model of the descriptions of scikit-learn's datasets; each line is a sequence.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class LanguageModel(nn.Module):
 
 
 def collate(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Sequences of several lengths -> tokens [B, T], the token after each [B, T], index [B]."""
+    """Sequences of different lengths -> tokens [B, T], the token after each [B, T], index [B]."""
     tokens = pad_sequence([sequence[:-1] for sequence, _ in samples], batch_first=True)
     targets = pad_sequence([sequence[1:] for sequence, _ in samples], batch_first=True, padding_value=IGNORED)
     return tokens, targets, torch.tensor([index for _, index in samples])

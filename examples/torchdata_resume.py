@@ -1,9 +1,9 @@
-"""Stop in the middle of an epoch and go on exactly there, with torchdata's StatefulDataLoader.
+"""Stop in the middle of an epoch and resume exactly there, with torchdata's StatefulDataLoader.
 
     python examples/torchdata_resume.py
 
-The loader's state holds the sampler's: the plan of the running epoch, its order and the position. The tracker's holds
-the scores, from which the later epochs are planned.
+The loader's state includes the sampler's: the plan of the current epoch, its order and the position. The tracker's
+state holds the scores, from which later epochs are planned.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Training:
         )
 
     def run(self, start: int = 0, stop: tuple[int, int] | None = None) -> list[int]:
-        """Trains from epoch `start` to the end, or as far as `stop`; what was visited, in order."""
+        """Trains from epoch `start` to the end or to `stop`, and returns what was visited, in order."""
         visited = []
         for epoch in range(start, EPOCHS):
             self.sampler.set_epoch(epoch)

@@ -1,4 +1,4 @@
-"""Lets tests import the helpers beside them, and sets what every property test shares."""
+"""Lets tests import the modules of `helpers`, and sets what every property test shares."""
 
 import sys
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
 # No deadline: the first example of a property test also pays for imports and for the operators' first call.
 settings.register_profile("difficulty_prune", deadline=None)

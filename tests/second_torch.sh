@@ -18,6 +18,7 @@ assert dp.ops.missing_kernels() is None, dp.ops.missing_kernels()
 from difficulty_prune import _host
 print(f"running torch {torch.__version__}, built with torch {_host.build_facts()['torch']}")
 END
-    PYTHONPATH=. "$each" -m pytest -q tests/test_ops.py tests/test_vog.py tests/test_logit_scores.py tests/test_gradient_options.py \
-        tests/test_temporal.py tests/test_laws.py
+    PYTHONPATH=. "$each" -m pytest -q tests/ops tests/test_laws.py \
+        tests/scores/test_{logit_scores,temporal,vog}.py tests/frozen/test_vog_checkpoints.py \
+        tests/tracker/test_{gradient_options,gradient_state,inputs,watch,windows}.py
 done

@@ -2,31 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-ROOT = Path(__file__).parent.parent
-
-
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, **environment}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=ROOT, check=False)
-
-
-def read_setup(variable: str, before: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    """Prints what setup.py decides, without building anything."""
-    code = f"""
-import pathlib, runpy, setuptools
-setuptools.setup = lambda **arguments: None
-{before}
-print(runpy.run_path("setup.py")[{variable!r}])
-"""
-    return run_python(code, **environment)
-
+from fresh_python import read_setup, run_python
+from places import ROOT
 
 WITHOUT_NVCC = "pathlib.Path.is_file = lambda self: False"
 
@@ -89,7 +67,7 @@ def test_without_any_compiled_module_ranks_come_from_scipy() -> None:
 import sys
 sys.modules["difficulty_prune._host"] = None
 import numpy as np
-from difficulty_prune.ranks import rank_rows, spearman_matrix
+from difficulty_prune.support.ranks import rank_rows, spearman_matrix
 assert rank_rows(np.array([[2.0, 1.0, 2.0]])).tolist() == [[2.5, 1.0, 2.5]]
 assert spearman_matrix(np.array([[1.0, 2.0], [2.0, 1.0]])).round(6).tolist() == [[1, -1], [-1, 1]]
 """

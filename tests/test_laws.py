@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import difficulty_prune as dp
+from difficulty_prune.scores import catalogue
 
 # The fixed models know nothing of the labels.
 pytestmark = pytest.mark.filterwarnings("ignore:.*no better than chance:UserWarning")
 
-TRACKED = dp.score_names(*dp.scores.TRACKED)
+TRACKED = dp.score_names(*catalogue.TRACKED)
 OF_LOGITS = dp.score_names("loss", "logits")
 OF_FEATURES = dp.score_names("features")
 OF_RUNS = dp.score_names("runs")

@@ -1,4 +1,4 @@
-"""Runs of several architectures on real images, for the study of consistency and fingerprints."""
+"""Runs of several architectures on real images, for `four_architectures.py`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load(images: Path, size: int) -> tuple[StudyData, Positions]:
 
 @dataclass(frozen=True)
 class ScoringRun:
-    """One training on all images of the study, whose scores are written as a run file."""
+    """One training on all images of the study; its scores become a run file."""
 
     images: Path
     size: int

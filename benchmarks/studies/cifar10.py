@@ -1,10 +1,10 @@
-"""Sums up a study on CIFAR-10 and compares its scores with published consistency scores (Jiang et al. 2021).
+"""Summarises a study on CIFAR-10 and compares its scores with published consistency scores (Jiang et al. 2021).
 
     difficulty-prune study --data imagefolder:DEST/train --test imagefolder:DEST/test --runs 2 --epochs 10 \
         --scores el2n aum forgetting vog_loss --keep 0.7 --out STUDY
     python benchmarks/studies/cifar10.py STUDY DEST/train TRUTH.npz --out benchmarks/results/cifar10-study.json
 
-DEST/train is an image folder whose files are named by position in the original training set; TRUTH.npz holds
+DEST/train is an image folder whose files are named by their position in the original training set. TRUTH.npz holds
 `c_score` [50000] in the original order, high = easy.
 """
 
@@ -25,7 +25,7 @@ from difficulty_prune.support.files import write_atomically
 
 
 def agreement_with(hardness: np.ndarray[Any, Any], runs: dp.RunSet) -> dict[str, dict[str, Any]]:
-    """Spearman of each score's difficulty with a published hardness: of the mean, and of the single runs."""
+    """Spearman of each score, turned so that high is hard, with a published hardness: of the mean, of each run."""
     result = {}
     for score in runs.scores:
         sign = 1 if dp.SCORES[score].higher_is_harder else -1
@@ -48,7 +48,7 @@ def main() -> None:
         hardness = 1 - truth["c_score"][original_positions(options.images)]
     summary = json.loads((options.study / "summary.json").read_text())
     settings = summary["settings"]
-    for key in ("data", "test"):  # the images' place on this machine is nobody's business
+    for key in ("data", "test"):  # where the images lie is no result
         settings[key] = f"imagefolder:{Path(settings[key].partition(':')[2]).name}"
     del settings["out"]
     result = {"machine": machine(), "spearman with 1 - c_score": agreement_with(hardness, runs), **summary}

@@ -1,17 +1,17 @@
-"""Dynamic pruning on real images: does it reach the accuracy of full training, and does it beat fewer steps?
+"""Dynamic pruning on real images: does it reach the accuracy of full training? Does it beat simply fewer steps?
 
     python benchmarks/studies/dynamic_pruning.py DEST/train DEST/test --work WORK \
         --out benchmarks/results/dynamic-pruning.json
 
-DEST is CIFAR-10 as image folders. The small CNN of `study` is trained three ways, each with the same seeds, which fix
-initialisation and augmentation, and with one cycle of the learning rate over all of its steps:
+DEST is CIFAR-10 as image folders. The small CNN of `study` is trained in three ways. All use the same seeds, which fix
+initialisation and augmentation, and one learning-rate cycle over all their steps:
 
-- full: every example in every epoch;
-- soft: `SoftPrune(keep, anneal)` by the loss of the training step itself, a new plan in every epoch. The first epoch is
-  full because nothing is known yet, the last ones because of `anneal`;
-- fewer steps: as many steps as soft, all of them with examples drawn uniformly (`Random(1.0)` with `fixed_length`).
+- full: every example in every epoch.
+- soft: `SoftPrune(keep, anneal)` by the loss of the training step itself, with a new plan in every epoch. The first
+  epoch is full because nothing is known yet; the last ones are full because of `anneal`.
+- fewer steps: as many steps as soft, on examples drawn uniformly (`Random(1.0)` with `fixed_length`).
 
-Results are kept in WORK, and the same command goes on from there.
+Results are kept in WORK, and the same command continues from there.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ARMS = ("full", "soft", "fewer steps")
 
 @dataclass(frozen=True)
 class Training:
-    """One training, whose outcome is written as JSON."""
+    """One training; its outcome is written as JSON."""
 
     images: Path
     test: Path
@@ -70,7 +70,7 @@ class Training:
         return SoftPrune(self.keep, self.anneal, self.epochs)
 
     def presentations(self, arm: str) -> list[int]:
-        """Examples visited in each epoch."""
+        """Number of examples visited in each epoch."""
         if arm == "full":
             return [self.size] * self.epochs
         pruned = [round(self.policy.at(epoch).keep * self.size) for epoch in range(self.epochs)]
@@ -97,7 +97,7 @@ class Training:
 
 
 def some_of(data: StudyData, size: int) -> StudyData:
-    """`size` of the images to train on, the same share of each class, and all images to test on."""
+    """`size` of the training images, the same fraction of each class, and all test images."""
     labels = data.train.labels
     if size == len(labels):
         return data
@@ -107,7 +107,7 @@ def some_of(data: StudyData, size: int) -> StudyData:
 
 
 def summed_up(tasks: list[Training]) -> dict[str, dict[str, Any]]:
-    """Per way of training: what it cost, and mean and standard deviation of the test accuracy over seeds."""
+    """For each way of training: its cost, and the mean and standard deviation of its test accuracy over seeds."""
     rows: dict[str, dict[str, Any]] = {}
     for arm in ARMS:
         results = [json.loads(task.path.read_text()) for task in tasks if task.arm == arm]
@@ -120,7 +120,7 @@ def summed_up(tasks: list[Training]) -> dict[str, dict[str, Any]]:
             "deviation": float(np.std(accuracy, ddof=1)) if len(accuracy) > 1 else None,
             "seconds": [round(result["seconds"], 1) for result in results],
         }
-    for arm in ARMS:  # seed by seed, since initialisation and augmentation are shared
+    for arm in ARMS:  # seed by seed, because initialisation and augmentation are shared
         gaps = np.subtract(rows[arm]["accuracy"], rows["full"]["accuracy"])
         rows[arm]["gap to full"] = {"mean": float(gaps.mean()), "each": [round(float(gap), 4) for gap in gaps]}
     return rows

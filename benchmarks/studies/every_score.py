@@ -1,19 +1,19 @@
-"""Every score of the catalogue on real images: does it rank as the published one does, does it find wrong labels?
+"""Every score of the catalogue on real images: does it agree with the published score? Does it find wrong labels?
 
     python benchmarks/studies/every_score.py DEST/train TRUTH.npz --work WORK --out benchmarks/results/every-score.json
 
-DEST/train is CIFAR-10 as an image folder whose files are named by position in the original training set; TRUTH.npz
-holds, in the original order, `c_score` (high = easy) and `human_label_first` (what the first person who was asked
-called the image; 17 % wrong). Runs are kept in WORK, and the same command goes on from there.
+DEST/train is CIFAR-10 as an image folder whose files are named by their position in the original training set.
+TRUTH.npz holds, in the original order, `c_score` (high = easy) and `human_label_first` (the label that the first person
+gave; 17 % are wrong). Runs are kept in WORK, and the same command continues from there.
 
 The small CNN of `study` trains on some of the images:
 
-- scoring runs, which train on all of them: the scores of the training step, VoG also at the end of every epoch with a
-  frozen model (as a whole and by thirds of training), GraNd early and at the end, and features of the trained model;
-- hold-out runs, which each leave out 30 %: the scores of several runs.
+- Scoring runs train on all of them. They give the scores of the training step, VoG of the frozen model at the end of
+  every epoch (over the whole training and by thirds), GraNd early and at the end, and features of the trained model.
+- Hold-out runs leave out 30 % each. They give the scores of several runs.
 
-All of that twice: with the published labels, for the Spearman correlation with 1 - c_score, and with the labels that
-people gave, for the detection of wrong ones (AUROC: the chance that a wrong label scores harder than a right one).
+Everything runs twice: with the published labels, for the Spearman correlation with 1 - c_score, and with the labels
+that people gave, to detect the wrong ones (AUROC: the chance that a wrong label scores harder than a right one).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ OF_RUNS = dp.score_names("runs")
 
 @dataclass(frozen=True)
 class Training:
-    """One training run, whose scores are written as run files into a folder."""
+    """One training run; its scores are written to a folder as run files."""
 
     images: Path
     truth: Path
@@ -79,7 +79,7 @@ class Training:
 
     @property
     def path(self) -> Path:
-        """Written last."""
+        """The file that is written last."""
         return self.folder / f"run-{self.seed}.safetensors"
 
     def steps(self, train_size: int) -> int:
@@ -136,7 +136,7 @@ def train(
     tracker: dp.DifficultyTracker,
     report: Callable[[int], None],
 ) -> Iterator[tuple[int, nn.Module]]:
-    """Trains the small CNN as `study` does, all scores of the tracker inside the step; yields it after each epoch."""
+    """Trains the small CNN as `study` does, with the tracker in the step; yields epoch and model after each epoch."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(seed)
     model = build_model("cnn", data.shape, data.num_classes).to(device, memory_format=torch.channels_last)
@@ -166,13 +166,13 @@ def train(
 
 
 def everything(data: StudyData) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches (images, labels, index) of all images, not augmented."""
+    """Batches (images, labels, index) of all images, without augmentation."""
     return in_order(torch.arange(len(data.train)), data, torch.device("cpu"), size=250)
 
 
 @functools.cache
 def load(images: Path, truth: Path, size: int, labels: str) -> tuple[StudyData, dict[str, Array]]:
-    """The images with the labels that are asked for, "published" or "human", and what is published about them."""
+    """The images with the requested labels, "published" or "human", and the published scores and labels of each."""
     data, chosen = some_images(images, size)
     positions = original_positions(images)[chosen]
     with np.load(truth) as file:
@@ -184,7 +184,7 @@ def load(images: Path, truth: Path, size: int, labels: str) -> tuple[StudyData, 
 
 
 def difficulties(folder: Path) -> dict[str, list[Array]]:
-    """Row of the table -> difficulty [N]: the mean over runs first, then the single runs."""
+    """For each row of the table, the difficulty [N] of the mean of the runs, and then of each run."""
     rows: dict[str, list[Array]] = {}
 
     def add(name: str, runs: dp.RunSet, score: str) -> None:

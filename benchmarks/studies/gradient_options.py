@@ -1,11 +1,11 @@
-"""What the smaller states of input gradients cost in time and in the ranking, on real images.
+"""How smaller states of input gradients change speed and ranking, on real images.
 
     python benchmarks/studies/gradient_options.py DEST/train --out benchmarks/results/gradient-options.json
 
 DEST/train is an image folder such as CIFAR-10's. A small CNN is trained on some of its images, and every option of
-`GradientOptions` sees the same gradients of the same steps; the resulting `vog_loss` is compared with the exact one
-by Spearman's rank correlation. The time of an update is that of `tracker.watch` and its share of the backward pass, by
-all options in turns and with a state of 50,000 examples, which no cache holds.
+`GradientOptions` sees the same gradients of the same steps. Each resulting `vog_loss` is compared with the exact one by
+Spearman correlation. The time of an update is that of `tracker.watch` and its share of the backward pass. The options
+take turns, each with a state of 50,000 examples, which no cache holds.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def options_by_name(folder: str) -> dict[str, dp.GradientOptions]:
 
 
 class Together:
-    """Many trackers where the study's training expects one: all watch the same gradients."""
+    """Stands in for the one tracker that the study's training expects; all its trackers watch the same gradients."""
 
     scores = ("vog_loss",)
 
@@ -63,13 +63,13 @@ class Together:
         return inputs
 
     def update(self, *arguments: Any, **named: Any) -> None:
-        """`vog_loss` needs nothing of it."""
+        """Does nothing: `vog_loss` needs only `watch`."""
 
 
 def trained_scores(
     data: StudyData, options: dict[str, dp.GradientOptions], recipe: Recipe
 ) -> tuple[dict[str, np.ndarray[Any, Any]], float]:
-    """`vog_loss` [N] by option, all from one training, and the test accuracy of that."""
+    """`vog_loss` [N] by option, all from one training, and the test accuracy of that training."""
     trackers = [dp.DifficultyTracker(len(data.train), ("vog_loss",), gradient=each) for each in options.values()]
     everything = dp.PruneSampler(dp.policies.Random(keep=1.0), np.zeros(len(data.train)), seed=0)
     with Progress(transient=True) as progress:
@@ -88,7 +88,7 @@ def update_seconds(
     examples: int = 50_000,
     rounds: int = 12,
 ) -> dict[str, float]:
-    """Median seconds of one update of `batch` examples, the options in turns; the first round is not counted."""
+    """Median seconds of one update of `batch` examples; the options take turns, and the first round does not count."""
     trackers = {name: dp.DifficultyTracker(examples, ("vog_loss",), gradient=each) for name, each in options.items()}
     batches = list(torch.randperm(examples).split(batch)[:16])
     inputs, gradients = torch.randn(batch, *shape), torch.randn(len(batches), batch, *shape)

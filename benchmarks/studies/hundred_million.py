@@ -1,9 +1,9 @@
-"""A sampler of 100 million examples: the time to plan an epoch and to walk through it, and the memory that this takes.
+"""A sampler of 100 million examples: the time and memory to plan an epoch and to iterate over it.
 
     python benchmarks/studies/hundred_million.py --out benchmarks/results/hundred-million.json
 
-Each policy runs in a process of its own, whose largest resident memory is reported, less that of the process before
-it makes the difficulty.
+Each policy runs in a process of its own. The reported memory is the peak of that process, minus what it used before the
+difficulty was made.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Images to study: some of an image folder, and where they stand in the original data set."""
+"""Images to study: some of an image folder, and their positions in the original dataset."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Positions = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def original_positions(folder: Path) -> Positions:
-    """Position in the original training set of each example, in the order of torchvision's ImageFolder.
+    """The position of each example in the original training set, in the order of torchvision's ImageFolder.
 
     The files are named by that position.
     """
@@ -23,11 +23,11 @@ def original_positions(folder: Path) -> Positions:
 
 
 def some_images(folder: Path, size: int) -> tuple[StudyData, Positions]:
-    """`size` of the images to train on, the same share of each class, and a few others to test on.
+    """`size` images to train on, the same fraction of each class, and a few others to test on.
 
-    Also the positions of those to train on in the order of torchvision's ImageFolder, [size].
+    Also returns the positions of the training images in the order of torchvision's ImageFolder, [size].
     """
-    images = load_data(f"imagefolder:{folder}").train  # which is four fifths of the folder
+    images = load_data(f"imagefolder:{folder}").train  # four fifths of the folder
     sizes = [len(list(path.iterdir())) for path in sorted(folder.iterdir()) if path.is_dir()]
     in_folder, _ = split_positions(np.repeat(np.arange(len(sizes)), sizes))
     chosen, rest = train_test_split(

@@ -1,4 +1,4 @@
-"""What a number was measured on."""
+"""The machine that a number was measured on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def machine() -> dict[str, Any]:
-    """CPU, cores, GPU and PyTorch, as committed results name them."""
+    """CPU, cores, GPU and PyTorch version, for the committed results."""
     cpu = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

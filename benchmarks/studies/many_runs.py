@@ -1,10 +1,9 @@
-"""300 runs of a million examples: the time and the memory that loading them, and their mean, error and ranks, take.
+"""300 runs of a million examples: time and memory for loading them, and for their mean, error and ranks.
 
     python benchmarks/studies/many_runs.py --work /tmp --out benchmarks/results/many-runs.json
 
-Each piece of work runs in a process of its own on files that were just written, so that reading is from the system's
-cache. Memory is by how much the largest resident memory of that process grows; mapped files count as long as they are
-mapped.
+Each piece of work runs in a process of its own. The files were just written, so they are read from the system's cache.
+Memory is the growth of that process's peak resident memory; mapped files count as long as they are mapped.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ def peak() -> int:
 
 
 def fill_to_peak() -> list[Any]:
-    """Holds as much as the process ever held, so that what it takes from now on is seen."""
+    """Fills memory up to the peak so far, so that whatever is allocated from now on raises the peak."""
     held, before = [], peak()
     while peak() == before:
         held.append(np.ones(2**17))
@@ -82,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=300, help="(default %(default)s)")
     parser.add_argument("--examples", type=int, default=1_000_000, help="(default %(default)s)")
-    parser.add_argument("--work", type=Path, help="a folder with room for the run files, which are removed in the end")
+    parser.add_argument("--work", type=Path, help="a folder with room for the run files, which are removed at the end")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
 

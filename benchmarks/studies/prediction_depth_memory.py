@@ -2,8 +2,9 @@
 
     python benchmarks/studies/prediction_depth_memory.py --out benchmarks/results/prediction-depth-memory.json
 
-Eight layers of 512 features of 50,000 examples: 819 MB of features. The peak is of the whole process, Python, PyTorch
-and the features included. Time and memory do not depend on what the features are, so that they are random.
+Eight layers of 512 features for 50,000 examples are 819 MB of features. The peak is that of the whole process,
+including Python, PyTorch and the features. Time and memory do not depend on the values of the features, so these are
+random.
 """
 
 from __future__ import annotations

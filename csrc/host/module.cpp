@@ -92,7 +92,6 @@ py::dict build_facts() {
   facts["cuda"] = DP_BUILD_CUDA;
   facts["cuda_architectures"] = DP_BUILD_ARCHITECTURES;
   facts["compiler"] = __VERSION__;
-  facts["cplusplus"] = __cplusplus;
   return facts;
 }
 

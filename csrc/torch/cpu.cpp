@@ -76,14 +76,18 @@ Tensor gradient_variance(const Tensor& gradients, const std::string& statistic) 
   return out;
 }
 
+constexpr auto try_record_stats = &Try<accepts_stats, record_stats>::run;
+constexpr auto try_record_temporal = &Try<accepts_temporal, record_temporal>::run;
+constexpr auto try_record_gradients = &Try<accepts_gradients, record_gradients>::run;
+
 }  // namespace
 }  // namespace dp
 
 STABLE_TORCH_LIBRARY_IMPL(difficulty_prune, CPU, m) {
   m.impl("softmax_stats", TORCH_BOX(&dp::softmax_stats));
-  m.impl("accepts_gradients", TORCH_BOX(&dp::accepts_gradients));
-  m.impl("accepts_stats", TORCH_BOX(&dp::accepts_stats));
-  m.impl("accepts_temporal", TORCH_BOX(&dp::accepts_temporal));
+  m.impl("try_record_gradients_", TORCH_BOX(dp::try_record_gradients));
+  m.impl("try_record_stats_", TORCH_BOX(dp::try_record_stats));
+  m.impl("try_record_temporal_", TORCH_BOX(dp::try_record_temporal));
   m.impl("record_stats_", TORCH_BOX(&dp::record_stats));
   m.impl("record_given_stats_", TORCH_BOX(&dp::record_given_stats));
   m.impl("record_temporal_", TORCH_BOX(&dp::record_temporal));

@@ -85,7 +85,7 @@ inline bool inside(const Tensor& values, int64_t limit) {
   return all;
 }
 
-// Whether an operator has nothing to complain of. Python, which knows better how to complain, does so where not.
+// What an operator's arguments should be, asked without raising.
 class Look {
  public:
   explicit Look(const Tensor& batch) : cpu_(batch.is_cpu()), device_(batch.get_device_index()) {}
@@ -123,9 +123,9 @@ inline bool accepts_stats(const Tensor& table, const Tensor& index, const Tensor
          reinterpret_cast<uintptr_t>(table.const_data_ptr()) % alignof(Record) == 0;
 }
 
-inline bool accepts_temporal(int64_t window, const Tensor& table, const Tensor& index, const Tensor& logits,
-                             const Tensor& labels, const Tensor& skipped) {
-  return accepts_rows(table, index, logits, labels, skipped) &&
+inline bool accepts_temporal(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
+                             int64_t window, double decay, const Tensor& skipped) {
+  return accepts_rows(table, index, logits, labels, skipped) && window >= 3 && decay > 0 && decay <= 1 &&
          (table.size(1) == TemporalView::narrow(window) || table.size(1) == TemporalView::wide(window, logits.size(1)));
 }
 
@@ -151,6 +151,20 @@ inline bool accepts_gradients(const Tensor& count, const Tensor& mean, const Ten
          look.is_vector(index, rows, ScalarType::Long) && (!scale || look.is_vector(*scale, rows, ScalarType::Float)) &&
          look.is_counters(skipped) && inside(index, examples);
 }
+
+// An operator that does its work if there is nothing to complain of; else it does nothing, and Python, which knows
+// better how to complain, does so. One call in place of two, since a call costs as much as the work on a small batch.
+template <auto kAccepts, auto kWork>
+struct Try;
+
+template <class... A, bool (*kAccepts)(A...), void (*kWork)(A...)>
+struct Try<kAccepts, kWork> {
+  static bool run(A... arguments) {
+    const bool good = kAccepts(arguments...);
+    if (good) kWork(arguments...);
+    return good;
+  }
+};
 
 // Running moments: count [examples], mean and m2 [examples, pixels].
 inline MomentsView moments_view(const Tensor& count, const Tensor& mean, const Tensor& m2) {

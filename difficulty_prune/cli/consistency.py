@@ -1,10 +1,10 @@
-"""Say how far to trust the ranking of some runs, how many more are needed, and which examples are sure."""
+"""Show how far the ranking by some runs can be trusted, how many more it needs, and which examples are certain."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +12,67 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from .. import consistency, plots
-from ..consistency.correlation import Correlation
-from ..consistency.pca import PCA
-from ..consistency.rank_error import RankError
-from ..consistency.reliability import Reliability
-from ..consistency.stable_subset import StableSubset
-from ..consistency.variance_shares import VarianceShares
+from ..consistency.correlation import Correlation, correlation
+from ..consistency.pca import PCA, pca
+from ..consistency.rank_error import RankError, rank_error
+from ..consistency.reliability import Reliability, reliability
+from ..consistency.stable_subset import StableSubset, stable_subset
+from ..consistency.variance_shares import VarianceShares, variance_shares
 from ..plots.axes import save_png
-from ..policies.base import check_fraction
+from ..plots.consistency_figures import (
+    correlation_heatmap,
+    explained_variance,
+    loadings,
+    rank_error_curve,
+    reliability_curve,
+    stability,
+    variance_bars,
+)
+from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
-from ..study.study import POLICIES
-from .output import WHERE, choose_score, describe, print_matrix, run_files
+from ..study.options import add_options, option, read_options
+from ..study.settings import POLICIES
+from ..support.checks import check_between, check_fraction
+from .output import choose_score, describe, make_console, print_matrix
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command is asked.
+
+    Raises:
+        ValueError: the target or the share to keep is no such fraction.
+    """
+
+    runs: tuple[str, ...] = field(metadata=option(EXPECTED, nargs="+", metavar="DIR"))
+    score: str | None = field(
+        default=None, metadata=option("the ranking to judge; default: the first score of the runs")
+    )
+    target: float = field(
+        default=0.95, metadata=option("the reliability for which the number of runs is stated", type=float)
+    )
+    policy: str = field(default="hardest", metadata=option("the policy whose plan is judged", choices=tuple(POLICIES)))
+    keep: float = field(
+        default=0.5, metadata=option("fraction of the examples that the policy keeps", type=float, metavar="SHARE")
+    )
+    figures: Path | None = field(
+        default=None, metadata=option("where to write figures (PNG); default: nowhere", type=Path, metavar="DIR")
+    )
+    seed: int = field(default=0, metadata=option("of the resampling", type=int))
+
+    def __post_init__(self) -> None:
+        check_between(self.target, "target")
+        check_fraction(self.keep, "keep")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `consistency`."""
-    add = parser.add_argument
-    add("runs", nargs="+", metavar="DIR", help=WHERE)
-    add("--score", help="the ranking to judge; default: the first score of the runs")
-    add("--target", type=float, default=0.95, help="the reliability that the needed runs are told for")
-    add("--policy", default="hardest", choices=tuple(POLICIES), help="whose plan is judged")
-    add("--keep", type=float, default=0.5, metavar="SHARE", help="fraction of the examples that it keeps")
-    add("--figures", type=Path, metavar="DIR", help="where to write figures (PNG); default: none are written")
-    add("--seed", type=int, default=0, help="of the resampling")
+    add_options(parser, Options)
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What the command says, for all runs and for those of each architecture."""
+    """What the command answers, for all runs and for those of each architecture."""
 
     runs: str
     score: str
@@ -56,10 +88,10 @@ class Answers:
     components: PCA
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """The answers, as JSON can hold them."""
 
-        def with_need(reliability: Reliability) -> dict[str, Any]:
-            return {**reliability.to_dict(), "runs_needed": runs_needed(reliability, self.target)}
+        def with_need(found: Reliability) -> dict[str, Any]:
+            return {**found.to_dict(), "runs_needed": runs_needed(found, self.target)}
 
         return {
             "runs": self.runs,
@@ -77,70 +109,65 @@ class Answers:
         }
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints answers in words, then the numbers behind them."""
-    check_fraction(options.target, "target")
-    check_fraction(options.keep, "keep")
-    runs = RunSet.load(run_files(options.runs))
-    answers = collect(runs, choose_score(runs, options.score), options)
+def run(parsed: argparse.Namespace) -> int:
+    """Prints answers in words and numbers, or all of them as JSON."""
+    options = read_options(parsed, Options)
+    answers = collect(RunSet.load(find_run_files(options.runs)), options)
     if options.figures is not None:
         write_figures(options.figures, answers)
-    if options.json:
+    if parsed.json:
         print(json.dumps(answers.to_dict()))
     else:
-        show(answers, Console())
+        show(answers, make_console())
         if options.figures is not None:
             print(f"\nWritten: {options.figures}")
     return 0
 
 
-def collect(runs: RunSet, score: str, options: argparse.Namespace) -> Answers:
-    """Asks everything."""
-    seed = options.seed
-    several = [own for own in runs.group_by("architecture").values() if len(own) > 1]
-    progress = Console(stderr=True)
+def collect(runs: RunSet, options: Options) -> Answers:
+    """Answers every question about the runs."""
+    score, seed = choose_score(runs, options.score), options.seed
+    several = len(runs.architectures) > 1
+    repeated = {name: own for name, own in runs.group_by("architecture").items() if len(own) > 1}
     of_scores = {
-        name: consistency.reliability(runs, name, seed=seed)
-        for name in track(runs.scores, "reliability of each score", console=progress, transient=True)
+        name: reliability(runs, name, seed=seed)
+        for name in track(runs.scores, "reliability of each score", console=make_console(stderr=True), transient=True)
     }
-    architectures = len(runs.architectures) > 1
     return Answers(
         runs=describe(runs),
         score=score,
         target=options.target,
         reliability=of_scores[score],
-        of_architectures={
-            own.architectures[0]: consistency.reliability(own, score, seed=seed) for own in several if architectures
-        },
+        of_architectures={n: reliability(own, score, seed=seed) for n, own in repeated.items()} if several else {},
         of_scores=of_scores,
-        rank_error=consistency.rank_error(runs, score, seed=seed),
-        variance=consistency.variance_shares(runs, score),
-        stable=consistency.stable_subset(runs, score, POLICIES[options.policy](options.keep), seed=seed),
-        scores=consistency.correlation(runs),
-        architectures=consistency.correlation(runs, score, between="architectures") if architectures else None,
-        components=consistency.pca(runs),
+        rank_error=rank_error(runs, score, seed=seed),
+        variance=variance_shares(runs, score),
+        stable=stable_subset(runs, score, POLICIES[options.policy](options.keep), seed=seed),
+        scores=correlation(runs),
+        architectures=correlation(runs, score, between="architectures") if several else None,
+        components=pca(runs),
     )
 
 
-def runs_needed(reliability: Reliability, target: float) -> int | None:
-    """How many runs reach the target, or None where the runs do not agree at all."""
+def runs_needed(found: Reliability, target: float) -> int | None:
+    """How many runs reach the target; None if the runs do not agree at all."""
     try:
-        return reliability.runs_needed(target)
+        return found.runs_needed(target)
     except ValueError:
         return None
 
 
 def show(answers: Answers, console: Console) -> None:
-    """Words first, numbers second."""
+    """Prints the answers in words, and then the numbers behind them."""
 
     def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
+        console.print(text, soft_wrap=True)
 
     say(f"{answers.runs}\n")
-    say("Can the ranking be trusted, and how many runs would do?")
+    say("Can the ranking be trusted, and how many runs does it take?")
     say(f"  {answers.reliability.describe(answers.target)}")
-    for name, reliability in answers.of_architectures.items():
-        say(f"  Of {name} alone: {reliability.describe(answers.target)}")
+    for name, own in answers.of_architectures.items():
+        say(f"  Of {name} alone: {own.describe(answers.target)}")
     say(f"  {answers.rank_error}")
     say(f"  {answers.variance}")
     say("\nWhich examples?")
@@ -162,14 +189,14 @@ def show(answers: Answers, console: Console) -> None:
 def score_table(answers: Answers) -> Table:
     """A row per score: how reliable its mean and a single run are, and how many runs reach the target."""
     table = Table("score", "mean of the runs", "interval", "one run", f"runs for {answers.target:g}")
-    for name, reliability in answers.of_scores.items():
-        low, high = reliability.interval
-        needed = runs_needed(reliability, answers.target)
+    for name, found in answers.of_scores.items():
+        low, high = found.interval
+        needed = runs_needed(found, answers.target)
         table.add_row(
             name,
-            f"{reliability.value:.3f}",
+            f"{found.value:.3f}",
             f"{low:.3f}-{high:.3f}",
-            f"{reliability.single_run:.3f}",
+            f"{found.single_run:.3f}",
             "-" if needed is None else f"{needed:,}",
         )
     return table
@@ -178,15 +205,15 @@ def score_table(answers: Answers) -> Table:
 def write_figures(folder: Path, answers: Answers) -> None:
     """Writes a PNG file for each answer."""
     figures = {
-        "reliability": plots.reliability_curve(answers.reliability, answers.target),
-        "rank-error": plots.rank_error_curve(answers.rank_error),
-        "variance": plots.variance_bars([answers.variance]),
-        "stability": plots.stability(answers.stable),
-        "scores": plots.correlation_heatmap(answers.scores),
-        "components": plots.explained_variance(answers.components),
-        "loadings": plots.loadings(answers.components),
+        "reliability": reliability_curve(answers.reliability, answers.target),
+        "rank-error": rank_error_curve(answers.rank_error),
+        "variance": variance_bars([answers.variance]),
+        "stability": stability(answers.stable),
+        "scores": correlation_heatmap(answers.scores),
+        "components": explained_variance(answers.components),
+        "loadings": loadings(answers.components),
     }
     if answers.architectures is not None:
-        figures["architectures"] = plots.correlation_heatmap(answers.architectures)
+        figures["architectures"] = correlation_heatmap(answers.architectures)
     for name, axes in figures.items():
         save_png(axes, folder / f"{name}.png")

@@ -1,4 +1,4 @@
-"""Say what was built, what is missing, and what to do about it."""
+"""Show what was built, what is missing, and what to do about it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 
-from .. import ops
+from ..ops.operators import missing_kernels
 from ..version import __version__
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """No arguments."""
+    """There are no options but --json."""
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the facts; 0 if the compiled kernels are in use, 1 if not."""
+    """Prints the facts; returns 0 if the compiled kernels are in use, else 1."""
     facts = collect()
     if options.json:
         print(json.dumps(facts, indent=1))
@@ -27,17 +27,17 @@ def run(options: argparse.Namespace) -> int:
         width = max(map(len, facts))
         for name, value in facts.items():
             print(f"{name:<{width}}  {value}")
-    return 0 if ops.missing_kernels() is None else 1
+    return 0 if missing_kernels() is None else 1
 
 
 def collect() -> dict[str, Any]:
-    """Versions, how the build was made, and which kernels serve which device."""
+    """Versions, how the package was built, and which kernels serve which device."""
     facts: dict[str, Any] = {
         "difficulty_prune": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": _installed("torchvision"),
-        "operators": "compiled" if ops.missing_kernels() is None else f"plain PyTorch: {ops.missing_kernels()}",
+        "operators": "compiled" if missing_kernels() is None else f"plain PyTorch: {missing_kernels()}",
     }
     facts.update(_build())
     facts["cuda device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "none visible to torch"

@@ -1,43 +1,67 @@
-"""Say which examples tell architectures apart, and which architecture made the scores of a run."""
+"""Show which examples tell architectures apart, and which architecture made the scores of a run."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, get_args
 
 from rich.console import Console
 
-from .. import plots
 from ..fingerprint.architecture_fingerprint import ArchitectureFingerprint
 from ..fingerprint.compare_selectors import Comparison, compare_selectors
-from ..fingerprint.sensitive_examples import SensitiveExamples, sensitive_examples
+from ..fingerprint.sensitive_examples import SensitiveExamples, Test, sensitive_examples
 from ..plots.axes import save_png
-from ..runs.run_set import Run, RunSet
-from .output import WHERE, choose_score, describe, run_files
+from ..plots.fingerprint_figures import fingerprint_accuracy, manhattan
+from ..runs.run import Run
+from ..runs.run_files import EXPECTED, find_run_files
+from ..runs.run_set import RunSet
+from ..study.options import add_options, option, read_options
+from .output import choose_score, describe, make_console
 
-RUNS_TO_COMPARE = 4  # of each architecture: half of them choose the examples, the other half is clustered
+RUNS_TO_COMPARE: Final = 4  # of each architecture: half of them choose the examples, the other half is clustered
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command is asked."""
+
+    runs: tuple[str, ...] = field(metadata=option(f"runs of known architectures: {EXPECTED}", nargs="+", metavar="DIR"))
+    score: str | None = field(
+        default=None, metadata=option("the score to compare; default: the first score of the runs")
+    )
+    examples: int = field(
+        default=10, metadata=option("how many sensitive examples make the fingerprint", type=int, metavar="K")
+    )
+    test: Test = field(
+        default="permutation", metadata=option("how an example is tested for being sensitive", choices=get_args(Test))
+    )
+    identify: tuple[str, ...] = field(
+        default=(), metadata=option("runs to recognise; they are not learned from", nargs="+", metavar="RUN")
+    )
+    compare: bool = field(
+        default=False, metadata=option("also compare with random, hardest and PCA-chosen examples", action="store_true")
+    )
+    save: Path | None = field(
+        default=None, metadata=option("where to keep the fingerprint (.safetensors)", type=Path, metavar="FILE")
+    )
+    figures: Path | None = field(
+        default=None, metadata=option("where to write figures (PNG); default: nowhere", type=Path, metavar="DIR")
+    )
+    seed: int = field(default=0, metadata=option("of permutations and folds", type=int))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `fingerprint`."""
-    add = parser.add_argument
-    add("runs", nargs="+", metavar="DIR", help=f"runs of known architectures: {WHERE}")
-    add("--score", help="the score to compare; default: the first of the runs")
-    add("--examples", type=int, default=10, metavar="K", help="how many sensitive examples make the fingerprint")
-    add("--test", default="permutation", choices=("permutation", "welch"), help="what decides if one is sensitive")
-    add("--identify", nargs="+", default=[], metavar="RUN", help="runs to recognise; they are not learned from")
-    add("--compare", action="store_true", help="also compare with random, hardest and PCA-chosen examples")
-    add("--save", type=Path, metavar="FILE", help="where to keep the fingerprint (.safetensors)")
-    add("--figures", type=Path, metavar="DIR", help="where to write figures (PNG); default: none are written")
-    add("--seed", type=int, default=0, help="of permutations and folds")
+    add_options(parser, Options)
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What the command says."""
+    """What the command answers."""
 
     runs: str
     sensitive: SensitiveExamples
@@ -46,7 +70,7 @@ class Answers:
     identified: dict[str, dict[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """The answers, as JSON can hold them."""
         return {
             "runs": self.runs,
             "sensitive": self.sensitive.to_dict(),
@@ -57,45 +81,60 @@ class Answers:
         }
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints answers in words, then the numbers behind them."""
-    unknown = run_files(options.identify)
-    known = [path for path in run_files(options.runs) if not any(path.samefile(other) for other in unknown)]
-    if not known:
-        raise ValueError("every run is one to identify, expected others of known architectures to learn from")
-    runs = RunSet.load(known)
-    score = choose_score(runs, options.score)
+def run(parsed: argparse.Namespace) -> int:
+    """Prints answers in words, or all of them as JSON."""
+    options = read_options(parsed, Options)
+    unknown = find_run_files(options.identify)
+    runs = RunSet.load(all_but(find_run_files(options.runs), unknown))
     fewest = min(len(own) for own in runs.group_by("architecture").values())
     if options.compare and fewest < RUNS_TO_COMPARE:
         raise ValueError(f"--compare: got {fewest} runs of an architecture, expected {RUNS_TO_COMPARE}; leave it out")
-    with Console(stderr=True).status("testing which examples are sensitive"):
-        sensitive = sensitive_examples(runs, score, options.test, seed=options.seed)
-        fingerprint = ArchitectureFingerprint.fit(runs, score, options.examples, seed=options.seed)
-        sizes = [k for k in (1, 10, 100, 1000) if k <= len(sensitive.index)]
-        comparison = compare_selectors(runs, score, examples=sizes, seed=options.seed) if options.compare else None
-    answers = Answers(
-        runs=describe(runs),
-        sensitive=sensitive,
-        fingerprint=fingerprint,
-        comparison=comparison,
-        identified={str(path): identify(fingerprint, Run.load(path)) for path in unknown},
-    )
+    answers = collect(runs, unknown, options)
     if options.save is not None:
-        fingerprint.save(options.save)
+        answers.fingerprint.save(options.save)
     if options.figures is not None:
         write_figures(options.figures, answers)
-    if options.json:
+    if parsed.json:
         print(json.dumps(answers.to_dict()))
     else:
-        show(answers, Console())
+        show(answers, make_console())
         written = [str(path) for path in (options.save, options.figures) if path is not None]
         if written:
             print(f"\nWritten: {', '.join(written)}")
     return 0
 
 
+def all_but(files: Iterable[Path], others: Iterable[Path]) -> list[Path]:
+    """The run files to learn from.
+
+    Raises:
+        ValueError: there are none.
+    """
+    known = [path for path in files if not any(path.samefile(other) for other in others)]
+    if not known:
+        raise ValueError("every run is one to identify, expected others of known architectures to learn from")
+    return known
+
+
+def collect(runs: RunSet, unknown: Iterable[Path], options: Options) -> Answers:
+    """Answers every question about the runs, and about those to recognise."""
+    score, seed = choose_score(runs, options.score), options.seed
+    with make_console(stderr=True).status("testing which examples are sensitive"):
+        sensitive = sensitive_examples(runs, score, options.test, seed=seed)
+        fingerprint = ArchitectureFingerprint.fit(runs, score, options.examples, seed=seed)
+        sizes = [k for k in (1, 10, 100, 1000) if k <= len(sensitive.index)]
+        comparison = compare_selectors(runs, score, examples=sizes, seed=seed) if options.compare else None
+    return Answers(
+        runs=describe(runs),
+        sensitive=sensitive,
+        fingerprint=fingerprint,
+        comparison=comparison,
+        identified={str(path): identify(fingerprint, Run.load(path)) for path in unknown},
+    )
+
+
 def identify(fingerprint: ArchitectureFingerprint, run: Run) -> dict[str, Any]:
-    """What a run is taken for, and how probable each known architecture is."""
+    """The architecture that the run seems to have, and how probable each known one is."""
     return {
         "predicted": fingerprint.predict(run),
         "probabilities": fingerprint.predict_proba(run),
@@ -104,10 +143,10 @@ def identify(fingerprint: ArchitectureFingerprint, run: Run) -> dict[str, Any]:
 
 
 def show(answers: Answers, console: Console) -> None:
-    """Words first, numbers second."""
+    """Prints the answers in words."""
 
     def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
+        console.print(text, soft_wrap=True)
 
     say(f"{answers.runs}\n")
     for path, found in answers.identified.items():
@@ -125,6 +164,6 @@ def show(answers: Answers, console: Console) -> None:
 
 def write_figures(folder: Path, answers: Answers) -> None:
     """Writes a PNG file for each answer."""
-    save_png(plots.manhattan(answers.sensitive), folder / "manhattan.png")
+    save_png(manhattan(answers.sensitive), folder / "manhattan.png")
     if answers.comparison is not None:
-        save_png(plots.fingerprint_accuracy(answers.comparison), folder / "fingerprint-accuracy.png")
+        save_png(fingerprint_accuracy(answers.comparison), folder / "fingerprint-accuracy.png")

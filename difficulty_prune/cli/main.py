@@ -10,20 +10,24 @@ from typing import NoReturn
 
 from ..version import __version__
 from . import consistency, doctor, fingerprint, study
+from .interrupts import exit_status, sigterm_as_ctrl_c
 
 COMMANDS = {"study": study, "consistency": consistency, "fingerprint": fingerprint, "doctor": doctor}
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Names defaults, but for options that are off by default."""
+    """Shows the defaults of options, unless the default is to do nothing."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        off = action.default is None or action.default is False or action.default == []
-        return action.help if off else super()._get_help_string(action)
+        if action.default is None or action.default is False or action.default in ([], ()):
+            return action.help
+        if isinstance(action.default, tuple):
+            return f"{action.help} (default: {' '.join(map(str, action.default))})"
+        return super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Says in one line what is wrong."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
@@ -47,17 +51,27 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; 0 for success, 2 with one line on stderr for bad input, 130 after Ctrl-C."""
+    """Runs a command.
+
+    Returns:
+        The exit status: 0 for success; 1 if a training process was killed, or if `doctor` finds no compiled kernels;
+        2 for bad input, with one line on stderr; 130 after Ctrl-C and 143 after SIGTERM, which does the same.
+    """
     options = make_parser().parse_args(arguments)
+    prefix = f"difficulty-prune {options.command}"
     try:
-        return int(options.run(options))
+        with sigterm_as_ctrl_c():
+            return int(options.run(options))
     except (ValueError, TypeError, OSError) as error:
-        print(f"difficulty-prune {options.command}: {error}", file=sys.stderr)
+        print(f"{prefix}: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except BrokenProcessPool:
         print(
-            f"difficulty-prune {options.command}: a training process was killed, perhaps for want of memory; what "
-            "had finished is on disk, and the same command with fewer --workers goes on from there",
+            f"{prefix}: a training process was killed, perhaps because memory ran out; finished trainings are on disk, "
+            "and the same command with fewer --workers continues from there",
             file=sys.stderr,
         )
         return 1
+    except KeyboardInterrupt as stop:
+        print(f"{prefix}: stopped", file=sys.stderr)
+        return exit_status(stop)

@@ -11,97 +11,66 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ..scores.catalogue import TRACKED, score_names
-from ..study.models import MODELS
-from ..study.study import POLICIES, Settings, run_study
-from ..study.study_data import FORMS
+from ..study.named_function import names_function
+from ..study.options import add_options, read_options
+from ..study.settings import Settings
+from ..study.study import run_study
+from .interrupts import exit_status
+from .output import make_console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `study`."""
-    d = Settings()
-    add = parser.add_argument
-    add("--data", default=d.data, metavar="DATA", help=FORMS)
-    add("--test", metavar="DATA", help="test data; without, a fifth of the data is set aside unless it brings its own")
-    add("--model", nargs="+", default=[], metavar="NAME", help=f"{', '.join(MODELS)} or your.module:function")
-    add("--runs", type=int, default=d.runs, help="scoring runs per model")
-    add("--epochs", type=int, help="epochs of every training; default: 12 for digits, else 10")
-    add(
-        "--scores",
-        nargs="+",
-        default=list(d.scores),
-        metavar="SCORE",
-        help=f"the first one prunes; {', '.join(score_names(*TRACKED))}",
-    )
-    add(
-        "--keep",
-        nargs="*",
-        type=float,
-        default=list(d.keep),
-        metavar="SHARE",
-        help="fractions of examples to keep; none: only score",
-    )
-    add("--policy", nargs="+", default=list(d.policies), metavar="POLICY", help=", ".join(POLICIES))
-    add(
-        "--hold-out",
-        type=float,
-        default=d.hold_out,
-        metavar="SHARE",
-        help="fraction of examples that each scoring run leaves out, others each time: tells memorization",
-    )
-    add("--out", type=Path, default=d.out, metavar="DIR", help="where results go; finished trainings there are reused")
-    add("--seed", type=int, default=d.seed, help="of the first run; the others count up")
-    add("--workers", type=int, metavar="W", help="trainings at a time; default: one per core, one on a GPU")
+    add_options(parser, Settings)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the study and prints its tables."""
-    if str(Path.cwd()) not in sys.path:  # your.module:function is looked for in the current folder too
-        sys.path.insert(0, str(Path.cwd()))
-    settings = Settings(
-        data=options.data,
-        test=options.test,
-        models=tuple(options.model),
-        runs=options.runs,
-        epochs=options.epochs,
-        scores=tuple(options.scores),
-        keep=tuple(options.keep),
-        policies=tuple(options.policy),
-        out=options.out,
-        seed=options.seed,
-        workers=options.workers,
-        hold_out=options.hold_out,
-    )
-    progress = Console(stderr=True)
+    """Runs the study and prints its tables; on Ctrl-C or SIGTERM says what is finished."""
+    if any(names_function(name) for name in (options.data, options.test or "", *options.models)):
+        look_in_current_folder()
+    settings = read_options(options, Settings)
+    progress = make_console(stderr=True)
     try:
         summary = run_study(settings, progress)
-    except KeyboardInterrupt:
-        finished = len(list((settings.out / "runs").glob("*.safetensors")))
-        progress.print(
-            f"Stopped. {finished} finished scoring runs are in {settings.out / 'runs'} and can be used as they are; "
-            "the same command goes on from there."
-        )
-        return 130
+    except KeyboardInterrupt as stop:
+        progress.print(describe_finished(settings.out / "runs"), soft_wrap=True)
+        return exit_status(stop)
     if options.json:
         print(json.dumps(summary, default=list))
     else:
-        show(summary, Console())
+        show(summary, make_console())
     return 0
 
 
+def look_in_current_folder() -> None:
+    """Lets your.module:function be in the current folder, last, so that no file there replaces an installed module."""
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
+def describe_finished(folder: Path) -> str:
+    """What a study that was stopped leaves behind."""
+    finished = len(list(folder.glob("*.safetensors")))
+    if finished == 0:
+        return "Stopped before the first scoring run was finished."
+    runs = "1 finished scoring run is" if finished == 1 else f"{finished} finished scoring runs are"
+    return f"Stopped. {runs} in {folder}, ready for use; the same command continues from there."
+
+
 def show(summary: dict[str, Any], console: Console) -> None:
-    """Prints how far to trust the scores, how they agree, and what pruning cost and gave."""
+    """Prints how far to trust the scores, how they agree, and what pruning cost and gained."""
     for model, scores in summary["reliability"].items():
-        console.print(f"\n{model}: {in_words(scores[summary['difficulty']])}", highlight=False, soft_wrap=True)
+        console.print(f"\n{model}: {in_words(scores[summary['difficulty']])}", soft_wrap=True)
         console.print(reliability_table(scores, summary["agreement"][model]))
 
     names = summary["score_correlation"]["scores"]
     table = Table("score", *names)
     for name, values in zip(names, summary["score_correlation"]["spearman"], strict=True):
-        table.add_row(name, *[f"{value:+.2f}" for value in values])
+        table.add_row(name, *["-" if value is None else f"{value:+.2f}" for value in values])
     console.print("\nSpearman between scores, turned so that high = hard", table, sep="\n")
-    console.print(f"\n{describe_together(summary['together'])}", highlight=False)
-    console.print(f"\nTelling the models apart: {in_words(summary['fingerprint'])}", highlight=False, soft_wrap=True)
+    console.print(f"\n{describe_together(summary['together'])}")
+    console.print(f"\nTelling the models apart: {in_words(summary['fingerprint'])}", soft_wrap=True)
     show_comparison(summary, console)
     out = Path(summary["settings"]["out"])
     console.print(f"\nWritten: {out / 'summary.json'}, {out / 'runs'}, {out / 'figures'}", soft_wrap=True)
@@ -113,22 +82,24 @@ def in_words(found: dict[str, Any]) -> str:
     return str(found.get("in_words") or f"not known: {found['not_known']}")
 
 
-def reliability_table(scores: dict[str, dict[str, Any]], agreement: dict[str, list[float]]) -> Table:
+def reliability_table(scores: dict[str, dict[str, Any]], agreement: dict[str, list[float | None]]) -> Table:
     """A row per score: how reliable the mean of the runs and a single run are, and how runs agree with the mean."""
     runs = len(next(iter(agreement.values())))
     table = Table("score", f"reliability of {runs} runs", "interval", "one run", "Spearman of a run with the mean")
     for score, found in scores.items():
-        agreements = f"{min(agreement[score]):.3f} to {max(agreement[score]):.3f}"
+        known = [value for value in agreement[score] if value is not None]
+        agreements = f"{min(known):.3f} to {max(known):.3f}" if known else "-"
         if "not_known" in found:
             table.add_row(score, "-", "-", "-", agreements)
             continue
         low, high = found["interval"]
-        table.add_row(score, f"{found['value']:.3f}", f"{low:.3f}-{high:.3f}", f"{found['single_run']:.3f}", agreements)
+        one_run = "-" if found["single_run"] is None else f"{found['single_run']:.3f}"
+        table.add_row(score, f"{found['value']:.3f}", f"{low:.3f}-{high:.3f}", one_run, agreements)
     return table
 
 
 def show_comparison(summary: dict[str, Any], console: Console) -> None:
-    """Prints what pruning cost and gave, where it was tried."""
+    """Prints what pruning cost and gained, if it was tried."""
     if not summary["comparison"]:
         return
     seeds = summary["comparison"][0]["seeds"]
@@ -140,7 +111,7 @@ def show_comparison(summary: dict[str, Any], console: Console) -> None:
 
 
 def describe_together(together: dict[str, Any]) -> str:
-    """What the trained models together say, in a line or two.
+    """What the trained models together say about the examples, in a line or two.
 
     >>> describe_together({"runs": 4, "model_accuracy": {"examples": 9, "never": 1, "always": 6, "sometimes": 2}})
     'Of 9 examples, 6 are always, 1 never and 2 sometimes predicted correctly by the 4 trained models'
@@ -167,7 +138,7 @@ def describe_together(together: dict[str, Any]) -> str:
 
 
 def comparison_table(summary: dict[str, Any]) -> Table:
-    """A row per model, policy and share; lines between models."""
+    """A row per model, policy and share to keep, with lines between models."""
     table = Table("model", "trained on", "kept", "steps", "wall time", "test accuracy")
     previous = summary["comparison"][0]["model"]
     for row in summary["comparison"]:

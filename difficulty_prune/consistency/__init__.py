@@ -1,7 +1,7 @@
-"""How far to trust a ranking: agreement, reliability, rank error, correlations, components, shares of variance.
+"""How far to trust a ranking: reliability, rank error, correlations, principal components, shares of variance.
 
-Each function reads one run after the other and holds some vectors of length N in memory, however many runs there are.
-What it returns prints as an answer in words, and gives its numbers as `to_dict()`; `dp.plots` draws it.
+Each function reads one run after the other and holds a few vectors of length N in memory, however many runs there are.
+Its result prints as an answer in words and gives its numbers as `to_dict()`; `dp.plots` draws it.
 """
 
 from .correlation import Correlation, correlation

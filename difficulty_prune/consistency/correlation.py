@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from ..runs.run_set import RunSet
 from ..scores.catalogue import SCORES
+from ..support.plain import plain_fields
 from ..support.ranks import spearman_matrix
-from .streams import PairSums, check_run_set, check_runs, plain, read, standard_ranks
+from .streams import PairSums, check_run_set, check_runs, read, standard_ranks
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,10 +24,10 @@ class Correlation:
     Attributes:
         names: of the scores or architectures.
         between: "scores" or "architectures".
-        of_means: [K, K], of the mean difficulties; NaN where one is equal for all examples.
-        of_runs: [K, K], of single runs: the mean over all pairs of different runs, so that the diagonal is the
-            agreement of two runs, and NaN for an architecture with one run; a run whose values are all equal counts as
-            0. None where there is one run in all, or a score that is not one of single runs.
+        of_means: [K, K], of the mean difficulties; NaN if one of the two is the same for all examples.
+        of_runs: [K, K], of single runs: the mean over all pairs of different runs. So the diagonal says how far two
+            runs correlate, and is NaN for an architecture with one run; a run whose values are all equal counts as 0.
+            None if there is only one run, or a score is not one of single runs.
     """
 
     names: tuple[str, ...]
@@ -57,12 +58,7 @@ class Correlation:
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers by name, as JSON can hold them."""
-        return {
-            "between": self.between,
-            "names": list(self.names),
-            "of_means": plain(self.of_means),
-            "of_runs": None if self.of_runs is None else plain(self.of_runs),
-        }
+        return plain_fields(self)
 
 
 def correlation(
@@ -73,8 +69,9 @@ def correlation(
 ) -> Correlation:
     """Spearman correlations of difficulty between scores, or between architectures (arXiv 2401.01867).
 
-    Noise lowers the correlation of single runs and hardly that of means: two scores whose single runs agree with each
-    other as well as with themselves rank alike. Examples without a value in one of the means are left out of these.
+    Noise lowers the correlation of single runs, but hardly that of means. Two scores rank alike if runs of the one
+    correlate with runs of the other as well as among themselves. The means leave out examples without a value in one
+    of them.
 
     Args:
         scores: for between="scores" names that `runs.difficulty` knows, default `runs.scores`; for
@@ -106,9 +103,11 @@ def check_names(runs: RunSet, scores: str | Iterable[str] | None) -> tuple[str, 
     """Names of several scores; default: all that every run has."""
     if isinstance(scores, str):
         raise TypeError(f"scores: got the string {scores!r}, expected several names such as ({scores!r},)")
+    if scores is not None and not isinstance(scores, Iterable):
+        raise TypeError(f"scores: got {scores!r}, expected several names such as ('el2n',)")
     names = runs.scores if scores is None else tuple(dict.fromkeys(scores))
     if not names:
-        raise ValueError(f"scores: got none; the runs have {', '.join(runs.scores)}")
+        raise ValueError(f"scores: got none; the runs have {', '.join(runs.scores) or 'none in common'}")
     return names
 
 

@@ -1,4 +1,4 @@
-"""What the interval of a reliability is made of, on Fisher's scale of the correlation of two halves."""
+"""The interval of a reliability, computed on Fisher's scale from the correlation of two halves of the runs."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from .streams import PairSums, read, standard_ranks
 
 
 def correlation_of_halves(halves: NDArray[Any]) -> float:
-    """The Pearson correlation that goes with the Spearman correlation of two means [2, n], less if one is wider."""
+    """The Pearson correlation that belongs to the Spearman correlation of two means [2, n], lower if one is wider."""
     known = halves[:, ~np.isnan(halves).any(0)]
     if known.shape[1] < 2:
         return math.nan
-    ranks = np.concatenate([rank_rows(half[None]) for half in known])  # not together: threads cost more in a group
+    ranks = np.concatenate([rank_rows(half[None]) for half in known])  # one by one: threads cost more than they save
     ranks -= ranks.mean(1, keepdims=True)
     norm = np.sqrt((ranks**2).sum(1))
     if not norm.all():
         return math.nan
     spearman = float(np.clip(ranks[0] @ ranks[1] / norm.prod(), -1, 1))
-    spread = (ranks * (known - known.mean(1, keepdims=True))).sum(1) / norm  # Gini's mean difference, but for a factor
+    spread = (ranks * (known - known.mean(1, keepdims=True))).sum(1) / norm  # Gini's mean difference, up to a factor
     return to_pearson(spearman) * float(2 * spread.prod() / (spread @ spread))
 
 
 def standard_error_of_groups(correlations: NDArray[Any]) -> tuple[float, float]:
-    """From correlations [splits, groups]: the standard error of their mean over groups, and degrees of freedom."""
+    """The standard error of the mean of correlations [splits, groups] over groups, and its degrees of freedom."""
     groups = fisher([r for column in correlations.T if not math.isnan(r := mean_known(column))])
     if len(groups) < 2:
         return math.inf, 1.0
@@ -38,7 +38,7 @@ def standard_error_of_groups(correlations: NDArray[Any]) -> tuple[float, float]:
 
 
 def pairs_of_runs(runs: RunSet, score: str) -> tuple[float, float, list[float]]:
-    """Means over pairs of single runs: Spearman; Pearson as by `correlation_of_halves`; and that without each run."""
+    """Means over pairs of runs: Spearman, Pearson as in `correlation_of_halves`, and the latter without each run."""
     spearman, pairs = PairSums(1, runs.num_examples), PairSums(1, runs.num_examples)
     squares = np.zeros(len(runs))
     for run in range(len(runs)):
@@ -55,14 +55,14 @@ def pairs_of_runs(runs: RunSet, score: str) -> tuple[float, float, list[float]]:
 
 
 def _ranks_and_spread(values: NDArray[Any]) -> tuple[NDArray[Any], float, NDArray[Any]]:
-    """Standard ranks [N], Gini's mean difference but for a factor, and which values are known [N]."""
+    """Standard ranks [N], Gini's mean difference up to a factor, and which values are known [N]."""
     ranks, known = standard_ranks(values), ~np.isnan(values)
     centred = np.where(known, values, 0.0) - (values[known].mean() if known.any() else 0.0)
     return ranks, float(ranks @ centred / max(known.sum(), 1)), known
 
 
 def jackknife_error(without: list[float], size: int) -> tuple[float, float]:
-    """Standard error over runs, of half the runs, and degrees of freedom; no reliability is below 0."""
+    """Standard error over runs of the reliability of half the runs, taken as 0 or more, and its degrees of freedom."""
     z = fisher([step(max(r, 0.0), size) for r in without if not math.isnan(r)])
     if len(z) < 3:
         return 0.0, 1.0
@@ -70,14 +70,14 @@ def jackknife_error(without: list[float], size: int) -> tuple[float, float]:
 
 
 def departure(half: float, pairs: float, size: int, runs: int) -> float:
-    """By how much `size` runs depart from what is foretold from one, carried on from `size` to all."""
+    """How far `size` runs depart from what the formula predicts from one run, extrapolated from `size` to all."""
     if half <= 0 or pairs <= 0:
         return 0.0
     return float(fisher(half) - fisher(step(pairs, size))) * math.log(runs / size) / math.log(size)
 
 
 def half_width(errors: list[tuple[float, float]], level: float) -> float:
-    """Of the interval, from standard errors and their degrees of freedom (Welch, Satterthwaite)."""
+    """Half the width of the interval, from standard errors and their degrees of freedom (Welch, Satterthwaite)."""
     from scipy.stats import t
 
     total = sum(error**2 for error, _ in errors)
@@ -95,6 +95,6 @@ def ends(half: float, width: float, factor: float) -> tuple[float, float, float]
 
 
 def mean_known(values: NDArray[Any]) -> float:
-    """Mean of what is not NaN; NaN if nothing is."""
+    """Mean of the values that are not NaN; NaN if all are."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else math.nan

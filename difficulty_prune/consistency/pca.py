@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..runs.run_set import RunSet
+from ..support.plain import plain_fields
 from ..support.ranks import rank_rows
 from .correlation import check_names
-from .streams import check_run_set, count, percent, plain
+from .streams import check_run_set, count, percent
+
+_MOST, _MORE_THAN_HALF = 0.75, 0.5
+"""Shares of the variance from which the text says that one notion of difficulty explains most of it, or more than half.
+Names for people, no test: the exact share is printed beside them."""
+
+_NO_VARIANCE: Final = 1e-12
+"""Of a variable with variance 1, what only rounding leaves."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,29 +47,29 @@ class PCA:
             of = f"{len(self.names)} pairs of score and architecture"
         text = f"The first component explains {percent(first)} of the variance of {of}"
         if len(self.names) == 1:
-            return text + ": with one there is nothing to compare."
-        if first >= 0.75:
+            return text + ": with only one there is nothing to compare."
+        if first >= _MOST:
             return text + ": one notion of difficulty explains most."
-        if first >= 0.5:
+        if first >= _MORE_THAN_HALF:
             return text + ": one notion of difficulty explains more than half, and they differ in the rest."
         return text + ": they hold several notions of difficulty."
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers by name, as JSON can hold them, without the values of single examples."""
-        return {name: plain(getattr(self, name)) for name in ("explained", "loadings")} | {"names": list(self.names)}
+        return plain_fields(self, leave_out=("component",))
 
 
 def pca(runs: RunSet, scores: Iterable[str] | None = None) -> PCA:
-    """Principal components of mean difficulties, made normal by their ranks first (arXiv 2401.01867).
+    """Principal components of mean difficulties, whose ranks are first turned into normal values (arXiv 2401.01867).
 
-    A variable per score and architecture; a score of many runs together or of a table is one variable.
+    Each score of each architecture is a variable; so is each score of many runs together or of a table.
 
     Args:
         scores: names that `runs.difficulty` knows; default: `runs.scores`.
 
     Raises:
-        TypeError, ValueError: a string, no score or an unknown one, fewer than two examples that every variable knows,
-            or all variables equal for all examples.
+        TypeError, ValueError: a string, no score or an unknown one, fewer than two examples with a value in every
+            variable, or variables that are all the same for all examples.
 
     >>> from difficulty_prune import Run
     >>> hard = np.arange(5.0)
@@ -81,7 +89,7 @@ def pca(runs: RunSet, scores: Iterable[str] | None = None) -> PCA:
     normal = normal_scores(difficulty[:, known])
     variances, vectors = np.linalg.eigh(normal @ normal.T / known.sum())
     variances, loadings = np.maximum(variances[::-1], 0), vectors.T[::-1]
-    if variances[0] < 1e-12:
+    if variances[0] < _NO_VARIANCE:
         raise ValueError(f"pca: {', '.join(variables)} are equal for all examples: there is no variance to explain")
     loadings = loadings * np.sign(loadings[np.arange(len(loadings)), np.abs(loadings).argmax(1)])[:, None]
     component = np.full(runs.num_examples, np.nan)
@@ -90,7 +98,7 @@ def pca(runs: RunSet, scores: Iterable[str] | None = None) -> PCA:
 
 
 def normal_scores(values: NDArray[Any]) -> NDArray[Any]:
-    """Each row of [K, N] with the ranks of a standard normal, centred; equal values stay equal."""
+    """Each row of [K, N] as standard normal values in the same order, centred; equal values stay equal."""
     from scipy.special import ndtri
 
     normal = ndtri((rank_rows(values) - 0.5) / values.shape[1])

@@ -1,4 +1,4 @@
-"""Rank error: how far an example is misplaced when fewer runs are averaged."""
+"""Rank error: how far an example is out of place when fewer runs are averaged."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runs.run_set import RunSet
+from ..support.checks import whole_number
+from ..support.plain import plain_fields
 from ..support.ranks import rank_rows
-from .streams import check_positive, check_runs, count, generator, means_of, percent, plain, weights_of
+from .streams import check_runs, count, generator, means_of, percent, weights_of
 
 _SIZES: Final = 12
+"""Points of the curve. Each costs `resamples` means over runs; a dozen, even on a log scale, show its shape."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,21 +47,22 @@ class RankError:
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers by name, as JSON can hold them."""
-        numbers = {name: plain(getattr(self, name)) for name in ("runs", "error", "low", "high")}
-        return {"score": self.score, **numbers}
+        return plain_fields(self)
 
 
 def rank_error(runs: RunSet, score: str, *, resamples: int = 100, seed: int = 0) -> RankError:
-    """How far an example is misplaced by the mean of m runs, against m (arXiv 2401.01867).
+    """How far the mean of m runs puts an example out of place, for several m (arXiv 2401.01867).
 
-    The mean over examples of |rank - rank by the mean of all runs| / N, over sets of m of the runs drawn without
-    replacement. The set is part of all runs, so near m = R it flatters, and is 0 at R; `reliability` does not. Pure
-    chance gives 1/3.
+    The mean over examples of |rank - rank by the mean of all runs| / N, over sets of m runs drawn without replacement.
+    Each set is a part of all runs, so near m = R the error flatters, and at R it is 0; `reliability` does not flatter.
+    Random ranks give 1/3.
 
     Args:
-        runs: at least two. Examples that no run of a set presented are left out of it.
+        runs: at least two. A set leaves out examples that none of its runs presented.
         score: one that every run has.
-        resamples: sets drawn for each m; all of them where there are no more. Of many m, 12 are chosen.
+        resamples: sets drawn for each m; all of them if there are no more. With more than 12 runs, 12 values of m are
+            chosen.
+        seed: of the draws.
 
     Raises:
         TypeError, ValueError: fewer than two runs, a score that not every run has, no resamples, or a run that
@@ -71,7 +75,7 @@ def rank_error(runs: RunSet, score: str, *, resamples: int = 100, seed: int = 0)
     array([0.148, 0.037, 0.   ])
     """
     check_runs(runs, score, least=2)
-    number, rng = check_positive(resamples, "resamples"), generator(seed)
+    number, rng = whole_number(resamples, "resamples", least=1), generator(seed)
     of_all = runs.mean(score)
     ranks = rank_rows(of_all[~np.isnan(of_all)][None])[0]
     sizes = np.unique(np.geomspace(1, len(runs), _SIZES).round().astype(np.int64))

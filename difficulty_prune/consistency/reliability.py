@@ -1,4 +1,4 @@
-"""Reliability: how far the ranking by the mean of the runs would come back with fresh runs."""
+"""Reliability: how well fresh runs would reproduce the ranking by the mean of these."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runs.run_set import RunSet
+from ..support.checks import check_between, whole_number
+from ..support.plain import plain_fields
 from .intervals import (
     correlation_of_halves,
     departure,
@@ -24,10 +26,13 @@ from .intervals import (
 from .run_agreement import run_agreement
 from .spearman_brown import odds, step_up, to_pearson
 from .splits import split_halves
-from .streams import check_between, check_positive, check_runs, count, generator, means_of, plain, weights_of
+from .streams import check_runs, count, generator, means_of, weights_of
 
 _GROUPS: Final = 20
 _GROUP_SIZE: Final = 10
+"""Random groups of examples whose spread gives the interval: at most 20, of at least 10 examples. In simulations of 4
+runs the interval covered the truth in at least 97 % of cases for any choice. With 5 groups it was 5 to 15 % wider, for
+want of degrees of freedom; with 40 it was no narrower. Groups of 5 made it 20 % wider for scores with many ties."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +41,10 @@ class Reliability:
 
     Attributes:
         value: the Spearman correlation that the mean of R fresh runs of the same architectures would have with this.
-        interval: where it is with probability `level`.
+        interval: its confidence interval.
         level: of the interval.
-        single_run: Spearman correlation of two single runs, mean over all pairs of different runs.
-        agreement: [R], of each run with the mean of all, as `run_agreement` gives it.
+        single_run: Spearman correlation of two single runs, averaged over all pairs of different runs.
+        agreement: [R], the Spearman correlation of each run with the mean of all, as `run_agreement` gives it.
         score: by which the examples are ranked.
         runs: R.
         architectures: of the runs.
@@ -55,38 +60,39 @@ class Reliability:
     architectures: tuple[str, ...]
 
     def at(self, runs: int) -> float:
-        """The reliability of so many runs, by the formula of Spearman and Brown.
+        """The reliability of the mean of this many runs, by the formula of Spearman and Brown.
 
         Raises:
-            TypeError, ValueError: no whole number of runs, 1 or more.
+            TypeError, ValueError: not a whole number of runs, 1 or more.
         """
-        return step_up(self.value, check_positive(runs, "runs") / self.runs)
+        return step_up(self.value, whole_number(runs, "runs", least=1) / self.runs)
 
     def runs_needed(self, target: float) -> int:
         """The smallest number of runs, of the same architectures, whose mean reaches the target.
 
-        Of several architectures it is at least one run each, in the proportion in which they are here.
+        Several architectures count in the proportion that they have here, and need at least one run each.
 
         Raises:
-            ValueError: a target outside (0, 1), or runs that do not agree, so that no number can be told.
+            TypeError, ValueError: a target outside (0, 1), or runs whose rankings do not correlate: then the number
+                cannot be estimated.
         """
         check_between(target, "target")
         if self.value <= 0:
             raise ValueError(
                 f"runs_needed: the reliability by {self.score} is {self.value:.2f}: the runs do not agree at all, so "
-                f"no number of them can be told that reaches {target:g}"
+                f"the number needed for {target:g} cannot be estimated"
             )
         if self.value >= 1:
             return len(self.architectures)
         factor = odds(to_pearson(target)) / odds(to_pearson(self.value))
-        enough = math.ceil(self.runs * factor - 1e-6)  # less a bit, so that the runs there are reach their own value
+        enough = math.ceil(self.runs * factor - 1e-6)  # a bit less, so that these runs reach their own value
         return max(len(self.architectures), enough)
 
     def describe(self, target: float = 0.95) -> str:
         """The answer in words, with the number of runs that the target takes.
 
         Raises:
-            ValueError: a target outside (0, 1).
+            TypeError, ValueError: a target outside (0, 1).
         """
         check_between(target, "target")
         low, high = (_two_digits(end) for end in self.interval)
@@ -96,7 +102,7 @@ class Reliability:
             f"({low}{between}{high}); "
         )
         if self.value <= 0:
-            return text + f"the runs do not agree, so no number of them can be told that would reach {target:g}."
+            return text + f"the runs do not agree, so the number needed for {target:g} cannot be estimated."
         needed = self.runs_needed(target)
         if self.value < target:
             return text + f"{count(needed, 'run')} would reach {target:g}."
@@ -106,45 +112,36 @@ class Reliability:
         return self.describe()
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers by name, as JSON can hold them; `runs_needed` is that for 0.95, or None."""
-        return {
-            "score": self.score,
-            "runs": self.runs,
-            "architectures": list(self.architectures),
-            "value": self.value,
-            "interval": list(self.interval),
-            "level": self.level,
-            "single_run": plain(self.single_run),
-            "agreement": plain(self.agreement),
-            "runs_needed": self.runs_needed(0.95) if self.value > 0 else None,
-        }
+        """The numbers by name, as JSON can hold them; `runs_needed` is the number for 0.95, or None."""
+        return plain_fields(self, runs_needed=self.runs_needed(0.95) if self.value > 0 else None)
 
 
 def reliability(runs: RunSet, score: str, *, splits: int = 100, level: float = 0.95, seed: int = 0) -> Reliability:
     """How far to trust the ranking by the mean of all runs, and how many runs would do (arXiv 2401.01867).
 
-    The runs are split at random into two halves of equal size, with the same architectures as far as possible; the
+    The runs are split at random into two halves of equal size, with the same architectures as far as possible. The
     Spearman correlation of the halves' means is the reliability of half the runs, and the formula of Spearman and Brown
-    gives that of all. The formula is one of Pearson correlations, so Spearman's r is turned into 2 sin(pi r / 6) before
-    and back after, as for normal values. A half that is spread wider than the other is taken for noisier (Flanagan,
-    Rulon), by Gini's mean difference, so that one bad run does not pass unnoticed.
+    takes it to that of all. The formula holds for Pearson correlations, so Spearman's r becomes 2 sin(pi r / 6) before
+    it and turns back after, as is exact for normal values. If one half is spread wider than the other, it counts as
+    noisier (Flanagan, Rulon), by Gini's mean difference, so that one bad run does not go unnoticed.
 
-    The interval is about examples and runs like these. It holds three uncertainties, added as squares: that of the
-    examples (the estimate in 20 random groups of them), from three runs on that of the runs (each is left out in turn),
-    and from four runs of one architecture on that of the formula (how far halves depart from what it foretells from
-    single runs). In simulations of scores with many equal values or very skewed errors the value was too high by up to
-    0.08. From four runs on the interval held the truth; with two or three, where the formula cannot be checked, it
-    often did not.
+    The interval is about examples and runs like these. It combines three uncertainties, added as squares: that of the
+    examples (the estimate in 20 random groups of them); with three runs or more, that of the runs (each is left out in
+    turn); and with four runs or more of one architecture, that of the formula (how far the halves depart from what it
+    predicts from single runs). In simulations of scores with many equal values or very skewed errors the value was too
+    high by up to 0.08. With four runs or more the interval covered the truth; with two or three, where the formula
+    cannot be checked, it often did not.
 
     Args:
         runs: at least two. Examples that one of the halves did not present are left out.
         score: one that every run has.
-        splits: how many splits are drawn; all different ones where there are no more.
-        level: of the interval.
+        splits: how many splits to draw; all of them if there are no more.
+        level: of the interval, in (0, 1).
+        seed: of the splits and of the groups of examples.
 
     Raises:
         TypeError, ValueError: fewer than two runs, a score that not every run has, a level outside (0, 1), no split, or
-            scores that rank nothing, because they are equal for all examples or no two runs share two examples.
+            scores that rank nothing, because they are the same for all examples or no two runs share two examples.
 
     >>> from difficulty_prune import Run
     >>> rng = np.random.default_rng(0)
@@ -155,24 +152,24 @@ def reliability(runs: RunSet, score: str, *, splits: int = 100, level: float = 0
     """
     check_runs(runs, score, least=2)
     check_between(level, "level")
-    number, rng = check_positive(splits, "splits"), generator(seed)
+    number, rng = whole_number(splits, "splits", least=1), generator(seed)
     groups = np.array_split(rng.permutation(runs.num_examples), min(_GROUPS, runs.num_examples // _GROUP_SIZE) or 1)
-    whole, parts = [], []
+    whole, in_groups = [], []
     splits_of_runs = split_halves([run.architecture for run in runs], number, rng)
     means = means_of(runs, score, weights_of(itertools.chain(*splits_of_runs), len(runs)))
     for _ in splits_of_runs:
         halves = np.stack([next(means), next(means)])
         whole.append(correlation_of_halves(halves))
-        parts.append([correlation_of_halves(halves[:, group]) for group in groups])
+        in_groups.append([correlation_of_halves(halves[:, group]) for group in groups])
     half = mean_known(np.array(whole))
     if math.isnan(half):
         raise ValueError(
-            f"{score}: the runs rank nothing: their values are equal for all examples, or halves of the runs have "
-            "fewer than two examples in common"
+            f"{score}: the runs rank nothing: their values are the same for all examples, or halves of the runs share "
+            "fewer than two examples"
         )
     size = len(runs) // 2
     single, pairs, without = pairs_of_runs(runs, score)
-    errors = [standard_error_of_groups(np.array(parts)), jackknife_error(without, size)]
+    errors = [standard_error_of_groups(np.array(in_groups)), jackknife_error(without, size)]
     if size > 1 and len(runs.architectures) == 1:
         errors.append((departure(half, pairs, size, len(runs)), math.inf))
     value, low, high = ends(half, half_width(errors, level), len(runs) / size)

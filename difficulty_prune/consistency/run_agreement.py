@@ -1,4 +1,4 @@
-"""How far each run agrees with all of them."""
+"""How well each run correlates with the mean of all."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .streams import check_runs, read
 def run_agreement(runs: RunSet, score: str) -> NDArray[Any]:
     """Spearman correlation of each run with the mean of all runs (arXiv 2401.01867), [R] float64.
 
-    Over the examples that the run presented; NaN for a run whose values are all equal. The mean holds the run itself,
-    so with few runs this flatters: a single run agrees fully with itself.
+    Over the examples that the run presented; NaN for a run whose values are all equal. The mean includes the run
+    itself, so with few runs this flatters: a single run correlates perfectly with itself.
 
     Raises:
-        TypeError, ValueError: no RunSet, or a score that not every run has.
+        TypeError, ValueError: not a RunSet, or a score that not every run has.
 
     >>> from difficulty_prune import Run
     >>> runs = RunSet(Run({"el2n": e}, architecture="mlp", seed=0) for e in ([0.1, 0.2, 0.9], [0.1, 0.5, 0.4]))

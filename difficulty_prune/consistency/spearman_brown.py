@@ -1,4 +1,4 @@
-"""The formula of Spearman and Brown: how agreement grows with the number of runs."""
+"""The formula of Spearman and Brown: how the correlation of two means grows with the number of runs in each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def step_up(spearman: float, factor: float) -> float:
-    """Spearman correlation of two means of `factor` times as many runs; the formula holds for Pearson's."""
+    """Spearman correlation of two means of `factor` times as many runs; the formula itself is about Pearson's."""
     return to_spearman(step(to_pearson(spearman), factor))
 
 
@@ -20,7 +20,7 @@ def step(r: float, factor: float) -> float:
 
 
 def odds(r: float) -> float:
-    """Of a Pearson correlation, which grow like the number of runs."""
+    """Of a Pearson correlation: they grow in proportion to the number of runs."""
     return r / (1 - r)
 
 

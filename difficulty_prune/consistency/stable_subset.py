@@ -1,4 +1,4 @@
-"""Which examples a policy keeps whatever the runs."""
+"""Which examples a policy keeps whichever runs it is given."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from ..policies.base import Policy
 from ..policies.plan import Plan
 from ..runs.run_set import RunSet
 from ..scores.catalogue import SCORES
+from ..support.checks import check_number, whole_number
+from ..support.plain import plain_fields
 from ..support.randomness import generator_from
 from .correlation import architecture_of_runs
-from .streams import check_positive, check_runs, count, generator, means_of, percent
+from .streams import check_runs, count, generator, means_of, percent
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,13 +24,13 @@ class StableSubset:
     """The examples that a policy keeps in most resampled sets of runs.
 
     Attributes:
-        index: [K] int64, positions, ascending, that are kept in at least `share` of the sets.
+        index: [K] int64, ascending, the positions of examples kept in at least `share` of the sets.
         frequency: [N] float64, the share of the sets in which the example is kept.
         share: as asked for.
         kept: number of examples in the plan of all runs.
-        kept_and_stable: those of them that `index` holds.
+        kept_and_stable: how many of these are in `index`.
         resamples: number of sets.
-        policy: how the policy writes itself.
+        policy: its repr.
     """
 
     index: NDArray[Any]
@@ -49,35 +51,30 @@ class StableSubset:
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers that sum it up, as JSON can hold them."""
-        return {
-            "policy": self.policy,
-            "examples": len(self.frequency),
-            "kept": self.kept,
-            "kept_and_stable": self.kept_and_stable,
-            "stable": len(self.index),
-            "share": self.share,
-            "resamples": self.resamples,
-        }
+        return plain_fields(
+            self, leave_out=("index", "frequency"), examples=len(self.frequency), stable=len(self.index)
+        )
 
 
 def stable_subset(
     runs: RunSet, score: str, policy: Policy, *, share: float = 0.9, resamples: int = 100, seed: int = 0
 ) -> StableSubset:
-    """The examples that a policy keeps whatever the runs: in at least `share` of resampled sets of runs.
+    """The examples that a policy keeps whichever runs it is given: in at least `share` of resampled sets of runs.
 
-    As many runs are drawn with replacement as there are, within each architecture; their mean difficulty and a
-    generator of its own give a plan. So ties and random policies vary as well as the runs.
+    Each set draws with replacement, from each architecture, as many runs as it has. The set's mean difficulty and a
+    random generator of its own give a plan. So not only the runs vary, but also ties and what a policy draws.
 
     Args:
         runs: at least two.
         score: one that every run has.
-        policy: of `dp.policies`, or one's own, called as `policy(difficulty, labels, generator=...)`.
+        policy: one of `dp.policies`, or your own, called as `policy(difficulty, labels, generator=...)`.
         share: in (0, 1].
         resamples: number of sets.
+        seed: of the draws and the generators.
 
     Raises:
-        TypeError, ValueError: fewer than two runs, a score that not every run has, no policy, a share outside (0, 1],
-            no resamples, or what the policy raises, such as for NaN difficulty.
+        TypeError, ValueError: fewer than two runs, a score that not every run has, not a policy, a share outside
+            (0, 1], no resamples, or what the policy raises, such as for NaN difficulty.
 
     >>> from difficulty_prune import Run, policies
     >>> values = ([4.0, 1.0, 3.0, 2.0], [4.1, 1.1, 2.1, 2.2])
@@ -89,9 +86,10 @@ def stable_subset(
     array([0])
     """
     check_runs(runs, score, least=2)
-    number, rng = check_positive(resamples, "resamples"), generator(seed)
+    number, rng = whole_number(resamples, "resamples", least=1), generator(seed)
     if not callable(policy):
         raise TypeError(f"policy: got {policy!r}, expected one of dp.policies, such as Hardest(keep=0.5)")
+    check_number(share, "share", "(0, 1], the share of the resampled sets")
     if not 0 < share <= 1:
         raise ValueError(f"share: got {share!r}, expected a number in (0, 1], the share of the resampled sets")
     sets = np.stack([np.ones(len(runs), np.int64), *(_resampled(runs, rng) for _ in range(number))])
@@ -100,7 +98,7 @@ def stable_subset(
     counts = np.zeros(runs.num_examples, np.int64)
     for plan in plans:
         counts[plan.index.numpy()] += 1
-    index = np.flatnonzero(counts >= share * number - 1e-9)
+    index = np.flatnonzero(counts >= share * number - 1e-9)  # 0.07 * 100 is more than 7, by rounding
     return StableSubset(
         index,
         counts / number,
@@ -113,7 +111,7 @@ def stable_subset(
 
 
 def _resampled(runs: RunSet, rng: np.random.Generator) -> NDArray[Any]:
-    """How often each run is in a set of as many of each architecture, drawn with replacement, [R] int64."""
+    """How often each run is drawn, with replacement, into a set with as many of each architecture, [R] int64."""
     kinds = architecture_of_runs(runs)
     groups = [np.flatnonzero(kinds == kind) for kind in range(len(runs.architectures))]
     drawn = np.concatenate([rng.choice(group, len(group)) for group in groups])
@@ -121,11 +119,11 @@ def _resampled(runs: RunSet, rng: np.random.Generator) -> NDArray[Any]:
 
 
 def _plan(mean: NDArray[Any], runs: RunSet, score: str, policy: Policy, seeds: tuple[int, int]) -> Plan:
-    """The plan of a set of runs, of which this is the mean; set 0 is that of all."""
+    """The plan from the mean of a set of runs; set 0 is all of them."""
     try:
         return policy(mean if SCORES[score].higher_is_harder else -mean, runs.labels, generator=generator_from(*seeds))
     except ValueError as error:
         unknown = int(np.isnan(mean).sum())
-        reason = f", in which {unknown} examples were presented by none" if unknown else ""
+        reason = f", none of which presented {unknown} of the examples" if unknown else ""
         which = f"of resampled set {seeds[1]} of the runs" if seeds[1] else "of all runs"
         raise ValueError(f"stable_subset: from the mean {which}{reason}: {error}") from error

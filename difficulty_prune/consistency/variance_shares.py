@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..runs.run_set import RunSet
+from ..support.plain import plain_fields
 from .correlation import architecture_of_runs
 from .streams import check_runs, known_to_all, percent, read
+
+_ROUNDING: Final = 1e-24
+"""A variance no larger than this share of the squared scores is rounding: float64 rounds a score by 1e-16 of it."""
 
 
 @dataclass(frozen=True, eq=False)
 class VarianceShares:
-    """Shares of the variance of a score, with sum 1.
+    """Shares of the variance of a score; they sum to 1.
 
     Attributes:
-        example: what is the example's in every run of every architecture.
-        architecture: what depends on the architecture: a shift of all examples, and what is special to an example. 0
-            with one architecture, where it is part of the example's.
+        example: what an example keeps in every run of every architecture.
+        architecture: what depends on the architecture, both a shift of all examples and what is special to an example.
+            With one architecture it is 0, and the example's share includes it.
         run: a shift of all examples of one run.
         rest: what is special to one example in one run: noise.
         components: the variances themselves, in squared units of the score: "example", "architecture", "example x
@@ -47,22 +51,16 @@ class VarianceShares:
         return text + ("." if several else "; with one architecture, what depends on it counts as the example's.")
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers by name."""
-        shares = {name: getattr(self, name) for name in ("example", "architecture", "run", "rest")}
-        return {
-            "score": self.score,
-            "architectures": list(self.architectures),
-            **shares,
-            "components": dict(self.components),
-        }
+        """The numbers by name, as JSON can hold them."""
+        return plain_fields(self)
 
 
 def variance_shares(runs: RunSet, score: str) -> VarianceShares:
-    """Which share of a score's variance is the example's, the architecture's, the run's, and noise.
+    """How much of a score's variance belongs to the example, to the architecture, to the run, and is noise.
 
     Analysis of variance with random effects, by the method of moments, of the score as stored:
-    y = mean + example + architecture + example x architecture + run + rest. Numbers of runs may differ between
-    architectures: these are compared by unweighted cell means. Estimates below 0 are 0.
+    y = mean + example + architecture + example x architecture + run + rest. Architectures may have different numbers
+    of runs; they are compared by unweighted cell means. Estimates below 0 are set to 0.
 
     Args:
         runs: at least two of one architecture. Only the examples that every run presented are used.
@@ -70,7 +68,7 @@ def variance_shares(runs: RunSet, score: str) -> VarianceShares:
 
     Raises:
         TypeError, ValueError: no two runs of one architecture, a score that not every run has, fewer than two examples
-            that every run presented, or a score that is equal for all of them in all runs.
+            that every run presented, or a score that is the same for all of them in all runs.
 
     >>> from difficulty_prune import Run
     >>> hard = np.array([0.0, 1.0, 2.0, 3.0])
@@ -89,12 +87,12 @@ def variance_shares(runs: RunSet, score: str) -> VarianceShares:
     if numbers.max() < 2:
         raise ValueError(
             f"variance_shares: got one run of each of {', '.join(runs.architectures)}, expected two of at least one "
-            "architecture: else noise cannot be told from what depends on the architecture"
+            "architecture: otherwise noise cannot be told from what depends on the architecture"
         )
     known = known_to_all(runs, score)
     components = _components(runs, score, known, kinds, numbers)
     total = sum(components.values())
-    if total <= 1e-24 * float(np.square(read(runs, 0, score)[known]).mean()):  # nothing but rounding
+    if total <= _ROUNDING * float(np.square(read(runs, 0, score)[known]).mean()):
         raise ValueError(f"variance_shares: {score} is equal for all examples in all runs: there is nothing to share")
     share = {name: value / total for name, value in components.items()}
     return VarianceShares(

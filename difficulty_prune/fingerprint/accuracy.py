@@ -1,9 +1,11 @@
-"""How often something was right, and how far to trust that."""
+"""How often answers were right, and how far to trust that share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+
+from ..support.plain import plain_fields
 
 
 @dataclass(frozen=True)
@@ -13,7 +15,7 @@ class Accuracy:
     Attributes:
         value: correct / total.
         interval: Wilson's confidence interval.
-        correct, total: answers.
+        correct, total: numbers of right answers and of all.
         level: of the interval.
     """
 
@@ -40,11 +42,5 @@ class Accuracy:
         return f"{self.correct:,} of {self.total:,} ({self.value:.0%}, {low:.0%} to {high:.0%})"
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers by name."""
-        return {
-            "value": self.value,
-            "interval": list(self.interval),
-            "correct": self.correct,
-            "total": self.total,
-            "level": self.level,
-        }
+        """The numbers by name, as JSON can hold them."""
+        return plain_fields(self)

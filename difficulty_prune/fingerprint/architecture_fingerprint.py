@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runs.run_set import Run, RunSet
+from ..support.checks import whole_number
 from ..support.files import load_vectors, save_vectors
-from ..support.randomness import whole_number
 from .accuracy import Accuracy
 from .classifier import Classifier
 from .groups import group_runs, name_all

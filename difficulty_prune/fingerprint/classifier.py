@@ -1,4 +1,4 @@
-"""Recognising a group by a few numbers: logistic regression, and the distance to what a group is like."""
+"""Recognising a group by a few numbers: logistic regression, and the distance to the centre of a group."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _LEAST_SPREAD: Final = 0.25
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """L2-regularised logistic regression on k standardised numbers, for G groups; all arrays are float64.
+    """L2-regularised logistic regression on k standardised numbers, for G groups. All arrays are float64.
 
     Attributes:
-        mean, scale: [k], of the training runs; the scale is their standard deviation, 1 for a constant number.
+        mean, scale: [k], of the training runs; the scale is their standard deviation, or 1 where they all agree.
         coefficient, intercept: [G, k] and [G].
         centre: [G, k], mean of each group, standardised.
         spread: [k], pooled standard deviation within groups, standardised; at least 0.25, so that no other run is
-            infinitely far where the training runs of each group agree, as on counts.
+            infinitely far away where the training runs of each group agree, as counts often do.
     """
 
     mean: NDArray[Any]
@@ -39,7 +39,7 @@ class Classifier:
         z = (x - mean) / scale
         model = LogisticRegression(C=1.0, max_iter=1000).fit(z, group)
         coefficient, intercept = np.ascontiguousarray(model.coef_), model.intercept_
-        if len(coefficient) == 1:  # of two groups sklearn keeps the second's against the first
+        if len(coefficient) == 1:  # for two groups sklearn gives only the second, against the first
             coefficient = np.vstack([np.zeros_like(coefficient), coefficient])
             intercept = np.concatenate([[0.0], intercept])
         groups = len(intercept)
@@ -48,7 +48,7 @@ class Classifier:
         return cls(mean, scale, coefficient, intercept, centre, np.maximum(spread, _LEAST_SPREAD))
 
     def probabilities(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Of each group, [R, G], for x [R, k]."""
+        """Probability of each group, [R, G], for x [R, k]."""
         from scipy.special import softmax
 
         result: NDArray[Any] = softmax((x - self.mean) / self.scale @ self.coefficient.T + self.intercept, axis=1)

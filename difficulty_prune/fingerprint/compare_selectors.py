@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..runs.run_set import RunSet
-from ..support.randomness import generator_from, whole_number
+from ..support.checks import whole_number
+from ..support.randomness import generator_from
 from .accuracy import Accuracy
 from .architecture_fingerprint import check_size
 from .classifier import standard

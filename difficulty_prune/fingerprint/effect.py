@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Variance:
-    """Of n examples, whose runs fall into G groups.
+    """The analysis of n examples, whose runs fall into G groups.
 
     Attributes:
         mean: [G, n].
         within: [G, n], sums of squares about the group's mean.
-        between: [n], sum of squares of the group's means about the mean of all runs.
+        between: [n], sum of squares of the groups' means about the mean of all runs.
         total: [n], of all runs about their mean.
     """
 
@@ -33,7 +33,7 @@ class Variance:
 
 
 def variance(x: NDArray[Any], sizes: tuple[int, ...]) -> Variance:
-    """Analysis of variance of each column of x [R, n], whose rows are in order of their groups.
+    """Analysis of variance of each column of x [R, n], whose rows are sorted by group.
 
     >>> variance(np.array([[0.0], [1.0], [2.0], [3.0]]), sizes=(2, 2)).effect
     array([0.8])
@@ -50,7 +50,7 @@ def variance(x: NDArray[Any], sizes: tuple[int, ...]) -> Variance:
 def unit_range(x: NDArray[Any]) -> NDArray[Any]:
     """Each column of x [R, n] moved and scaled to [0, 1]; zeros where it is constant.
 
-    No test depends on place or scale, and so the rounding of scores far from 0 does no harm.
+    No test depends on location or scale, and so rounding does no harm to scores far from 0.
 
     >>> unit_range(np.array([[5.0, 1e9], [5.0, 1e9 + 2], [5.0, 1e9 + 1]]))
     array([[0. , 0. ],
@@ -63,6 +63,6 @@ def unit_range(x: NDArray[Any]) -> NDArray[Any]:
 
 
 def sum_groups(parts: NDArray[Any]) -> NDArray[Any]:
-    """Sum of [G, n] over groups, to the last bit the same in whatever order they come."""
+    """Sum of [G, n] over groups, the same to the last bit whatever their order."""
     total: NDArray[Any] = np.sort(parts, axis=0).sum(0)
     return total

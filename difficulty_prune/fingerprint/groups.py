@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runs.run_set import Run, RunSet
-
-_BLOCK_BYTES: Final = 1 << 23
+from ..runs.run import Run
+from ..runs.run_set import RunSet
+from ..support.blocks import blocks
 
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """One score of runs in order of architecture and seed, so that the order in which they came changes no result.
+    """One score of runs, sorted by architecture and seed, so that the order in which they came changes no result.
 
     Attributes:
-        runs: R of them, those of an architecture one after the other.
+        runs: R of them, sorted.
+        score: the one that is compared.
         architectures: G names, sorted.
         sizes: numbers of runs of each.
     """
@@ -36,18 +37,16 @@ class Groups:
 
     def blocks(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """Positions [n] and scores [R, n] of examples that every run presented, block after block."""
-        total = self.runs.num_examples
-        width = max(1, _BLOCK_BYTES // (8 * len(self.runs)))
-        for start in range(0, total, width):
-            block = self.runs.matrix(self.score, slice(start, start + width))
-            known = ~np.isnan(block).any(0)
-            yield start + np.flatnonzero(known), block[:, known]
+        for block in blocks(self.runs.num_examples, width=len(self.runs)):
+            x = self.runs.matrix(self.score, block)
+            known = ~np.isnan(x).any(0)
+            yield block.start + np.flatnonzero(known), x[:, known]
 
     def known(self) -> NDArray[Any]:
         """[N] bool, whether every run presented the example.
 
         Raises:
-            ValueError: there is none.
+            ValueError: no example was.
         """
         known = np.zeros(self.runs.num_examples, bool)
         for positions, _ in self.blocks():
@@ -56,7 +55,7 @@ class Groups:
         return known
 
     def check_comparable(self, known: int) -> None:
-        """ValueError unless some examples were presented in every run."""
+        """ValueError if no example was presented in every run; `known` is the number of those that were."""
         if known == 0:
             raise ValueError(
                 f"none of {self.runs.num_examples:,} examples was presented in each of the {len(self.runs)} runs, so "
@@ -76,12 +75,12 @@ def group_runs(runs: RunSet, score: str, at_least: int) -> Groups:
     """The runs by architecture.
 
     Raises:
-        TypeError: `runs` is no RunSet.
-        ValueError: a score that a run does not have, one architecture, or fewer than `at_least` runs of one.
+        TypeError: `runs` is not a RunSet.
+        ValueError: a score that a run lacks, only one architecture, or fewer than `at_least` runs of one.
     """
     if not isinstance(runs, RunSet):
-        raise TypeError(f"runs: got {type(runs).__name__}, expected a RunSet; dp.RunSet(runs) makes one of a list")
-    runs.matrix(score, slice(0, 1))
+        raise TypeError(f"runs: got {type(runs).__name__}, expected a RunSet; dp.RunSet(runs) makes one from a list")
+    runs.matrix(score, slice(0, 0))  # raises unless every run has the score
     groups = _grouped(list(runs), score)
     if len(groups.architectures) < 2:
         raise ValueError(f"got runs of {groups.architectures[0]!r} only, expected at least two architectures")
@@ -95,7 +94,7 @@ def group_runs(runs: RunSet, score: str, at_least: int) -> Groups:
 
 
 def name_all(names: tuple[str, ...]) -> str:
-    """Names as a sentence lists them.
+    """The names as a sentence lists them.
 
     >>> name_all(("cnn", "mlp", "vit"))
     'cnn, mlp and vit'

@@ -1,4 +1,4 @@
-"""Recognising runs that neither chose the examples nor taught the classifier: stratified cross-validation over runs."""
+"""Recognising held-out runs, which neither chose the examples nor trained the classifier: stratified cross-validation."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from .classifier import Classifier
 from .groups import Groups
 
 _MOST_FOLDS: Final = 10
+"""Ten folds learn from nine tenths of the runs, and more folds cost more: each one tests all examples again."""
 
 Ranking = Callable[[Groups], NDArray[Any]]
-"""Positions of examples, the best first, as runs to learn from tell it."""
+"""From the runs to learn from, the positions of examples, the best first."""
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """What became of each run while it was held out.
+    """How each run fared while it was held out.
 
     Attributes:
         correct: [R] bool, whether its architecture was recognised.
@@ -36,7 +37,7 @@ class HeldOut:
 def recognise_held_out(
     groups: Groups, ranking: Ranking, sizes: Iterable[int], known: NDArray[Any], seed: int
 ) -> Mapping[int, HeldOut]:
-    """Holds every run out once; for each size k, the k best examples are chosen from the other runs alone.
+    """Holds every run out once. For each size k, the other runs alone choose the k best examples.
 
     Args:
         known: [N] bool, the examples to choose from.
@@ -55,19 +56,19 @@ def recognise_held_out(
 
 
 def choose(ranking: Ranking, groups: Groups, size: int, known: NDArray[Any]) -> NDArray[Any]:
-    """Positions [size] of the best among the known examples [N], as these runs tell it."""
+    """Positions [size] of the examples that these runs rank best, among the known ones [N]."""
     ranked = ranking(groups)
     chosen: NDArray[Any] = ranked[known[ranked]][:size]
     return chosen
 
 
 def always(examples: NDArray[Any]) -> Ranking:
-    """The ranking that says the same whatever the runs."""
+    """The ranking that is the same whatever the runs."""
     return lambda groups: examples
 
 
 def split_runs(groups: Groups, parts: int, seed: int) -> NDArray[Any]:
-    """[R] int64, a random one of so many parts for each run, of equal size within architectures up to one run."""
+    """[R] int64, a random part of `parts` for each run; parts differ by at most one run within each architecture."""
     draws = torch.rand(len(groups.runs), generator=generator_from(seed, 1), dtype=torch.float64).numpy()
     part = np.empty(len(draws), np.int64)
     part[np.lexsort((draws, groups.members))] = np.arange(len(draws)) % parts

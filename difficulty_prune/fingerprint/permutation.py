@@ -1,4 +1,4 @@
-"""The permutation test: which runs belong to which architecture is permuted, the same way for all examples."""
+"""The permutation test: it permutes which runs belong to which architecture, in the same way for all examples."""
 
 from __future__ import annotations
 
@@ -11,18 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..support.native import host
 from ..support.randomness import generator_from
 from .effect import Variance
 
-try:
-    from .. import _host
-except ImportError:  # an install without a compiler still works, only slower
-    _host = None  # type: ignore[assignment]
-
 _ROUNDING: Final = 1e-10
-"""Values of eta^2 that differ by no more are the same: far above rounding, far below what tells discrete scores."""
+"""Values of eta^2 that differ by no more count as equal: far above rounding, far below a difference of discrete scores."""
 
-_PERMUTATIONS: Final = 64  # at a time, where there is no compiled module
+_PERMUTATIONS: Final = 64  # at once, without the compiled module: PERMUTATIONS
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +27,8 @@ class Assignments:
 
     Attributes:
         groups: [A, R] int16, the group of each run.
-        exact: whether these are all that differ, else a random sample of them.
-        sizes: numbers of runs of the groups.
+        exact: whether these are all that differ; if not, they are a random sample.
+        sizes: numbers of runs in each group.
     """
 
     groups: NDArray[Any]
@@ -41,7 +37,7 @@ class Assignments:
 
     @property
     def smallest_p(self) -> float:
-        """The smallest p-value that there can be."""
+        """The smallest possible p-value."""
         if not self.exact:
             return 1 / (len(self.groups) + 1)
         swaps = math.prod(math.factorial(self.sizes.count(size)) for size in set(self.sizes))
@@ -49,7 +45,7 @@ class Assignments:
 
 
 def assignments(sizes: tuple[int, ...], permutations: int, seed: int) -> Assignments:
-    """All different assignments if there are no more than `permutations`, else so many drawn at random.
+    """All different assignments if there are no more than `permutations`, else that many drawn at random.
 
     >>> assignments((1, 2), permutations=10, seed=0).groups
     array([[0, 1, 1],
@@ -67,10 +63,10 @@ def assignments(sizes: tuple[int, ...], permutations: int, seed: int) -> Assignm
 def permutation_p_values(x: NDArray[Any], own: Variance, among: Assignments) -> NDArray[Any]:
     """p-value [n] of each column of x [R, n] in unit range, whose analysis of variance is `own`.
 
-    The share of assignments whose eta^2 is not below the observed one. A sample is counted together with the observed
-    assignment (Phipson and Smyth 2010), so that no p-value is 0; a constant example has 1.
+    The share of assignments whose eta^2 is not below the observed one. The observed assignment counts as one of a
+    sample (Phipson and Smyth 2010), so that no p-value is 0; a constant example has 1.
 
-    >>> from difficulty_prune.fingerprint.anova import variance
+    >>> from difficulty_prune.fingerprint.effect import variance
     >>> x = np.array([[0.0, 0.0], [0.1, 0.0], [0.8, 0.0], [1.0, 0.0]])
     >>> permutation_p_values(x, variance(x, (2, 2)), assignments((2, 2), 10, 0))
     array([0.33333333, 1.        ])
@@ -83,8 +79,8 @@ def permutation_p_values(x: NDArray[Any], own: Variance, among: Assignments) -> 
 
 def _count_as_large(scores: NDArray[Any], threshold: NDArray[Any], among: Assignments) -> NDArray[Any]:
     """For each column of scores [R, n] with mean 0, how many assignments have an eta^2 of at least `threshold` [n]."""
-    if _host is not None:
-        return _host.count_as_large(scores, threshold, among.groups)
+    if host is not None:
+        return host.count_as_large(scores, threshold, among.groups)
     count = np.zeros(len(threshold), np.int64)
     for start in range(0, len(among.groups), _PERMUTATIONS):
         groups = among.groups[start : start + _PERMUTATIONS]

@@ -17,6 +17,7 @@ from .sensitive_examples import sensitive_examples
 Select = Literal["sensitive", "random", "hardest", "pca"]
 
 _PERMUTATIONS: Final = 1000
+"""Enough to rank the examples, as ties are broken by effect, and each fold of the cross-validation tests all of them."""
 
 
 def check_select(select: str) -> None:
@@ -26,7 +27,7 @@ def check_select(select: str) -> None:
 
 
 def rank_examples(groups: Groups, select: Select, seed: int) -> NDArray[Any]:
-    """Positions of all examples that every run presented, int64, first those that this way would choose first.
+    """Positions of all examples that every run presented, int64, those to choose first in front.
 
     "sensitive": by `sensitive_examples` with 1,000 permutations. "random": in random order. "hardest": by mean
     difficulty. "pca": by the share of the example's variance over runs that lies in the first G - 1 principal
@@ -75,7 +76,7 @@ _RANKINGS: Final[Mapping[Select, Callable[[Groups, int], NDArray[Any]]]] = {
 
 
 def _for_each(groups: Groups, function: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
-    """What the function makes of the scores [R, n] of examples, [N]; NaN where a run did not present the example."""
+    """The function's result for the scores [R, n] of examples, [N]; NaN where a run did not present the example."""
     values = np.full(groups.runs.num_examples, np.nan)
     for positions, x in groups.blocks():
         values[positions] = function(x)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runs.run_set import RunSet
-from ..support.randomness import whole_number
+from ..support.checks import whole_number
 from .effect import unit_range, variance
 from .groups import group_runs, name_all
 from .permutation import assignments, permutation_p_values

@@ -1,4 +1,4 @@
-"""Welch's test: whether the means of architectures differ, whose variances need not be the same."""
+"""Welch's test: whether architectures differ in the mean, though their variances may differ too."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from numpy.typing import NDArray
 from .effect import Variance, sum_groups
 
 _SMALLEST_VARIANCE: Final = 1e-12
-"""Of a group, as a fraction of the example's variance over all runs."""
+"""Of a group, as a fraction of the example's variance over all runs: no larger than what rounding may leave, so it only
+keeps groups whose runs all agree from a division by 0."""
 
 
 def welch_p_values(own: Variance, sizes: tuple[int, ...]) -> NDArray[Any]:
     """p-value [n] of each example, from its analysis of variance over groups of these sizes.
 
-    Welch's analysis of variance (Welch 1951), which for two groups is his two-sided t-test. Runs of one architecture
-    that all agree, as with discrete scores, are given a variance of 1e-12 of the example's; a constant example has
-    p = 1.
+    Welch's analysis of variance (Welch 1951), which for two groups is his two-sided t-test. If all runs of an
+    architecture agree, as discrete scores may, their variance is taken as 1e-12 of the example's. A constant example
+    has p = 1.
 
-    >>> from difficulty_prune.fingerprint.anova import variance
+    >>> from difficulty_prune.fingerprint.effect import variance
     >>> x = np.array([[0.0, 5.0], [1.0, 5.0], [7.0, 5.0], [9.0, 5.0]])
     >>> welch_p_values(variance(x, (2, 2)), (2, 2)).round(4)
     array([0.0445, 1.    ])

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..data import label_key
+from ..ops.checks import check_index, check_labels, check_logits
 from ..scores.catalogue import SCORES, check_scores
+from ..scores.gradients import input_gradient
+from ..scores.grand.grand import grand
 from ..tracker.tracker import DifficultyTracker
-
-_OF_RIGHT_AND_WRONG: Final = {"accuracy", "forgetting", "learning_time", "consistently_learned"}
 
 
 def score_checkpoint(
@@ -26,15 +28,15 @@ def score_checkpoint(
 ) -> None:
     """Shows one checkpoint of a model to a tracker: one more presentation of every example.
 
-    The model is put into evaluation mode for the time of the call, its parameters and their `.grad` are not
-    touched. Call once per checkpoint; which stage of training the score speaks of is just which checkpoints are
-    passed. Give it a loader without augmentation, and a tracker of its own unless `scores` are those that the training
-    step does not record.
+    The model is in evaluation mode during the call; its parameters and their `.grad` are not touched. Call it once per
+    checkpoint: the checkpoints you pass decide which stage of training is scored. Give it a loader without
+    augmentation, and a tracker of its own unless `scores` are those that the training step does not record. Batches
+    before one that is refused stay recorded.
 
     Args:
         model: maps inputs [B, ...] to logits [B, C].
         loader: yields (inputs, labels, index), as a DataLoader of an IndexedDataset does, or mappings with
-            the keys "input", "label" and "index". It may be a test set: N is then its length.
+            the keys "input", "label" (or "labels") and "index". It may be a test set: N is then its length.
         tracker: logit scores cost a forward pass, each score of input gradients one backward pass to the input,
             `grand` a forward and a backward pass of its own.
         scores: which of the tracker's scores to record; default: all. Logit scores go together: naming one of them
@@ -59,20 +61,20 @@ def score_checkpoint(
     chosen = _chosen(tracker, scores)
     if label not in ("true", "predicted"):
         raise ValueError(f"label: got {label!r}, expected 'true' or 'predicted'")
-    if label == "predicted" and _OF_RIGHT_AND_WRONG & set(chosen):
-        name = next(name for name in chosen if name in _OF_RIGHT_AND_WRONG)
+    judging = [name for name in chosen if SCORES[name].judges]
+    if label == "predicted" and judging:
         raise ValueError(
-            f"label: {name!r} compares the prediction with the label, which is the prediction; leave it out"
+            f"label: {judging[0]!r} compares the prediction with the label, which is the prediction; leave it out"
         )
     if device is None:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    to_inputs = [name for name in chosen if SCORES[name].needs == "input gradients"]
-    with_logits = any(SCORES[name].needs in ("loss", "logits") for name in chosen)
+    needs = {SCORES[name].needs for name in chosen}
     differentiated = [name for name in chosen if "gradients" in SCORES[name].needs]
     if differentiated and torch.is_inference_mode_enabled():
         raise RuntimeError(
             f"score_checkpoint: {', '.join(differentiated)} need gradients; leave torch.inference_mode()"
         )
+    to_inputs = [name for name in chosen if SCORES[name].needs == "input gradients"]
     with evaluation_mode(model):
         for batch in loader:
             inputs, labels, index = unpack(batch, needs_labels=label == "true")
@@ -80,13 +82,19 @@ def score_checkpoint(
             with torch.set_grad_enabled(bool(to_inputs)):
                 inputs.requires_grad_(bool(to_inputs))
                 logits = model(inputs)
+            check_logits(logits)
             labels = logits.argmax(1) if labels is None or label == "predicted" else labels.to(device)
-            if with_logits:
-                tracker.record_logits(index, logits, labels, predicted=label == "predicted")
-            for name in to_inputs:
-                tracker.record_input_gradient(name, index, logits, labels, inputs)
-            if "grand" in chosen:
-                tracker.record_grand(index, model, inputs.detach(), labels)
+            check_labels(labels, logits)
+            check_index(index, len(logits), tracker.num_examples)
+            with_logits = "loss" in needs or "logits" in needs
+            tracker.record(
+                index,
+                logits if with_logits else None,
+                labels if with_logits else None,
+                gradients={name: input_gradient(name, logits, labels, inputs) for name in to_inputs},
+                norms=grand(model, inputs.detach(), labels) if "parameter gradients" in needs else None,
+                predicted=label == "predicted",
+            )
 
 
 def _chosen(tracker: DifficultyTracker, scores: Iterable[str] | None) -> tuple[str, ...]:
@@ -113,16 +121,18 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 def unpack(batch: Any, needs_labels: bool = True) -> tuple[Tensor, Tensor | None, Tensor]:
     """Inputs, labels (None if they are not needed and not there) and index of a batch."""
-    keys = {"input", "label", "index"} if needs_labels else {"input", "index"}
-    if isinstance(batch, dict) and keys <= batch.keys():
-        return batch["input"], batch.get("label"), batch["index"]
+    if isinstance(batch, Mapping) and {"input", "index"} <= batch.keys():
+        key = label_key(batch)
+        if key is not None or not needs_labels:
+            return batch["input"], None if key is None else batch[key], batch["index"]
     if isinstance(batch, (tuple, list)) and len(batch) == 3:
         return batch[0], batch[1], batch[2]
     if isinstance(batch, (tuple, list)) and len(batch) == 2 and not needs_labels:
         return batch[0], None, batch[1]
-    got = sorted(batch) if isinstance(batch, dict) else type(batch).__name__
+    got = sorted(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
     size = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
     raise ValueError(
-        f"loader: got a batch of {got}{size}, expected (inputs, labels, index): wrap the data in IndexedDataset; "
-        "data without labels can be scored by score_checkpoint(..., label='predicted')"
+        f"loader: got a batch of {got}{size}, expected (inputs, labels, index), or a mapping with the keys 'input', "
+        "'label' (or 'labels') and 'index': wrap the data in IndexedDataset; data without labels can be scored by "
+        "score_checkpoint(..., label='predicted')"
     )

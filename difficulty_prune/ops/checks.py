@@ -54,6 +54,14 @@ def check_logits(logits: Tensor) -> None:
         raise ValueError(f"logits: got shape {tuple(logits.shape)}, expected at least one class")
 
 
+def check_losses(loss: Tensor) -> None:
+    _is_tensor(loss, "loss")
+    if not loss.dtype.is_floating_point:
+        raise TypeError(f"loss: got {loss.dtype}, expected floating point")
+    if loss.dim() != 1:
+        raise ValueError(f"loss: got shape {tuple(loss.shape)}, expected [batch]: one loss per example, not reduced")
+
+
 def _check_integers(values: Tensor, rows: int | None, name: str) -> None:
     if not isinstance(values, Tensor):
         raise TypeError(f"{name}: got {type(values).__name__}, expected an int64 torch.Tensor")

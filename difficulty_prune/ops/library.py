@@ -21,16 +21,16 @@ from .layout import STATS
 NAMESPACE = "difficulty_prune"
 SCHEMAS = {
     "softmax_stats": "(Tensor logits, Tensor labels) -> Tensor",
-    "accepts_stats": "(Tensor table, Tensor index, Tensor logits, Tensor labels, Tensor skipped) -> bool",
+    "try_record_stats_": "(Tensor(a!) table, Tensor index, Tensor logits, Tensor labels, Tensor(b!) skipped) -> bool",
     "record_stats_": "(Tensor(a!) table, Tensor index, Tensor logits, Tensor labels, Tensor(b!) skipped) -> ()",
     "record_given_stats_": "(Tensor(a!) table, Tensor index, Tensor stats, Tensor labels, int num_classes, "
     "Tensor(b!) skipped) -> ()",
-    "accepts_temporal": "(int window, Tensor table, Tensor index, Tensor logits, Tensor labels, Tensor skipped) "
-    "-> bool",
+    "try_record_temporal_": "(Tensor(a!) table, Tensor index, Tensor logits, Tensor labels, int window, float decay, "
+    "Tensor(b!) skipped) -> bool",
     "record_temporal_": "(Tensor(a!) table, Tensor index, Tensor logits, Tensor labels, int window, float decay, "
     "Tensor(b!) skipped) -> ()",
-    "accepts_gradients": "(Tensor count, Tensor mean, Tensor m2, Tensor index, Tensor gradients, Tensor? scale, "
-    "Tensor? pixels, Tensor skipped) -> bool",
+    "try_record_gradients_": "(Tensor(a!) count, Tensor(b!) mean, Tensor(c!) m2, Tensor index, Tensor gradients, "
+    "Tensor? scale, Tensor? pixels, Tensor(d!) skipped) -> bool",
     "record_gradients_": "(Tensor(a!) count, Tensor(b!) mean, Tensor(c!) m2, Tensor index, Tensor gradients, "
     "Tensor? scale, Tensor? pixels, Tensor(d!) skipped) -> ()",
     "merge_moments_": "(Tensor(a!) count, Tensor(b!) mean, Tensor(c!) m2, Tensor other_count, Tensor other_mean, "
@@ -83,8 +83,8 @@ def _fallback(function: Callable[..., Any]) -> Callable[..., Any]:
 
 for _name in SCHEMAS:
     _function = getattr(reference, _name)
-    # A look at the arguments is no work that could be slow.
-    _served = _function if _name.startswith("accepts_") else _fallback(_function)
+    # To try is to look first, and where there are no kernels nothing more than that is done.
+    _served = _function if _name.startswith("try_") else _fallback(_function)
     library.impl(_name, _served, "CompositeExplicitAutograd")
     library.impl(_name, fallthrough_kernel, "Autograd")  # statistics carry no gradient
 

@@ -7,7 +7,8 @@ those would stop the training step, so the kernels leave such rows out and count
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from types import NoneType
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from .checks import (
     check_index,
     check_labels,
     check_logits,
+    check_losses,
     check_moments,
     check_pixels,
     check_same_device,
@@ -29,9 +31,10 @@ from .checks import (
     check_temporal_table,
     check_width,
 )
-from .layout import FIELD, PADDING, RECORD_WIDTH, SKIPPED, temporal_width
+from .layout import PADDING, RECORD_WIDTH, SKIPPED, STAT, STATS, temporal_width
 
 _ops = torch.ops.difficulty_prune
+_KINDS: Final = frozenset((Tensor, NoneType, int, float))
 
 
 def missing_kernels() -> str | None:
@@ -112,19 +115,30 @@ def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, 
     Raises:
         TypeError, ValueError, IndexError: wrong type, dtype, shape, device, label or index.
 
+    >>> from difficulty_prune.ops import FIELD
     >>> table = new_table(10)
     >>> record_stats_(table, torch.tensor([3, 3]), torch.zeros(2, 5), torch.tensor([0, 1]))
     >>> table[3, FIELD["count"]].item(), table[3, FIELD["correct"]].item()
     (2.0, 1.0)
     """
-    if skipped is None or not _accepts(_ops.accepts_stats, table, index, logits, labels, skipped):
-        check_logits(logits)
-        check_labels(labels, logits)
-        check_table(table)
-        check_index(index, logits.shape[0], table.shape[0])
-        skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
-        check_same_device(table=table, index=index, logits=logits, skipped=skipped)
+    if skipped is not None and try_record_stats_(table, index, logits, labels, skipped):
+        return
+    check_logits(logits)
+    check_labels(labels, logits)
+    check_table(table)
+    check_index(index, logits.shape[0], table.shape[0])
+    skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
+    check_same_device(table=table, index=index, logits=logits, skipped=skipped)
     _ops.record_stats_(table, index, logits, labels, skipped)
+
+
+def try_record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor) -> bool:
+    """`record_stats_`, if a compiled look finds its arguments right; else nothing is done, and False returned.
+
+    >>> try_record_stats_(new_table(2), torch.tensor([9]), torch.zeros(1, 5), torch.tensor([0]), new_skipped())
+    False
+    """
+    return _worked(_ops.try_record_stats_.default, table, index, logits, labels, skipped)
 
 
 def record_given_stats_(
@@ -147,6 +161,7 @@ def record_given_stats_(
     Raises:
         TypeError, ValueError, IndexError: wrong type, dtype, shape, device, label or index.
 
+    >>> from difficulty_prune.ops import FIELD
     >>> stats = softmax_stats(torch.zeros(2, 5), torch.tensor([0, 1]))
     >>> table = new_table(10)
     >>> record_given_stats_(table, torch.tensor([3, PADDING]), stats, torch.tensor([0, 1]), num_classes=5)
@@ -188,6 +203,7 @@ def record_temporal_(
     Raises:
         TypeError, ValueError, IndexError: wrong type, dtype, shape, device, window, decay, label or index.
 
+    >>> from difficulty_prune.ops import temporal_parts
     >>> table = new_temporal_table(2, window=3)
     >>> logits = torch.tensor([[0.0, 0.0], [0.0, 50.0], [0.0, 0.0]])
     >>> record_temporal_(table, torch.tensor([1, 1, 1]), logits, torch.tensor([1, 1, 1]), window=3)
@@ -195,22 +211,25 @@ def record_temporal_(
     [0.5, 1.0, 0.5]
     """
     check_temporal(window, decay)
-    look = partial(_ops.accepts_temporal, window)
-    if skipped is None or not _accepts(look, table, index, logits, labels, skipped):
-        check_logits(logits)
-        check_labels(labels, logits)
-        check_temporal_table(table, window, logits.shape[1])
-        check_index(index, logits.shape[0], table.shape[0])
-        skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
-        check_same_device(table=table, index=index, logits=logits, skipped=skipped)
-    _ops.record_temporal_(table, index, logits, labels, window, decay, skipped)
+    arguments = (table, index, logits, labels)
+    if skipped is not None and _worked(_ops.try_record_temporal_.default, *arguments, window, decay, skipped):
+        return
+    check_logits(logits)
+    check_labels(labels, logits)
+    check_temporal_table(table, window, logits.shape[1])
+    check_index(index, logits.shape[0], table.shape[0])
+    skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
+    check_same_device(table=table, index=index, logits=logits, skipped=skipped)
+    _ops.record_temporal_(*arguments, window, decay, skipped)
 
 
-def _accepts(look: Callable[..., bool], *arguments: Tensor | None) -> bool:
-    """One compiled look in place of many in Python, which would take longer than the work itself."""
-    if torch.compiler.is_compiling() or not all(t is None or isinstance(t, Tensor) for t in arguments):
-        return False
-    return look(*arguments)
+def _worked(attempt: Callable[..., bool], *arguments: Tensor | float | None) -> bool:
+    """Whether one compiled call, which looks at its arguments first, did all the work.
+
+    It leaves undone what it has something to complain of; the checks in Python then say what is wrong. Looking from
+    Python at arguments that are right, as nearly all are, would take longer than the work itself.
+    """
+    return _KINDS.issuperset(map(type, arguments)) and not torch.compiler.is_compiling() and attempt(*arguments)
 
 
 def record_gradients_(
@@ -244,10 +263,9 @@ def record_gradients_(
     >>> count.tolist(), mean[2].sum().item()
     ([0, 0, 1, 0], 6.0)
     """
-    arguments = (count, mean, m2, index, gradients, scale, pixels, skipped)
-    if skipped is None or not _accepts(_ops.accepts_gradients, *arguments):
-        skipped = _check_record_gradients(*arguments)
-    _ops.record_gradients_(count, mean, m2, index, gradients, scale, pixels, skipped)
+    arguments = (count, mean, m2, index, gradients, scale, pixels)
+    if skipped is None or not _worked(_ops.try_record_gradients_.default, *arguments, skipped):
+        _ops.record_gradients_(*arguments, _check_record_gradients(*arguments, skipped))
 
 
 def _check_record_gradients(
@@ -331,32 +349,34 @@ def gradient_variance(gradients: Tensor, statistic: str = "std") -> Tensor:
 def record_losses_(
     table: Tensor, index: Tensor, loss: Tensor, skipped: Tensor | None = None, *, padding: bool = False
 ) -> None:
-    """Adds one loss per row to the records, for tasks without class logits; only `count` and `loss` are kept.
+    """Adds one loss per row to the records, for tasks without class logits, in place.
+
+    Of what else a record holds, nothing is known: probabilities and margins stay 0, and no prediction counts as
+    right. An example that occurs twice in the batch counts twice, in batch order.
 
     Args:
         table: [N, 16] float32 from `new_table`, changed in place.
         index: [B] int64, positions in the dataset, 0..N-1.
-        loss: [B] floating point.
+        loss: [B] floating point, kept in float32. One beyond float32 counts as not finite.
         skipped: as for `record_stats_`.
         padding: rows of index `PADDING` are passed over and not counted.
 
     Raises:
         TypeError, ValueError, IndexError: wrong type, dtype, shape, device or index.
 
+    >>> from difficulty_prune.ops import FIELD
     >>> table = new_table(2)
     >>> record_losses_(table, torch.tensor([1, 1]), torch.tensor([0.5, 1.5]))
     >>> table[1, FIELD["loss"]].item()
     2.0
     """
     check_table(table)
+    check_losses(loss)
     check_index(index, loss.shape[0], table.shape[0], padding=padding)
     skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
     check_same_device(table=table, index=index, loss=loss, skipped=skipped)
-    in_range = (index >= 0) & (index < table.shape[0])
-    loss = loss.detach()
-    used = in_range & loss.isfinite()
-    bad_index = ~in_range & (index != PADDING) if padding else ~in_range
-    skipped += torch.stack([bad_index.sum(), torch.zeros_like(skipped[0]), (in_range & ~used).sum()])
-    rows = torch.where(in_range, index, 0)
-    table[:, FIELD["count"]].index_add_(0, rows, used.to(table.dtype))
-    table[:, FIELD["loss"]].index_add_(0, rows, torch.where(used, loss, 0).to(table.dtype))
+    if not padding and not index.is_cpu:  # where nobody has looked, -1 is a bad index like any other
+        index = index.where(index != PADDING, torch.iinfo(index.dtype).max)
+    stats = torch.zeros(len(loss), len(STATS), dtype=torch.float32, device=loss.device)
+    stats[:, STAT["loss"]] = loss.detach()
+    _ops.record_given_stats_(table, index, stats, torch.zeros_like(index), 1, skipped)

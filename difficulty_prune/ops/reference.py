@@ -64,12 +64,12 @@ def softmax_stats(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.where(valid[:, None], result, torch.nan)
 
 
-def accepts_stats(*arguments: Tensor | int | None) -> bool:
-    """Whether an operator has nothing to complain of; False, for want of a quick answer, sends to the checks."""
+def try_record_stats_(*arguments: Tensor | float | None) -> bool:
+    """Does nothing and says so: the quick way is for compiled kernels, and the caller then checks and records."""
     return False
 
 
-accepts_temporal = accepts_gradients = accepts_stats
+try_record_temporal_ = try_record_gradients_ = try_record_stats_
 
 
 @torch.no_grad()

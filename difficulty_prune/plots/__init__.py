@@ -1,4 +1,4 @@
-"""Figures: one function each, drawn on the given `matplotlib` Axes or on a new figure of its own, which it returns.
+"""Figures: a function for each, which draws on the given `matplotlib` Axes, or on a new figure, and returns the Axes.
 
 matplotlib is imported when a figure is drawn, and its global state (pyplot) is not used.
 """

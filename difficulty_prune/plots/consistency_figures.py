@@ -1,4 +1,4 @@
-"""Figures of how far to trust a ranking."""
+"""Figures that show how far a ranking can be trusted."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ from .axes import count_in_integers, new_unless_given
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-
-_COMPONENTS: Final = 20
-_NUMBERED: Final = 12  # columns of a heatmap with room for numbers
+_COMPONENTS: Final = 20  # the rest explains next to nothing, and more bars would be too thin to tell apart
+_NUMBERED: Final = 12  # more columns leave no room for numbers of two digits
+_DARK: Final = 0.6  # correlations beyond +-0.6 have a colour on which black cannot be read
+_FARTHEST: Final = 10  # times the runs there are: further to the right, what was measured would be a dot at the edge
+_POINTS: Final = 100  # a curve of so many looks smooth
 
 
 def reliability_curve(reliability: Reliability, target: float = 0.95, ax: Axes | None = None) -> Axes:
-    """Reliability against the number of runs, with its interval, what was measured, and the runs that the target takes.
+    """Reliability against the number of runs: the formula with its interval, what was measured, and the runs needed.
 
     Raises:
-        ValueError: a target outside (0, 1).
+        ValueError: the target is outside (0, 1).
     """
     text = reliability.describe(target)
     needed = reliability.runs_needed(target) if reliability.value > 0 else None
     ax = new_unless_given(ax)
-    last = max(2 * reliability.runs, min(needed or 0, 10 * reliability.runs) + 1)
-    sizes = np.unique(np.linspace(1, last, min(last, 100)).round())
+    last = max(2 * reliability.runs, min(needed or 0, _FARTHEST * reliability.runs) + 1)
+    sizes = np.unique(np.linspace(1, last, min(last, _POINTS)).round())
     middle, low, high = (
         [step_up(value, size / reliability.runs) for size in sizes]
         for value in (reliability.value, *reliability.interval)
@@ -58,9 +60,9 @@ def reliability_curve(reliability: Reliability, target: float = 0.95, ax: Axes |
 
 
 def rank_error_curve(rank_error: RankError, ax: Axes | None = None) -> Axes:
-    """Rank error against the number of runs averaged: the mean over sets of runs, and 5 to 95 % of them."""
+    """Rank error against the number of runs averaged: the mean over sets of runs, and the middle 90% of them."""
     ax = new_unless_given(ax)
-    ax.fill_between(rank_error.runs, 100 * rank_error.low, 100 * rank_error.high, alpha=0.2, label="5 to 95 % of sets")
+    ax.fill_between(rank_error.runs, 100 * rank_error.low, 100 * rank_error.high, alpha=0.2, label="5% to 95% of sets")
     ax.plot(rank_error.runs, 100 * rank_error.error, "o-", label="mean")
     ax.set_ylim(bottom=0)
     count_in_integers(ax)
@@ -77,10 +79,11 @@ def correlation_heatmap(
     """Spearman correlations between scores or architectures.
 
     Args:
-        of: "means", between mean difficulties; or "runs", between single runs, whose diagonal is the agreement of two.
+        of: "means", between mean difficulties; or "runs", between single runs, where the diagonal is the agreement of
+            two runs.
 
     Raises:
-        ValueError: another `of`, or correlations of single runs that are not known.
+        ValueError: `of` is neither, or the correlations of single runs are not known.
     """
     matrix = {"means": correlation.of_means, "runs": correlation.of_runs}.get(of)
     if matrix is None:
@@ -92,7 +95,7 @@ def correlation_heatmap(
 
 
 def explained_variance(pca: PCA, ax: Axes | None = None) -> Axes:
-    """The share of the variance that each component explains, at most the first 20."""
+    """The share of the variance that each component explains, for the first 20."""
     ax = new_unless_given(ax)
     shown = pca.explained[:_COMPONENTS]
     ax.bar(np.arange(1, len(shown) + 1), shown)
@@ -105,10 +108,10 @@ def explained_variance(pca: PCA, ax: Axes | None = None) -> Axes:
 
 
 def loadings(pca: PCA, components: int = 4, ax: Axes | None = None) -> Axes:
-    """What the first components are made of: a row each, a column per score.
+    """What the first components are made of: a row per component, a column per score.
 
     Raises:
-        ValueError: fewer than one component.
+        ValueError: `components` is less than 1.
     """
     if components < 1:
         raise ValueError(f"components: got {components}, expected 1 or more")
@@ -122,10 +125,10 @@ def loadings(pca: PCA, components: int = 4, ax: Axes | None = None) -> Axes:
 
 
 def variance_bars(shares: VarianceShares | Iterable[VarianceShares], ax: Axes | None = None) -> Axes:
-    """Shares of variance as a stacked bar for each score.
+    """Shares of variance, as a stacked bar for each score.
 
     Raises:
-        ValueError: none given.
+        ValueError: there are no shares.
     """
     listed = [shares] if isinstance(shares, VarianceShares) else list(shares)
     if not listed:
@@ -140,15 +143,15 @@ def variance_bars(shares: VarianceShares | Iterable[VarianceShares], ax: Axes | 
     ax.invert_yaxis()
     ax.set_xlim(0, 1)
     ax.set_xlabel("share of variance")
-    ax.set_title("What a score's variance belongs to")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=4)
+    ax.set_title("Where the variance of a score comes from")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=4)  # below the label of the x axis
     return ax
 
 
 def stability(stable: StableSubset, ax: Axes | None = None) -> Axes:
-    """How often each example is kept over resampled sets of runs, from the most often kept on.
+    """How often each example is kept over resampled sets of runs, in descending order.
 
-    Where every set keeps the same examples the curve is a step.
+    If every set keeps the same examples, the curve is a step.
     """
     ax = new_unless_given(ax)
     ax.plot(np.sort(stable.frequency)[::-1], drawstyle="steps-post", label="examples")
@@ -172,6 +175,6 @@ def _heatmap(ax: Axes, matrix: NDArray[Any], rows: Iterable[str], columns: Itera
         ax.get_figure().colorbar(ax.images[0], ax=ax)  # type: ignore[union-attr]
         return
     for (row, column), value in np.ndenumerate(matrix):
-        colour = "white" if abs(value) > 0.6 else "black"
+        colour = "white" if abs(value) > _DARK else "black"
         text = "" if math.isnan(value) else f"{value:.2f}"
         ax.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)

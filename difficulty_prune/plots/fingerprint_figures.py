@@ -1,4 +1,4 @@
-"""Figures of sensitive examples, and of how well they recognise architectures."""
+"""Figures of sensitive examples, and of how well these recognise architectures."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def manhattan(sensitive: SensitiveExamples, rate: float = 0.05, ax: Axes | None 
     """-log10 of the p-value of each example against its position: the higher, the more sensitive to architecture.
 
     Args:
-        rate: the false-discovery rate at which examples are called sensitive; the line is drawn at the largest p-value
-            among these, or if there are none, at what a single example would have to reach.
+        rate: the false-discovery rate at which examples are called sensitive. The line is at the largest p-value of
+            these; without any, at the p-value that a single example would need.
     """
     found = sensitive.significant(rate)
     ax = new_unless_given(ax)
-    height = -np.log10(np.maximum(sensitive.p_value, np.finfo(np.float64).tiny))
+    height = -np.log10(np.maximum(sensitive.p_value, np.finfo(np.float64).tiny))  # Welch's p may be 0
     others = np.setdiff1d(sensitive.index, found)
     threshold = sensitive.p_value[found].max() if len(found) else rate / len(sensitive.index)
     ax.plot(others, height[others], ".", markersize=3, color="0.7", label=f"{len(others):,} others", rasterized=True)
@@ -38,7 +38,7 @@ def manhattan(sensitive: SensitiveExamples, rate: float = 0.05, ax: Axes | None 
 
 
 def fingerprint_accuracy(comparison: Comparison, ax: Axes | None = None) -> Axes:
-    """Share of held-out runs that are recognised against the number of examples: a line for each way to choose them."""
+    """Share of held-out runs recognised, against the number of examples: a line for each way to choose them."""
     ax = new_unless_given(ax)
     for select in dict.fromkeys(row.select for row in comparison.rows):
         rows = sorted((row for row in comparison.rows if row.select == select), key=lambda row: row.examples)

@@ -1,9 +1,10 @@
-"""Figures of scores, of the examples behind them, and of what pruning gave."""
+"""Figures of scores, of the examples behind them, and of what pruning achieved."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,11 @@ from .axes import new_unless_given
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_BINS: Final = 60  # about ten pixels each
+
 
 def run_agreement_bars(runs: RunSet, scores: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
-    """Spearman of each run with the mean of the runs: a dot per run, a row per score."""
+    """Spearman correlation of each run with the mean of the runs: a dot per run, a row per score."""
     ax = new_unless_given(ax)
     names = runs.scores if scores is None else tuple(scores)
     for row, score in enumerate(names):
@@ -27,15 +30,15 @@ def run_agreement_bars(runs: RunSet, scores: Sequence[str] | None = None, ax: Ax
     ax.invert_yaxis()
     ax.set_xlim(right=1.0)
     ax.set_xlabel("Spearman of a run with the mean of the runs")
-    ax.set_title(f"How far {len(runs)} runs agree")
+    ax.set_title(f"How well {len(runs)} runs agree")
     return ax
 
 
 def difficulty_histogram(difficulty: NDArray[Any], name: str, ax: Axes | None = None) -> Axes:
-    """How many examples have which difficulty."""
+    """A histogram of difficulty [N]; NaN is left out."""
     ax = new_unless_given(ax)
-    ax.hist(difficulty[~np.isnan(difficulty)], bins=60)
-    ax.set_yscale("log")
+    ax.hist(difficulty[~np.isnan(difficulty)], bins=_BINS)
+    ax.set_yscale("log")  # the few very hard examples are the ones to see
     ax.set_xlabel(f"{name}, hard to the right")
     ax.set_ylabel("examples")
     ax.set_title("Distribution of difficulty")
@@ -43,7 +46,11 @@ def difficulty_histogram(difficulty: NDArray[Any], name: str, ax: Axes | None = 
 
 
 def accuracy_against_keep(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axes:
-    """Test accuracy against the fraction kept, a line per policy; `rows` as in a study's summary, of one model."""
+    """Test accuracy against the fraction kept, a line per policy.
+
+    Args:
+        rows: the "comparison" of a study's summary, of one model.
+    """
     ax = new_unless_given(ax)
     full = [row for row in rows if row["policy"] == "full"]
     for policy in dict.fromkeys(row["policy"] for row in rows if row["policy"] != "full"):
@@ -69,13 +76,19 @@ def accuracy_against_keep(rows: Sequence[Mapping[str, Any]], ax: Axes | None = N
 def example_grid(
     images: NDArray[Any], captions: Sequence[str], columns: int, title: str, ax: Axes | None = None
 ) -> Axes:
-    """Images [K, H, W] or [K, H, W, 3] in a grid, each under its caption, all on one scale of brightness."""
+    """Images in a grid, each below its caption.
+
+    Args:
+        images: [K, H, W] or [K, H, W, 3], all shown on one scale of brightness, from the smallest value to the largest.
+        captions: K of them.
+    """
     ax = new_unless_given(ax)
     low, high = images.min(), images.max()
-    scaled = (images - low) / max(high - low, 1e-12)
+    scaled = (images - low) / max(high - low, 1e-12)  # images of a single value are black
     height, width = scaled.shape[1:3]
-    gap, head = max(1, width // 8), max(2, height // 3)  # room between images, and above for the caption
-    rows = -(-len(scaled) // columns)
+    # Room between images, and above them for captions of 7 points with 8 columns in a figure.
+    gap, head = max(1, width // 8), max(2, height // 3)
+    rows = math.ceil(len(scaled) / columns)
     sheet = np.ones((rows * (height + head), columns * (width + gap), *scaled.shape[3:]))
     for k, (image, caption) in enumerate(zip(scaled, captions, strict=True)):
         top, left = (k // columns) * (height + head) + head, (k % columns) * (width + gap)

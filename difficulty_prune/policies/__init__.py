@@ -1,19 +1,19 @@
 """Policies: rules that turn difficulty into a plan.
 
-A policy is called as `policy(difficulty, labels=None, generator=None) -> Plan`; any function of that form is one.
-`difficulty` is [N], high = hard; `labels` [N] are used for the summary and to refuse a plan that drops a whole class;
-`generator` breaks ties and draws, by default one seeded with 0. The number kept is `keep * N` rounded half up, at
-least 1.
+A policy is called as `policy(difficulty, labels=None, generator=None) -> Plan`, and any function with this signature is
+a policy. `difficulty` is [N], high = hard. `labels` [N] are for the summary, and make a policy refuse a plan that drops
+a whole class. `generator` breaks ties and makes draws; the default is seeded with 0. A policy keeps `keep * N`
+examples, rounded half up, and at least 1.
 
-Difficulty is NaN where an example was never scored. The option `unseen` of every policy says what to do about these
-examples: "refuse" raises, "keep" keeps them all with weight 1 and applies the policy to the others.
+Difficulty is NaN where an example was never scored. The option `unseen` of every policy says what happens to these
+examples: "refuse" raises an error; "keep" keeps them all with weight 1 and applies the policy to the others.
 
 >>> import torch
 >>> plan = Hardest(keep=0.5)(torch.tensor([0.1, 0.9, 0.5, 0.2]))
 >>> plan.index.tolist()
 [1, 2]
 
-Policies are composed by functions. Half of what is left without the hardest quarter:
+Functions compose policies. This one drops the hardest quarter, then keeps the harder half of the rest:
 
 >>> def half_of_the_clean(difficulty, labels=None, generator=None):
 ...     clean = Window(start=0.25, keep=0.75)(difficulty, labels, generator)

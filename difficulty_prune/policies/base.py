@@ -1,55 +1,43 @@
-"""What every policy of this package shares: how many are kept, what happens to unseen examples, how ties are broken."""
+"""What all policies share: how many examples they keep, what they do with unseen examples, how they break ties."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from numbers import Real
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..support.checks import check_fraction, check_number
 from .plan import Plan, make_plan
 
 Unseen = Literal["refuse", "keep"]
 
 
-def check_number(value: float, name: str, interval: str) -> None:
-    """TypeError unless the value is a real number."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
-        raise TypeError(f"{name}: got {value!r}, expected a number in {interval}")
-
-
-def check_fraction(value: float, name: str) -> None:
-    """TypeError or ValueError unless the value is a number in (0, 1]."""
-    check_number(value, name, "(0, 1], the fraction of examples that is kept")
-    if not 0 < value <= 1:  # NaN is neither
-        raise ValueError(f"{name}: got {value}, expected a number in (0, 1]: the fraction of examples that is kept")
-
-
 def check_left_out(value: float, keep: float, name: str) -> None:
     """TypeError or ValueError unless the value is a fraction in [0, 1) that leaves room for `keep`."""
-    check_number(value, name, "[0, 1), the hardest fraction of the examples, which is left out")
+    check_number(value, name, "[0, 1), the fraction of examples to leave out, hardest first")
     if not 0 <= value < 1:
-        raise ValueError(f"{name}: got {value}, expected a number in [0, 1): the hardest fraction, left out")
+        raise ValueError(f"{name}: got {value}, expected a number in [0, 1): the fraction to leave out, hardest first")
     if value + keep > 1 + 1e-9:
         raise ValueError(f"{name}: got {name} {value} and keep {keep}, expected a sum of at most 1")
 
 
 def check_unseen(unseen: str) -> None:
-    """ValueError unless it is one of the two options."""
+    """ValueError unless `unseen` is "refuse" or "keep"."""
     if unseen not in ("refuse", "keep"):
-        raise ValueError(f"unseen: got {unseen!r}, expected 'refuse' or 'keep': what to do with NaN difficulty")
+        raise ValueError(f"unseen: got {unseen!r}, expected 'refuse' or 'keep': what to do about NaN difficulty")
 
 
 def check_difficulty(difficulty: Any, unseen: Unseen = "refuse") -> Tensor:
     """Difficulty as [N] float64 on the CPU.
 
     Raises:
-        ValueError: another shape, no example, or NaN where unseen examples are refused.
+        ValueError: another shape, no examples, or NaN where unseen examples are refused.
+        TypeError: values that are not numbers.
     """
     values = _on_cpu(
         difficulty, "difficulty", "numbers [N], such as runs.difficulty('el2n'), or tracker.source('loss')"
@@ -62,18 +50,18 @@ def check_difficulty(difficulty: Any, unseen: Unseen = "refuse") -> Tensor:
         raise ValueError(
             f"difficulty: {int(unknown.sum())} of {len(values)} examples are NaN, the first at "
             f"{int(unknown.int().argmax())}: they were never presented, or too rarely for this score. Score them "
-            "first, or keep them all: give the policy unseen='keep'"
+            "first, or give the policy unseen='keep' to keep them all"
         )
     return values
 
 
 def finite_range(difficulty: Tensor, policy: str) -> tuple[float, float]:
-    """The lowest and the highest difficulty; ValueError where some are infinite, and have no distance to others."""
+    """The lowest and the highest difficulty; ValueError if any is infinite, because the policy needs differences."""
     lowest, highest = (float(bound) for bound in difficulty.aminmax())
     if math.isinf(lowest) or math.isinf(highest):
         raise ValueError(
             f"difficulty: {int(difficulty.isinf().sum())} of {len(difficulty)} examples are infinite, but {policy} "
-            "computes with differences: clamp them, or take ranks (difficulty.argsort().argsort())"
+            "computes differences: clamp them, or take ranks (difficulty.argsort().argsort())"
         )
     return lowest, highest
 
@@ -93,7 +81,7 @@ def check_plan_labels(labels: Any, size: int) -> Tensor | None:
 
 
 def _on_cpu(values: Any, name: str, expected: str) -> Tensor:
-    """A tensor on the CPU from a tensor, an array (read-only ones too) or a sequence of Python numbers."""
+    """A tensor on the CPU, from a tensor, an array (also a read-only one) or a sequence of Python numbers."""
     if isinstance(values, Tensor):
         return values.detach().cpu()
     array = np.array(values)
@@ -109,8 +97,9 @@ Choice = tuple[Tensor, Tensor]
 class Policy(Protocol):
     """A rule that turns difficulty into a plan.
 
-    One's own may have attributes that a sampler looks at: `redrawn = True` for a new draw in every epoch even where the
-    difficulty is fixed, `at(epoch) -> Policy` for one that changes, and `unseen = "keep"` to be given NaN.
+    A policy of your own may have attributes that a sampler reads: `redrawn = True` for a new draw in every epoch, even
+    if the difficulty is fixed; `at(epoch) -> Policy` if the policy changes over time; `unseen = "keep"` if it accepts
+    NaN.
     """
 
     def __call__(self, difficulty: Any, labels: Any = None, generator: torch.Generator | None = None) -> Plan:
@@ -122,10 +111,10 @@ class Keeping(ABC):
     """A policy that keeps a given fraction of the examples.
 
     Attributes:
-        keep: the fraction, in (0, 1].
-        unseen: what happens to examples of NaN difficulty.
-        redrawn: whether a sampler draws anew in every epoch, even where the difficulty stays the same.
-        drops_classes: whether a plan may lack a class, because over the epochs all of them have their turn.
+        keep: the fraction to keep, in (0, 1].
+        unseen: what happens to examples whose difficulty is NaN.
+        redrawn: whether a sampler draws anew in every epoch, even if the difficulty stays the same.
+        drops_classes: whether a plan may drop a class, because every class comes up over the epochs.
     """
 
     keep: float
@@ -141,8 +130,8 @@ class Keeping(ABC):
         """See `dp.policies`.
 
         Raises:
-            TypeError, ValueError: NaN (unless unseen="keep") or an empty difficulty, labels of another length, or a
-                class that would be dropped.
+            TypeError, ValueError: difficulty is empty or NaN (unless unseen="keep"), labels have another length, or
+                a class would be dropped.
         """
         values = check_difficulty(difficulty, self.unseen)
         classes = check_plan_labels(labels, len(values))
@@ -156,17 +145,17 @@ class Keeping(ABC):
 
     @abstractmethod
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
-        """Chooses `kept` of the examples, 1 <= kept <= N, whose difficulty [N] has no NaN."""
+        """Chooses `kept` examples, 1 <= kept <= N, by their difficulty [N], which has no NaN."""
 
 
 def at_epoch(policy: Policy, epoch: int) -> Policy:
-    """The policy of an epoch, of one that changes and of one that does not."""
+    """What `policy.at(epoch)` gives, or the policy itself if it never changes."""
     at: Callable[[int], Policy] | None = getattr(policy, "at", None)
     return policy if at is None else at(epoch)
 
 
 def keep_unseen(difficulty: Tensor, choose: Callable[[Tensor], Choice]) -> Choice:
-    """What is chosen from the difficulty that is known, and all examples of which it is not."""
+    """What `choose` picks from the examples of known difficulty, and all the others."""
     unseen = difficulty.isnan()
     if not bool(unseen.any()):
         return choose(difficulty)
@@ -188,23 +177,23 @@ def number_kept(keep: float, size: int) -> int:
 
 
 def half_up(x: float) -> int:
-    """The nearest whole number, the larger of two."""
-    return math.floor(round(x, 9) + 0.5)  # 0.29 * 50 is 14.499999999999998, and is meant as 14.5
+    """The nearest whole number; halves are rounded up."""
+    return math.floor(round(x, 9) + 0.5)  # 0.29 * 50 is 14.499999999999998, but means 14.5
 
 
 def hardest_first(difficulty: Tensor, generator: torch.Generator) -> Tensor:
-    """Positions from the hardest to the easiest; the generator decides between equals."""
+    """Positions from the hardest to the easiest; the generator breaks ties."""
     shuffled = torch.randperm(len(difficulty), generator=generator)
     return shuffled[difficulty[shuffled].argsort(descending=True, stable=True)]
 
 
 def default_generator(generator: torch.Generator | None) -> torch.Generator:
-    """The generator given, else one of a fixed seed."""
+    """The given generator, or one with a fixed seed."""
     return torch.Generator().manual_seed(0) if generator is None else generator
 
 
 def equal_shares(groups: list[int], total: int) -> list[int]:
-    """The same number from every group, adding up to `total`; what a small group cannot give, the others share.
+    """The same number from every group, adding up to `total`; the others make up for what a small group lacks.
 
     >>> equal_shares([10, 1, 10], 9)
     [4, 1, 4]
@@ -217,7 +206,7 @@ def equal_shares(groups: list[int], total: int) -> list[int]:
 
 
 def proportional_shares(groups: list[int], keep: float, total: int) -> list[int]:
-    """`keep` of every group, adding up to `total` (the largest remainders are rounded up); at least 1 of each.
+    """`keep` of every group, at least 1 of each, adding up to `total`; the largest remainders are rounded up.
 
     >>> proportional_shares([900, 100], 0.5, 500)
     [450, 50]

@@ -1,4 +1,4 @@
-"""Pruning within classes."""
+"""Policies made of policies: within each class, and within another plan."""
 
 from __future__ import annotations
 
@@ -29,11 +29,10 @@ class PerClass:
     """Applies a policy within each class.
 
     Args:
-        policy: any policy of `dp.policies` but PerClass.
-        quota: "proportional" keeps the policy's share of every class; "equal" keeps the same number of every class, as
-            far as the classes are large enough: what a small class cannot give, the others share. A class smaller than
-            its share gives all it has, also what `Window` or `Stratified` would leave out. Every class keeps at least
-            one example.
+        policy: any policy of `dp.policies` except PerClass.
+        quota: "proportional" keeps the policy's fraction of every class. "equal" keeps the same number of every class;
+            a class smaller than that keeps all its examples, even those that `Window` or `Stratified` would leave
+            out, and larger classes make up the difference. Every class keeps at least one example.
 
     >>> from difficulty_prune.policies import Hardest
     >>> difficulty, labels = torch.arange(10.0), torch.tensor([0] * 8 + [1] * 2)
@@ -67,7 +66,7 @@ class PerClass:
         return replace(self, policy=self.policy.at(epoch))
 
     def __call__(self, difficulty: Any, labels: Any = None, generator: torch.Generator | None = None) -> Plan:
-        """See `dp.policies`; here the labels are required."""
+        """See `dp.policies`; labels are required here."""
         values = check_difficulty(difficulty, self.unseen)
         classes = check_plan_labels(labels, len(values))
         if classes is None:
@@ -98,17 +97,17 @@ class PerClass:
 def within(
     plan: Plan, policy: Policy, difficulty: Any, labels: Any = None, generator: torch.Generator | None = None
 ) -> Plan:
-    """The plan of `policy` among the examples of `plan`; weights multiply.
+    """What `policy` keeps of the examples of `plan`; the weights of both are multiplied.
 
     Args:
-        plan: of the whole dataset.
-        policy: its `keep` is a fraction of the plan's examples. Of one that draws anew or changes with the epoch
-            (`SoftPrune`, `Importance`), this gives one draw of an epoch before annealing: a policy that is made of it
-            needs the attributes `redrawn` and `at`, see `dp.policies.Policy`.
-        difficulty, labels, generator: as for any policy, of the whole dataset.
+        plan: a plan for the whole dataset.
+        policy: its `keep` is a fraction of the plan's examples. A policy that draws anew or changes with the epoch
+            (`SoftPrune`, `Importance`) gives one draw here, of an epoch before annealing. To redraw it, give your own
+            policy the attributes `redrawn` and `at`; see `dp.policies.Policy`.
+        difficulty, labels, generator: as for any policy, for the whole dataset.
 
     Raises:
-        TypeError, ValueError: see the policy; or the plan has a position outside 0..N-1.
+        TypeError, ValueError: as the policy raises them, or the plan has a position outside 0..N-1.
 
     >>> from difficulty_prune.policies import Easiest, Hardest
     >>> difficulty = torch.arange(8.0)
@@ -119,7 +118,7 @@ def within(
     classes = check_plan_labels(labels, len(values))
     if int(plan.index[-1]) >= len(values):
         raise ValueError(
-            f"plan: got position {int(plan.index[-1])}, expected 0..{len(values) - 1}, as the difficulty has"
+            f"plan: got position {int(plan.index[-1])}, expected 0..{len(values) - 1}, the positions of the difficulty"
         )
     inner = policy(values[plan.index], None if classes is None else classes[plan.index], generator)
     name = f"{inner.summary()['policy']} within {plan.summary()['policy']}"

@@ -18,7 +18,7 @@ _FORMAT: Final = 1
 
 
 class PlanSummary(dict[str, Any]):
-    """What a plan keeps and drops: a plain dict, and text when printed."""
+    """What a plan keeps and drops: a plain dict that prints as text."""
 
     def __str__(self) -> str:
         head = f"{self['policy']}: keeps {self['kept']:,}"
@@ -37,17 +37,18 @@ class PlanSummary(dict[str, Any]):
 class Plan:
     """Plain data: the kept examples in ascending order, and their weights.
 
-    A plan is a policy as well, which keeps just these: `PruneSampler(Plan.load(path), np.zeros(len(dataset)))`.
+    A plan is also a policy, which keeps exactly its examples: `PruneSampler(Plan.load(path), np.zeros(len(dataset)))`.
 
     Args:
-        index: [K] int64, different positions in the dataset.
+        index: [K] int64, positions in the dataset, without repeats.
         weight: [K] float32, finite and not negative.
-        summary: what `summary()` gives besides the number kept; those of policies have "policy", "examples",
-            "dropped", "kept_share", and per class "classes".
+        summary: what `summary()` gives besides the number kept. Policies add "policy", "examples", "dropped",
+            "kept_share" and, per class, "classes".
 
     Raises:
-        TypeError: an index that is not int64.
-        ValueError: lengths that differ, no example, a repeated or negative one, or a bad weight.
+        TypeError: the index is not int64.
+        ValueError: the lengths differ, there is no example, a position is repeated or negative, or a weight is
+            negative or not finite.
 
     >>> plan = Plan(torch.tensor([0, 2]), torch.ones(2), dict(policy="mine", kept=2, examples=4, kept_share=0.5))
     >>> print(plan.summary())
@@ -65,16 +66,16 @@ class Plan:
         repeated = index[1:][index[1:] == index[:-1]]
         if int(index[0]) < 0 or len(repeated):
             bad = int(index[0]) if int(index[0]) < 0 else int(repeated[0])
-            raise ValueError(f"plan: got position {bad}, expected different ones, 0 or more")
+            raise ValueError(f"plan: got position {bad}, expected each position once, 0 or more")
         bad_weights = weight[~(weight.isfinite() & (weight >= 0))]
         if len(bad_weights):
-            raise ValueError(f"plan: got weight {float(bad_weights[0])}, expected finite ones >= 0")
+            raise ValueError(f"plan: got weight {float(bad_weights[0])}, expected a finite number, 0 or more")
         self.index = index
         self.weight = weight[order]
         self._summary = PlanSummary({"policy": "a plan", "kept": len(index), **(summary or {})})
 
     def __call__(self, difficulty: Any, labels: Any = None, generator: torch.Generator | None = None) -> Plan:
-        """The plan itself, whatever the difficulty."""
+        """Returns the plan itself, whatever the difficulty."""
         return self
 
     def __len__(self) -> int:
@@ -91,7 +92,7 @@ class Plan:
         return digest.hexdigest()
 
     def summary(self) -> PlanSummary:
-        """What is kept and dropped, per class where labels were given: a dict that prints as text."""
+        """What is kept and dropped, per class if labels were given: a dict that prints as text."""
         return self._summary
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -104,8 +105,8 @@ class Plan:
         """Reads a plan file.
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: cut short, not a plan, or newer than this library; the message names the file.
+            FileNotFoundError: there is no such file.
+            ValueError: the file is truncated, is not a plan, or is newer than this library; the message names it.
         """
         vectors, header = load_vectors(path, "plan", _FORMAT)
         try:
@@ -117,10 +118,10 @@ class Plan:
 def make_plan(
     kept: Tensor, weight: Tensor, num_examples: int, policy: str, labels: Tensor | None, may_drop_classes: bool = False
 ) -> Plan:
-    """A plan of the examples `kept` [K] with `weight` [K], and its summary.
+    """A plan that keeps the examples `kept` [K] with `weight` [K], and its summary.
 
     Raises:
-        ValueError: a whole class would be dropped, unless it may.
+        ValueError: a whole class would be dropped, and `may_drop_classes` is False.
     """
     summary: dict[str, Any] = {
         "policy": policy,
@@ -143,7 +144,7 @@ def _per_class(kept: Tensor, labels: Tensor, policy: str, may_drop_classes: bool
     if len(lost) and not may_drop_classes:
         raise ValueError(
             f"{policy} would drop class {lost[0]} entirely ({total[lost[0]]} examples): keep more, use "
-            "PerClass(policy) to prune within classes, or leave labels out if that is wanted"
+            "PerClass(policy) to prune within classes, or pass no labels if you want to drop it"
         )
     return {
         str(c): {"examples": int(total[c]), "kept": int(left[c]), "dropped": int(total[c] - left[c])}

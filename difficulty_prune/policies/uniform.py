@@ -1,4 +1,4 @@
-"""Policies that keep a part of the ranking: the hardest, the easiest, or a window."""
+"""Policies whose examples all have weight 1: ends or a window of the ranking, strata of it, or a random part."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .base import (
 
 @dataclass(frozen=True)
 class Hardest(Keeping):
-    """Keeps the hardest `keep` of the examples, in (0, 1]."""
+    """Keeps the hardest fraction `keep` of the examples, in (0, 1]."""
 
     keep: float
     unseen: Unseen = field(default="refuse", kw_only=True, repr=False)
@@ -34,7 +34,7 @@ class Hardest(Keeping):
 
 @dataclass(frozen=True)
 class Easiest(Keeping):
-    """Keeps the easiest `keep` of the examples, in (0, 1]."""
+    """Keeps the easiest fraction `keep` of the examples, in (0, 1]."""
 
     keep: float
     unseen: Unseen = field(default="refuse", kw_only=True, repr=False)
@@ -45,7 +45,7 @@ class Easiest(Keeping):
 
 @dataclass(frozen=True)
 class Window(Keeping):
-    """Leaves out the hardest `start` of the examples, which are often mislabelled, and keeps the next `keep`.
+    """Leaves out the hardest fraction `start`, which is often mislabelled, and keeps the next fraction `keep`.
 
     >>> Window(start=0.25, keep=0.5)(torch.tensor([4.0, 3.0, 2.0, 1.0])).index.tolist()
     [1, 2]
@@ -66,7 +66,7 @@ class Window(Keeping):
 
 @dataclass(frozen=True)
 class Random(Keeping):
-    """Keeps a random `keep` of the examples: what any other policy has to beat."""
+    """Keeps a random fraction `keep` of the examples: the baseline every other policy has to beat."""
 
     keep: float
     unseen: Unseen = field(default="refuse", kw_only=True, repr=False)
@@ -79,13 +79,13 @@ class Random(Keeping):
 class Stratified(Keeping):
     """Keeps examples of every difficulty: coverage-centric coreset selection (Zheng et al., ICLR 2023).
 
-    The hardest `drop_hardest` go first. What is left is cut into strata of equal width in difficulty, each of which
-    gives the same number of examples, drawn at random; what a small stratum cannot give, the larger ones share.
+    First the hardest fraction `drop_hardest` is dropped. The rest is cut into strata of equal width in difficulty, and
+    each stratum gives the same number of examples, drawn at random; larger strata make up for what small ones lack.
 
     Args:
-        keep: fraction of the whole set, in (0, 1].
-        drop_hardest: fraction of the whole set, in [0, 1); `keep + drop_hardest` is at most 1.
-        strata: how many, at least 1.
+        keep: fraction of the whole set to keep, in (0, 1].
+        drop_hardest: fraction of the whole set to drop first, in [0, 1); `keep + drop_hardest` is at most 1.
+        strata: number of strata, at least 1.
 
     >>> difficulty = torch.tensor([0.0] * 6 + [0.6, 1.0, 9.0, 9.0])
     >>> Stratified(keep=0.4, drop_hardest=0.2, strata=2)(difficulty).index[-2:].tolist()
@@ -111,11 +111,13 @@ class Stratified(Keeping):
         left = torch.randperm(len(difficulty), generator=generator)
         if dropped:
             left = left[difficulty[left].argsort(stable=True)[: len(left) - dropped].sort().values]
-        # Numbered at random, else equal shares would go to the hardest strata where there is not one for each.
+        # Numbered at random: if there are fewer examples to keep than strata, the hardest strata must not get them all.
         stratum = torch.randperm(self.strata, generator=generator)[self._stratum(difficulty[left])]
         sizes = stratum.bincount(minlength=self.strata)
         shares = torch.tensor(equal_shares(sizes.tolist(), kept))
-        last = (sizes.cumsum(0) - sizes + shares).repeat_interleave(sizes)  # of those that the stratum gives
+        last = (sizes.cumsum(0) - sizes + shares).repeat_interleave(
+            sizes
+        )  # where the examples kept of each stratum end
         return equal_weights(left[stratum.argsort(stable=True)][torch.arange(len(left)) < last])
 
     def _stratum(self, difficulty: Tensor) -> Tensor:

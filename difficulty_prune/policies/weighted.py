@@ -1,8 +1,9 @@
-"""Policies that draw some examples more rarely than others, and weight those they keep by 1 / inclusion probability.
+"""Policies that draw examples with different probabilities, and weight what they keep by 1 / inclusion probability.
 
-So the weighted gradient is that of the full data in expectation (Horvitz and Thompson 1952): if an example is kept with
-probability q and then counts 1 / q, it counts 1 on average. The epoch's sum of weighted gradients estimates the sum
-over all examples; their mean times the plan's share of the set (`keep`, where all have been seen) estimates the mean.
+In expectation the weighted gradient is that of the full data (Horvitz and Thompson 1952): an example kept with
+probability q and then counted 1 / q times counts once on average. The epoch's sum of weighted gradients estimates the
+sum over all examples; their mean times the plan's share of the set (`keep`, once all have been seen) estimates the
+mean.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..support.randomness import whole_number
-from .base import Choice, Keeping, Unseen, check_fraction, check_number, finite_range, hardest_first
+from ..support.checks import check_fraction, check_number, whole_number
+from .base import Choice, Keeping, Unseen, finite_range, hardest_first
 
 
 class Weighted(Keeping):
@@ -27,7 +28,7 @@ class Weighted(Keeping):
 
     @abstractmethod
     def inclusion(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Tensor:
-        """Probability with which each example is kept, [N] float64 in (0, 1], adding up to `kept`."""
+        """The probability of keeping each example, [N] float64 in (0, 1], adding up to `kept`."""
 
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
         probability = self.inclusion(difficulty, kept, generator)
@@ -37,21 +38,20 @@ class Weighted(Keeping):
 
 @dataclass(frozen=True)
 class SoftPrune(Weighted):
-    """Unbiased dynamic pruning: in each epoch, random easy examples are left out, and the others stand for them.
+    """Unbiased dynamic pruning: each epoch leaves out random easy examples, and the other easy ones stand in for them.
 
     The easiest examples are kept with probability `easy_keep` and then weigh 1 / `easy_keep`; all others are kept with
-    weight 1. How many count as easy follows from `keep`: (1 - keep) / (1 - easy_keep) of the set. The number kept is
-    the same in every epoch, and the weights add up to the size of the set. The idea is InfoBatch's (Qin et al., ICLR
-    2024), which instead calls easy what is below the mean loss, so that the fraction kept is not known beforehand.
+    weight 1. `keep` determines how many count as easy: (1 - keep) / (1 - easy_keep) of the set. Every epoch keeps the
+    same number, and the weights add up to the size of the set. The idea is InfoBatch's (Qin et al., ICLR 2024).
+    InfoBatch calls easy whatever is below the mean loss, so the fraction it keeps is not known beforehand.
 
     Args:
-        keep: the fraction of the whole set that is kept, in (0, 1].
-        anneal: the last `anneal` of the epochs, in [0, 1] and rounded up to whole ones, see the full data, with
-            weights of exactly 1. The sampler says which epoch it is; called directly, a policy knows of none.
-        epochs: how many epochs the training has; needed for `anneal`.
-        easy_keep: in (0, keep]; default: keep / 2. It is raised a little where a whole number of easy examples asks
-            for it.
-        unseen: "keep" by default, because no example has been seen when the training begins.
+        keep: the fraction of the whole set to keep, in (0, 1].
+        anneal: the last fraction of the epochs that sees the full data, with weights of exactly 1; in [0, 1], rounded
+            up to whole epochs. The sampler knows which epoch it is; a policy that you call yourself does not.
+        epochs: number of epochs of the training; needed for `anneal`.
+        easy_keep: in (0, keep]; default: keep / 2. Raised slightly if that makes the number of easy examples whole.
+        unseen: "keep" by default, because no example has been seen when training begins.
 
     >>> plan = SoftPrune(keep=0.75)(torch.arange(8.0))
     >>> len(plan), float(plan.weight.sum())
@@ -68,7 +68,7 @@ class SoftPrune(Weighted):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number(self.anneal, "anneal", "[0, 1], the fraction of the epochs")
+        check_number(self.anneal, "anneal", "[0, 1], the last fraction of the epochs")
         if not 0 <= self.anneal <= 1:
             raise ValueError(f"anneal: got {self.anneal}, expected a number in [0, 1]: the last fraction of the epochs")
         if self.epochs is not None and whole_number(self.epochs, "epochs") == 0:
@@ -79,16 +79,16 @@ class SoftPrune(Weighted):
                 raise ValueError(f"easy_keep: got {self.easy_keep}, expected at most keep, {self.keep}")
 
     def at(self, epoch: int) -> SoftPrune:
-        """The policy of an epoch: the full data from the first one that reaches into the last `anneal`.
+        """The policy of an epoch: the full data from the first epoch that belongs to the last `anneal` on.
 
         Raises:
-            ValueError: `anneal` without `epochs`.
+            ValueError: `anneal` is set, but not `epochs`.
         """
         if self.anneal == 0:
             return self
         if self.epochs is None:
             raise ValueError(
-                f"epochs: got None beside anneal {self.anneal}; say of how many epochs the last ones are meant, as in "
+                f"epochs: got None beside anneal {self.anneal}; say how many epochs the training has, as in "
                 f"SoftPrune(keep={self.keep}, anneal={self.anneal}, epochs=30)"
             )
         pruned = self.epochs - math.ceil(round(self.anneal * self.epochs, 9))
@@ -100,7 +100,7 @@ class SoftPrune(Weighted):
         if kept < size:
             wanted = self.keep / 2 if self.easy_keep is None else self.easy_keep
             easy = math.ceil(round((size - kept) / (1 - min(wanted, kept / size)), 9))
-            easy = min(size, max(size - kept + 1, easy))  # of which at least one is kept
+            easy = min(size, max(size - kept + 1, easy))  # at least one of them is kept
             easiest = hardest_first(difficulty, generator)[size - easy :]
             probability[easiest] = 1 - (size - kept) / easy
         return probability
@@ -108,16 +108,16 @@ class SoftPrune(Weighted):
 
 @dataclass(frozen=True)
 class Importance(Weighted):
-    """Draws hard examples more often than easy ones, in every epoch anew, and weights them down in return.
+    """Draws hard examples more often than easy ones, anew in every epoch, and gives them smaller weights in return.
 
-    The probability to be kept is in proportion to exp(z / temperature), where z is the difficulty less its mean, over
-    its standard deviation; those that would come to more than 1 are kept always. The draw is systematic sampling in
-    random order (Madow 1949), whose inclusion probabilities are exactly these. For weighted sampling without a limit on
-    the number of examples.
+    The probability of keeping an example is proportional to exp(z / temperature), where z is its difficulty minus the
+    mean, over the standard deviation. Where that would exceed 1, the example is always kept. The draw is systematic
+    sampling in random order (Madow 1949), whose inclusion probabilities are exactly these. The number of examples is
+    not limited.
 
     Args:
-        temperature: above 0. The higher, the more alike are the probabilities; infinite makes them equal.
-        keep: the fraction of the whole set that is kept, in (0, 1].
+        temperature: above 0. The higher it is, the more alike the probabilities; infinity makes them equal.
+        keep: the fraction of the whole set to keep, in (0, 1].
 
     >>> plan = Importance(temperature=1.0, keep=0.5)(torch.arange(8.0))
     >>> len(plan), bool(plan.weight[0] > plan.weight[-1])
@@ -136,14 +136,14 @@ class Importance(Weighted):
 
     def inclusion(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Tensor:
         lowest, highest = (bound / 2 for bound in finite_range(difficulty, "Importance"))
-        width = highest - lowest  # of halves, since the distance of two finite numbers may be infinite
+        width = highest - lowest  # of halves: the difference of two finite numbers may overflow
         share = (difficulty / 2 - lowest) / width if width > 0 else torch.ones_like(difficulty)
         spread = float(share.std(correction=0)) or 1.0
         probability = proportional(((share - 1) / (spread * self.temperature)).exp(), kept)
         if not float(probability.min()) > 1 / torch.finfo(torch.float32).max:
             raise ValueError(
                 f"temperature: got {self.temperature}, at which the easiest examples would hardly ever be drawn, and "
-                "have weights beyond float32; choose a higher one"
+                "have weights beyond the range of float32; choose a higher one"
             )
         return probability
 
@@ -155,9 +155,9 @@ def proportional(size: Tensor, kept: int) -> Tensor:
     tensor([0.2500, 0.2500, 0.5000, 1.0000], dtype=torch.float64)
     """
     largest, order = size.sort(descending=True)
-    rest = largest.flip(0).cumsum(0).flip(0)  # of each size and all smaller ones
+    rest = largest.flip(0).cumsum(0).flip(0)  # sum of each size and all smaller ones
     left = kept - torch.arange(len(size), dtype=torch.float64)
-    below = largest * left < rest  # if so many larger ones are kept for certain, this one is not
+    below = largest * left < rest  # whether its probability stays below 1 once all larger ones are certain
     certain = min(kept, int((~below).sum()))
     probability = torch.ones_like(size)
     if certain < len(size):
@@ -168,8 +168,8 @@ def proportional(size: Tensor, kept: int) -> Tensor:
 def draw(probability: Tensor, kept: int, generator: torch.Generator) -> Tensor:
     """Positions [kept] by systematic sampling in random order; each is drawn with exactly its probability.
 
-    Along a line on which every example takes a stretch as long as its probability, and which adds up to a whole number,
-    points at distance 1 from a random start hit an example once at most.
+    Lay the examples along a line, each as long as its probability; the whole line is a whole number long. Points at
+    distance 1 from each other, after a random start, hit every example at most once.
     """
     certain = probability >= 1
     always = certain.nonzero()[:, 0]

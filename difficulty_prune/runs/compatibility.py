@@ -1,4 +1,4 @@
-"""What runs must have in common to be averaged: data, labels, options of a score; and that no run counts twice."""
+"""What runs must share to be averaged (data, labels, the options of a score), and that no run counts twice."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from numpy.typing import NDArray
 
 from ..scores.catalogue import SCORES, TRACKED
 from ..scores.temporal import TEMPORAL
-from ..support.files import VectorFile, parts
 from .run import Run
 
-_PART: Final = 1 << 20
 _DATA: Final = "data"
 
 
-class Common:
-    """What the runs so far have in common, and any further one must.
+class SharedFacts:
+    """What all runs so far agree on, and every further one must: their data, labels, and the options of each score.
 
     Attributes:
-        known: what of -> field -> (value, the run that said so); plain data for JSON.
+        known: subject (the data or a score) -> field -> (value, the run that said so); plain data for JSON.
         labels: [N] int64, from the first run that knows them.
         labelled: that run.
     """
@@ -37,7 +35,7 @@ class Common:
         """Notes what the run says of its data and of these scores.
 
         Raises:
-            ValueError: it contradicts a run before; nothing is noted then.
+            ValueError: it contradicts an earlier run. Nothing is noted then.
         """
         facts = {_DATA: _data(run), **_options(run, scores)}
         for subject, fields in facts.items():
@@ -64,7 +62,7 @@ def _data(run: Run) -> dict[str, Any]:
 
 
 def _options(run: Run, scores: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """What each score was computed with, as far as the run says: those of `tracker.finish`, and the layers."""
+    """The options of each score, as far as the run says: those that `tracker.finish` noted, and the layers."""
     options = run.metadata.get("options")
     result: dict[str, dict[str, Any]] = {}
     for name in scores:
@@ -86,8 +84,8 @@ def _contradiction(subject: str, differing: Mapping[str, tuple[Any, str, Any]], 
     if subject != _DATA:
         fields = ", ".join(f"{name}: {old!r} and {new!r}" for name, (old, _, new) in differing.items())
         return (
-            f"{first} and {run!r} computed {subject!r} with different options, {fields}; runs of different options "
-            "do not mix: make a set of each"
+            f"{first} and {run!r} computed {subject!r} with different options, {fields}; such runs do not mix: "
+            "make a set of each"
         )
     name, (old, _, new) = next(iter(differing.items()))
     missing = "; one was finished without dataset_fingerprint=" if None in (old, new) else ""
@@ -95,14 +93,14 @@ def _contradiction(subject: str, differing: Mapping[str, tuple[Any, str, Any]], 
 
 
 def check_same_data(first: Run, other: Run) -> None:
-    """ValueError unless length and dataset fingerprint are the same."""
+    """ValueError unless the two have the same length and dataset fingerprint."""
     for name, value in _data(first).items():
         if _data(other)[name] != value:
             raise ValueError(_contradiction(_DATA, {name: (value, repr(first), _data(other)[name])}, other))
 
 
 def check_no_copies(runs: Sequence[Run]) -> None:
-    """ValueError for runs of the same architecture and seed with equal scores; only such runs are read."""
+    """ValueError for two runs with the same architecture, seed and scores; reads no runs but those of one seed."""
     same: dict[tuple[str, int], list[int]] = {}
     for position, run in enumerate(runs):
         same.setdefault((run.architecture, run.seed), []).append(position)
@@ -112,28 +110,21 @@ def check_no_copies(runs: Sequence[Run]) -> None:
             for a, b in itertools.combinations(positions, 2):
                 if are_equal(digests[a], digests[b]):
                     raise ValueError(
-                        f"runs {a} and {b} are one, {_named(runs[a])} and {_named(runs[b])}: same architecture, seed "
-                        "and scores. A copy always agrees with its original; give each run once"
+                        f"runs {a} and {b} are the same, {_named(runs[a])} and {_named(runs[b])}: same architecture, "
+                        "seed and scores. A copy always agrees with its original; give each run once"
                     )
 
 
 def _named(run: Run) -> str:
-    return f"{run!r} in {run._vectors.path}" if isinstance(run._vectors, VectorFile) else repr(run)
+    return repr(run) if run.path is None else f"{run!r} in {run.path}"
 
 
 def score_digests(scores: Mapping[str, NDArray[Any]]) -> dict[str, str]:
     """A hash of the values of each score, 16 hexadecimal digits."""
-    return {name: _digest(scores[name]) for name in scores}
-
-
-def _digest(values: NDArray[Any]) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts(len(values), _PART):
-        digest.update(np.ascontiguousarray(values[part]).data)
-    return digest.hexdigest()
+    return {name: hashlib.blake2b(scores[name].data, digest_size=8).hexdigest() for name in scores}
 
 
 def are_equal(a: Mapping[str, str], b: Mapping[str, str]) -> bool:
-    """Whether runs with these digests have a score in common, and no score that differs."""
+    """Whether runs with these digests share a score, and differ in none that they share."""
     shared = a.keys() & b.keys()
     return bool(shared) and all(a[name] == b[name] for name in shared)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,37 +16,42 @@ import torch
 from numpy.typing import NDArray
 
 from ..scores.catalogue import SCORES, check_scores
-from ..support.files import VectorFile, open_vectors, parts, read_only, save_vectors
+from ..support.arrays import check_rows, read_only
+from ..support.blocks import blocks
+from ..support.files import MALFORMED, open_vectors, save_vectors
+from ..support.safetensors_header import ArrayKind
+from ..support.vector_file import VectorFile
 from ..version import __version__
 
 _FORMAT: Final = 1
 _FACTS: Final = ("labels", "seen", "probabilities", "predictions")  # in a file, arrays beside the scores
 _KEPT_AS: Final = {"labels": np.int64, "seen": np.bool_, "probabilities": np.float32, "predictions": np.int64}
-_PART: Final = 1 << 20  # numbers of an array that are looked at together
 _SUM_TOLERANCE: Final = 1e-3
+"""How far from 1 the probabilities of an example may sum. A softmax in float16 is off by up to 0.0004, measured with 2
+to 50,000 classes. One in bfloat16 is off by up to 0.003 and refused: take the softmax in float32."""
 
 
 class Run:
     """One training run: its scores, what was trained, and on what data. Read-only.
 
-    A run that was made holds its arrays in memory; one that was loaded leaves them in its file, see `load`.
+    A run made in Python holds its arrays in memory; a loaded one leaves them in its file, see `load`.
 
     Args:
         scores: name -> [N] float32 or float64; NaN for an example that was never presented.
         architecture, seed: what was trained.
         labels: [N] whole numbers, the true classes, if known.
         seen: [N] bool, whether the run trained on the example; default: on all.
-        probabilities: [N, C] floating point, the softmax of the trained model in evaluation mode, for all examples
+        probabilities: [N, C] floating point, the softmax of the trained model in evaluation mode, for all examples,
             whether it trained on them or not. Kept in float32.
-        predictions: [N] whole numbers, the classes that the trained model predicts; default: those of the largest
-            probability, the lowest class where several are. They serve alone where [N, C] is too large.
+        predictions: [N] whole numbers, the classes that the trained model predicts; default: those with the largest
+            probability, the lowest class on a tie. Where [N, C] is too large, give these instead.
         dataset_fingerprint: from `dp.dataset_fingerprint`.
         metadata: anything else that JSON can hold.
 
     Raises:
         TypeError, ValueError: an unknown score, scores of different lengths or of no length, values that are not
-            numbers, an infinite score, a negative label, probabilities that do not sum to 1, predictions that are not
-            of the largest probability, or metadata that JSON cannot hold.
+            numbers, an infinite score, a negative label, probabilities that do not sum to 1, predictions that do not
+            have the largest probability, or metadata that JSON cannot hold.
 
     >>> run = Run({"el2n": [0.5, 1.0]}, architecture="mlp", seed=0, epochs=3)
     >>> len(run), run.metadata["epochs"]
@@ -69,46 +75,92 @@ class Run:
         facts = {"labels": labels, "seen": seen, "probabilities": probabilities, "predictions": predictions}
         given = {name: scores[name] for name in SCORES if name in scores} | facts
         arrays = {name: _array(values) for name, values in given.items() if values is not None}
-        size = _check_kinds(arrays)
+        size = _check_kinds({name: ArrayKind(array.dtype, array.shape) for name, array in arrays.items()})
         with np.errstate(over="ignore", invalid="ignore"):  # of what is refused below
-            vectors = {name: read_only(np.array(x, _kept_as(name, x), order="C")) for name, x in arrays.items()}
+            vectors = {
+                name: read_only(np.array(array, _kept_as(name, array.dtype), order="C"))
+                for name, array in arrays.items()
+            }
         more = {"dataset_fingerprint": dataset_fingerprint, **metadata}
         self._hold(vectors, size, _describe(architecture=architecture, seed=seed, **more))
         if probabilities is not None and predictions is None:
-            vectors["predictions"] = self._read("predictions")
+            vectors["predictions"] = self.read("predictions")
 
     def _hold(self, vectors: Mapping[str, NDArray[Any]], size: int, metadata: dict[str, Any]) -> None:
-        """Takes what the run is made of, in memory or in a file, and checks the values in parts."""
+        """Takes what the run is made of, in memory or in a file, and checks the values block by block."""
         self._vectors, self._size, self._metadata = vectors, size, metadata
         self._names = tuple(name for name in SCORES if name in vectors)
         for name in self._names:
-            _check_finite(name, self._parts(name))
+            _check_finite(name, self._blocks(name))
         for name in ("labels", "predictions"):
             if name in vectors:
-                _check_classes(name, self._parts(name))
-        if "seen" in vectors and not any(part.any() for _, part in self._parts("seen")):
+                _check_classes(name, self._blocks(name))
+        if "seen" in vectors and not any(block.any() for _, block in self._blocks("seen")):
             raise ValueError(f"seen: got {size} times False, expected some examples that the run trained on")
         if "probabilities" in vectors:
-            _check_probabilities(self._parts("probabilities"))
+            _check_probabilities(self._blocks("probabilities"))
             if "predictions" in vectors:
-                _check_predictions(self._parts("predictions", "probabilities"))
+                _check_predictions(self._blocks("predictions", "probabilities"))
 
-    def _knows(self, name: str) -> bool:
-        """Whether there is an array of this name; asking costs no reading."""
+    def has(self, name: str) -> bool:
+        """Whether the run has a score of this name, or "labels", "seen", "probabilities" or "predictions".
+
+        Nothing is read from the run's file.
+
+        >>> run = Run({"el2n": [0.5, 1.0]}, architecture="mlp", seed=0, labels=[3, 5])
+        >>> run.has("el2n"), run.has("labels"), run.has("probabilities")
+        (True, True, False)
+        """
         return name in self._vectors or (name == "predictions" and "probabilities" in self._vectors)
 
-    def _read(self, name: str, examples: slice | NDArray[Any] = slice(None)) -> NDArray[Any]:
-        """An array, or these rows of it, as the run gives it to others: read-only, of the same type from any file."""
-        if name == "predictions" and name not in self._vectors:
-            return read_only(self._vectors["probabilities"][examples].argmax(1))
-        stored = self._vectors[name][examples]
-        return read_only(stored.astype(_kept_as(name, stored), copy=False))
+    def read(self, name: str, examples: slice | NDArray[Any] | None = None) -> NDArray[Any]:
+        """A score, or "labels", "seen", "probabilities" or "predictions", of all examples or of some.
 
-    def _parts(self, *names: str) -> Iterator[tuple[Any, ...]]:
-        """Position of the first example, and these examples' rows of each array."""
-        width = max(self._vectors[name][:1].size for name in names)
-        for part in parts(self._size, max(1, _PART // width)):
-            yield part.start, *(self._read(name, part) for name in names)
+        Of a loaded run only the span of the file that holds these examples is read.
+
+        Args:
+            name: one that the run has, see `has`.
+            examples: a slice, positions [n], or a mask [N] of bool; default: all.
+
+        Returns:
+            [n] or, for the probabilities, [n, C]; read-only, and of the same dtype whatever the file holds.
+
+        Raises:
+            KeyError: the run does not have it.
+            TypeError, IndexError: examples that are none of these, or outside the data.
+
+        >>> run = Run({"el2n": [0.5, 1.0, 0.25]}, architecture="mlp", seed=0)
+        >>> run.read("el2n", slice(1, 3)), run.read("el2n", np.array([2, 0]))
+        (array([1.  , 0.25]), array([0.25, 0.5 ]))
+        """
+        if not self.has(name):
+            raise KeyError(f"{self!r} has no {name!r}")
+        rows = None if examples is None else check_rows(examples, self._size, "examples")
+        if name not in self._vectors:
+            return read_only(self._most_probable(rows))
+        if isinstance(self._vectors, VectorFile):
+            stored = self._vectors.read(name, rows)
+        else:
+            stored = self._vectors[name] if rows is None else self._vectors[name][rows]
+        return read_only(stored.astype(_kept_as(name, stored.dtype), copy=False))
+
+    def _most_probable(self, rows: slice | NDArray[Any] | None) -> NDArray[Any]:
+        """The class with the largest probability, [n] int64; only a block of [n, C] is in memory."""
+        positions = np.arange(self._size) if rows is None else np.arange(self._size)[rows]
+        classes = np.empty(len(positions), np.int64)
+        for block in blocks(len(positions), self._width("probabilities")):
+            classes[block] = self.read("probabilities", positions[block]).argmax(1)
+        return classes
+
+    def _width(self, name: str) -> int:
+        """Numbers per example."""
+        shape = self._vectors.kinds[name].shape if isinstance(self._vectors, VectorFile) else self._vectors[name].shape
+        return math.prod(shape[1:])
+
+    def _blocks(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """Position of the first example of each block, and the block of each array."""
+        for block in blocks(self._size, max(self._width(name) for name in names)):
+            yield block.start, *(self.read(name, block) for name in names)
 
     def __len__(self) -> int:
         return self._size
@@ -124,22 +176,27 @@ class Run:
     @property
     def labels(self) -> NDArray[Any] | None:
         """[N] int64, or None if not known."""
-        return self._read("labels") if self._knows("labels") else None
+        return self.read("labels") if self.has("labels") else None
 
     @property
     def seen(self) -> NDArray[Any] | None:
         """[N] bool, whether the run trained on the example; None if it trained on all."""
-        return self._read("seen") if self._knows("seen") else None
+        return self.read("seen") if self.has("seen") else None
 
     @property
     def probabilities(self) -> NDArray[Any] | None:
         """[N, C] float32, the softmax of the trained model in evaluation mode, or None if not known."""
-        return self._read("probabilities") if self._knows("probabilities") else None
+        return self.read("probabilities") if self.has("probabilities") else None
 
     @property
     def predictions(self) -> NDArray[Any] | None:
-        """[N] int64, the class that the trained model predicts, or None if not known."""
-        return self._read("predictions") if self._knows("predictions") else None
+        """[N] int64, the classes that the trained model predicts, or None if not known."""
+        return self.read("predictions") if self.has("predictions") else None
+
+    @property
+    def path(self) -> Path | None:
+        """The file that holds the arrays; None if they are in memory."""
+        return self._vectors.path if isinstance(self._vectors, VectorFile) else None
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -160,11 +217,11 @@ class Run:
         return value
 
     def with_scores(self, scores: Mapping[str, Any], **metadata: Any) -> Run:
-        """The same run with more scores, such as those of `dp.score_features`; one of the same name is replaced.
+        """The same run with more scores, such as those of `dp.score_features`; they replace scores of the same name.
 
         Args:
             scores: name -> [N], as for a new run.
-            metadata: what is to be known about them, such as layers=(...).
+            metadata: what to note about them, such as layers=(...).
 
         >>> run = Run({"el2n": [0.5, 1.0]}, architecture="mlp", seed=0)
         >>> list(run.with_scores({"prediction_depth": [1, 3]}).scores)
@@ -173,31 +230,37 @@ class Run:
         return Run({**self.scores, **scores}, **self._facts(), **{**self._metadata, **metadata})
 
     def _facts(self) -> dict[str, Any]:
-        """What is known of the examples beside the scores."""
+        """What the run knows of its examples beside the scores."""
         return {name: getattr(self, name) for name in _FACTS}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes one `.safetensors` file, whole or not at all."""
+        """Writes one `.safetensors` file, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written; the message names the file.
+            FileNotFoundError, ValueError: the file that the run was loaded from is gone or has changed.
+        """
         facts = {name: values for name, values in self._facts().items() if values is not None}
         if "predictions" in facts:
             facts["predictions"] = facts["predictions"].astype(np.int32)
         header = {"metadata": self._metadata, "definitions": definitions(self._names)}
         save_vectors(path, "run", _FORMAT, {**self.scores, **facts}, header)
-        if isinstance(self._vectors, VectorFile) and self._vectors.path == Path(path).absolute():
+        if self.path == Path(path).absolute():
             self._vectors, _ = open_vectors(path, "run", _FORMAT)  # the same content, in the file that is there now
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Run:
-        """Reads a run file through once, checks it, and leaves the arrays in it.
+        """Reads a run file once to check it, and leaves the arrays in it.
 
-        `run.scores[name]`, `run.labels` and the like map their array into memory each time they are asked for; it
-        takes memory and a file descriptor as long as the array is in use. Hundreds of runs can so be loaded. A file
-        that has changed or is gone since is noticed and refused then: ValueError or FileNotFoundError.
+        `run.scores[name]`, `run.labels` and the like read their array anew each time you ask, and `run.read` reads a
+        part of one. Neither memory nor a file descriptor is held meanwhile, so you can load hundreds of runs. A file
+        that has changed or vanished since is noticed on the next read: ValueError or FileNotFoundError.
 
         Raises:
             FileNotFoundError: no such file.
             ValueError: cut short, not a run file, newer than this library, or of a version that defines a score in
                 the other direction; the message names the file.
+            OSError: it cannot be read; the message names the file.
 
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -211,13 +274,13 @@ class Run:
         try:
             check_scores(name for name in vectors if name not in _FACTS)
             check_definitions(header.get("definitions", {}))
-            run._hold(vectors, _check_kinds(vectors), _describe(**header["metadata"]))
-        except (KeyError, TypeError, ValueError) as error:
+            run._hold(vectors, _check_kinds(vectors.kinds), _describe(**header["metadata"]))
+        except MALFORMED as error:
             raise ValueError(f"{path}: not a valid run file ({error})") from error
         return run
 
     def __getstate__(self) -> dict[str, Any]:
-        """With the values, so that a run goes to other processes and machines without its file."""
+        """With the values, so that a run can go to other processes and machines without its file."""
         return {**self.__dict__, "_vectors": {name: np.array(values) for name, values in self._vectors.items()}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -235,7 +298,7 @@ class _Scores(Mapping[str, NDArray[Any]]):
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name not in self._run._names:
             raise KeyError(name)
-        return self._run._read(name)
+        return self._run.read(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._run._names  # without reading
@@ -251,20 +314,20 @@ class _Scores(Mapping[str, NDArray[Any]]):
 
 
 def definitions(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """What a file says of its scores, so that it can be read without this library."""
+    """What a file says of its scores, so that people can read it without this library."""
     return {
         name: {"higher_is_harder": SCORES[name].higher_is_harder, "summary": SCORES[name].summary} for name in names
     }
 
 
 def check_definitions(found: Any) -> None:
-    """ValueError for a score that a file, as of another version, defines in the other direction."""
+    """ValueError for a score that a file of another version defines in the other direction."""
     for name, entry in dict(found).items():
         known = SCORES[name].higher_is_harder if name in SCORES else entry["higher_is_harder"]
         if entry["higher_is_harder"] != known:
             raise ValueError(
                 f"definitions.{name}.higher_is_harder: {entry['higher_is_harder']} in the file and {known} in "
-                f"difficulty_prune {__version__}; another version wrote it, read it with that or score the run again"
+                f"difficulty_prune {__version__}; another version wrote it: read it with that, or score the run again"
             )
 
 
@@ -292,55 +355,56 @@ def _plain(value: Any, key: str) -> Any:
 
 
 def _array(values: Any) -> NDArray[Any]:
-    """An array of what may be a tensor on any device."""
+    """An array from anything array-like, also from a tensor on any device."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
     return np.asarray(values)
 
 
-def _kept_as(name: str, array: NDArray[Any]) -> Any:
-    """The dtype in which a run holds the array."""
-    wide = array.dtype.kind == "f" and array.dtype.itemsize >= 8
+def _kept_as(name: str, given: np.dtype[Any]) -> Any:
+    """The dtype in which a run gives out an array of the given one."""
+    wide = given.kind == "f" and given.itemsize >= 8
     return _KEPT_AS.get(name, np.float64 if wide else np.float32)
 
 
-def _check_kinds(arrays: Mapping[str, NDArray[Any]]) -> int:
-    """N, if dtypes and shapes are those of a run; reads no values."""
+def _check_kinds(kinds: Mapping[str, ArrayKind]) -> int:
+    """N, if dtypes and shapes are those of a run."""
     sizes = {}
-    for name in (name for name in SCORES if name in arrays):
-        array = arrays[name]
-        if array.ndim != 1 or array.dtype.kind not in "fiu":
-            raise ValueError(f"scores: {name!r} got {array.dtype} {array.shape}, expected one number per example, [N]")
-        sizes[name] = len(array)
+    for name in (name for name in SCORES if name in kinds):
+        dtype, shape = kinds[name]
+        if len(shape) != 1 or dtype.kind not in "fiu":
+            raise ValueError(f"scores: {name!r} got {dtype} {shape}, expected one number per example, [N]")
+        sizes[name] = shape[0]
     if len(set(sizes.values())) > 1 or 0 in sizes.values():
         raise ValueError(
-            f"scores: got lengths {sizes}, expected the same length for all, at least 1 (for a part of the data, "
-            "score_features and trackers take the num_examples of the whole)"
+            f"scores: got lengths {sizes}, expected the same length for all, at least 1 (to score a part of the data, "
+            "give trackers and score_features the num_examples of the whole)"
         )
     size = next(iter(sizes.values()))
-    for name in (name for name in _FACTS if name in arrays):
-        _check_kind(name, arrays[name], size)
+    for name in (name for name in _FACTS if name in kinds):
+        _check_kind(name, kinds[name], size)
     return size
 
 
-def _check_kind(name: str, array: NDArray[Any], size: int) -> None:
+def _check_kind(name: str, kind: ArrayKind, size: int) -> None:
+    dtype, shape = kind
     if name == "probabilities":
-        good = array.ndim == 2 and len(array) == size and array.shape[1] >= 2 and array.dtype.kind == "f"
+        good = len(shape) == 2 and shape[0] == size and shape[1] >= 2 and dtype.kind == "f"
         expected = f"floating point [{size}, C], at least 2 classes"
     elif name == "seen":
-        good = array.shape == (size,) and array.dtype == np.bool_
+        good = shape == (size,) and dtype == np.bool_
         expected = f"bool [{size}]: whether the run trained on the example"
     else:
-        good = array.shape == (size,) and array.dtype.kind in "iu"
+        good = shape == (size,) and dtype.kind in "iu"
         expected = f"whole numbers [{size}]"
     if not good:
-        raise ValueError(f"{name}: got {array.dtype} {array.shape}, expected {expected}")
+        raise ValueError(f"{name}: got {dtype} {shape}, expected {expected}")
 
 
 def _check_finite(name: str, score: Iterable[tuple[int, NDArray[Any]]]) -> None:
-    for start, part in score:
-        infinite = np.isinf(part)
+    for start, block in score:
+        infinite = np.isinf(block)
         if infinite.any():
             raise ValueError(
                 f"scores: {name!r} is infinite at example {start + int(infinite.argmax())}; did training diverge?"
@@ -348,22 +412,22 @@ def _check_finite(name: str, score: Iterable[tuple[int, NDArray[Any]]]) -> None:
 
 
 def _check_classes(name: str, classes: Iterable[tuple[int, NDArray[Any]]]) -> None:
-    for _, part in classes:
-        if part.min() < 0:
-            raise ValueError(f"{name}: got {part.min()}, expected 0 or more")
+    for _, block in classes:
+        if block.min() < 0:
+            raise ValueError(f"{name}: got {block.min()}, expected 0 or more")
 
 
 def _check_probabilities(probabilities: Iterable[tuple[int, NDArray[Any]]]) -> None:
     with np.errstate(over="ignore", invalid="ignore"):  # of what is refused here
-        for start, part in probabilities:
-            sums = part.sum(1, dtype=np.float64)
-            good = (part >= 0).all(1) & (np.abs(sums - 1) <= _SUM_TOLERANCE)  # NaN is neither
+        for start, block in probabilities:
+            sums = block.sum(1, dtype=np.float64)
+            good = (block >= 0).all(1) & (np.abs(sums - 1) <= _SUM_TOLERANCE)  # NaN is neither
             if not good.all():
                 row = int(good.argmin())
                 raise ValueError(
                     f"probabilities: those of example {start + row} sum to {sums[row]:.6g}, the smallest is "
-                    f"{part[row].min():.6g}; expected 0 or more each with sum 1. Of logits take softmax(1); NaN means "
-                    "that training diverged"
+                    f"{block[row].min():.6g}; expected numbers from 0 on with sum 1. Of logits take softmax(1); NaN "
+                    "means that training diverged"
                 )
 
 
@@ -376,5 +440,5 @@ def _check_predictions(both: Iterable[tuple[int, NDArray[Any], NDArray[Any]]]) -
             row = int(wrong.argmax())
             raise ValueError(
                 f"predictions: got {predictions[row]} for example {start + row}, whose largest probability is that of "
-                f"class {probabilities[row].argmax()}; leave predictions out, they follow from the probabilities"
+                f"class {probabilities[row].argmax()}; leave predictions out: they follow from the probabilities"
             )

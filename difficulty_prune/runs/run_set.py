@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -16,16 +15,15 @@ from numpy.typing import NDArray
 from ..scores import ensembles
 from ..scores.catalogue import SCORES, Score, check_scores
 from ..scores.ensembles import Dichotomy, Estimate
-from ..support.files import parts
+from ..support.blocks import blocks
 from ..support.ranks import rank_rows
-from .compatibility import Common, check_no_copies, check_same_data
+from .compatibility import SharedFacts, check_no_copies, check_same_data
 from .run import Run
-from .running_mean import Moments
+from .run_files import EXPECTED, find_run_files
+from .sums_over_runs import SumsOverRuns
 from .tables import open_table, read_table
 
 __all__ = ["Run", "RunSet"]
-
-_PART: Final = 1 << 20  # numbers of [R, n] that are in memory together
 
 
 class RunSet:
@@ -34,15 +32,15 @@ class RunSet:
     `mean` and `difficulty` know three kinds of scores: those of each run, averaged; those of many runs together, such
     as "memorization"; and published ones, given by file with `with_table`.
 
-    Loaded runs stay in their files and are read one after the other, or in parts of the examples: what is one number
-    per example takes memory for some vectors of length N, however many runs there are.
+    Loaded runs stay in their files and are read one after the other, or in blocks of examples: to compute one number
+    per example takes memory for a few vectors of length N, however many runs there are.
 
     Args:
-        runs: at least one; the same length, dataset fingerprint, labels, and options of the scores that several have.
+        runs: at least one; with the same length, dataset fingerprint, labels, and options of the scores they share.
 
     Raises:
         ValueError: no runs, runs of different data or options, or a run and its copy.
-        TypeError: something that is no run.
+        TypeError: not runs.
 
     >>> runs = RunSet(Run({"aum": [a, 3.0]}, architecture="mlp", seed=s) for s, a in enumerate([1.0, 2.0]))
     >>> runs.mean("aum"), runs.difficulty("aum")
@@ -53,23 +51,35 @@ class RunSet:
         self._runs = tuple(runs)
         if not self._runs:
             raise ValueError("RunSet: got no runs, expected at least one")
-        common = Common()
+        shared = SharedFacts()
         for run in self._runs:
             if not isinstance(run, Run):
                 raise TypeError(f"RunSet: got {run!r}, expected runs; RunSet.load reads files")
-            common.add(run, run.scores)
+            shared.add(run, run.scores)
         check_no_copies(self._runs)
         self._tables: dict[str, tuple[Score, NDArray[Any]]] = {}
 
     @classmethod
     def load(cls, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> RunSet:
-        """Reads run files: a glob pattern, a folder, one path or several.
+        """Reads run files: one or several of a file, a folder, a glob pattern, or the folder of a study.
+
+        The same file is read once, however often it is named. `find_run_files` says exactly what stands for what.
 
         Raises:
-            FileNotFoundError: nothing matches.
-            ValueError: a file that is no run, or runs that do not mix.
+            TypeError: something that is no path.
+            FileNotFoundError: a name that stands for no file.
+            ValueError: a file that is not a run, or runs that do not mix.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Run({"el2n": [0.5, 1.0]}, architecture="mlp", seed=0).save(os.path.join(folder, "mlp-0.safetensors"))
+        ...     RunSet.load(folder)
+        RunSet(1 runs of 2 examples, architectures=['mlp'])
         """
-        return cls(Run.load(path) for path in _expand(paths))
+        files = find_run_files(paths)
+        if not files:
+            raise FileNotFoundError(f"RunSet.load: got no paths; expected {EXPECTED}")
+        return cls(Run.load(path) for path in files)
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -91,7 +101,7 @@ class RunSet:
     @property
     def labels(self) -> NDArray[Any] | None:
         """[N] int64 from the first run that knows them."""
-        return next((run.labels for run in self._runs if run.labels is not None), None)
+        return next((run.labels for run in self._runs if run.has("labels")), None)
 
     @property
     def architectures(self) -> tuple[str, ...]:
@@ -100,8 +110,8 @@ class RunSet:
 
     @property
     def scores(self) -> tuple[str, ...]:
-        """Scores that every run has, in the order of the first."""
-        return tuple(name for name in self._runs[0].scores if all(name in run.scores for run in self._runs))
+        """Scores that every run has, in the order of the catalogue."""
+        return tuple(name for name in self._runs[0].scores if all(run.has(name) for run in self._runs))
 
     def where(self, **metadata: Any) -> RunSet:
         """The runs whose metadata has these values, as in `runs.where(architecture="mlp")`.
@@ -112,7 +122,7 @@ class RunSet:
         chosen = [run for run in self._runs if all(run.metadata.get(k) == v for k, v in metadata.items())]
         if not chosen:
             known = {key: sorted({str(run.metadata.get(key)) for run in self._runs}) for key in metadata}
-            raise ValueError(f"where: no run has {metadata}; the runs have {known} (known are {self._fields()})")
+            raise ValueError(f"where: no run has {metadata}; the runs have {known}, and the fields {self._fields()}")
         return self._with(chosen, self._tables)
 
     def group_by(self, key: str) -> dict[Any, RunSet]:
@@ -128,7 +138,7 @@ class RunSet:
          'cnn': RunSet(1 runs of 1 examples, architectures=['cnn'])}
         """
         if not any(key in run.metadata for run in self._runs):
-            raise ValueError(f"group_by: no run has a field {key!r}; known are {self._fields()}")
+            raise ValueError(f"group_by: no run has a field {key!r}; the runs have {self._fields()}")
         groups: dict[Any, list[Run]] = {}
         for run in self._runs:
             value = run.metadata.get(key)
@@ -147,21 +157,24 @@ class RunSet:
 
         Args:
             score: one that every run has.
-            examples: positions or a slice, to read only these columns; default: all.
+            examples: a slice, positions [n], or a mask [N] of bool, to read only these columns; default: all.
 
         Raises:
-            ValueError: an unknown score, or one that a run does not have, such as one of many runs together.
+            ValueError: an unknown score, or one that a run lacks, such as one of many runs together.
+            TypeError, IndexError: examples that are none of these, or outside the data.
         """
         self._check_of_each_run("matrix", score)
-        return self._matrix(score, slice(None) if examples is None else examples)
+        return self._matrix(score, examples)
 
-    def _matrix(self, score: str, examples: slice | NDArray[Any], order: Literal["C", "F"] = "C") -> NDArray[Any]:
-        return self._stacked((run.scores[score][examples] for run in self._runs), np.float64, order)
+    def _matrix(
+        self, score: str, examples: slice | NDArray[Any] | None, order: Literal["C", "F"] = "C"
+    ) -> NDArray[Any]:
+        return self._stacked((run.read(score, examples) for run in self._runs), np.float64, order)
 
     def median(self, score: str) -> NDArray[Any]:
         """Median over the runs that presented the example, [N] float64, as stored; NaN where none did.
 
-        Unlike the mean it does not follow a run that went astray.
+        Unlike the mean it does not follow a single run that went astray.
 
         Raises:
             ValueError: as for `matrix`.
@@ -171,13 +184,13 @@ class RunSet:
         array([2., 1.])
         """
         self._check_of_each_run("median", score)
-        return np.concatenate([_median_of_columns(self._matrix(score, part, "F")) for part in self._parts()])
+        return np.concatenate([_median_of_columns(self._matrix(score, block, "F")) for block in self._blocks()])
 
     def rank_mean(self, score: str) -> NDArray[Any]:
         """Mean over the runs of the example's rank within the run, as a fraction in (0, 1), [N] float64.
 
-        The rank among the n examples that the run presented, from 1 for the lowest score as stored, is
-        (rank - 0.5) / n as a fraction; ties share their average rank. NaN where no run presented the example. Runs
+        Of the n examples that a run presented, the one with the lowest score as stored has rank 1, and ties share
+        their average rank; as a fraction it is (rank - 0.5) / n. NaN where no run presented the example. All runs
         count alike, whatever the scale of their scores.
 
         Raises:
@@ -188,7 +201,7 @@ class RunSet:
         array([0.33333333, 0.83333333, 0.33333333])
         """
         self._check_of_each_run("rank_mean", score)
-        return self._accumulated(_rank_fractions(run.scores[score]) for run in self._runs).mean()
+        return self._summed(_rank_fractions(run.scores[score]) for run in self._runs).mean()
 
     def _check_of_each_run(self, what: str, score: str) -> None:
         if self._needs_many_runs(score) or score in self._tables:
@@ -197,15 +210,15 @@ class RunSet:
                 f"see runs.mean({score!r})"
             )
         for run in self._runs:
-            if score not in run.scores:
+            if not run.has(score):
                 raise ValueError(f"{run!r} has no score {score!r}; all runs have {', '.join(self.scores) or 'none'}")
 
-    def _parts(self) -> Iterator[slice]:
+    def _blocks(self) -> Iterator[slice]:
         """Slices of the examples, for work on [R, n]."""
-        return parts(self.num_examples, max(1, _PART // len(self)))
+        return blocks(self.num_examples, width=len(self))
 
     def _stacked(self, rows: Iterable[NDArray[Any]], dtype: Any, order: Literal["C", "F"] = "C") -> NDArray[Any]:
-        """[R, n] of one row per run, each copied as it comes, so that one file at a time is open."""
+        """[R, n] of one row per run, each copied as it comes, so that only one is in memory beside the result."""
         stacked = np.empty(0)
         for position, row in enumerate(rows):
             if position == 0:
@@ -218,39 +231,39 @@ class RunSet:
     def mean(self, score: str) -> NDArray[Any]:
         """The score over all runs, [N] float64, as stored.
 
-        That of a table, if `with_table` gave one; else the mean over the runs that presented the example, NaN where
-        none did; or of a score that needs many runs, its value.
+        If `with_table` gave a table of the score, its values; if the score needs many runs, what they say together;
+        else the mean over the runs that presented the example, NaN where none did.
 
         Raises:
-            ValueError: an unknown score, or one that the runs have not what is needed for.
+            ValueError: an unknown score, or one whose inputs the runs lack.
         """
         if score in self._tables:
             return self._tables[score][1].copy()
         if self._needs_many_runs(score):
             return _OF_MANY_RUNS[score](self)
-        return self._moments(score).mean()
+        return self._sums(score).mean()
 
     def standard_error(self, score: str) -> NDArray[Any]:
         """Standard error of `mean`, [N] float64, from the spread between runs (ddof 1); NaN with fewer than two.
 
         Raises:
-            ValueError: as for `mean`; or the score is that of a table or "agreement", of which no error is known.
+            ValueError: as for `mean`; or the score comes from a table or is "agreement", whose error is not known.
         """
         if score in self._tables or (score == "agreement" and self._needs_many_runs(score)):
-            raise ValueError(f"standard_error: none is known of {score!r}, which is not a mean over these runs")
+            raise ValueError(f"standard_error: none is known for {score!r}, which is not a mean over these runs")
         if self._needs_many_runs(score):
             return _ERROR_OF_MANY_RUNS[score](self)
-        return self._moments(score).standard_error()
+        return self._sums(score).standard_error()
 
-    def _moments(self, score: str) -> Moments:
+    def _sums(self, score: str) -> SumsOverRuns:
         self._check_of_each_run("mean", score)
-        return self._accumulated(run.scores[score] for run in self._runs)
+        return self._summed(run.scores[score] for run in self._runs)
 
-    def _accumulated(self, rows: Iterable[NDArray[Any]]) -> Moments:
-        moments = Moments(self.num_examples)
+    def _summed(self, rows: Iterable[NDArray[Any]]) -> SumsOverRuns:
+        sums = SumsOverRuns(self.num_examples)
         for row in rows:
-            moments.update(row)
-        return moments
+            sums.update(row)
+        return sums
 
     def difficulty(self, score: str) -> NDArray[Any]:
         """`mean` turned so that high = hard, [N] float64."""
@@ -275,14 +288,14 @@ class RunSet:
 
     def _seen(self, examples: slice) -> NDArray[Any]:
         everything = np.ones(self.num_examples, bool)[examples]
-        rows = (run._read("seen", examples) if run._knows("seen") else everything for run in self._runs)
+        rows = (run.read("seen", examples) if run.has("seen") else everything for run in self._runs)
         return self._stacked(rows, np.bool_)
 
     def model_accuracy(self) -> NDArray[Any]:
         """Fraction of the runs that predict the label, [N] float64, whether they trained on the example or not.
 
         Raises:
-            ValueError: a run without predictions, or no labels.
+            ValueError: a run lacks predictions, or no run knows the labels.
 
         >>> facts = dict(architecture="mlp", labels=[0, 1])
         >>> runs = RunSet(Run({"el2n": [0, 0]}, seed=s, predictions=[0, s], **facts) for s in range(2))
@@ -290,7 +303,7 @@ class RunSet:
         array([1. , 0.5])
         """
         labels = self._check_predicted()
-        known = [ensembles.model_accuracy(self._predictions(part), labels[part]) for part in self._parts()]
+        known = [ensembles.model_accuracy(self._predictions(block), labels[block]) for block in self._blocks()]
         return np.concatenate(known)
 
     def dichotomy(self) -> Dichotomy:
@@ -305,7 +318,7 @@ class RunSet:
         """Jensen-Shannon divergence of the runs' probabilities, [N] float64 in nats; see `dp.scores.agreement`.
 
         Raises:
-            ValueError: a run without probabilities, fewer than two runs, or different numbers of classes.
+            ValueError: a run lacks probabilities, fewer than two runs, or different numbers of classes.
         """
         return ensembles.agreement(self._all("probabilities"))
 
@@ -313,17 +326,18 @@ class RunSet:
         """Mean over the runs of the largest probability, [N] float64; see `dp.scores.ensemble_confidence`.
 
         Raises:
-            ValueError: a run without probabilities.
+            ValueError: a run lacks probabilities.
         """
         return ensembles.ensemble_confidence(self._all("probabilities"))
 
     def memorization(self) -> Estimate:
-        """How much more often runs are right that trained on the example (arXiv 2008.03703).
+        """How much more often runs that trained on the example are right than runs that did not (arXiv 2008.03703).
 
-        Value, standard error, and how many runs saw each example; as a score it is `runs.mean("memorization")`.
+        Gives the value, its standard error, and how many runs saw each example. As a score it is
+        `runs.mean("memorization")`.
 
         Raises:
-            ValueError: no run left examples out, a run without predictions, or no labels.
+            ValueError: no run left examples out, a run lacks predictions, or no run knows the labels.
 
         >>> facts = dict(architecture="mlp", labels=[0, 1])
         >>> runs = RunSet(
@@ -337,9 +351,9 @@ class RunSet:
         return self._estimate("memorization", ensembles.memorization)
 
     def held_out_consistency(self) -> Estimate:
-        """How often runs are right that did not train on the example (arXiv 2002.03206), as for `memorization`.
+        """How often runs that did not train on the example are right (arXiv 2002.03206).
 
-        As a score it is `runs.mean("c_score")`.
+        Gives what `memorization` gives. As a score it is `runs.mean("c_score")`.
 
         Raises:
             ValueError: as for `memorization`.
@@ -348,35 +362,35 @@ class RunSet:
 
     def _estimate(self, name: str, estimate: Callable[[NDArray[Any], NDArray[Any]], Estimate]) -> Estimate:
         labels = self._check_predicted()
-        if all(run.seen is None or run.seen.all() for run in self._runs):
+        if all(not run.has("seen") or run.read("seen").all() for run in self._runs):
             raise ValueError(
-                f"{name}: each of the {len(self)} runs trained on every example; it takes runs that left some out, as "
-                "those of `study --hold-out 0.3`, or of tracker.finish(seen=...)"
+                f"{name}: each of the {len(self)} runs trained on every example; it takes runs that left some out, "
+                "from `study --hold-out 0.3` or tracker.finish(seen=...)"
             )
-        known = [estimate(self._predictions(part) == labels[part], self._seen(part)) for part in self._parts()]
+        known = [estimate(self._predictions(block) == labels[block], self._seen(block)) for block in self._blocks()]
         fields = (field.name for field in dataclasses.fields(Estimate))
-        return Estimate(*(np.concatenate([getattr(part, field) for part in known]) for field in fields))
+        return Estimate(*(np.concatenate([getattr(of_block, field) for of_block in known]) for field in fields))
 
     def _all(self, what: Literal["predictions", "probabilities"]) -> Iterator[NDArray[Any]]:
         """Those of each run, one after the other."""
-        lacking = [run for run in self._runs if not run._knows(what)]
+        lacking = [run for run in self._runs if not run.has(what)]
         if lacking:
             raise ValueError(
                 f"{len(lacking)} of {len(self)} runs have no {what}, the first is {lacking[0]!r}: give them to "
-                f"tracker.finish({what}=...), or let `study` train it again"
+                f"tracker.finish({what}=...), or let `study` train these runs again"
             )
-        return (run._read(what) for run in self._runs)
+        return (run.read(what) for run in self._runs)
 
     def _predictions(self, examples: slice) -> NDArray[Any]:
-        return self._stacked((run._read("predictions", examples) for run in self._runs), np.int64)
+        return self._stacked((run.read("predictions", examples) for run in self._runs), np.int64)
 
     def _check_predicted(self) -> NDArray[Any]:
-        """The labels, with which the predictions of every run can be compared."""
+        """The labels, after a check that every run has predictions to compare with them."""
         self._all("predictions")
         labels = self.labels
         if labels is None:
             raise ValueError(
-                "no run knows the labels, with which predictions are compared; give labels= to one of them"
+                "no run knows the labels, which predictions are compared with; give labels= to one of the runs"
             )
         return labels
 
@@ -398,19 +412,19 @@ class RunSet:
 
         A column `labels` (`label`, `targets`, `tr_labels`) is compared with the runs' labels, so that a table in
         another order is noticed. With a column `index` (`idx`, `id`, or the nameless one that pandas writes) the rows
-        may be in any order and be few, and the other examples are NaN; without it there must be one row for each
-        example, in order.
+        may come in any order and some may be missing; examples without a row are NaN. Without such a column there must
+        be one row for each example, in order.
 
         Args:
             path: `.npz`, `.npy`, `.csv` or `.tsv` with a header, or a run file, `.safetensors`.
             score: what it is: a name of the catalogue, or a `dp.Score` of your own. Default: what the name of a column
-                says; `tr_mem` of Feldman and Zhang is "memorization". Another table of the same score is replaced.
+                says; `tr_mem` of Feldman and Zhang is "memorization". It replaces an earlier table of the same score.
             column: where it is; default: the column with the name of the score, or the only one there is.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: no table, not just one column that it could be, values that are no numbers or infinite, other
-                labels or another number of examples; or a score that the runs have of their own.
+            ValueError: not a table, no column or several that it could be, values that are infinite or not numbers,
+                other labels or another number of examples; or a score that the runs already have.
 
         >>> import tempfile
         >>> runs = RunSet([Run({"el2n": [0.1, 0.9]}, architecture="mlp", seed=0, labels=[3, 5])])
@@ -433,13 +447,13 @@ class RunSet:
                 found, values = read_table(path, table, score, column, self.labels, self.num_examples)
         if any(found.name in run.scores for run in self._runs):
             raise ValueError(
-                f"{path}: the runs have a score {found.name!r} of their own; give the table's a name of its own, with "
-                f"score=dp.Score(name=...)"
+                f"{path}: the runs already have a score {found.name!r}; give the table's another name, with "
+                "score=dp.Score(name=...)"
             )
         return self._with(self._runs, {**self._tables, found.name: (found, values)})
 
     def _with(self, runs: Iterable[Run], tables: Mapping[str, tuple[Score, NDArray[Any]]]) -> RunSet:
-        other = RunSet.__new__(RunSet)  # what mixes in this set mixes in a part of it
+        other = RunSet.__new__(RunSet)  # runs that mix need no second check
         other._runs, other._tables = tuple(runs), dict(tables)
         return other
 
@@ -452,17 +466,15 @@ _OF_MANY_RUNS: Final[Mapping[str, Callable[[RunSet], NDArray[Any]]]] = {
     "c_score": lambda runs: runs.held_out_consistency().value,
 }
 _ERROR_OF_MANY_RUNS: Final[Mapping[str, Callable[[RunSet], NDArray[Any]]]] = {
-    "model_accuracy": lambda runs: runs._accumulated(runs._correct()).standard_error(),
-    "ensemble_confidence": lambda runs: runs._accumulated(
-        p.max(1) for p in runs._all("probabilities")
-    ).standard_error(),
+    "model_accuracy": lambda runs: runs._summed(runs._correct()).standard_error(),
+    "ensemble_confidence": lambda runs: runs._summed(p.max(1) for p in runs._all("probabilities")).standard_error(),
     "memorization": lambda runs: runs.memorization().standard_error,
     "c_score": lambda runs: runs.held_out_consistency().standard_error,
 }
 
 
 def _median_of_columns(matrix: NDArray[Any]) -> NDArray[Any]:
-    """Of what is not NaN in each column of [R, n], which is sorted in place (and fast in Fortran's order)."""
+    """Of what is not NaN in each column of [R, n]; sorts it in place, which is fast in Fortran's order."""
     known = len(matrix) - np.isnan(matrix).sum(0)
     matrix.sort(axis=0)  # NaN last
     middle = np.stack([np.maximum(known - 1, 0) // 2, known // 2])
@@ -477,17 +489,3 @@ def _rank_fractions(values: NDArray[Any]) -> NDArray[Any]:
     if known.any():
         fractions[known] = (rank_rows(values[known][None])[0] - 0.5) / known.sum()
     return fractions
-
-
-def _expand(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Sequence[str]:
-    if not isinstance(paths, (str, os.PathLike)):
-        listed = [os.fspath(path) for path in paths]
-    elif Path(paths).is_file():
-        listed = [os.fspath(paths)]
-    elif Path(paths).is_dir():
-        listed = sorted(str(path) for path in Path(paths).glob("*.safetensors"))
-    else:
-        listed = sorted(glob.glob(os.fspath(paths)))
-    if not listed:
-        raise FileNotFoundError(f"{paths}: no run files there")
-    return listed

@@ -1,4 +1,4 @@
-"""Means over runs that come one after the other."""
+"""The mean over runs that come one after the other."""
 
 from __future__ import annotations
 
@@ -10,64 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..scores.catalogue import SCORES, check_scores
-from ..support.files import load_vectors, parts, save_vectors
-from .compatibility import Common, are_equal, score_digests
+from ..support.files import MALFORMED, load_vectors, save_vectors
+from .compatibility import SharedFacts, are_equal, score_digests
 from .run import Run, check_definitions, definitions
+from .sums_over_runs import SumsOverRuns
 
 _FORMAT: Final = 1
 _KIND: Final = "running mean"
-_PART: Final = 1 << 16  # examples that are worked on together, few enough for the cache
-
-
-class Moments:
-    """Mean and spread over runs for each of `size` examples, from one run at a time (Welford 1962).
-
-    Sums are kept and not means, so that examples with the same counts in another order of runs stay tied.
-
-    Attributes:
-        count: [N] int32, the runs that presented the example.
-        total: [N] float64, the sum of their values.
-        spread: [N] float64, the sum of their squared deviations from the mean.
-
-    >>> moments = Moments(2)
-    >>> for run in ([1.0, np.nan], [2.0, np.nan]):
-    ...     moments.update(np.array(run))
-    >>> moments.mean(), moments.standard_error()
-    (array([1.5, nan]), array([0.5, nan]))
-    """
-
-    def __init__(self, size: int) -> None:
-        self.count, self.total, self.spread = np.zeros(size, np.int32), np.zeros(size), np.zeros(size)
-
-    def update(self, values: NDArray[Any]) -> None:
-        """Adds a run: [N], NaN for an example that it did not present."""
-        for part in parts(len(values), _PART):
-            x = np.asarray(values[part], dtype=np.float64)
-            count, total, spread = self.count[part], self.total[part], self.spread[part]
-            known = ~np.isnan(x)
-            before = np.where(count > 0, x - total / np.maximum(count, 1), 0)
-            count += known
-            total += np.where(known, x, 0)
-            spread += np.where(known, before * (x - total / np.maximum(count, 1)), 0)
-
-    def mean(self) -> NDArray[Any]:
-        """[N] float64; NaN where no run presented the example."""
-        return np.where(self.count > 0, self.total / np.maximum(self.count, 1), np.nan)
-
-    def standard_error(self) -> NDArray[Any]:
-        """Of the mean, [N] float64, from the spread between runs (ddof 1); NaN with fewer than two."""
-        variance = self.spread / np.maximum(self.count - 1, 1)
-        return np.where(self.count > 1, np.sqrt(variance / np.maximum(self.count, 1)), np.nan)
 
 
 class RunningMean:
-    """The mean over runs that come one by one, such as every night: a new run updates it without the old files.
+    """The mean over runs that come one by one, say one every night: a new run updates it without the old files.
 
-    Its numbers are those of a `RunSet` of the same runs, and it refuses what a `RunSet` refuses. It takes 20 bytes
-    per example and score, however many runs there are.
+    It gives the numbers of a `RunSet` of the same runs, and refuses what a `RunSet` refuses. It takes 20 bytes per
+    example and score, however many runs there are.
 
     Args:
-        scores: which to follow; default: all those of the first run. Every run must have them.
+        scores: which to average; default: all those of the first run. Every run must have them.
 
     Raises:
         TypeError, ValueError: an unknown score, or none.
@@ -86,17 +45,17 @@ class RunningMean:
 
     def __init__(self, scores: Iterable[str] | None = None) -> None:
         self._scores = None if scores is None else check_scores(scores)
-        self._moments: dict[str, Moments] = {}
+        self._sums: dict[str, SumsOverRuns] = {}
         self._runs: list[dict[str, Any]] = []  # architecture, seed, and a digest of each score
-        self._common = Common()
+        self._shared = SharedFacts()
 
     def update(self, run: Run) -> None:
         """Adds a run.
 
         Raises:
-            TypeError: something that is no run.
+            TypeError: not a run.
             ValueError: a run without one of the scores; of other data, labels or options than those before; or one
-                that was added already. The mean stays as it was.
+                that was added before. The mean stays as it was.
         """
         if not isinstance(run, Run):
             raise TypeError(f"RunningMean.update: got {run!r}, expected a run; Run.load reads a file")
@@ -112,17 +71,17 @@ class RunningMean:
                     f"{run!r} is in the mean already, as run {position} of {len(self)}: same architecture, seed and "
                     "scores. Update with each run once"
                 )
-        self._common.add(run, names)
+        self._shared.add(run, names)
         self._scores = names
         self._runs.append(added)
         for name in names:
-            self._moments.setdefault(name, Moments(len(run))).update(values[name])
+            self._sums.setdefault(name, SumsOverRuns(len(run))).update(values[name])
 
     def mean(self, score: str) -> NDArray[Any]:
         """The mean over the runs that presented the example, [N] float64, as stored; NaN where none did.
 
         Raises:
-            ValueError: a score that is not followed, or no runs yet.
+            ValueError: a score that is not averaged here, or no runs yet.
         """
         return self._of(score).mean()
 
@@ -139,12 +98,12 @@ class RunningMean:
         mean = self.mean(score)
         return mean if SCORES[score].higher_is_harder else -mean
 
-    def _of(self, score: str) -> Moments:
+    def _of(self, score: str) -> SumsOverRuns:
         if not self._runs:
             raise ValueError("RunningMean: got no runs yet; update it with one")
-        if score not in self._moments:
-            raise ValueError(f"RunningMean: got score {score!r}, expected of {', '.join(self._moments)}")
-        return self._moments[score]
+        if score not in self._sums:
+            raise ValueError(f"RunningMean: got score {score!r}, expected one of {', '.join(self._sums)}")
+        return self._sums[score]
 
     def __len__(self) -> int:
         """Number of runs."""
@@ -155,7 +114,7 @@ class RunningMean:
 
     @property
     def scores(self) -> tuple[str, ...]:
-        """Scores that are followed; none before the first run, unless they were given."""
+        """The scores that are averaged; none before the first run, unless they were given."""
         return self._scores or ()
 
     @property
@@ -164,16 +123,20 @@ class RunningMean:
         return tuple(dict.fromkeys(run["architecture"] for run in self._runs))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes one `.safetensors` file, whole or not at all."""
-        vectors = {} if self._common.labels is None else {"labels": self._common.labels}
-        for name, moments in self._moments.items():
-            vectors |= {f"{name}.{part}": values for part, values in vars(moments).items()}
+        """Writes one `.safetensors` file, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written; the message names the file.
+        """
+        vectors = {} if self._shared.labels is None else {"labels": self._shared.labels}
+        for name, sums in self._sums.items():
+            vectors |= {f"{name}.{part}": values for part, values in vars(sums).items()}
         header = {
             "scores": self._scores,
             "definitions": definitions(self.scores),
             "runs": self._runs,
-            "common": self._common.known,
-            "labelled": self._common.labelled,
+            "common": self._shared.known,
+            "labelled": self._shared.labelled,
         }
         save_vectors(path, _KIND, _FORMAT, vectors, header)
 
@@ -185,30 +148,33 @@ class RunningMean:
             FileNotFoundError: no such file.
             ValueError: cut short, not a running mean, newer than this library, or of a version that defines a score in
                 the other direction; the message names the file.
+            OSError: it cannot be read; the message names the file.
         """
         vectors, header = load_vectors(path, _KIND, _FORMAT)
         try:
             check_definitions(header["definitions"])
             running = cls(header["scores"])
             running._runs = [_run_of(entry) for entry in header["runs"]]
-            running._common.known = _known_of(header["common"])
+            running._shared.known = _known_of(header["common"])
             if running._runs:
                 running._restore(vectors, str(header["labelled"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except MALFORMED as error:
             raise ValueError(f"{path}: not a valid {_KIND} file ({error})") from error
         return running
 
     def _restore(self, vectors: dict[str, NDArray[Any]], labelled: str) -> None:
-        size = int(self._common.known["data"]["numbers of examples"][0])
+        size = int(self._shared.known["data"]["numbers of examples"][0])
         for name in self.scores:
-            moments = self._moments[name] = Moments(0)
-            for part, empty in vars(moments).items():
-                setattr(moments, part, _checked(f"{name}.{part}", vectors[f"{name}.{part}"], size, empty.dtype))
-            if moments.count.max() > len(self._runs) or moments.count.min() < 0 or moments.spread.min() < 0:
-                raise ValueError(f"{name}: counts that are not of {len(self._runs)} runs, or negative spread")
+            sums = self._sums[name] = SumsOverRuns(0)
+            for part, empty in vars(sums).items():
+                setattr(sums, part, _checked(f"{name}.{part}", vectors[f"{name}.{part}"], size, empty.dtype))
+            if sums.count.max() > len(self._runs) or sums.count.min() < 0 or sums.spread.min() < 0:
+                raise ValueError(
+                    f"{name}: counts outside 0..{len(self._runs)}, the number of runs, or a negative spread"
+                )
         if "labels" in vectors:
-            self._common.labels = _checked("labels", vectors["labels"], size, np.dtype(np.int64))
-            self._common.labelled = labelled
+            self._shared.labels = _checked("labels", vectors["labels"], size, np.dtype(np.int64))
+            self._shared.labelled = labelled
 
 
 def _same_run(a: dict[str, Any], b: dict[str, Any]) -> bool:

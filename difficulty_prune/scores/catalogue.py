@@ -1,4 +1,4 @@
-"""The catalogue of scores: what each number means, in which direction it is hard, and where it comes from."""
+"""The catalogue of scores: what each number means, which end of it is hard, and where it comes from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final, Literal, get_args
 Needs = Literal["loss", "logits", "input gradients", "parameter gradients", "features", "runs"]
 
 TRACKED: Final[tuple[Needs, ...]] = ("loss", "logits", "input gradients", "parameter gradients")
-"""What a tracker can be given."""
+"""What a tracker records during training."""
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,16 @@ class Score:
     """One number per example.
 
     Attributes:
-        name: as in the literature.
-        higher_is_harder: whether a high score marks a hard example; difficulty flips the sign where it does not.
-        needs: what it is computed from: "loss" (logits or a loss), "logits", "input gradients", "parameter gradients"
-            (these four by a tracker), "features" (of a trained model), or "runs" (several trained models).
-        unit: of the number.
+        name: its name in the literature.
+        higher_is_harder: whether a high score marks a hard example; if not, difficulty is the score with its sign
+            flipped.
+        needs: what the score is computed from. A tracker records "loss" (logits or a loss), "logits", "input
+            gradients" and "parameter gradients"; "features" come from a trained model, "runs" are several trained
+            models.
+        unit: the unit of the number.
         source: the paper that defines it.
-        summary: the definition in one line; T counts the presentations of the example.
-        trap: what is easily got wrong in computing or reading it.
+        summary: the definition in one line; T is how often the example was presented.
+        trap: the mistake people make when they compute or read it.
 
     >>> SCORES["aum"].higher_is_harder
     False
@@ -39,6 +41,9 @@ class Score:
     source: str
     summary: str
     trap: str = ""
+    how: str = ""
+    windowed: bool = False
+    judges: bool = False
 
 
 _AGARWAL = "Agarwal, D'souza, Hooker 2022, arXiv 2008.11600"
@@ -64,7 +69,8 @@ _ALL = (
         "nats",
         _JIANG,
         "mean over T of -log p_y",
-        "Unbounded: one presentation at which the model was surely wrong outweighs many others.",
+        "Unbounded: one presentation on which the model was confidently wrong outweighs many others.",
+        how="update",
     ),
     Score(
         "el2n",
@@ -73,7 +79,8 @@ _ALL = (
         "probability",
         _PAUL,
         "mean over T of the L2 norm of p - onehot(y); not squared",
-        "Not squared, and at most sqrt(2). Early in training it ranks difficulty, late in training label noise.",
+        "Not squared, and at most sqrt(2). Early in training it ranks difficulty; late in training, label noise.",
+        how="update",
     ),
     Score(
         "entropy",
@@ -82,7 +89,8 @@ _ALL = (
         "nats",
         _COLEMAN,
         "mean over T of -sum p log p",
-        "Does not look at the label: a mislabelled example on which the model is sure counts as easy.",
+        "Ignores the label: a mislabelled example on which the model is confident counts as easy.",
+        how="update",
     ),
     Score(
         "confidence",
@@ -91,7 +99,8 @@ _ALL = (
         "probability",
         _SWAYAMDIPTA,
         "mean over T of p_y",
-        "Of the label, not of the prediction; that is max_confidence.",
+        "The probability of the label, not of the prediction; that is max_confidence.",
+        how="update",
     ),
     Score(
         "max_confidence",
@@ -100,7 +109,8 @@ _ALL = (
         "probability",
         _COLEMAN,
         "mean over T of the largest p",
-        "Does not look at the label.",
+        "Ignores the label.",
+        how="update",
     ),
     Score(
         "variability",
@@ -109,7 +119,8 @@ _ALL = (
         "probability",
         _SWAYAMDIPTA,
         "standard deviation over T of p_y, ddof 0",
-        "Highest for ambiguous examples; those that are never learned vary as little as easy ones.",
+        "Highest for ambiguous examples; examples that are never learned vary as little as easy ones.",
+        how="update",
     ),
     Score(
         "accuracy",
@@ -118,7 +129,9 @@ _ALL = (
         "fraction of T",
         _JIANG,
         "fraction of T in which the argmax is y",
-        "A fraction, not a count, and over the presentations of one run; over models it is model_accuracy.",
+        "A fraction, not a count, over the presentations of one run; the fraction over models is model_accuracy.",
+        how="update",
+        judges=True,
     ),
     Score(
         "aum",
@@ -127,7 +140,8 @@ _ALL = (
         "logits",
         _PLEISS,
         "mean over T of z_y minus the largest other logit",
-        "On logits; the same on probabilities is margin. The scale is that of the logits, which grow in training.",
+        "On logits; the same on probabilities is margin. Its scale is that of the logits, which grow during training.",
+        how="update",
     ),
     Score(
         "margin",
@@ -136,7 +150,8 @@ _ALL = (
         "probability",
         _PLEISS,
         "mean over T of p_y minus the largest other p",
-        "On probabilities, where easy examples pile up at 1; others call this AUM.",
+        "On probabilities, where easy examples pile up at 1; some packages call this AUM.",
+        how="update",
     ),
     Score(
         "forgetting",
@@ -144,8 +159,10 @@ _ALL = (
         "logits",
         "events",
         _TONEVA,
-        "times that correct turned into wrong; T if never correct",
-        "An example that is never learned has nothing to forget, and counts as the hardest, not as 0.",
+        "number of times a correct prediction turned wrong; T if never correct",
+        "An example that is never learned has nothing to forget; it counts as the hardest, not as 0.",
+        how="update",
+        judges=True,
     ),
     Score(
         "learning_time",
@@ -153,8 +170,10 @@ _ALL = (
         "logits",
         "presentations",
         _BALDOCK,
-        "presentations before the first correct one; T if never",
-        "The first correct prediction may be luck; consistently_learned asks that it lasts.",
+        "presentations before the first correct prediction; T if there is none",
+        "The first correct prediction may be luck; consistently_learned requires that it lasts.",
+        how="update",
+        judges=True,
     ),
     Score(
         "consistently_learned",
@@ -162,8 +181,10 @@ _ALL = (
         "logits",
         "presentations",
         _BALDOCK,
-        "presentations before it stays correct to the end; T if it does not",
-        "Depends on the last presentation: one slip at the end makes T of it.",
+        "presentations before the prediction stays correct to the end; T if it does not",
+        "Depends on the last presentation: one slip at the end makes it T.",
+        how="update",
+        judges=True,
     ),
     Score(
         "tdds",
@@ -171,10 +192,12 @@ _ALL = (
         "logits",
         "nats",
         _ZHANG,
-        "moving average (decay 0.9) over windows of J = 10 presentations of the norm of the deviations of "
+        "moving average (decay 0.9) over windows of J = 10 presentations; per window, the norm of the deviations of "
         "sum p_t |log p_t - log p_(t-1)| from their mean",
-        "Its authors keep the highest. Needs J presentations; the last window, which weighs most, ends at the last "
-        "epoch, and it is easily left out by an index.",
+        "Its authors keep the highest. Needs J presentations. The last window weighs most and ends at the last epoch: "
+        "an off-by-one error drops it.",
+        how="update",
+        windowed=True,
     ),
     Score(
         "dyn_unc",
@@ -182,8 +205,11 @@ _ALL = (
         "logits",
         "probability",
         _HE,
-        "mean over windows of J = 10 presentations of the standard deviation of p_y, ddof 1",
-        "Its authors keep the highest. There are T - J + 1 windows, not T - J: the last epoch is easily left out.",
+        "standard deviation of p_y (ddof 1) in a window of J = 10 presentations, mean over all windows",
+        "Its authors keep the highest. There are T - J + 1 windows, not T - J: an off-by-one error drops the last "
+        "epoch.",
+        how="update",
+        windowed=True,
     ),
     Score(
         "vog",
@@ -191,10 +217,11 @@ _ALL = (
         "input gradients",
         "logits per input unit",
         _AGARWAL,
-        "standard deviation over time (ddof 0) of the input gradient of the true-class logit, averaged over channels "
-        "first and over pixels last",
-        "Often negative as a measure of difficulty: easy examples have large logits, whose gradients move. Others take "
-        "ddof 1, leave out the square root or the mean over channels, or mix up examples by shuffling.",
+        "standard deviation over time (ddof 0) of the input gradient of the true-class logit; the gradient is averaged "
+        "over channels first, the result over pixels last",
+        "Often correlates negatively with difficulty: easy examples have large logits, whose gradients keep moving. "
+        "Some packages take ddof 1, omit the square root or the mean over channels, or mix up shuffled examples.",
+        how="update(inputs=)",
     ),
     Score(
         "vog_probability",
@@ -202,8 +229,9 @@ _ALL = (
         "input gradients",
         "probability per input unit",
         _AGARWAL,
-        "the same for the gradient of p_y",
-        "Vanishes where p_y is near 0 or 1: surely wrong looks like surely right.",
+        "as vog, for the gradient of p_y",
+        "Vanishes where p_y is near 0 or 1: confidently wrong looks like confidently right.",
+        how="update(inputs=)",
     ),
     Score(
         "vog_loss",
@@ -211,8 +239,9 @@ _ALL = (
         "input gradients",
         "nats per input unit",
         _AGARWAL,
-        "the same for the gradient of the loss",
-        "From the training step it sees augmented inputs and train-mode batch norm; at checkpoints it sees neither.",
+        "as vog, for the gradient of the loss",
+        "In the training step it sees augmented inputs and train-mode batch norm; at checkpoints it sees neither.",
+        how="watch",
     ),
     Score(
         "grand",
@@ -220,9 +249,10 @@ _ALL = (
         "parameter gradients",
         "nats per parameter unit",
         _PAUL,
-        "L2 norm of the example's own loss gradient over all parameters; mean over the checkpoints shown",
-        "All parameters, not the last layer, and one example at a time, not a share of a batch gradient. At "
-        "initialisation it measures little but the norm of the input.",
+        "L2 norm of the example's own loss gradient over all parameters, mean over the checkpoints scored",
+        "All parameters, not just the last layer; one example at a time, not its share of a batch gradient. At "
+        "initialisation it measures little more than the norm of the input.",
+        how="score_checkpoint",
     ),
     Score(
         "prototype_distance",
@@ -231,7 +261,7 @@ _ALL = (
         "feature units",
         _SORSCHER,
         "distance in feature space to the mean of its class",
-        "The mean contains the example itself. Classes of different spread are not comparable: class_normalize.",
+        "The mean includes the example itself. Classes of different spread are not comparable; use class_normalize.",
     ),
     Score(
         "self_prototype_distance",
@@ -239,8 +269,8 @@ _ALL = (
         "features",
         "feature units",
         _SORSCHER,
-        "distance in feature space to the nearest centre of k-means; labels are not used",
-        "Does not look at the label, and depends on the number of clusters and the seed of k-means.",
+        "distance in feature space to the nearest k-means centre; labels are not used",
+        "Ignores the label, and depends on the number of clusters and the seed of k-means.",
     ),
     Score(
         "prediction_depth",
@@ -248,9 +278,9 @@ _ALL = (
         "features",
         "layers",
         _BALDOCK,
-        "first layer from which on k-NN probes (k = 30) agree with the final prediction",
-        "An example must not be its own neighbour, or every probe is right. Agreement is with the prediction, not with "
-        "the label.",
+        "first layer from which all k-NN probes (k = 30) agree with the final prediction",
+        "An example must not be its own neighbour, or every probe is right. The probes agree with the prediction, not "
+        "with the label.",
     ),
     Score(
         "model_accuracy",
@@ -259,7 +289,7 @@ _ALL = (
         "fraction of models",
         _MEDING,
         "fraction of the trained models that predict y",
-        "Few models give few different values; with one architecture it says what is hard for that architecture.",
+        "Few models give few distinct values; models of one architecture show what is hard for that architecture.",
     ),
     Score(
         "ensemble_confidence",
@@ -268,7 +298,7 @@ _ALL = (
         "probability",
         _CARLINI,
         "mean over the trained models of their largest p",
-        "Does not look at the label.",
+        "Ignores the label.",
     ),
     Score(
         "agreement",
@@ -277,7 +307,7 @@ _ALL = (
         "nats",
         _CARLINI,
         "Jensen-Shannon divergence of the trained models' p",
-        "A divergence: 0 is full agreement, also where all models agree on a wrong class.",
+        "A divergence: 0 is full agreement, even if all models agree on a wrong class.",
     ),
     Score(
         "memorization",
@@ -285,8 +315,8 @@ _ALL = (
         "runs",
         "probability",
         _FELDMAN,
-        "share of correct models among those that trained on the example, minus the share among those that did not",
-        "Needs runs that left examples out, and many: with ten of each the standard error is up to 0.22.",
+        "fraction of correct models among those that trained on the example, minus the fraction among the others",
+        "Needs many runs that left examples out: with ten of each kind the standard error is up to 0.22.",
     ),
     Score(
         "c_score",
@@ -294,8 +324,8 @@ _ALL = (
         "runs",
         "probability",
         _JIANG,
-        "consistency: share of correct models among those that did not train on the example",
-        "From models that trained on the example it would be training accuracy.",
+        "consistency: fraction of correct models among those that did not train on the example",
+        "Computed from models that trained on the example, it would be training accuracy.",
     ),
 )
 
@@ -304,26 +334,26 @@ SCORES: Final = MappingProxyType({score.name: score for score in _ALL})
 
 
 def score_names(*needs: Needs) -> tuple[str, ...]:
-    """Names of all scores, or of those with one of the given needs; ValueError for a need that there is not.
+    """Names of all scores, or of those with one of the given needs; ValueError for an unknown need.
 
     >>> score_names("input gradients")
     ('vog', 'vog_probability', 'vog_loss')
     """
     for need in needs:
         if need not in get_args(Needs):
-            raise ValueError(f"needs: got {need!r}, expected of {', '.join(get_args(Needs))}")
+            raise ValueError(f"needs: got {need!r}, expected one of {', '.join(get_args(Needs))}")
     return tuple(score.name for score in _ALL if not needs or score.needs in needs)
 
 
 def check_scores(names: Iterable[str]) -> tuple[str, ...]:
-    """The names as a tuple without repeats; ValueError for an unknown or an empty list, TypeError for a string."""
+    """The names as a tuple without repeats; ValueError for an unknown name or none, TypeError for a string."""
     if isinstance(names, str):
         raise TypeError(f"scores: got the string {names!r}, expected several names such as ({names!r},)")
     listed = tuple(dict.fromkeys(names))
     unknown = [name for name in listed if name not in SCORES]
     if unknown:
         near = difflib.get_close_matches(str(unknown[0]).lower(), SCORES, n=1)
-        hint = f"did you mean {near[0]!r}? Else " if near else ""
+        hint = f"did you mean {near[0]!r}? Otherwise " if near else ""
         raise ValueError(f"scores: there is no score {unknown[0]!r}; {hint}choose from {', '.join(SCORES)}")
     if not listed:
         raise ValueError(f"scores: got none; choose from {', '.join(SCORES)}")
@@ -331,7 +361,7 @@ def check_scores(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_tracked(names: Iterable[str]) -> tuple[str, ...]:
-    """As `check_scores`, and ValueError for a score that no tracker can compute, saying what does."""
+    """As `check_scores`; a score that no tracker can compute is a ValueError, which says what computes it."""
     listed = check_scores(names)
     for name in listed:
         if SCORES[name].needs == "features":

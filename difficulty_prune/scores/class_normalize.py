@@ -1,4 +1,4 @@
-"""Scores relative to an example's class."""
+"""Scores relative to the class of each example."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ def class_normalize(score: Tensor, labels: Tensor) -> Tensor:
     """z-score within the true class (ddof 0).
 
     Args:
-        score: [N] floating point; NaN is left out of the class's mean and stays NaN.
+        score: [N] floating point. NaN stays NaN, and does not count towards its class's mean and deviation.
         labels: [N] int64, 0 or more.
 
     Returns:
-        [N] of the score's dtype. A class whose scores are all equal gets 0.
+        [N], the score's dtype. Where all scores of a class are equal, they become 0.
 
     Raises:
-        ValueError: shapes differ, or a label is negative.
+        ValueError: the shapes differ, or a label is negative.
 
     >>> class_normalize(torch.tensor([1.0, 3.0, 10.0, 10.0]), torch.tensor([0, 0, 1, 1]))
     tensor([-1.,  1.,  0.,  0.])
@@ -41,6 +41,7 @@ def class_normalize(score: Tensor, labels: Tensor) -> Tensor:
 
     deviation = value - class_mean(value)
     spread = class_mean(deviation.square()).sqrt()
-    differ = class_extreme("amax", -torch.inf) > class_extreme("amin", torch.inf)  # rounding is no spread
+    # Not spread > 0, which rounding can leave even where all scores are equal.
+    differ = class_extreme("amax", -torch.inf) > class_extreme("amin", torch.inf)
     z = torch.where(differ, deviation / torch.where(differ, spread, 1), 0)
     return torch.where(known, z, torch.nan).to(score.dtype)

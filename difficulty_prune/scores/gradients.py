@@ -1,4 +1,4 @@
-"""Gradients of class scores to the input."""
+"""Gradients of the loss, or of the score of the true class, with respect to the input."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ TARGETS: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "vog_probability": _label_probability,
     "vog_loss": _loss,
 }
-"""What each gradient score differentiates, summed over the batch."""
+"""What each gradient score differentiates; a sum over the batch."""
 
 
 def check_depends(inputs: Tensor, logits: Tensor) -> None:
-    """ValueError unless both take part in a graph."""
+    """ValueError unless both the inputs and the logits require gradients."""
     if not inputs.requires_grad or not logits.requires_grad:
         raise ValueError(
             f"inputs: the logits do not depend on them (requires_grad is {inputs.requires_grad} for the inputs, "
@@ -41,21 +41,21 @@ def check_depends(inputs: Tensor, logits: Tensor) -> None:
 
 
 def input_gradient(score: str, logits: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
-    """Gradient of a gradient score's target to the inputs that produced the logits.
+    """Gradient of what a gradient score differentiates, with respect to the inputs that produced the logits.
 
     Args:
         score: "vog", "vog_probability" or "vog_loss".
-        logits: [B, C], computed from `inputs`; the graph is kept for the training step.
+        logits: [B, C], computed from `inputs`. The graph is kept, so the training step can still run backward.
         labels: [B] int64.
-        inputs: [B, ...] that required gradients before the forward pass.
+        inputs: [B, ...], which required gradients before the forward pass.
 
     Returns:
-        [B, ...], shaped as the inputs. In train-mode batch norm an example's gradient also holds what it does to
-        the others of its batch.
+        [B, ...], shaped like the inputs. With batch norm in training mode, an example's gradient also includes its
+        effect on the rest of the batch.
 
     Raises:
         ValueError: the logits do not depend on the inputs.
-        RuntimeError: the graph is gone, because the backward pass of the training step ran before.
+        RuntimeError: the training step's backward pass has already freed the graph.
 
     >>> x = torch.ones(1, 2, requires_grad=True)
     >>> input_gradient("vog", x * torch.tensor([3.0, 5.0]), torch.tensor([1]), x)

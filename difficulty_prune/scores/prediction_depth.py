@@ -22,27 +22,28 @@ def prediction_depth(
     k: int = 30,
     block: int | None = None,
 ) -> Tensor:
-    """First layer from which on k-nearest-neighbour probes agree with the final prediction (arXiv 2106.09647).
+    """First layer from which all k-nearest-neighbour probes agree with the final prediction (arXiv 2106.09647).
 
     The probe of a layer gives an example the most frequent label (the lowest class wins a tie) among its k nearest
-    other examples in that layer, by Euclidean distance. The example itself is left out by its position; an exact copy
-    of it elsewhere counts. Distances are float32: neighbours that it cannot tell apart from the k-th all count.
+    other examples in that layer, by Euclidean distance. The example itself does not vote; an exact copy of it at
+    another position does. Distances are float32: neighbours as near as the k-th, to float32 precision, all vote.
 
     Args:
-        layers: L tensors [N, D_l] floating point, from the first layer to the last. A row of NaN is an example that
-            was not shown, which is nobody's neighbour.
+        layers: L floating-point tensors [N, D_l], from the first layer to the last. A row of NaN is an example that
+            was not shown; it is no neighbour of any other.
         labels: [N] int64, 0 or more where features are known.
-        predictions: [N] int64, the classes that the model predicts in the end, likewise.
-        k: neighbours asked.
-        block: examples whose distances are in memory at a time, N x 4 bytes each; default: 128 MiB of them. Another
-            size gives the same result. Besides, one layer is copied.
+        predictions: [N] int64, the classes that the model predicts in the end, 0 or more where features are known.
+        k: number of neighbours that vote.
+        block: number of examples whose distances are in memory at a time, N x 4 bytes each; default: as many as fit
+            128 MiB. The result does not depend on it. One layer at a time is copied as well.
 
     Returns:
         [N] float32: the smallest l in 0..L-1 such that the probes l, l+1, ..., L-1 all agree; L if the last one does
         not; NaN where not shown.
 
     Raises:
-        ValueError: shapes that do not fit, features that are not finite, no layers, or no k other examples.
+        ValueError: shapes do not match, features are not finite, there are no layers, or k is not less than the
+            number of examples shown.
 
     >>> first, second = torch.tensor([[0.0], [9.0], [1.0], [8.0]]), torch.tensor([[0.0], [1.0], [8.0], [9.0]])
     >>> labels = predictions = torch.tensor([0, 0, 1, 1])
@@ -57,7 +58,9 @@ def prediction_depth(
     check_classes(predictions, shown, "predictions")
     known, size = labels[shown], int(shown.sum())
     if not 1 <= k < size:
-        raise ValueError(f"k: got {k}, expected 1..{size - 1}: {size} examples have features, and none is asked itself")
+        raise ValueError(
+            f"k: got {k}, expected 1..{size - 1}: {size} examples have features, and none votes for itself"
+        )
     if block is None:
         block = max(1, _BLOCK_BYTES // (4 * size))
     if block < 1:
@@ -83,7 +86,7 @@ def _shown_in_all(layers: Mapping[str, Tensor] | Mapping[int, Tensor]) -> Tensor
 
 
 def _probe(features: Tensor, labels: Tensor, k: int, block: int) -> Tensor:
-    """The most frequent label [n] among the k nearest others of each of n examples; overwrites features [n, D]."""
+    """The most frequent label [n] among the k nearest others of n examples; overwrites the features [n, D]."""
     points = _centred(features)
     squares = points.square().sum(1)
     size, classes = len(points), int(labels.max()) + 1
@@ -91,7 +94,7 @@ def _probe(features: Tensor, labels: Tensor, k: int, block: int) -> Tensor:
     buffer = points.new_empty(min(block, size), size)
     for start in range(0, size, block):
         rows = slice(start, min(start + block, size))
-        # The squared distances, less the example's own square, which does not change their order.
+        # Squared distances minus the example's own square: dropping that term does not change their order.
         distances = buffer[: rows.stop - start]
         torch.addmm(squares, points[rows], points.T, alpha=-2, out=distances)
         distances.diagonal(start).fill_(torch.inf)
@@ -114,9 +117,9 @@ def _votes(distances: Tensor, squares: Tensor, labels: Tensor, k: int, classes: 
 
 
 def _centred(features: Tensor) -> Tensor:
-    """Features as float32 around 0 and within -1..1, where the matrix product loses least to rounding and overflow."""
+    """Features as float32, centred on 0 and within -1..1, where a matrix product rounds least and cannot overflow."""
     if features.dtype != torch.float64:
         features = features.float()
-    features -= features.median(0).values  # not the mean: features that are whole numbers remain so
+    features -= features.median(0).values  # not the mean: whole numbers stay whole
     largest = features.abs().max()
     return features.ldexp_(-torch.frexp(largest).exponent).float()

@@ -1,4 +1,4 @@
-"""Distance to a prototype: how far an example lies from the middle of its kind."""
+"""Distance to a prototype: how far an example lies from the centre of its class or cluster."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ def prototype_distance(
     metric: Metric = "euclidean",
     seed: int = 0,
 ) -> Tensor:
-    """Distance in feature space to the mean of the class, or to the nearest centre of k-means (arXiv 2206.14486).
+    """Distance in feature space to the class mean, or to the nearest k-means centre (arXiv 2206.14486).
 
     Args:
         features: [N, D] floating point, such as `Features.embedding`. A row of NaN is an example that was not shown.
         labels: [N] int64, 0 or more where features are known.
-        prototypes: "supervised": the mean of the example's class, which contains the example itself, so that the only
-            example of a class has distance 0. "self": the nearest centre of scikit-learn's MiniBatchKMeans, for which
-            the labels do not matter.
-        clusters: number of centres of "self"; default: the number of classes among the labels.
-        metric: of the distance. "cosine" is 1 - cos of the angle between example and prototype, and 1 where either is
-            0; the prototypes are the same with both.
-        seed: of k-means.
+        prototypes: "supervised" measures to the mean of the example's class. The mean includes the example, so the
+            only example of a class has distance 0. "self" measures to the nearest centre of scikit-learn's
+            MiniBatchKMeans and ignores the labels.
+        clusters: number of centres for "self"; default: the number of classes among the labels.
+        metric: how distance is measured. "cosine" is 1 - cos of the angle between example and prototype, and 1 where
+            either is 0. The prototypes do not depend on the metric.
+        seed: seed of k-means.
 
     Returns:
-        [N] float32, in units of the features, or in 0..2 for "cosine"; NaN where not shown.
+        [N] float32, in units of the features, or within 0..2 for "cosine"; NaN where not shown.
 
     Raises:
-        ValueError: shapes that do not fit, features that are not finite, no labels where they are needed, more
-            clusters than examples, or an unknown option.
+        ValueError: shapes do not match, features are not finite, labels are needed and missing, there are more
+            clusters than examples, or an option is unknown.
 
     >>> features = torch.tensor([[0.0, 0.0], [0.0, 2.0], [5.0, 5.0]])
     >>> prototype_distance(features, torch.tensor([0, 0, 1]))
@@ -67,7 +67,7 @@ def prototype_distance(
     elif prototypes == "self":
         if clusters is None:
             if labels is None:
-                raise ValueError("clusters: got none, and no labels to count the classes of; say how many")
+                raise ValueError("clusters: got none, and no labels whose classes could be counted; say how many")
             clusters = len(labels[shown].unique())
         distance = _to_nearest(known, _k_means(known, clusters, seed), metric)
     else:
@@ -95,7 +95,7 @@ def _distances(features: Tensor, centres: Tensor, metric: Metric) -> Tensor:
     if metric == "cosine":
         tiny = torch.finfo(torch.float64).tiny
         return (1 - F.normalize(features, eps=tiny) @ F.normalize(centres, eps=tiny).T).clamp(min=0)
-    # By differences: with a matrix product, what is left of two long vectors close together is rounding.
+    # By differences: a matrix product leaves only rounding error for two long vectors that are close together.
     return torch.cdist(features, centres, compute_mode="donot_use_mm_for_euclid_dist")
 
 
@@ -111,7 +111,7 @@ def _k_means(features: Tensor, clusters: int, seed: int) -> Tensor:
 
 
 def shown_examples(features: Tensor, name: str) -> Tensor:
-    """Which rows of features [N, D] are not NaN, [N] bool; ValueError where a row is so in part, or infinite."""
+    """Which rows of features [N, D] are known, [N] bool; ValueError for a row that is partly NaN, or infinite."""
     if not isinstance(features, Tensor) or features.dim() != 2 or not features.is_floating_point():
         got = f"{features.dtype} {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
         raise ValueError(f"{name}: got {got}, expected a floating-point tensor [examples, features]")
@@ -120,13 +120,13 @@ def shown_examples(features: Tensor, name: str) -> Tensor:
     if bad.any():
         raise ValueError(
             f"{name}: example {int(bad.nonzero()[0])} has features that are not finite: the model may have diverged "
-            "(an example that was not shown has NaN in all its features)"
+            "(only an example that was not shown may have NaN, in all its features)"
         )
     return shown
 
 
 def check_classes(classes: Tensor, shown: Tensor, name: str) -> None:
-    """Checks classes [N] int64, 0 or more where shown [N]."""
+    """ValueError unless classes are [N] int64, and 0 or more where `shown` [N] bool says so."""
     if not isinstance(classes, Tensor) or classes.dtype != torch.int64 or classes.shape != shown.shape:
         got = f"{classes.dtype} {tuple(classes.shape)}" if isinstance(classes, Tensor) else type(classes).__name__
         raise ValueError(f"{name}: got {got}, expected int64 [{len(shown)}], one per row of the features")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import multiprocessing.connection
 import os
-import queue
 import signal
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 import torch
@@ -16,45 +19,121 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .tasks import Task
 
+_REFRESH = 0.25  # seconds between two looks at the steps done
+_steps_done: Any = None  # in a worker: the number that it and the other workers add to
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use: affinity and the quota of a container (cgroup) count, at least 1."""
+    from joblib import cpu_count
+
+    return int(cpu_count())
+
 
 def default_workers() -> int:
-    """One training per CPU core; a GPU runs one at a time."""
-    return 1 if torch.cuda.is_available() else (os.cpu_count() or 1)
+    """One training per usable CPU core; a GPU runs one at a time."""
+    return 1 if torch.cuda.is_available() else usable_cores()
 
 
 def run_tasks(tasks: Sequence[Task], workers: int, train_size: int, console: Console, title: str) -> None:
     """Runs the tasks in `workers` processes and returns when all are done.
 
-    The first failure, and Ctrl-C, stop the rest; what finished before is on disk.
+    The first failure, and Ctrl-C, end these processes and no others; what finished before is on disk. If the calling
+    process dies, they end by themselves. On Windows Ctrl-C also reaches workers that are still starting, and they may
+    print a traceback.
     """
     if not tasks:
         return
-    context = multiprocessing.get_context("spawn")
+    context = _WorkerContext()
     workers = min(workers, len(tasks))
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    with context.Manager() as manager, _progress(console) as progress:
-        steps_done = manager.Queue()
+    threads = max(1, usable_cores() // workers)
+    steps_done = context.Value("q", 0)
+    with _progress(console) as progress:
         total = sum(task.steps(train_size) for task in tasks)
         bar = progress.add_task(title, total=total, finished=0, tasks=len(tasks))
-        executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(threads,))
+        executor = ProcessPoolExecutor(workers, context, _start_worker, (threads, steps_done))
         try:
-            pending = {executor.submit(_run, task, steps_done) for task in tasks}
+            with _interrupts_postponed():
+                pending = {executor.submit(_run, task) for task in tasks}
             while pending:
-                done, pending = wait(pending, timeout=0.25, return_when=FIRST_COMPLETED)
+                done, pending = wait(pending, timeout=_REFRESH, return_when=FIRST_COMPLETED)
                 for future in done:
                     future.result()
-                progress.update(bar, advance=_drain(steps_done), finished=len(tasks) - len(pending))
+                # Not .value, which waits for a lock that a killed worker may hold.
+                progress.update(bar, completed=steps_done.get_obj().value, finished=len(tasks) - len(pending))
         except BaseException:
+            with _interrupts_postponed():
+                context.kill_workers()
+            # To wait here could take for ever: before Python 3.11.5, sending a large task to killed workers never ends.
             executor.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
             raise
         executor.shutdown()
 
 
+class _WorkerContext(SpawnContext):
+    """Starts processes afresh (spawn), and remembers those that it made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: list[SpawnProcess] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # type: ignore[override]
+        """What the executor calls for each worker."""
+        process = SpawnProcess(*args, **kwargs)
+        self._made.append(process)
+        return process
+
+    def kill_workers(self) -> None:
+        """Ends the processes at once, and waits until they are gone.
+
+        Not `terminate`: a worker writes its files whole or not at all, and has nothing else to tidy up.
+        """
+        started = [process for process in self._made if process.pid is not None]
+        for process in started:
+            process.kill()
+        for process in started:
+            process.join()
+
+
+@contextlib.contextmanager
+def _interrupts_postponed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM take effect at the end of the block: in the middle, a process could start and be forgotten.
+
+    Ctrl-C does not reach the processes that start in the block, even while they import: it is for the caller, which
+    ends them.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no other thread is interrupted
+        yield
+        return
+    arrived: list[int] = []
+    known = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not None]
+    before = {number: signal.signal(number, lambda arrival, frame: arrived.append(arrival)) for number in known}
+    with _interrupts_hidden_from_children():
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            for arrival in arrived:
+                signal.raise_signal(arrival)
+
+
+@contextlib.contextmanager
+def _interrupts_hidden_from_children() -> Iterator[None]:
+    """Blocks SIGINT, which children inherit; Windows cannot."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _progress(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("steps, {task.fields[finished]} of {task.fields[tasks]} trainings"),
@@ -65,19 +144,25 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _start_worker(threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers
+def _start_worker(threads: int, steps_done: Any) -> None:
+    global _steps_done
+    threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
+    _steps_done = steps_done
 
 
-def _run(task: Task, steps_done: Any) -> None:
-    task.run(steps_done.put)
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)  # from this thread nothing else ends a process in the middle of a training
 
 
-def _drain(steps_done: Any) -> int:
-    total = 0
-    while True:
-        try:
-            total += steps_done.get_nowait()
-        except queue.Empty:
-            return total
+def _run(task: Task) -> None:
+    task.run(_count_steps)
+
+
+def _count_steps(steps: int) -> None:
+    with _steps_done.get_lock():
+        _steps_done.value += steps

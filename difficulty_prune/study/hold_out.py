@@ -13,21 +13,21 @@ from numpy.typing import NDArray
 
 from ..support.randomness import generator_from
 
-_HOLD_OUT = 2  # what a generator is for; a sampler's plan and orders are 0 and 1
+_HOLD_OUT = 2  # the purpose of the generator; those of a sampler's plan and orders are 0 and 1
 
 
 def held_out(run: int, size: int, share: float, seed: int = 0) -> NDArray[Any]:
-    """Which examples a run leaves out, [size] bool, True for left out.
+    """Which examples a run leaves out, [size] bool, True for those left out.
 
-    As cards are dealt: a shuffled deck of all examples goes round the runs, the next shuffled deck follows when it is
-    empty, and nobody gets an example twice. So a single run leaves out a random share, while after R runs each example
-    was left out `R * share` times, rounded up or down.
+    They are dealt like cards: each run in turn takes its hand from a shuffled deck of all examples, and a new shuffled
+    deck follows when one is used up; no run gets an example twice. So what a single run leaves out is random, while
+    after R runs each example was left out `R * share` times, rounded up or down.
 
     Args:
         run: number of the run, from 0.
         size: N.
-        share: in [0, 1), taken as the decimal number that it is written as; a run leaves out `share * size` examples,
-            rounded up or down.
+        share: in [0, 1), taken as the decimal number that is written: 0.1 is a tenth exactly. A run leaves out
+            `share * size` examples, rounded up or down.
         seed: of the decks.
 
     >>> first, second = held_out(0, size=4, share=0.5), held_out(1, size=4, share=0.5)
@@ -53,11 +53,13 @@ def held_out(run: int, size: int, share: float, seed: int = 0) -> NDArray[Any]:
 
 
 def check_hold_out(share: float, runs: int) -> None:
-    """TypeError or ValueError unless each of so many runs can leave out the share, and each example is seen by one."""
+    """TypeError or ValueError unless so many runs can each leave out the share and still, together, see everything."""
     if isinstance(share, bool) or not isinstance(share, Real):
         raise TypeError(f"hold_out: got {share!r}, expected a number in [0, 1), the fraction of examples")
     if not 0 <= share < 1:  # NaN is neither
-        raise ValueError(f"hold_out: got {share}, expected a number in [0, 1): the fraction that each run leaves out")
+        raise ValueError(
+            f"hold_out: got {share}, expected a number in [0, 1): the fraction of examples that each run leaves out"
+        )
     if math.ceil(runs * Fraction(str(float(share)))) >= runs and share > 0:
         raise ValueError(
             f"hold_out: got {share} with runs {runs}, so that no run would train on some of the examples; expected at "

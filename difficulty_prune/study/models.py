@@ -1,25 +1,26 @@
-"""The models of a study, each a function of the image shape and the number of classes."""
+"""The models of a study: functions of the image shape and the number of classes."""
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 from typing import Final
 
 from torch import Tensor, nn
 
+from .named_function import import_function, names_function
+
 Shape = tuple[int, int, int]
 
 
 def cnn(shape: Shape, num_classes: int) -> nn.Module:
-    """Four convolutions of growing width, each halving the image: 0.4 million parameters, 7 million MACs at 32x32."""
+    """Four convolutions of growing width, each halving the image: 0.4 million parameters, 7 million MACs at 32 x 32."""
     channels, size = shape[0], min(shape[1:])
     layers: list[nn.Module] = []
     for width in (24, 64, 128, 256):
         layers.append(nn.Conv2d(channels, width, 3, padding=1, bias=False))
         if size >= 2:
-            layers.append(nn.MaxPool2d(2))  # before the normalisation, which then has a quarter of the work
+            layers.append(nn.MaxPool2d(2))  # before the normalisation, which then does a quarter of the work
             size //= 2
         layers += [nn.BatchNorm2d(width), nn.ReLU()]
         channels = width
@@ -27,7 +28,7 @@ def cnn(shape: Shape, num_classes: int) -> nn.Module:
 
 
 def mlp(shape: Shape, num_classes: int) -> nn.Module:
-    """Two hidden layers of 256, no convolution."""
+    """Two hidden layers of width 256, no convolution."""
     hidden = 256
     return nn.Sequential(
         nn.Flatten(),
@@ -42,7 +43,7 @@ def mlp(shape: Shape, num_classes: int) -> nn.Module:
 
 
 def resnet18(shape: Shape, num_classes: int) -> nn.Module:
-    """torchvision's ResNet-18; for images under 64 pixels with a 3x3 stem of stride 1 and no first pooling."""
+    """torchvision's ResNet-18; images under 64 pixels get a 3 x 3 stem of stride 1 and no first pooling."""
     from torchvision.models import resnet18 as make
 
     model: nn.Module = make(num_classes=num_classes)
@@ -55,7 +56,7 @@ def resnet18(shape: Shape, num_classes: int) -> nn.Module:
 
 
 class Residual(nn.Module):
-    """Two convolutions and a way around them."""
+    """Two convolutions with a shortcut around them."""
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
@@ -66,17 +67,17 @@ class Residual(nn.Module):
             nn.Conv2d(width, width, 3, padding=1, bias=False),
             nn.BatchNorm2d(width),
         )
-        self.around: nn.Module = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or inputs != width:
-            self.around = nn.Sequential(nn.Conv2d(inputs, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, width, 1, stride, bias=False), nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        outputs: Tensor = self.body(x) + self.around(x)
+        outputs: Tensor = self.body(x) + self.shortcut(x)
         return outputs.relu()
 
 
 def resnet8(shape: Shape, num_classes: int) -> nn.Module:
-    """Seven convolutions in three residual blocks: 0.3 million parameters, 12 million MACs at 32x32."""
+    """Seven convolutions, six of them in three residual blocks: 0.3 million parameters, 12 million MACs at 32 x 32."""
     width = 32
     return nn.Sequential(
         nn.Conv2d(shape[0], width, 3, stride=2, padding=1, bias=False),
@@ -95,13 +96,13 @@ def vit(shape: Shape, num_classes: int) -> nn.Module:
     """torchvision's VisionTransformer, small: 8 x 8 patches, 3 layers of width 64; 0.1 million parameters.
 
     Raises:
-        ValueError: images that are not square with a side that 8 divides.
+        ValueError: the images are not square, or 8 does not divide their side.
     """
     from torchvision.models import VisionTransformer
 
     channels, height, width = shape
     if height != width or height % 8:
-        raise ValueError(f"vit: got images of {height} x {width}, expected square ones whose side 8 divides")
+        raise ValueError(f"vit: got images of {height} x {width}, expected square ones whose side is a multiple of 8")
     model: nn.Module = VisionTransformer(
         image_size=height,
         patch_size=height // 8,
@@ -125,10 +126,10 @@ MODELS: Final[dict[str, Callable[[Shape, int], nn.Module]]] = {
 
 
 def build_model(name: str, shape: Shape, num_classes: int) -> nn.Module:
-    """A model by name, or by your.module:function taking (shape, num_classes).
+    """Makes a model that is given by name, or as your.module:function taking (shape, num_classes).
 
     Raises:
-        ValueError: no such model.
+        ValueError: there is no such model.
 
     >>> build_model("mlp", (1, 8, 8), 10)[1].in_features
     64
@@ -137,14 +138,17 @@ def build_model(name: str, shape: Shape, num_classes: int) -> nn.Module:
 
 
 def find_model(name: str) -> Callable[[Shape, int], nn.Module]:
-    """The function behind a model's name; ValueError if there is none."""
+    """The function that makes the model.
+
+    Raises:
+        ValueError: there is no such model.
+    """
     if name in MODELS:
         return MODELS[name]
-    module, _, function = name.partition(":")
+    expected = f"model: got {name!r}, expected {', '.join(MODELS)} or your.module:function"
+    if not names_function(name):
+        raise ValueError(expected)
     try:
-        found: Callable[[Shape, int], nn.Module] = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"model: got {name!r}, expected {', '.join(MODELS)} or your.module:function ({error})"
-        ) from error
-    return found
+        return import_function(name)
+    except ImportError as error:
+        raise ValueError(f"{expected} ({error})") from error

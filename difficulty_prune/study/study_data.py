@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,21 +14,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-_MEMORY_LIMIT: Final = 4 * 2**30
+from .named_function import import_function, names_function
+
+_MEMORY_LIMIT: Final = 4 * 2**30  # every worker holds the images too
 _TEST_SHARE: Final = 0.2
+_STATISTICS_FROM: Final = 10_000  # images: more would hardly change a mean over all their pixels
 FORMS: Final = "digits, imagefolder:DIR, torchvision:NAME:ROOT or your.module:function"
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """Labelled images: images [N, C, H, W] uint8 or float, labels [N] int64. A sample is (image, label).
+    """Labelled images. A sample is (image, label).
+
+    Args:
+        images: [N, C, H, W], uint8 or floating point.
+        labels: [N] int64.
+        class_names: the name of each class, where they are known.
 
     >>> len(Images(torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 0])))
     3
     """
 
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
+    def __init__(self, images: Tensor, labels: Tensor, class_names: tuple[str, ...] | None = None) -> None:
         self.images = images
         self.labels = labels
+        self.class_names = class_names
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,22 +62,25 @@ class StudyData:
 
     @functools.cached_property
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the training images per channel, each [C, 1, 1], at most 10,000 images."""
-        sample = self.train.images[:: max(1, len(self.train) // 10_000)].float()
+        """Mean and standard deviation per channel, each [C, 1, 1], of at most about 10,000 training images."""
+        sample = self.train.images[:: max(1, len(self.train) // _STATISTICS_FROM)].float()
         mean = sample.mean((0, 2, 3), keepdim=True)[0]
-        return mean, sample.std((0, 2, 3), keepdim=True)[0].clamp(min=1e-6)
+        deviation = sample.std((0, 2, 3), keepdim=True)[0]
+        return mean, deviation.clamp(min=1e-6)  # a channel that never changes is divided by this
 
 
 @functools.cache
 def load_data(spec: str, test_spec: str | None = None) -> StudyData:
-    """Loads the images that a `--data` argument names; kept for the life of the process.
+    """Loads the images that a `--data` argument names, and keeps them for the life of the process.
 
     Where no test data is named and the source brings none, a fifth of the images, chosen class by class and always
     the same, is set aside for testing.
 
     Raises:
-        ValueError: a spec of none of the known forms, images of different shapes, or more than 4 GiB of them.
-        FileNotFoundError: no such folder.
+        TypeError, ValueError: a spec of an unknown form, samples that are no (image, label), images of different
+            shapes, pixels that are not finite, labels that are no classes, a single class, test data of another shape
+            or with other classes, or more than 4 GiB of images.
+        FileNotFoundError: there is no such folder.
 
     >>> data = load_data("digits")
     >>> data.shape, data.num_classes, len(data.train), len(data.test)
@@ -80,11 +91,34 @@ def load_data(spec: str, test_spec: str | None = None) -> StudyData:
         test = _load(test_spec)[0]
     if test is None:
         train, test = _split(train)
+    _check_test_data(train, test)
+    return StudyData(train, test, num_classes=int(train.labels.max()) + 1)
+
+
+def _check_test_data(train: Images, test: Images) -> None:
+    """ValueError unless a model trained on `train`, which has several classes, can be tested on `test`."""
     if train.images.shape[1:] != test.images.shape[1:]:
         raise ValueError(
-            f"{spec}: images {tuple(train.images.shape[1:])}, but test images {tuple(test.images.shape[1:])}"
+            f"test: got images of shape {list(test.images.shape[1:])}, expected {list(train.images.shape[1:])} as for "
+            "training"
         )
-    return StudyData(train, test, num_classes=int(max(train.labels.max(), test.labels.max())) + 1)
+    if train.class_names and test.class_names and train.class_names != test.class_names:
+        other = sorted(set(train.class_names) ^ set(test.class_names))
+        raise ValueError(
+            f"test: got {len(test.class_names)} classes, expected the {len(train.class_names)} of the training data, "
+            f"or their numbers do not match; {_some(other)} not in both"
+        )
+    known = set(train.labels.unique().tolist())
+    if len(known) < 2:
+        raise ValueError(f"data: got examples of class {min(known)} only, expected two classes or more")
+    unknown = sorted(set(test.labels.unique().tolist()) - known)
+    if unknown:
+        raise ValueError(f"test: got class {_some(unknown)}, of which there is no training example")
+
+
+def _some(values: list[Any], most: int = 5) -> str:
+    """The values as text, the first few of many."""
+    return ", ".join(map(str, values[:most])) + (", ..." if len(values) > most else "")
 
 
 def _load(spec: str) -> tuple[Images, Images | None]:
@@ -95,9 +129,9 @@ def _load(spec: str) -> tuple[Images, Images | None]:
         return _image_folder(rest), None
     if kind == "torchvision" and rest.count(":") == 1:
         return _torchvision(*rest.split(":"))
-    if not rest:
-        raise ValueError(f"data: got {spec!r}, expected {FORMS}")
-    return _from_function(kind, rest)
+    if names_function(spec) and rest:
+        return _from_function(spec)
+    raise ValueError(f"data: got {spec!r}, expected {FORMS}")
 
 
 def _digits() -> Images:
@@ -111,7 +145,7 @@ def _image_folder(folder: str) -> Images:
     from torchvision.datasets import ImageFolder
 
     if not Path(folder).is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; expected one folder of images per class in it")
+        raise FileNotFoundError(f"{folder}: no such folder; expected one that holds a folder of images for each class")
     return _to_tensors(ImageFolder(folder))
 
 
@@ -128,44 +162,91 @@ def _torchvision(name: str, root: str) -> tuple[Images, Images]:
     return _to_tensors(splits[0]), _to_tensors(splits[1])
 
 
-def _from_function(module: str, function: str) -> tuple[Images, Images | None]:
+def _from_function(spec: str) -> tuple[Images, Images | None]:
     try:
-        make: Callable[[], Any] = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"data: {module}:{function} cannot be imported ({error}); expected {FORMS}") from error
+        make = import_function(spec)
+    except ImportError as error:
+        raise ValueError(f"data: {spec} cannot be imported ({error}); expected {FORMS}") from error
     made = make()
-    train, test = made if isinstance(made, tuple) else (made, None)
-    return _to_tensors(train), None if test is None else _to_tensors(test)
+    parts = made if isinstance(made, tuple) else (made, None)
+    if len(parts) != 2 or not _is_map_style(parts[0]) or not (parts[1] is None or _is_map_style(parts[1])):
+        raise TypeError(
+            f"data: {spec} returned {_types(made)}, expected a map-style dataset of (image, label), or a training and "
+            "a test set of that kind"
+        )
+    return _to_tensors(parts[0]), None if parts[1] is None else _to_tensors(parts[1])
 
 
-def _to_tensors(dataset: Sequence[Any]) -> Images:
+def _is_map_style(dataset: Any) -> bool:
+    return hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+
+
+def _types(made: Any) -> str:
+    if isinstance(made, tuple):
+        return f"a tuple of ({', '.join(type(part).__name__ for part in made)})"
+    return f"a {type(made).__name__}"
+
+
+def _to_tensors(dataset: Any) -> Images:
     """Reads a whole map-style dataset of (image, label); images are PIL, arrays [H, W(, C)] or tensors [C, H, W]."""
     if len(dataset) == 0:
         raise ValueError(f"data: {type(dataset).__name__} is empty")
-    first = _image(dataset[0][0])
+    first, _ = _sample(dataset, 0)
     size = len(dataset) * first.numel() * first.element_size()
     if size > _MEMORY_LIMIT:
         raise ValueError(
-            f"data: {size / 2**30:.1f} GiB of images; a study holds at most {_MEMORY_LIMIT >> 30} GiB in memory"
+            f"data: got {size / 2**30:.1f} GiB of images, expected at most {_MEMORY_LIMIT >> 30} GiB: a study holds "
+            "them in memory; take smaller or fewer images"
         )
     images = torch.empty(len(dataset), *first.shape, dtype=first.dtype)
     labels = torch.empty(len(dataset), dtype=torch.int64)
     for i in range(len(dataset)):
-        raw, label = dataset[i][:2]
-        image = _image(raw)
+        image, label = _sample(dataset, i)
         if image.shape != first.shape:
             raise ValueError(
                 f"data: image {i} has shape {tuple(image.shape)}, the first {tuple(first.shape)}; resize them"
             )
-        images[i], labels[i] = image, int(label)
-    return Images(images, labels)
+        images[i], labels[i] = image, label
+    return Images(images, labels, _class_names(dataset))
 
 
-def _image(raw: Any) -> Tensor:
-    if isinstance(raw, Tensor):
-        return raw
-    array = np.array(raw)
-    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
+def _class_names(dataset: Any) -> tuple[str, ...] | None:
+    """Those of a torchvision dataset."""
+    names = getattr(dataset, "classes", None)
+    return tuple(map(str, names)) if isinstance(names, (list, tuple)) else None
+
+
+def _sample(dataset: Any, position: int) -> tuple[Tensor, int]:
+    """The image [C, H, W] and the class of an example."""
+    sample = dataset[position]
+    if not isinstance(sample, (tuple, list)) or len(sample) < 2:
+        raise TypeError(f"data: example {position} is a {type(sample).__name__}, expected (image, label)")
+    image = sample[0] if isinstance(sample[0], Tensor) else _from_array(np.array(sample[0]))
+    if image.dim() != 3:
+        raise ValueError(
+            f"data: image {position} has shape {tuple(image.shape)}, expected a tensor [C, H, W], an array [H, W] or "
+            "[H, W, C], or a PIL image"
+        )
+    if image.is_floating_point() and not bool(image.isfinite().all()):
+        raise ValueError(f"data: image {position} has pixels that are infinite or NaN")
+    return image, _class(sample[1], position)
+
+
+def _class(label: Any, position: int) -> int:
+    try:
+        number = int(label)
+        good = bool(number == label) and number >= 0
+    except (TypeError, ValueError, RuntimeError):  # text, NaN, several numbers
+        good = False
+    if not good:
+        raise ValueError(f"data: example {position} has label {label!r}, expected the number of a class: 0, 1, ...")
+    return number
+
+
+def _from_array(array: NDArray[Any]) -> Tensor:
+    if array.ndim == 3:
+        return torch.from_numpy(array.transpose(2, 0, 1).copy())
+    return torch.from_numpy(array[None] if array.ndim == 2 else array)
 
 
 def split_positions(labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -173,16 +254,24 @@ def split_positions(labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
 
     Args:
         labels: [N], of which every class is split alike.
+
+    Raises:
+        ValueError: too few examples for a fifth of each class.
     """
     from sklearn.model_selection import train_test_split
 
-    train, test = train_test_split(np.arange(len(labels)), test_size=_TEST_SHARE, stratify=labels, random_state=0)
+    try:
+        train, test = train_test_split(np.arange(len(labels)), test_size=_TEST_SHARE, stratify=labels, random_state=0)
+    except ValueError as error:
+        raise ValueError(
+            f"data: a fifth of each class cannot be set aside for testing: {error} Add examples, or name test data"
+        ) from error
     return np.sort(train), np.sort(test)
 
 
 def _split(images: Images) -> tuple[Images, Images]:
-    train, test = split_positions(images.labels)
-    return (
-        Images(images.images[train], images.labels[train]),
-        Images(images.images[test], images.labels[test]),
+    train, test = (
+        Images(images.images[chosen], images.labels[chosen], images.class_names)
+        for chosen in split_positions(images.labels)
     )
+    return train, test

@@ -1,11 +1,9 @@
-"""The trainings of a study as plain data, so that any `concurrent.futures.Executor` can run them."""
+"""The trainings of a study as plain data, which any `concurrent.futures.Executor` can run."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import resource
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,33 +16,49 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..data import dataset_fingerprint
 from ..policies.base import Policy
 from ..policies.plan import Plan, make_plan
-from ..runs.run_set import Run
+from ..runs.run import Run
 from ..sampler import PruneSampler
 from ..support.files import write_atomically
 from ..tracker.tracker import DifficultyTracker
 from .hold_out import held_out
-from .study_data import load_data
+from .study_data import StudyData, load_data
 from .train import Recipe, number_of_batches, predict, train
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """Which data, and its fingerprint, so that a worker can tell that it reads the same."""
+    """Where the data comes from, and its fingerprint, by which a worker knows that it reads the same data."""
 
     spec: str
     test_spec: str | None
-    fingerprint: str
+    dataset_fingerprint: str
+
+    def load(self) -> StudyData:
+        """Loads the data.
+
+        Raises:
+            ValueError: it is not the data of the study.
+        """
+        data = load_data(self.spec, self.test_spec)
+        found = dataset_fingerprint(data.train)
+        if found != self.dataset_fingerprint:
+            raise ValueError(
+                f"data: {self.spec} has dataset fingerprint {found} in a worker, expected {self.dataset_fingerprint}: "
+                "it must give the same examples in the same order every time, so fix its seed"
+            )
+        return data
 
 
 @dataclass(frozen=True)
 class ScoringTask:
-    """Train on everything but what is held out, score inside the step, write a run file.
+    """Trains on everything that is not held out, scores inside the step, and writes a run file.
 
     Attributes:
         seed: of the training. The first run of the study has `first_seed`, which also decides what each run holds out.
-        hold_out: the share of the examples that the run leaves out.
+        hold_out: the fraction of the examples that the run leaves out.
     """
 
     source: DataSource
@@ -56,11 +70,8 @@ class ScoringTask:
     hold_out: float = 0.0
     first_seed: int = 0
 
-    @property
-    def label(self) -> str:
-        return f"score {self.model} seed {self.seed}"
-
     def steps(self, train_size: int) -> int:
+        """Steps of the whole training, out of `train_size` examples."""
         return _steps(self.recipe, round((1 - self.hold_out) * train_size))
 
     def seen(self, train_size: int) -> NDArray[Any]:
@@ -69,20 +80,20 @@ class ScoringTask:
 
     @property
     def order_seed(self) -> int:
-        """Of the order of the examples: another one for each model, or the runs of a seed would share noise."""
+        """The seed of the order of the examples: one per model, or models of the same seed would share noise."""
         return int(np.random.SeedSequence([self.seed, *self.model.encode()]).generate_state(1)[0])
 
     def is_done(self) -> bool:
-        """Whether the run file holds just this run.
+        """Whether the run file is there and holds this very run.
 
         Raises:
-            ValueError: it holds another one.
+            ValueError: it holds another run, or is no run file.
         """
         if not Path(self.path).exists():
             return False
         run = Run.load(self.path)
-        want = {**self._facts(), "dataset_fingerprint": self.source.fingerprint}
-        found = {"hold_out": 0.0, **run.metadata}  # which older files do not name
+        want = {**self._facts(), "dataset_fingerprint": self.source.dataset_fingerprint}
+        found = {"hold_out": 0.0, **run.metadata}  # older files do not mention it
         differing: dict[str, Any] = {
             key: (found.get(key), value) for key, value in want.items() if found.get(key) != value
         }
@@ -98,7 +109,8 @@ class ScoringTask:
         return True
 
     def run(self, report: Callable[[int], None]) -> None:
-        data = load_data(self.source.spec, self.source.test_spec)
+        """Trains and writes; `report` is called with the number of steps after each epoch."""
+        data = self.source.load()
         tracker = DifficultyTracker(len(data.train), self.scores, num_classes=data.num_classes)
         seen = self.seen(len(data.train))
         sampler = PruneSampler(partial(_keep, seen), np.zeros(len(seen)), seed=self.order_seed)
@@ -107,7 +119,7 @@ class ScoringTask:
             labels=data.train.labels,
             seen=seen if self.hold_out else None,
             probabilities=predict(outcome.model, data, data.train),
-            dataset_fingerprint=self.source.fingerprint,
+            dataset_fingerprint=self.source.dataset_fingerprint,
             data=self.source.spec,
             epochs=self.recipe.epochs,
             outcome=outcome.facts(),
@@ -125,14 +137,21 @@ class ScoringTask:
 
 
 def _keep(seen: NDArray[Any], difficulty: Tensor, labels: Tensor | None = None, generator: Any = None) -> Plan:
-    """A policy that keeps just the given examples."""
+    """A policy that keeps the examples that a run sees, [N] bool."""
     kept = torch.from_numpy(np.flatnonzero(seen))
     return make_plan(kept, torch.ones(len(kept)), len(seen), "what is not held out", labels)
 
 
 @dataclass(frozen=True)
 class ComparisonTask:
-    """Train on what a policy keeps and write down how well that went."""
+    """Trains on what a policy keeps, and writes the test accuracy and the cost.
+
+    Attributes:
+        name: of the policy, in file names and tables.
+        keep: the fraction of the examples that it keeps.
+        difficulty: [N] float64, high = hard.
+        difficulty_name: where it comes from.
+    """
 
     source: DataSource
     model: str
@@ -145,20 +164,20 @@ class ComparisonTask:
     difficulty_name: str
     path: str
 
-    @property
-    def label(self) -> str:
-        return f"train {self.model} on {self.name} {self.keep:.0%} seed {self.seed}"
-
     def steps(self, train_size: int) -> int:
+        """Steps of the whole training, out of `train_size` examples."""
         return _steps(self.recipe, round(self.keep * train_size))
 
     def is_done(self) -> bool:
-        """Whether the result is there, of the very same task."""
-        path = Path(self.path)
-        return path.exists() and json.loads(path.read_text())["task"] == self._facts()
+        """Whether the result of this very task is there; that of another task would be replaced."""
+        try:
+            return bool(self.result()["task"] == self._facts())
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # not there, or not the file of a result
+            return False
 
     def run(self, report: Callable[[int], None]) -> None:
-        data = load_data(self.source.spec, self.source.test_spec)
+        """Trains and writes; `report` is called with the number of steps after each epoch."""
+        data = self.source.load()
         sampler = PruneSampler(self.policy, self.difficulty, labels=data.train.labels, seed=self.seed)
         outcome = train(data, self.model, sampler, self.recipe, self.seed, report=report)
         result = {
@@ -176,7 +195,7 @@ class ComparisonTask:
 
     def _facts(self) -> dict[str, Any]:
         return {
-            "fingerprint": self.source.fingerprint,
+            "fingerprint": self.source.dataset_fingerprint,  # the key in files of every version
             "architecture": self.model,
             "seed": self.seed,
             "recipe": asdict(self.recipe),
@@ -190,8 +209,12 @@ class ComparisonTask:
 Task = ScoringTask | ComparisonTask
 
 
-def peak_memory() -> int:
-    """Largest resident memory of this process so far, in bytes."""
+def peak_memory() -> int | None:
+    """Largest resident memory of this process so far, in bytes; None on Windows, where it is not measured."""
+    try:
+        import resource  # Linux and macOS only
+    except ImportError:
+        return None
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else largest * 1024
 
@@ -201,5 +224,9 @@ def _steps(recipe: Recipe, size: int) -> int:
 
 
 def slug(text: str) -> str:
-    """Text as a file name."""
-    return "".join(c if c.isalnum() or c in "-_.=" else "-" for c in text).replace(os.sep, "-")
+    """The text as part of a file name.
+
+    >>> slug("my.module:function")
+    'my.module-function'
+    """
+    return "".join(c if c.isalnum() or c in "-_.=" else "-" for c in text)

@@ -1,4 +1,4 @@
-"""One training run, scored inside the training step. Written to be copied."""
+"""One training run, scored inside the training step; a loop to copy from."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class Outcome:
     seconds: float
 
     def facts(self) -> dict[str, Any]:
-        """The numbers, as JSON can hold them."""
+        """The numbers alone, for JSON."""
         return {"test_accuracy": self.test_accuracy, "steps": self.steps, "seconds": self.seconds}
 
 
 class Batches:
     """Batches of a sampler's positions.
 
-    A last one of a single example, which batch norm cannot train on, joins the one before.
+    If a single example would be left for the last batch, it joins the batch before: batch norm needs two.
     """
 
     def __init__(self, sampler: PruneSampler, size: int) -> None:
@@ -68,7 +68,7 @@ class Batches:
 
 
 def number_of_batches(examples: int, size: int) -> int:
-    """How many `Batches` there are.
+    """The number of `Batches`.
 
     >>> [number_of_batches(examples, size=4) for examples in (1, 4, 5, 6, 9)]
     [1, 1, 1, 2, 2]
@@ -86,15 +86,15 @@ def train(
     report: Callable[[int], None] = lambda steps: None,
     steps: int | None = None,
 ) -> Outcome:
-    """Trains a model afresh on what the sampler yields; with a tracker, scores every example meanwhile.
+    """Trains a new model on what the sampler yields; with a tracker, scores every example at the same time.
 
     Args:
         sampler: over the positions of `data.train`; its weights multiply the losses.
         seed: of the initialisation, the augmentation and dropout; the global generators are left as they were.
-        tracker: scores are recorded into it; "grand" once, at the end of training, in evaluation mode and without
-            augmentation, for what the sampler yields.
-        report: called with the number of steps after each epoch.
-        steps: of the whole training, for the learning rate; default: epochs times the length of the first one.
+        tracker: records the scores; "grand" once, at the end of training, in evaluation mode and without augmentation,
+            for what the sampler yields.
+        report: called after each epoch with its number of steps.
+        steps: of the whole training, for the learning rate; default: epochs times the steps of the first one.
     """
     start = time.perf_counter()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -111,7 +111,7 @@ def train(
         optimizer = torch.optim.SGD(
             model.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
         )
-        cycle = max(steps, 8)  # PyTorch's shortest cycle; a shorter training ends before it does
+        cycle = max(steps, 8)  # PyTorch divides by zero for 4 steps; a short training stops within the cycle
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, recipe.learning_rate, total_steps=cycle, pct_start=0.25
         )
@@ -151,7 +151,7 @@ def predict(model: nn.Module, data: StudyData, images: Images) -> Tensor:
     model.eval()
     device = next(model.parameters()).device
     parts = []
-    for x in images.images.split(1000):
+    for x in images.images.split(1000):  # small enough for the memory of any GPU that trained on the images
         with mixed_precision(device):
             logits = model(prepare(x, data, device))
         parts.append(logits.float().softmax(1).cpu())
@@ -167,7 +167,7 @@ def in_order(
 
 
 def prepare(images: Tensor, data: StudyData, device: torch.device) -> Tensor:
-    """Images [B, C, H, W] on the device, each channel with mean 0 and deviation 1 over the training set."""
+    """Images [B, C, H, W] float32 on the device, scaled so that a channel has mean 0 and deviation 1 in training."""
     mean, deviation = data.statistics
     x = images.to(device, torch.float32, non_blocking=True)
     x = (x - mean.to(device)) / deviation.to(device)
@@ -187,7 +187,7 @@ def augment(x: Tensor) -> Tensor:
 
 
 def mixed_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """bf16 autocast where the hardware computes in bf16."""
+    """bf16 autocast on hardware that computes in bf16; elsewhere a context that changes nothing."""
     if device.type == "cuda":
         return torch.autocast("cuda", torch.bfloat16, enabled=torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}

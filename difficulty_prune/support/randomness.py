@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import operator
-
 import numpy as np
 import torch
+
+from .checks import whole_number
 
 
 def generator_from(seed: int, *words: int) -> torch.Generator:
@@ -22,14 +22,3 @@ def generator_from(seed: int, *words: int) -> torch.Generator:
     """
     state = np.random.SeedSequence([whole_number(seed, "seed"), *words]).generate_state(1)
     return torch.Generator().manual_seed(int(state[0]))
-
-
-def whole_number(value: int, name: str) -> int:
-    """The value as a Python number; TypeError or ValueError unless it is a whole number, 0 or more."""
-    try:
-        whole = operator.index(value)
-    except TypeError as error:
-        raise TypeError(f"{name}: got {value!r}, expected a whole number") from error
-    if whole < 0:
-        raise ValueError(f"{name}: got {value}, expected 0 or more")
-    return whole

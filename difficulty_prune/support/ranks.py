@@ -1,4 +1,4 @@
-"""Rank statistics: compiled where possible, else SciPy's."""
+"""Rank statistics: compiled if possible, else by NumPy and SciPy."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-try:
-    from .. import _host
-except ImportError:  # an install without a compiler still works, only slower
-    _host = None  # type: ignore[assignment]
+from .native import host
 
 
 def rank_rows(x: NDArray[Any]) -> NDArray[Any]:
@@ -20,9 +17,9 @@ def rank_rows(x: NDArray[Any]) -> NDArray[Any]:
     array([[2.5, 1. , 2.5]])
     """
     if np.isnan(x).any():
-        raise ValueError(f"got {int(np.isnan(x).sum())} NaN, which have no rank: drop them first")
-    if _host is not None:
-        return _host.rank_rows(x)
+        raise ValueError(f"got {int(np.isnan(x).sum())} NaN, which has no rank: leave those examples out")
+    if host is not None:
+        return host.rank_rows(x)
     from scipy.stats import rankdata
 
     ranks: NDArray[Any] = rankdata(x, axis=1)
@@ -30,9 +27,9 @@ def rank_rows(x: NDArray[Any]) -> NDArray[Any]:
 
 
 def spearman_matrix(x: NDArray[Any]) -> NDArray[Any]:
-    """Spearman correlation between the rows of x [R, N], [R, R]; examples with a NaN in any row are left out.
+    """Spearman correlations between the rows of x [R, N], as [R, R]; examples with a NaN in any row are left out.
 
-    A constant row has no ranking: its correlations are NaN.
+    A constant row ranks nothing: its correlations are NaN.
 
     >>> spearman_matrix(np.array([[1.0, 2.0, 3.0], [9.0, 8.0, 7.0]]))
     array([[ 1., -1.],
@@ -41,8 +38,8 @@ def spearman_matrix(x: NDArray[Any]) -> NDArray[Any]:
     known = x[:, ~np.isnan(x).any(0)]
     if known.shape[1] < 2:
         return np.full((len(x), len(x)), np.nan)
-    if _host is not None:
-        return _host.spearman_matrix(known)
+    if host is not None:
+        return host.spearman_matrix(known)
     ranks = rank_rows(known)
     ranks = ranks - ranks.mean(1, keepdims=True)
     norm = np.sqrt((ranks**2).sum(1, keepdims=True))

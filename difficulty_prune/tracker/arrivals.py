@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .. import ops
+from ..ops.operators import new_skipped
 
 
 class Arrivals:
@@ -21,7 +21,7 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[torch.Event, Callable[[], None]]] = deque()
-        self._skipped = ops.new_skipped("cpu")
+        self._skipped = new_skipped("cpu")
         self._counters: Tensor | None = None
 
     def send(self, work: Callable[..., None], skipped: Tensor | None, *tensors: Tensor | None) -> None:
@@ -35,7 +35,7 @@ class Arrivals:
         arrived.record(torch.accelerator.current_stream(device))
         if skipped is not None:
             self._counters = skipped
-        counters = self._skipped if skipped is not None else ops.new_skipped("cpu")
+        counters = self._skipped if skipped is not None else new_skipped("cpu")
         self._waiting.append((arrived, lambda: work(counters, *copies)))
         while self._waiting and self._waiting[0][0].query():
             self._waiting.popleft()[1]()

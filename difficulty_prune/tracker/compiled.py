@@ -5,28 +5,25 @@ Imported only by code that is being traced, since this loads the compiler, which
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch._dynamo
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .tracker import DifficultyTracker
+from .state import TrackerState
 
 
-def make_ready(tracker: DifficultyTracker, batch: Tensor, score: str | None) -> None:
-    """`tracker._make_ready`, of which the graph will know nothing."""
+def make_ready(state: TrackerState, batch: Tensor, score: str | None) -> None:
+    """`state.make_ready`, of which the graph will know nothing."""
     # Sizes are symbols under dynamic=True; the bounds of a slice are numbers. Any size of batch will do.
     sizes = tuple(slice(size) for size in batch.shape[1:])
-    _run_by_the_tracer(tracker, batch.device, sizes, score)
+    _run_by_the_tracer(state, batch.device, sizes, score)
 
 
-def _make_ready(tracker: DifficultyTracker, device: torch.device, sizes: tuple[slice, ...], score: str | None) -> None:
-    tracker._make_ready(device, (1, *(size.stop for size in sizes)), score)
-    for state in tracker._state_tensors():
+def _make_ready(state: TrackerState, device: torch.device, sizes: tuple[slice, ...], score: str | None) -> None:
+    state.make_ready(device, (1, *(size.stop for size in sizes)), score)
+    for tensor in state.tensors():
         # Else a CUDA graph that PyTorch makes of the step would change a copy, at an address of its own.
-        torch._dynamo.mark_static_address(state)
+        torch._dynamo.mark_static_address(tensor)
 
 
 _run_by_the_tracer = torch.compiler.assume_constant_result(_make_ready)

@@ -11,6 +11,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 _BYTE_OF_PADDING: Final = 255  # so that the index of a padded row is -1, `ops.PADDING`
+# The newer name is that of PyTorch 2.14, which deprecates the other.
+_all_gather: Final[Any] = getattr(dist, "all_gather_single", getattr(dist, "all_gather_into_tensor", None))
 
 
 class Group:
@@ -58,18 +60,19 @@ class Group:
         """
         index = torch.where(index < 0, torch.iinfo(index.dtype).max, index)  # a bad one is not to pass for padding
         parts = [index, *(column.detach() for column in columns)]
-        rows = torch.cat([_as_bytes(part) for part in parts], 1)
+        rows = self._at_home(torch.cat([_as_bytes(part) for part in parts], 1))
         capacity = self._rows_to_send(len(rows), rows.device)
         mine = rows.new_full((capacity, rows.shape[1]), _BYTE_OF_PADDING)
         mine[: len(rows)] = rows
         everyone = rows.new_empty(dist.get_world_size(self.process_group) * capacity, rows.shape[1])
-        self._exchange(lambda: dist.all_gather_into_tensor(everyone, mine, group=self.process_group))
+        self._exchange(lambda: _all_gather(everyone, mine, group=self.process_group))
+        everyone = everyone.to(index.device)
         widths = [math.prod(part.shape[1:]) * part.element_size() for part in parts]
         return [_from_bytes(own, like) for own, like in zip(everyone.split(widths, 1), parts, strict=True)]
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over the processes, on the device of the values."""
-        total = values.to(self._device, copy=True)
+        total = self._at_home(values).clone()
         self._exchange(lambda: dist.all_reduce(total, group=self.process_group))
         return total.to(values.device)
 
@@ -92,11 +95,12 @@ class Group:
             )
         return self.largest_batch
 
-    @property
-    def _device(self) -> torch.device:
+    def _at_home(self, values: Tensor) -> Tensor:
+        """The values where the backend exchanges them: Gloo's on the CPU, NCCL's on the accelerator."""
         backend = str(dist.get_backend(self.process_group))
         accelerator = torch.accelerator.current_accelerator() if "gloo" not in backend else None
-        return torch.device("cpu") if accelerator is None else accelerator
+        home = torch.device("cpu") if accelerator is None else accelerator
+        return values if values.device.type == home.type else values.to(home)
 
     def _exchange(self, collective: Callable[[], object]) -> None:
         try:

@@ -8,11 +8,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from .. import ops
+from ..ops.operators import merge_moments_, new_state, record_gradients_
 from .arrivals import Arrivals
 from .group import Group
 from .mapped import mapped_zeros
-from .options import M2_DTYPES, GradientOptions
+from .options import GradientOptions
 
 _BLOCK: Final = 4096  # examples
 _TENSORS: Final = ("count", "mean", "m2")
@@ -33,7 +33,7 @@ class GradientMoments:
         size: pixels of an example.
         count: [N] int32, gradients that this process has seen.
         mean, m2: [N, P], their running mean and sum of squared deviations; float32, m2 perhaps bfloat16.
-        pixels: [P] int64, the pixels that are kept; None for all.
+        pixels: [P] int64, the pixels that are kept, on the device of the state; None for all.
 
     >>> moments = GradientMoments(2, 4, torch.device("cpu"))
     >>> _ = moments.record(torch.tensor([1, 1]), torch.tensor([0.0, 2.0]).view(2, 1, 1, 1).expand(2, 1, 2, 2))
@@ -53,12 +53,13 @@ class GradientMoments:
         self.size = size
         self._group = group
         selected = options.selected(size)
-        self.pixels = None if selected is None else selected.to(device)
         kept = size if selected is None else len(selected)
-        home, m2_dtype = options.state_device(device), M2_DTYPES[options.m2_dtype]
-        self.count = ops.new_state((num_examples,), torch.int32, home)
+        home, m2_dtype = options.state_device(device), options.m2_type
+        self.pixels = None if selected is None else selected.to(home)
+        self._pixels_on: dict[torch.device, Tensor] = {}  # where gradients come from, if not the home of the state
+        self.count = new_state((num_examples,), torch.int32, home)
         if options.mmap is None:
-            self.mean, self.m2 = (ops.new_state((num_examples, kept), t, home) for t in (torch.float32, m2_dtype))
+            self.mean, self.m2 = (new_state((num_examples, kept), t, home) for t in (torch.float32, m2_dtype))
         else:
             self.mean, self.m2 = (
                 mapped_zeros((num_examples, kept), t, options.mmap) for t in (torch.float32, m2_dtype)
@@ -76,14 +77,16 @@ class GradientMoments:
         if gradients.device.type != "cpu" and self.mean.device.type == "cpu":
             self._arrivals.send(self._record_arrived, skipped, index, self._signal(gradients), scale)
         else:
-            ops.record_gradients_(self.count, self.mean, self.m2, index, gradients, scale, self.pixels, skipped)
+            record_gradients_(self.count, self.mean, self.m2, index, gradients, scale, self.pixels, skipped)
         return self
 
     def _signal(self, gradients: Tensor) -> Tensor:
         """What has to travel of gradients [B, C, ...]: [B, 1, P] float32."""
         signal = gradients.flatten(2)
         if self.pixels is not None:
-            signal = signal[:, :, self.pixels.to(signal.device)]
+            if signal.device not in self._pixels_on:
+                self._pixels_on[signal.device] = self.pixels.to(signal.device)
+            signal = signal[:, :, self._pixels_on[signal.device]]
         return signal.mean(1, keepdim=True, dtype=torch.float32)
 
     def _record_arrived(self, skipped: Tensor, index: Tensor, signal: Tensor, scale: Tensor | None) -> None:
@@ -101,16 +104,12 @@ class GradientMoments:
         self.settle()
         other.settle()
         theirs = (t.to(self.mean.device) for t in (other.count, other.mean, other.m2))
-        ops.merge_moments_(self.count, self.mean, self.m2, *theirs)
+        merge_moments_(self.count, self.mean, self.m2, *theirs)
 
     def counts(self) -> Tensor:
         """[N] int32, gradients seen."""
         self.settle()
         return self.count if self._group is None else self._group.sum(self.count)
-
-    def average(self) -> Tensor:
-        """[N] float32: mean over pixels of the mean over time; NaN where no gradient was seen."""
-        return torch.cat([torch.where(count > 0, mean.mean(1), torch.nan) for count, mean, _ in self._blocks()])
 
     def vog(self) -> Tensor:
         """[N] float32: mean over pixels of the deviation over time (ddof 0); NaN where no gradient was seen."""
@@ -142,5 +141,4 @@ class GradientMoments:
         if group is None or group.is_first:
             for name in _TENSORS:
                 getattr(moments, name).copy_(state[name])
-        moments.pixels = state["pixels"]
         return moments

@@ -72,6 +72,11 @@ class GradientOptions:
             raise ValueError(f"mmap: mapped state lives on the CPU, but device is {self.device!r}; leave one out")
 
     @property
+    def m2_type(self) -> torch.dtype:
+        """The dtype of the sums of squared deviations."""
+        return M2_DTYPES[self.m2_dtype]
+
+    @property
     def definition(self) -> dict[str, Any]:
         """The options that change the numbers, and not only where they are kept."""
         names = ("channel_dim", "every", "pixels", "m2_dtype")
@@ -113,4 +118,4 @@ class GradientOptions:
     def bytes_per_example(self, size: int) -> int:
         """Memory for one example of `size` pixels."""
         kept = size if self.pixels is None else min(size, self.pixels)
-        return kept * (torch.float32.itemsize + M2_DTYPES[self.m2_dtype].itemsize) + torch.int32.itemsize
+        return kept * (torch.float32.itemsize + self.m2_type.itemsize) + torch.int32.itemsize

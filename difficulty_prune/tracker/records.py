@@ -1,17 +1,76 @@
-"""The table of records that the training step fills."""
+"""What the logit scores need of each example: the table of records that the training step fills."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from ..ops.layout import FIELD
+from ..ops.operators import new_table, record_given_stats_, record_losses_, record_stats_, try_record_stats_
+from ..scores.logits import logit_scores
 
 
-def merge_records_(table: Tensor, other: Tensor) -> None:
-    """Adds to `table` [N, 16] the presentations recorded in `other`, as if they had come afterwards."""
-    a = {name: table[:, column].clone() for name, column in FIELD.items()}
-    b = {name: other[:, column] for name, column in FIELD.items()}
+class Records:
+    """A record of 64 bytes for each example.
+
+    Args:
+        num_examples: N.
+        device: where the logits will be.
+
+    Attributes:
+        table: [N, 16] float32, see `ops.new_table`.
+
+    >>> records = Records(2, torch.device("cpu"))
+    >>> records.record(torch.tensor([1]), torch.tensor([[4.0, 1.0]]), torch.tensor([0]))
+    >>> records.scores(("aum",)), records.labels()
+    ({'aum': tensor([nan, 3.])}, tensor([-1,  0]))
+    """
+
+    def __init__(self, num_examples: int, device: torch.device | str | None = None) -> None:
+        self.table = new_table(num_examples, device)
+
+    def try_record(self, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor) -> bool:
+        """`record`, if the arguments are right; else nothing is done, and False returned."""
+        return try_record_stats_(self.table, index, logits, labels, skipped)
+
+    def record(self, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor | None = None) -> None:
+        """Adds a presentation of the examples `index` [B]; see `ops.record_stats_`."""
+        record_stats_(self.table, index, logits, labels, skipped)
+
+    def record_given(self, index: Tensor, stats: Tensor, labels: Tensor, classes: int, skipped: Tensor) -> None:
+        """The same from the statistics of the rows; see `ops.record_given_stats_`."""
+        record_given_stats_(self.table, index, stats, labels, classes, skipped)
+
+    def record_losses(self, index: Tensor, loss: Tensor, skipped: Tensor, *, padding: bool) -> None:
+        """The same from losses [B] alone; see `ops.record_losses_`."""
+        record_losses_(self.table, index, loss, skipped, padding=padding)
+
+    @property
+    def count(self) -> Tensor:
+        """[N] float32, presentations of each example."""
+        return self.table[:, FIELD["count"]]
+
+    def labels(self) -> Tensor:
+        """[N] int64, the label that each example was last shown with; -1 where none was."""
+        shown = self.table[:, FIELD["p_max"]] > 0  # which a loss alone leaves at 0
+        return torch.where(shown, self.table[:, FIELD["label"]], -1).long()
+
+    def scores(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Those of the names that a record holds, each [N] float32; NaN where never presented."""
+        return logit_scores(self.table, names)
+
+    def merge(self, other: Records) -> None:
+        """Adds the presentations that `other` recorded, as if they had come afterwards."""
+        a = {name: self.table[:, column].clone() for name, column in FIELD.items()}
+        b = {name: column.clone() for name, column in zip(FIELD, other.table.to(self.table.device).T, strict=False)}
+        for name, merged in _merged(a, b).items():
+            self.table[:, FIELD[name]] = merged
+
+
+def _merged(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The fields of records in which the presentations of `b` follow those of `a`."""
     total = a["count"] + b["count"]
     share = b["count"] / total.clamp(min=1)
     deviation = b["p_label_mean"] - a["p_label_mean"]
@@ -28,5 +87,4 @@ def merge_records_(table: Tensor, other: Tensor) -> None:
     merged["first_correct"] = torch.where(a["first_correct"] > 0, a["first_correct"], later("first_correct"))
     merged["last_wrong"] = torch.where(b["last_wrong"] > 0, later("last_wrong"), a["last_wrong"])
     merged["label"] = torch.where(b["count"] > 0, b["label"], a["label"])
-    for name, column in FIELD.items():
-        table[:, column] = merged[name]
+    return merged

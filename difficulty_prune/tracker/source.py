@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from ..scores.catalogue import SCORES
 
-if TYPE_CHECKING:
-    from .tracker import DifficultyTracker
+
+class Computes(Protocol):
+    """What is used of a tracker."""
+
+    @property
+    def process_group(self) -> Any:
+        """Of the processes that see the batches together; None for this one alone."""
+
+    def compute(self, *, scores: Iterable[str] | None = None, allow_skipped: bool = False) -> dict[str, Tensor]:
+        """The scores so far."""
 
 
 class ScoreSource:
@@ -26,8 +35,8 @@ class ScoreSource:
     tensor([    nan, -0.5000], dtype=torch.float64)
     """
 
-    def __init__(self, tracker: DifficultyTracker, score: str, allow_skipped: bool) -> None:
-        self.tracker: DifficultyTracker | None = tracker
+    def __init__(self, tracker: Computes, score: str, allow_skipped: bool) -> None:
+        self.tracker: Computes | None = tracker
         self.score = score
         self._allow_skipped = allow_skipped
         self._values: Tensor | None = None
@@ -41,7 +50,8 @@ class ScoreSource:
         if self.tracker is None:
             assert self._values is not None
             return self._values
-        values = self.tracker._compute((self.score,), self._allow_skipped)[self.score].cpu().double()
+        found = self.tracker.compute(scores=(self.score,), allow_skipped=self._allow_skipped)
+        values = found[self.score].cpu().double()
         return values if SCORES[self.score].higher_is_harder else -values
 
     def __repr__(self) -> str:

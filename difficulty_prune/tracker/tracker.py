@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-import operator
 import time
-import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .. import ops
-from ..runs.run_set import Run
-from ..scores.catalogue import SCORES, check_tracked
+from ..ops.checks import check_labels, check_logits, check_losses
+from ..ops.layout import SKIPPED
+from ..ops.operators import softmax_stats
+from ..runs.run import Run
+from ..scores.catalogue import SCORES, check_scores, check_tracked
 from ..scores.class_normalize import class_normalize
 from ..scores.gradients import check_depends, input_gradient
-from ..scores.grand.grand import grand
-from ..scores.logits import logit_scores
-from ..scores.temporal import TEMPORAL, TemporalOptions
+from ..scores.temporal import TemporalOptions
+from ..support.checks import whole_number
+from .batch import check_batch, index_beside
+from .finish import labels_of_run, options_of_scores, seen_by_run, warn_of_too_little
 from .group import Group
-from .moments import GradientMoments
 from .options import GradientOptions
-from .records import merge_records_
 from .source import ScoreSource
-from .watch import GradientScaler, WatchInputs, loss_gradient_scale
-from .windows import TemporalRecords
+from .state import TrackerState
+from .wanted import Wanted
+from .watch import GradientScaler, WatchInputs, check_loss_scale, loss_gradient_scale
 
 DEFAULT_SCORES: Final = ("el2n", "aum", "forgetting")
 
 _IN_EACH_STEP: Final = "in each step, give that x to the model and run backward, or use score_checkpoint"
 _HOW_GRADIENTS_ARRIVE: Final = {
-    "vog": f"call tracker.update(..., inputs=x) {_IN_EACH_STEP}",
-    "vog_probability": f"call tracker.update(..., inputs=x) {_IN_EACH_STEP}",
-    "vog_loss": f"call x = tracker.watch(x, index) {_IN_EACH_STEP}",
-    "grand": "call dp.score_checkpoint(model, loader, tracker, scores=('grand',)) at the epochs of your choice",
+    "update(inputs=)": f"call tracker.update(..., inputs=x) {_IN_EACH_STEP}",
+    "watch": f"call x = tracker.watch(x, index) {_IN_EACH_STEP}",
+    "score_checkpoint": "call dp.score_checkpoint(model, loader, tracker) at the epochs of your choice",
 }
 
 
@@ -83,53 +83,69 @@ class DifficultyTracker:
         temporal: TemporalOptions | None = None,
         process_group: Any = None,
     ) -> None:
-        if isinstance(num_examples, bool) or not hasattr(num_examples, "__index__"):
-            raise TypeError(f"num_examples: got {num_examples!r}, expected a whole number such as len(dataset)")
-        self.num_examples = operator.index(num_examples)
-        if self.num_examples < 1:
-            raise ValueError(f"num_examples: got {num_examples}, expected at least 1; is the dataset empty?")
-        self.scores = check_tracked(scores)
-        self.gradient = gradient if gradient is not None else GradientOptions()
-        if not isinstance(self.gradient, GradientOptions):
+        size = _number_of_examples(num_examples)
+        names = check_tracked(scores)
+        gradient = GradientOptions() if gradient is None else gradient
+        if not isinstance(gradient, GradientOptions):
             raise TypeError(f"gradient: got {type(gradient).__name__}, expected dp.GradientOptions(...)")
-        self.temporal = temporal if temporal is not None else TemporalOptions()
-        if not isinstance(self.temporal, TemporalOptions):
+        temporal = TemporalOptions() if temporal is None else temporal
+        if not isinstance(temporal, TemporalOptions):
             raise TypeError(f"temporal: got {type(temporal).__name__}, expected dp.TemporalOptions(...)")
-        self._gradient_scores = tuple(name for name in self.scores if SCORES[name].needs == "input gradients")
-        self._extra_backward_scores = tuple(name for name in self._gradient_scores if name != "vog_loss")
-        self._record_scores = tuple(name for name in self.scores if SCORES[name].needs in ("loss", "logits"))
-        self._scores_gradients = bool(self._gradient_scores) or "grand" in self.scores
-        self._temporal_scores = tuple(name for name in self.scores if name in TEMPORAL)
-        self._expected_classes = num_classes
-        self._group = None if process_group is None else Group(process_group)
-        self._requested_device = None if device is None else torch.device(device)
+        classes = None if num_classes is None else whole_number(num_classes, "num_classes", least=2)
+        group = None if process_group is None else Group(process_group)
+        self._wanted = Wanted(size, names, classes, gradient, temporal, group, _device(device))
+        self._extra_backward_scores = self._wanted.names(how="update(inputs=)")
+        self._paused = False
         self.reset()
+
+    @property
+    def num_examples(self) -> int:
+        """N, the length of the whole dataset."""
+        return self._wanted.num_examples
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """The names of the scores that are recorded."""
+        return self._wanted.scores
+
+    @property
+    def gradient(self) -> GradientOptions:
+        """How input gradients are recorded."""
+        return self._wanted.gradient
+
+    @property
+    def temporal(self) -> TemporalOptions:
+        """How windows of presentations are looked at."""
+        return self._wanted.temporal
 
     @property
     def process_group(self) -> Any:
         """The group of processes that see the batches together; None for this one alone."""
-        return None if self._group is None else self._group.process_group
-
-    @property
-    def _local(self) -> str:
-        """Where gradients are counted that were left out: apart from logits, if these are counted by every process."""
-        return "update" if self._group is None else "watch"
+        return None if self._wanted.group is None else self._wanted.group.process_group
 
     def reset(self) -> None:
         """Forgets everything recorded."""
-        self._device = self._requested_device
-        self._num_classes = self._expected_classes
-        self._table: Tensor | None = None
-        self._temporal: TemporalRecords | None = None
-        # What `update` and what the backward pass left out, apart because each may be a graph of its own; and what is
-        # not reported: overflows under a scaler, and what another kernel of the same step has counted already.
-        self._skipped: dict[str, Tensor] = {}
-        self._moments: dict[str, GradientMoments] = {}
-        self._anchor: Tensor | None = None
-        self._watch_phase = 0  # steps since one was recorded, modulo `every`
-        self._update_phase = 0
-        self._in_extra_backward = False
-        self._labels_are_predictions = False
+        self._state = TrackerState(self._wanted)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Backward passes in here are not the training step's own, and what was watched does not record them.
+
+        For gradient penalties, saliency maps and the like that go through the same graph.
+
+        >>> tracker = DifficultyTracker(1, scores=("vog_loss",))
+        >>> x = tracker.watch(torch.ones(1, 1, 2, 2), torch.tensor([0]))
+        >>> with tracker.paused():
+        ...     x.sum().backward(retain_graph=True)
+        >>> x.mean().backward()
+        >>> tracker.presentations
+        1
+        """
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
 
     # Recording
 
@@ -140,21 +156,38 @@ class DifficultyTracker:
         *,
         weight: Tensor | None = None,
         reduction: str = "mean",
+        accumulation_steps: float = 1,
         scaler: GradientScaler | None = None,
     ) -> Tensor:
         """Records `vog_loss` from the training step's own backward pass.
 
-        Put the result into the model in place of the inputs. What arrives is the gradient of the reduced, weighted,
-        perhaps AMP-scaled loss; that scale is undone here, so that neither batch size nor weights change the
-        score. The gradient is not kept in `.grad`. Under `torch.no_grad()` the inputs come back as they are. The
-        model's first layer must not work in place, and each graph is meant for one backward pass.
+        Put the result into the model in place of the inputs. What arrives is the gradient of the loss as you reduced,
+        weighted and scaled it; `watch` undoes that, so that neither batch size nor weights change the score. So it has
+        to be told how the loss is made, with l_i the losses of the B examples and w_i their weights:
+
+        | the loss | the call |
+        |---|---|
+        | `l.mean()` | `watch(x, index)` |
+        | `(l * w).mean()`, as with a sampler's weights | `watch(x, index, weight=w)` |
+        | `l.sum()` | `watch(x, index, reduction="sum")` |
+        | `F.cross_entropy(z, y, weight=c)`: `(l * c[y]).sum() / c[y].sum()` | `watch(x, index, weight=c[y], \
+reduction="weighted_mean")` |
+        | `F.cross_entropy(z, y)` with ignored labels -100 | `watch(x, index, weight=(y != -100).float(), \
+reduction="weighted_mean")` |
+        | any of these divided by 4, for gradient accumulation | `watch(..., accumulation_steps=4)` |
+        | any of these through a `GradScaler` | `watch(..., scaler=scaler)` |
+
+        The gradient is not kept in `.grad`. Under `torch.no_grad()` the inputs come back as they are. The model's first
+        layer must not work in place, and each graph is meant for one backward pass: see `paused` for others.
 
         Args:
             inputs: [B, ...] floating point.
             index: [B] int64, positions in the dataset, on the CPU or on the device of the inputs.
             weight: [B], the factor of each example's loss. An example of weight 0 shows no gradient and is passed
                 over.
-            reduction: "mean" when the loss is averaged over the batch, "sum" when it is summed.
+            reduction: "mean" when the (weighted) losses are divided by B, "sum" when they are summed, "weighted_mean"
+                when they are divided by the sum of the weights.
+            accumulation_steps: what the loss is divided by besides.
             scaler: the `torch.amp.GradScaler` in use; gradients that overflowed are left out, as it leaves them out.
                 `torch.compile` cannot trace a scaler: compile what comes after `watch`.
 
@@ -162,8 +195,8 @@ class DifficultyTracker:
             A tensor equal to the inputs, through which the gradient will pass.
 
         Raises:
-            TypeError, ValueError, IndexError: wrong type, dtype, shape, device or index, or no "vog_loss" among the
-                scores.
+            TypeError, ValueError, IndexError: wrong type, dtype, shape, device or index, a reduction or divisor that
+                cannot be, or no "vog_loss" among the scores.
 
         >>> tracker = DifficultyTracker(2, scores=("vog_loss",))
         >>> x = tracker.watch(torch.ones(1, 1, 2, 2), torch.tensor([1]))
@@ -176,19 +209,22 @@ class DifficultyTracker:
         if not isinstance(inputs, Tensor) or not inputs.dtype.is_floating_point:
             got = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
             raise TypeError(f"inputs: got {got}, expected floating point; watch embeddings where inputs are integers")
-        index = self._index(index, inputs)
+        index = index_beside(index, inputs, self.num_examples)
+        check_loss_scale(inputs, weight, reduction, accumulation_steps)
         if not torch.is_grad_enabled():
             return inputs
-        phase, self._watch_phase = self._watch_phase, (self._watch_phase + 1) % self.gradient.every
-        if phase:
+        state = self._state
+        if state.watch_phase == 0:
+            self._prepare(inputs, "vog_loss")
+        phase, state.watch_phase = state.watch_phase, (state.watch_phase + 1) % self.gradient.every
+        if phase or state.skipped is None:
             return inputs
-        scale = loss_gradient_scale(inputs, weight, reduction, scaler)
-        self._prepare(inputs, "vog_loss")
-        moments = self._moments["vog_loss"]
+        scale = loss_gradient_scale(inputs, weight, reduction, accumulation_steps, scaler)
+        moments = state.moments["vog_loss"]
         # A scaler provokes overflows and then leaves the step out: so do we, and that is no fault to report.
-        skipped = self._skipped["watch" if scaler is None else "unreported"]
-        state = moments.count, moments.mean, moments.m2, moments.pixels, skipped
-        watched: Tensor = WatchInputs.apply(inputs, self._anchor, self._record_watched, index, scale, *state)
+        skipped = state.skipped.watch if scaler is None else state.skipped.unreported
+        tensors = moments.count, moments.mean, moments.m2, moments.pixels, skipped
+        watched: Tensor = WatchInputs.apply(inputs, state.anchor, self._record_watched, index, scale, *tensors)
         return watched
 
     def _record_watched(
@@ -203,13 +239,13 @@ class DifficultyTracker:
         skipped: Tensor,
     ) -> None:
         """What the backward pass does with the gradient of watched inputs; `watch` has checked the rest."""
-        if self._in_extra_backward:  # which comes here when update is given the inputs from before `watch`
+        if self._paused:
             return
         gradients = self.gradient.with_channels(gradients)
         if mean.device == gradients.device:
             torch.ops.difficulty_prune.record_gradients_(count, mean, m2, index, gradients, scale, pixels, skipped)
         else:
-            self._moments["vog_loss"].record(index, gradients, scale, skipped)
+            self._state.moments["vog_loss"].record(index, gradients, scale, skipped)
 
     def update(
         self,
@@ -223,7 +259,8 @@ class DifficultyTracker:
         """Records one presentation of each example in the batch, without waiting for the device.
 
         An example that occurs twice counts twice, in batch order. On an accelerator a bad index and a row of logits
-        that is not finite are left out, counted, and reported by the next `compute` or `finish`.
+        that is not finite are left out, counted, and reported by the next `compute` or `finish`. A refused call leaves
+        nothing behind.
 
         Args:
             index: [B] int64, positions in the dataset, on the CPU or on the device of the logits.
@@ -238,124 +275,128 @@ class DifficultyTracker:
             TypeError, ValueError, IndexError: wrong type, dtype, shape, device, label or index, or an argument that
                 the scores of this tracker need is missing.
         """
+        plain = loss is None and inputs is None and not torch.compiler.is_compiling()
+        if plain and logits is not None and labels is not None and self._state.try_record(index, logits, labels):
+            return
         if loss is not None:
-            self._record_losses(index, loss, logits)
+            self._record_losses(index, loss, logits, labels, inputs)
         elif logits is None or labels is None:
             raise TypeError("update: expected logits and labels (or loss=, for the score 'loss' alone)")
         else:
-            self._check_inputs(inputs, logits)
-            self.record_logits(index, logits, labels)
-            self._record_input_gradients(index, logits, labels, inputs)
+            self.record(index, logits, labels, gradients=self._input_gradients(logits, labels, inputs))
+            if inputs is not None and self._extra_backward_scores:
+                self._state.update_phase = (self._state.update_phase + 1) % self.gradient.every
 
-    def record_logits(self, index: Tensor, logits: Tensor, labels: Tensor, *, predicted: bool = False) -> None:
-        """The logit scores' share of `update`; `predicted` says that the labels are what the model predicts."""
-        self._labels_are_predictions |= predicted
-        ops.check_logits(logits)
-        index = self._index(index, logits)
-        ops.check_labels(labels, logits)
-        self._prepare(logits)
-        if self._group is not None:
-            self._record_everyones_logits(self._group, index, logits.detach(), labels)
-            return
-        if self._table is not None:
-            torch.ops.difficulty_prune.record_stats_(
-                self._table, index, logits.detach(), labels, self._skipped["update"]
-            )
-        self._record_windows(index, logits.detach(), labels)
-
-    def _record_everyones_logits(self, group: Group, index: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """A row of statistics is shorter than one of logits, and all that the records need."""
-        stats = torch.ops.difficulty_prune.softmax_stats(logits, labels)
-        more = () if self._temporal is None else (logits,)
-        index, labels, stats, *rest = group.gather_rows(index, labels, stats, *more)
-        if self._table is not None:
-            torch.ops.difficulty_prune.record_given_stats_(
-                self._table, index, stats, labels, logits.shape[1], self._skipped["update"]
-            )
-        for everyones_logits in rest:
-            self._record_windows(index, everyones_logits, labels)
-
-    def _record_windows(self, index: Tensor, logits: Tensor, labels: Tensor) -> None:
-        if self._temporal is not None:
-            torch.ops.difficulty_prune.record_temporal_(
-                self._temporal.table,
-                index,
-                logits,
-                labels,
-                self.temporal.window,
-                self.temporal.decay,
-                self._skipped["unreported"],
-            )
-
-    def _check_inputs(self, inputs: Tensor | None, logits: Tensor) -> None:
+    def _input_gradients(self, logits: Tensor, labels: Tensor, inputs: Tensor | None) -> dict[str, Tensor]:
+        """Those that this step is to record, by score, at the price of an extra backward pass each."""
         names = self._extra_backward_scores
-        if inputs is None and names and not any(name in self._moments for name in names):
-            raise ValueError(f"update: the scores {', '.join(names)} need inputs=, the tensor given to the model")
-        if inputs is not None and names:
-            check_depends(inputs, logits)
+        if not names or (inputs is not None and self._state.update_phase):
+            return {}
+        if inputs is None:
+            if not any(name in self._state.moments for name in names):
+                raise ValueError(f"update: the scores {', '.join(names)} need inputs=, the tensor given to the model")
+            return {}
+        check_logits(logits)
+        check_labels(labels, logits)
+        check_depends(inputs, logits)
+        with self.paused():
+            return {name: input_gradient(name, logits, labels, inputs) for name in names}
 
-    def _record_input_gradients(self, index: Tensor, logits: Tensor, labels: Tensor, inputs: Tensor | None) -> None:
-        names = self._extra_backward_scores
-        if inputs is None or not names:
-            return
-        phase, self._update_phase = self._update_phase, (self._update_phase + 1) % self.gradient.every
-        if not phase:
-            for name in names:
-                self.record_input_gradient(name, index, logits, labels, inputs)
-
-    def record_input_gradient(self, score: str, index: Tensor, logits: Tensor, labels: Tensor, inputs: Tensor) -> None:
-        """One extra backward pass to the inputs for one gradient score; `update` and `score_checkpoint` call it."""
-        self._in_extra_backward = True
-        try:
-            gradient = input_gradient(score, logits, labels, inputs)
-        finally:
-            self._in_extra_backward = False
-        index = self._index(index, inputs)
-        self._prepare(inputs, score)
-        self._moments[score].record(index, self.gradient.with_channels(gradient), None, self._skipped[self._local])
-
-    def record_grand(self, index: Tensor, model: nn.Module, inputs: Tensor, labels: Tensor) -> None:
-        """One forward and one backward pass of the model for `grand`; `score_checkpoint` calls it.
+    def record(
+        self,
+        index: Tensor,
+        logits: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        gradients: Mapping[str, Tensor] | None = None,
+        norms: Tensor | None = None,
+        predicted: bool = False,
+    ) -> None:
+        """Records what was computed elsewhere; `update` and `score_checkpoint` end here.
 
         Args:
-            index: [B] int64, on the CPU or on the device of the inputs.
-            model: in evaluation mode; maps inputs [B, ...] to logits [B, C]; see `dp.scores.grand`.
-            inputs, labels: [B, ...] and [B] int64.
-        """
-        if "grand" not in self.scores:
-            raise ValueError(f"record_grand: 'grand' is not among the scores of this tracker, {self.scores}")
-        index = self._index(index, inputs)
-        norms = grand(model, inputs, labels)[:, None]
-        self._prepare(norms, "grand")
-        self._moments["grand"].record(index, norms[:, None], None, self._skipped[self._local])
+            index: [B] int64, positions in the dataset, on the CPU or on the device of the batch.
+            logits, labels: [B, C] and [B] int64, as for `update`.
+            gradients: by score, such as {"vog": g}: each example's own gradient to its input, [B, ...].
+            norms: [B] floating point, the norm of each example's gradient to the parameters, for `grand`.
+            predicted: whether the labels are what the model predicts; a run then does not take them for its labels.
 
-    def _record_losses(self, index: Tensor, loss: Tensor, logits: Tensor | None) -> None:
-        if logits is not None or self.scores != ("loss",):
+        Raises:
+            TypeError, ValueError, IndexError: wrong type, dtype, shape, device, label, index or score. Nothing is
+                recorded then.
+
+        >>> tracker = DifficultyTracker(2, scores=("grand",))
+        >>> tracker.record(torch.tensor([1]), norms=torch.tensor([0.5]))
+        >>> tracker.compute()["grand"]
+        tensor([   nan, 0.5000])
+        """
+        gradients = {} if gradients is None else gradients
+        index = check_batch(self._state, index, logits, labels, gradients, norms)
+        if logits is not None and labels is not None:
+            self._record_logits(index, logits, labels)
+            self._state.labels_are_predictions |= predicted
+        for name, gradient in gradients.items():
+            self._prepare(gradient, name)
+            skipped = self._skipped_gradients()
+            self._state.moments[name].record(index, self.gradient.with_channels(gradient), None, skipped)
+        if norms is not None:
+            means = self._state.make_norms(norms.device)
+            means.record(index, norms.detach(), self._skipped_gradients())
+
+    def _skipped_gradients(self) -> Tensor:
+        """Where gradients are counted that were left out: apart from logits, if every process counts these."""
+        assert self._state.skipped is not None
+        return self._state.skipped.update if self._wanted.group is None else self._state.skipped.watch
+
+    def _record_logits(self, index: Tensor, logits: Tensor, labels: Tensor) -> None:
+        self._prepare(logits)
+        state, group, logits = self._state, self._wanted.group, logits.detach()
+        assert state.skipped is not None
+        if group is None:
+            if state.records is not None:
+                state.records.record(index, logits, labels, state.skipped.update)
+            if state.windows is not None:
+                state.windows.record(index, logits, labels, state.skipped.unreported)
+            return
+        # A row of statistics is shorter than one of logits, and all that the records need.
+        stats = softmax_stats(logits, labels)
+        more = () if state.windows is None else (logits,)
+        index, labels, stats, *rest = group.gather_rows(index, labels, stats, *more)
+        if state.records is not None:
+            state.records.record_given(index, stats, labels, logits.shape[1], state.skipped.update)
+        for everyones_logits in rest:
+            assert state.windows is not None
+            state.windows.record_gathered(index, everyones_logits, labels, state.skipped.unreported)
+
+    def _record_losses(
+        self, index: Tensor, loss: Tensor, logits: Tensor | None, labels: Tensor | None, inputs: Tensor | None
+    ) -> None:
+        beside = [
+            name for name, given in (("logits", logits), ("labels", labels), ("inputs", inputs)) if given is not None
+        ]
+        if beside or self.scores != ("loss",):
             raise ValueError(
-                f"update: loss= serves the score 'loss' alone, without logits; this tracker has {self.scores}"
+                "update: loss= serves the score 'loss' alone, without logits, labels or inputs; got "
+                f"{', '.join(beside) or 'none of these'}, and a tracker of {self.scores}"
             )
-        if not isinstance(loss, Tensor) or not loss.dtype.is_floating_point:
-            raise TypeError(
-                f"loss: got {getattr(loss, 'dtype', type(loss).__name__)}, expected a floating-point tensor"
-            )
-        if loss.dim() != 1:
-            raise ValueError(
-                f"loss: got shape {tuple(loss.shape)}, expected [batch]: one loss per example, not reduced"
-            )
-        index = self._index(index, loss)
+        check_losses(loss)
+        index = index_beside(index, loss, self.num_examples)
         self._prepare(loss)
-        loss = loss.detach()
-        if self._group is not None:
-            index, loss = self._group.gather_rows(index, loss)
-        if self._table is not None:
-            ops.record_losses_(self._table, index, loss, self._skipped["update"], padding=self._group is not None)
+        loss, state, group = loss.detach(), self._state, self._wanted.group
+        if group is not None:
+            index, loss = group.gather_rows(index, loss)
+        if state.records is not None and state.skipped is not None:
+            state.records.record_losses(index, loss, state.skipped.update, padding=group is not None)
 
     # Results
 
-    def compute(self, *, class_normalized: bool = False, allow_skipped: bool = False) -> dict[str, Tensor]:
+    def compute(
+        self, *, scores: Iterable[str] | None = None, class_normalized: bool = False, allow_skipped: bool = False
+    ) -> dict[str, Tensor]:
         """The scores so far.
 
         Args:
+            scores: which of this tracker's; default: all.
             class_normalized: give z-scores within the true class.
             allow_skipped: accept that presentations were left out.
 
@@ -364,20 +405,43 @@ class DifficultyTracker:
 
         Raises:
             ValueError: presentations were left out (a bad index on an accelerator; logits or gradients that are not
-                finite), and `allow_skipped` is False.
+                finite), and `allow_skipped` is False; or a score that this tracker does not record.
             RuntimeError: a gradient score was asked for, but no gradient arrived.
         """
-        scores = self._compute(self.scores, allow_skipped)
+        names = self.scores if scores is None else self._own(scores)
+        if not allow_skipped:
+            self._raise_if_skipped()
+        found = self._state.scores(names)
+        for name in names:
+            if name not in found:
+                found[name] = self._without_gradients(name)
         if class_normalized:
-            labels = self._labels()
-            unknown = self.num_examples if labels is None else int((labels < 0).sum())
-            if labels is None or unknown:
-                raise ValueError(
-                    f"class_normalized: the class of {unknown} examples is not known, since no logits and labels were "
-                    "shown for them; take dp.class_normalize(score, labels) with the labels of the dataset"
-                )
-            scores = {name: class_normalize(score, labels.to(score.device)) for name, score in scores.items()}
-        return scores
+            labels = self._known_labels()
+            found = {name: class_normalize(score, labels.to(score.device)) for name, score in found.items()}
+        return {name: found[name] for name in names}
+
+    def _own(self, scores: Iterable[str]) -> tuple[str, ...]:
+        chosen = check_scores(scores)
+        missing = [name for name in chosen if name not in self.scores]
+        if missing:
+            raise ValueError(f"scores: {missing[0]!r} is not among the scores of this tracker, {self.scores}")
+        return chosen
+
+    def _without_gradients(self, name: str) -> Tensor:
+        """A score of which nothing came: NaN where nothing came of any other either, else an error that says how."""
+        if SCORES[name].how in _HOW_GRADIENTS_ARRIVE and not self._state.is_empty:
+            raise RuntimeError(f"{name}: no gradient arrived; {_HOW_GRADIENTS_ARRIVE[SCORES[name].how]}")
+        return torch.full((self.num_examples,), torch.nan, dtype=torch.float32, device=self._wanted.device)
+
+    def _known_labels(self) -> Tensor:
+        labels = self._state.labels()
+        unknown = self.num_examples if labels is None else int((labels < 0).sum())
+        if labels is None or unknown:
+            raise ValueError(
+                f"class_normalized: the class of {unknown} examples is not known, since no logits and labels were "
+                "shown for them; take dp.class_normalize(score, labels) with the labels of the dataset"
+            )
+        return labels
 
     def source(self, score: str, *, allow_skipped: bool = False) -> ScoreSource:
         """A live view of one score for a `PruneSampler`, which plans every epoch with what is known by then.
@@ -433,21 +497,15 @@ class DifficultyTracker:
         >>> tracker.finish(architecture="mlp", seed=0, epochs=1).metadata["epochs"]
         1
         """
-        if self._table is None and not self._moments:
+        if self._state.is_empty:
             raise RuntimeError("finish: nothing was recorded; call tracker.update(index, logits, labels) in each step")
         scores = self.compute(allow_skipped=allow_skipped)
-        self._warn_of_missing_windows(scores)
-        self._warn_of_single_gradients()
-        presented = self._presented()
-        labels = self._checked_labels(labels)
-        if seen is None:
-            seen = None if bool(presented.all()) else presented
-        else:
-            _check_seen(seen, presented)
+        warn_of_too_little(self._state, scores)
+        labels = labels_of_run(self._state, labels)
         facts = {
             "presentations": self.presentations,
             "skipped": self.skipped,
-            "options": self._options(),
+            "options": options_of_scores(self._state),
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             **metadata,
         }
@@ -456,67 +514,19 @@ class DifficultyTracker:
             architecture=architecture,
             seed=seed,
             labels=labels.cpu().numpy() if isinstance(labels, Tensor) else labels,
-            seen=seen,
+            seen=seen_by_run(self._state, seen),
             probabilities=probabilities,
             predictions=predictions,
             dataset_fingerprint=dataset_fingerprint,
             **facts,
         )
 
-    def _options(self) -> dict[str, Any]:
-        """The options that the scores of this tracker depend on."""
-        options: dict[str, Any] = {"gradient": self.gradient.definition} if self._gradient_scores else {}
-        if self._temporal_scores:
-            options["temporal"] = self.temporal.definition
-        if self._labels_are_predictions:
-            options["label"] = "predicted"
-        return options
-
-    def _presented(self) -> Tensor:
-        """Which examples were presented at all, [N] bool on the CPU."""
-        counts = [moments.counts().cpu() > 0 for moments in self._moments.values()]
-        if self._table is not None:
-            counts.append(self._table[:, ops.FIELD["count"]].cpu() > 0)
-        return torch.stack(counts).any(0)
-
-    def _checked_labels(self, labels: Any) -> Any:
-        """The labels of the run: those given, which must be those shown, or those shown to all examples."""
-        shown = self._labels()
-        if labels is None or shown is None:
-            return labels if shown is None or bool((shown < 0).any()) else shown
-        given, shown = torch.as_tensor(labels).cpu(), shown.cpu()
-        differing = int(((given != shown) & (shown >= 0)).sum()) if given.shape == shown.shape else 0
-        if differing:
-            raise ValueError(
-                f"labels: {differing} of {self.num_examples} examples were shown with other labels than those given "
-                "here; give the labels that were trained on, in the order of the dataset, or leave them out"
-            )
-        return labels
-
-    def _warn_of_single_gradients(self) -> None:
-        for name in self._gradient_scores:
-            if name in self._moments and int(self._moments[name].counts().max()) == 1:
-                warnings.warn(
-                    f"{name}: no example's gradient was seen more than once, so that all deviations over time are 0; "
-                    "show more epochs or checkpoints",
-                    stacklevel=3,
-                )
-
-    def _warn_of_missing_windows(self, scores: dict[str, Tensor]) -> None:
-        for name in self._temporal_scores:
-            if bool(scores[name].isnan().all()):
-                warnings.warn(
-                    f"{name}: no example was presented {self.temporal.window} times, as often as a window asks for, so "
-                    f"that none has a score; choose a smaller one with temporal=dp.TemporalOptions(window=...)",
-                    stacklevel=3,
-                )
-
     @property
     def presentations(self) -> int:
         """Presentations recorded, over all examples (waits for the device)."""
-        if self._table is not None:
-            return int(self._table[:, ops.FIELD["count"]].double().sum())
-        return max((int(moments.counts().sum()) for moments in self._moments.values()), default=0)
+        if self._state.records is not None:
+            return int(self._state.records.count.double().sum())
+        return max((int(counts.sum()) for counts in self._state.counts()), default=0)
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -524,18 +534,7 @@ class DifficultyTracker:
 
         `watch` and `update` count apart: an example that both leave out counts twice.
         """
-        counts = self._all_skipped()
-        return dict(zip(ops.SKIPPED, [0] * len(ops.SKIPPED) if counts is None else counts.tolist(), strict=True))
-
-    def _all_skipped(self) -> Tensor | None:
-        for moments in self._moments.values():
-            moments.settle()
-        if not self._skipped:
-            return None
-        of_gradients = self._skipped["watch"]
-        if self._group is not None and self._scores_gradients:
-            of_gradients = self._group.sum(of_gradients)
-        return self._skipped["update"] + of_gradients
+        return dict(zip(SKIPPED, self._state.total_skipped().tolist(), strict=True))
 
     def _raise_if_skipped(self) -> None:
         skipped = {reason: count for reason, count in self.skipped.items() if count}
@@ -547,36 +546,6 @@ class DifficultyTracker:
                 "learning rate, or pass scaler= to watch). To take the scores of the others: allow_skipped=True"
             )
 
-    def _compute(self, names: Iterable[str], allow_skipped: bool) -> dict[str, Tensor]:
-        if not allow_skipped:
-            self._raise_if_skipped()
-        return self._recorded_scores(tuple(names))
-
-    def _recorded_scores(self, names: tuple[str, ...]) -> dict[str, Tensor]:
-        table = self._table if self._table is not None else ops.new_table(self.num_examples, self._requested_device)
-        scores = logit_scores(table, [name for name in self._record_scores if name in names])
-        if self._temporal is not None:
-            scores |= self._temporal.scores()
-        skipped = any(self.skipped.values())
-        for name in names:
-            if name in scores:
-                continue
-            moments = self._moments.get(name)
-            if moments is not None and (skipped or bool(moments.counts().any())):
-                scores[name] = moments.average() if name == "grand" else moments.vog()
-            elif name in _HOW_GRADIENTS_ARRIVE and (self._table is not None or self._moments):
-                raise RuntimeError(f"{name}: no gradient arrived; {_HOW_GRADIENTS_ARRIVE[name]}")
-            else:
-                scores[name] = torch.full((self.num_examples,), torch.nan, device=self._requested_device)
-        return {name: scores[name] for name in names}
-
-    def _labels(self) -> Tensor | None:
-        """The label of each example, -1 where none was shown; None if no logits were, or not with true labels."""
-        if self._table is None or self._labels_are_predictions:
-            return None
-        shown = self._table[:, ops.FIELD["p_max"]] > 0  # which a loss alone leaves at 0
-        return torch.where(shown, self._table[:, ops.FIELD["label"]], -1).long()
-
     # State
 
     def state_dict(self) -> dict[str, Any]:
@@ -584,54 +553,19 @@ class DifficultyTracker:
 
         As with modules, the tensors are the live ones, and training goes on in them: save or copy the result.
         """
-        return {
-            "num_examples": self.num_examples,
-            "scores": list(self.scores),
-            "num_classes": self._num_classes,
-            "gradient": self.gradient.definition,
-            "temporal": self.temporal.definition,
-            "steps": [self._watch_phase, self._update_phase],
-            "labels_are_predictions": self._labels_are_predictions,
-            "table": self._table,
-            "temporal_records": None if self._temporal is None else self._temporal.state_dict(),
-            "skipped": self._all_skipped(),
-            "moments": {name: moments.state_dict() for name, moments in self._moments.items()},
-            "largest_batch": 0 if self._group is None else self._group.largest_batch,
-        }
+        return self._state.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replaces what was recorded; the tensors are copied: to the device of this tracker, if it was given one.
 
         Raises:
-            ValueError: the state is of another number of examples or classes, of other scores or options.
+            ValueError: no such state, a damaged or newer one, or one of another number of examples or classes, of other
+                scores or options. What was recorded stays as it was then.
         """
-        own = {
-            "num_examples": self.num_examples,
-            "scores": list(self.scores),
-            "gradient": self.gradient.definition,
-            "temporal": self.temporal.definition,
-        }
-        if self._expected_classes is not None:
-            own["num_classes"] = self._expected_classes
-        for key, value in own.items():
-            if state.get(key) != value:
-                raise ValueError(f"load_state_dict: the state has {key} {state.get(key)!r}, this tracker {value!r}")
-        self.reset()
-        state = _on_device(state, self._requested_device)
-        self._num_classes = state["num_classes"]
-        self._labels_are_predictions = state["labels_are_predictions"]
-        if self._group is not None:  # which may go on with the short last batch of an epoch
-            self._group.largest_batch = max(self._group.largest_batch, state.get("largest_batch", 0))
-        self._watch_phase, self._update_phase = state["steps"]
-        self._table = None if state["table"] is None else state["table"].clone()
-        if state["temporal_records"] is not None:
-            self._temporal = TemporalRecords.from_state_dict(state["temporal_records"], self.temporal)
-        if state["skipped"] is not None:
-            self._start_on(state["skipped"].device)
-            self._skipped["update"].copy_(state["skipped"])
-        self._moments = {
-            name: GradientMoments.from_state_dict(s, self.gradient, self._group) for name, s in state["moments"].items()
-        }
+        self._state = TrackerState.from_state_dict(state, self._wanted)
+        if self._wanted.group is not None:  # which may go on with the short last batch of an epoch
+            group = self._wanted.group
+            group.largest_batch = max(group.largest_batch, state.get("largest_batch", 0))
 
     def merge(self, other: DifficultyTracker) -> None:
         """Adds what `other` recorded, as if its presentations had come after this tracker's.
@@ -642,48 +576,17 @@ class DifficultyTracker:
         """
         if other is self:
             raise ValueError("merge: got the tracker itself, expected another one")
-        own, got = (self.num_examples, self.scores), (other.num_examples, other.scores)
-        if own != got:
-            raise ValueError(f"merge: got a tracker of (examples, scores) {got}, expected {own}")
-        if self.process_group is not other.process_group:
-            raise ValueError(
-                f"merge: got a tracker with process_group {other.process_group}, expected {self.process_group}"
-            )
-        if self.gradient.definition != other.gradient.definition:
-            raise ValueError(f"merge: got gradient options {other.gradient}, expected {self.gradient}")
-        if self.temporal != other.temporal:
-            raise ValueError(f"merge: got temporal options {other.temporal}, expected {self.temporal}")
-        if None not in (self._num_classes, other._num_classes) and self._num_classes != other._num_classes:
-            raise ValueError(f"merge: got a tracker of {other._num_classes} classes, expected {self._num_classes}")
-        if other._temporal is not None:  # first, because it may refuse
-            if self._temporal is None:
-                self._temporal = TemporalRecords.from_state_dict(other._temporal.state_dict())
-            else:
-                self._temporal.merge(other._temporal)
-        theirs = other._all_skipped()
-        if theirs is not None:
-            self._start_on(theirs.device)
-            self._skipped["update"].add_(theirs)
-        if other._table is not None:
-            if self._table is None:
-                self._table = ops.new_table(self.num_examples, other._table.device)
-            merge_records_(self._table, other._table)
-        for name, moments in other._moments.items():
-            if name not in self._moments:
-                self._moments[name] = GradientMoments(
-                    self.num_examples, moments.size, moments.mean.device, self.gradient, self._group
-                )
-            self._moments[name].merge(moments)
-        self._num_classes = self._num_classes or other._num_classes
-        self._labels_are_predictions |= other._labels_are_predictions
-
-    def _index(self, index: Tensor, batch: Tensor) -> Tensor:
-        """The checked index on the device of the batch; one on the CPU is checked there and then copied."""
-        ops.check_index(index, batch.shape[0], self.num_examples)
-        if index.device.type == "cpu" and batch.device.type != "cpu":
-            return index.to(batch.device, non_blocking=True)
-        ops.check_same_device(index=index, batch=batch)
-        return index
+        if not isinstance(other, DifficultyTracker):
+            raise TypeError(f"merge: got {type(other).__name__}, expected a DifficultyTracker")
+        for what, theirs, own in (
+            ("(examples, scores)", (other.num_examples, other.scores), (self.num_examples, self.scores)),
+            ("process_group", other.process_group, self.process_group),
+            ("gradient options", other.gradient.definition, self.gradient.definition),
+            ("temporal options", other.temporal, self.temporal),
+        ):
+            if theirs != own:
+                raise ValueError(f"merge: got a tracker with {what} {theirs}, expected {own}")
+        self._state.merge(other._state)
 
     def _prepare(self, batch: Tensor, score: str | None = None) -> None:
         """Checks that logits or losses, or the inputs of a gradient score, suit the state, and makes what it lacks.
@@ -694,80 +597,22 @@ class DifficultyTracker:
         if torch.compiler.is_compiling():
             from .compiled import make_ready
 
-            make_ready(self, batch, score)
+            make_ready(self._state, batch, score)
         else:
-            self._make_ready(batch.device, batch.shape, score)
-
-    def _make_ready(self, device: torch.device, shape: tuple[int, ...], score: str | None) -> None:
-        self._check_device(device)
-        if score is None:
-            if len(shape) == 2:
-                self._check_classes(shape[1])
-                self._num_classes = shape[1]
-                if self._temporal is None and self._temporal_scores:
-                    self._temporal = TemporalRecords(
-                        self.num_examples, shape[1], self._temporal_scores, device, self.temporal
-                    )
-            if self._table is None and self._record_scores:
-                self._table = ops.new_table(self.num_examples, device)
-        else:
-            size = self.gradient.size(shape)
-            if score not in self._moments:
-                self._moments[score] = GradientMoments(self.num_examples, size, device, self.gradient, self._group)
-            elif size != self._moments[score].size:
-                raise ValueError(
-                    f"{score}: got inputs of shape {tuple(shape)}, {size} pixels, expected {self._moments[score].size} "
-                    "as in the first batch; gradients of images of several sizes cannot be averaged"
-                )
-        self._start_on(device)
-
-    def _start_on(self, device: torch.device) -> None:
-        """Makes what is small, where it was not made before."""
-        if not self._skipped:
-            self._device = device
-            self._anchor = ops.new_state((0,), torch.float32, device).requires_grad_()
-            self._skipped = {by: ops.new_skipped(device) for by in ("update", "watch", "unreported")}
-
-    def _state_tensors(self) -> list[Tensor]:
-        moments = [t for m in self._moments.values() for t in (m.count, m.mean, m.m2, m.pixels)]
-        temporal = None if self._temporal is None else self._temporal.table
-        return [t for t in (self._table, temporal, self._anchor, *self._skipped.values(), *moments) if t is not None]
-
-    def _check_device(self, device: torch.device) -> None:
-        """The state lives where the user said, else where the first batch was; batches have to be there."""
-        own = self._device
-        if own is not None and (own.type != device.type or (own.index is not None and own.index != device.index)):
-            raise ValueError(
-                f"got a batch on {device}, but the state of this tracker is on {own}: move the batch there, or make "
-                f"the tracker with device={str(device)!r}, and load its state into it"
-            )
-
-    def _check_classes(self, classes: int) -> None:
-        if classes < 2:
-            raise ValueError(f"logits: got {classes} class, expected at least 2 (give a binary task two columns)")
-        if self._num_classes not in (None, classes):
-            known = "num_classes says" if self._expected_classes is not None else "the first batch had"
-            raise ValueError(f"logits: got {classes} classes, expected {self._num_classes}, as {known}")
+            self._state.make_ready(batch.device, batch.shape, score)
 
 
-def _on_device(value: Any, device: torch.device | None) -> Any:
-    """A state with its tensors on a device; None leaves them where they are."""
-    if device is None:
-        return value
-    if isinstance(value, dict):
-        return {key: _on_device(item, device) for key, item in value.items()}
-    return value.to(device) if isinstance(value, Tensor) else value
+def _number_of_examples(value: Any) -> int:
+    try:
+        return whole_number(value, "num_examples", least=1)
+    except TypeError as error:
+        raise TypeError(f"num_examples: got {value!r}, expected a whole number such as len(dataset)") from error
+    except ValueError as error:
+        raise ValueError(f"num_examples: got {value}, expected at least 1; is the dataset empty?") from error
 
 
-def _check_seen(seen: Any, presented: Tensor) -> None:
-    """ValueError where an example is said to be seen, but was never presented."""
-    said = torch.as_tensor(seen).cpu()
-    if said.dtype != torch.bool or said.shape != presented.shape:
-        return  # which Run refuses, saying what it got
-    missing = said & ~presented
-    if missing.any():
-        raise ValueError(
-            f"seen: {int(missing.sum())} examples are said to be trained on, the first of them "
-            f"{int(missing.int().argmax())}, but were never presented. The index must be the position in the whole "
-            "dataset: Subset(IndexedDataset(dataset), part), and not the other way round"
-        )
+def _device(value: Any) -> torch.device | None:
+    try:
+        return None if value is None else torch.device(value)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device: got {value!r}, expected a device such as 'cpu' or 'cuda:0'") from error

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor
+
+from ..support.checks import check_number
+
+REDUCTIONS: Final = ("mean", "sum", "weighted_mean")
 
 
 class GradientScaler(Protocol):
@@ -39,25 +44,41 @@ class WatchInputs(torch.autograd.Function):
         return (gradients[0] if ctx.needs_input_grad[0] else None), None, None, *[None] * len(tensors)
 
 
+def check_loss_scale(inputs: Tensor, weight: Tensor | None, reduction: str, accumulation_steps: float) -> None:
+    """TypeError or ValueError unless these say how the loss of inputs [B, ...] is made of those of its examples."""
+    batch = inputs.shape[0]
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction: got {reduction!r}, expected 'weighted_mean', 'mean' or 'sum'")
+    if weight is not None and (not isinstance(weight, Tensor) or tuple(weight.shape) != (batch,)):
+        got = tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
+        raise ValueError(f"weight: got {got}, expected a tensor [{batch}], one factor per example")
+    if weight is None and reduction == "weighted_mean":
+        raise ValueError(
+            "weight: got None with reduction='weighted_mean', expected a tensor of one factor per example, such as "
+            "class_weights[labels], or (labels != -100).float() where the loss ignores labels"
+        )
+    check_number(accumulation_steps, "accumulation_steps", "(0, inf), what the loss is divided by, such as 4")
+    if not 0 < accumulation_steps < math.inf:
+        raise ValueError(f"accumulation_steps: got {accumulation_steps}, expected what the loss is divided by, above 0")
+
+
 def loss_gradient_scale(
-    inputs: Tensor, weight: Tensor | None, reduction: str, scaler: GradientScaler | None
+    inputs: Tensor, weight: Tensor | None, reduction: str, accumulation_steps: float, scaler: GradientScaler | None
 ) -> Tensor | None:
     """Factor [B] float32 that turns the arriving gradient into that of each example's own loss; None for 1.
 
     0 where the weight is 0: such an example's gradient did not arrive.
     """
-    batch = inputs.shape[0]
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"reduction: got {reduction!r}, expected 'mean' or 'sum'")
-    if weight is not None and (not isinstance(weight, Tensor) or tuple(weight.shape) != (batch,)):
-        got = tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
-        raise ValueError(f"weight: got {got}, expected a tensor [{batch}], one factor per example")
-    if weight is None and reduction == "sum" and scaler is None:
+    if weight is None and reduction == "sum" and accumulation_steps == 1 and scaler is None:
         return None
-    scale = torch.full((batch,), float(batch) if reduction == "mean" else 1.0, device=inputs.device)
+    batch = inputs.shape[0]
+    divisor = float(accumulation_steps) * (batch if reduction == "mean" else 1)
+    scale = torch.full((batch,), divisor, dtype=torch.float32, device=inputs.device)
     if weight is not None:
         w = weight.detach().to(inputs.device, torch.float32, non_blocking=True)
+        if reduction == "weighted_mean":
+            scale = scale * w.sum()
         scale = torch.where(w != 0, scale / w, 0)
     if scaler is not None:
-        scale = scale / scaler.scale(torch.ones((), device=inputs.device))
+        scale = scale / scaler.scale(torch.ones((), dtype=torch.float32, device=inputs.device))
     return scale

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..ops.layout import temporal_parts
+from ..ops.layout import temporal_parts, temporal_width
 from ..ops.operators import new_temporal_table, record_temporal_
 from ..scores.temporal import TEMPORAL, TemporalOptions
 
@@ -60,6 +60,12 @@ class TemporalRecords:
         record_temporal_(self.table, index, logits, labels, window, decay, skipped)
         return self
 
+    def record_gathered(self, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor) -> None:
+        """`record` of the rows of all processes of a group, each of which has checked its own; others only fill up."""
+        torch.ops.difficulty_prune.record_temporal_(
+            self.table, index, logits, labels, self.options.window, self.options.decay, skipped
+        )
+
     @property
     def count(self) -> Tensor:
         """[N] int32, presentations seen."""
@@ -78,21 +84,25 @@ class TemporalRecords:
         """Takes over what `other` has seen of examples that were never presented here.
 
         Raises:
-            ValueError: both have seen the same example, or they keep different things.
+            ValueError: see `check_merge`.
         """
+        self.check_merge(other)
+        theirs = other.table.to(self.table.device)
+        seen = theirs[:, 0] > 0
+        self.table[seen] = theirs[seen]
+
+    def check_merge(self, other: TemporalRecords) -> None:
+        """ValueError where both have seen the same example, or they keep different things."""
         own, got = self._kind(), other._kind()
         if own != got:
             raise ValueError(f"merge: got temporal records of {got}, expected {own}")
-        theirs = other.table.to(self.table.device)
-        seen = theirs[:, 0] > 0
-        both = (seen & (self.table[:, 0] > 0)).nonzero()[:, 0]
+        both = ((other.table[:, 0] > 0).to(self.table.device) & (self.table[:, 0] > 0)).nonzero()[:, 0]
         if len(both):
             raise ValueError(
                 f"merge: {len(both)} examples were presented to both, the first of them {int(both[0])}; windows span "
                 "presentations in their order, and cannot be put together afterwards: let every presentation of an "
                 f"example go to the same tracker, or do not track {' and '.join(self.names)}"
             )
-        self.table[seen] = theirs[seen]
 
     def _kind(self) -> dict[str, Any]:
         """What two states that can be merged have in common."""
@@ -102,19 +112,36 @@ class TemporalRecords:
         """The state by name: table (a tensor), names, classes, window, decay."""
         return {"table": self.table, "names": self.names, "classes": self.classes, **self.options.definition}
 
+    @staticmethod
+    def check_state(state: Any, num_examples: int, options: TemporalOptions) -> None:
+        """ValueError unless this is a `state_dict` of so many examples, recorded with these options."""
+        keys = {"table", "names", "classes", *options.definition}
+        if not isinstance(state, Mapping) or not keys <= set(state):
+            raise ValueError(f"temporal_records: got {type(state).__name__}, expected a dict with {sorted(keys)}")
+        recorded = {name: state[name] for name in options.definition}
+        if recorded != options.definition:
+            recorded = TemporalOptions(**recorded)
+            raise ValueError(f"the state was recorded with {recorded}, and cannot go on with {options}")
+        names, classes, table = state["names"], state["classes"], state["table"]
+        if not names or not set(names) <= set(TEMPORAL) or type(classes) is not int or classes < 1:
+            raise ValueError(f"temporal_records: got names {names!r} and classes {classes!r}")
+        width = temporal_width(options.window, classes if "tdds" in names else None)
+        if not isinstance(table, Tensor) or tuple(table.shape) != (num_examples, width) or table.dtype != torch.float32:
+            got = f"shape {tuple(table.shape)}, {table.dtype}" if isinstance(table, Tensor) else type(table).__name__
+            raise ValueError(f"temporal_records: table: got {got}, expected {(num_examples, width)}, torch.float32")
+        if not bool((table[:, 0] >= 0).all()):  # NaN is not either
+            raise ValueError("temporal_records.table: got counts below 0 or no numbers; the state is damaged")
+
     @classmethod
     def from_state_dict(cls, state: dict[str, Any], options: TemporalOptions | None = None) -> TemporalRecords:
         """The inverse of `state_dict`. The table is copied, to where it was.
 
         Raises:
-            ValueError: the state was recorded with other options, or its table does not fit the rest of it.
+            ValueError: see `check_state`; the options are by default those in the state.
         """
-        recorded = TemporalOptions(state["window"], state["decay"])
-        if options not in (None, recorded):
-            raise ValueError(f"the state was recorded with {recorded}, and cannot go on with {options}")
+        recorded = TemporalOptions(state["window"], state["decay"]) if options is None else options
+        cls.check_state(state, len(state["table"]), recorded)
         table = state["table"]
         records = cls(len(table), state["classes"], state["names"], table.device, recorded)
-        if table.shape != records.table.shape:
-            raise ValueError(f"table: got shape {tuple(table.shape)}, expected {tuple(records.table.shape)}")
         records.table.copy_(table)
         return records

@@ -1,0 +1,48 @@
+"""Dataclasses whose fields are the options of a command, so that each option is named and explained in one place."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar
+
+Options = TypeVar("Options")
+
+
+def option(help: str, *, flag: str | None = None, **how: Any) -> dict[str, Any]:
+    """The metadata of a field that is an option of a command, or without a default a positional argument.
+
+    Args:
+        help: what `--help` says; the default is added to it.
+        flag: as in "--model"; default: the field's name.
+        how: for `argparse.ArgumentParser.add_argument`, such as type=int.
+    """
+    return {"flag": flag, "how": {"help": help, **how}}
+
+
+def add_options(parser: argparse.ArgumentParser, kind: type[Any]) -> None:
+    """Adds every field of the dataclass `kind` to the parser; the metadata of all of them come from `option`.
+
+    >>> from dataclasses import dataclass, field
+    >>> @dataclass(frozen=True)
+    ... class Walk:
+    ...     places: tuple[str, ...] = field(metadata=option("where to go", nargs="+"))
+    ...     top_speed: float = field(default=5.0, metadata=option("in km/h", type=float))
+    >>> parser = argparse.ArgumentParser()
+    >>> add_options(parser, Walk)
+    >>> read_options(parser.parse_args(["home", "--top-speed", "4"]), Walk)
+    Walk(places=('home',), top_speed=4.0)
+    """
+    for entry in fields(kind):
+        how = entry.metadata["how"]
+        if entry.default is MISSING:
+            parser.add_argument(entry.name, **how)
+        else:
+            flag = entry.metadata["flag"] or f"--{entry.name.replace('_', '-')}"
+            parser.add_argument(flag, dest=entry.name, default=entry.default, **how)
+
+
+def read_options(parsed: argparse.Namespace, kind: type[Options]) -> Options:
+    """The dataclass `kind` from parsed arguments; lists become tuples."""
+    values = {entry.name: getattr(parsed, entry.name) for entry in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

@@ -1,0 +1,128 @@
+"""Checks made before the first training, so that what is bound to fail does not fail hours later."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import warnings
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..policies.uniform import Random
+from ..sampler import PruneSampler
+from ..scores.grand.grand import grand
+from .models import build_model
+from .settings import Settings
+from .study_data import StudyData
+from .train import prepare
+
+
+def folders(settings: Settings) -> list[Path]:
+    """Where a study writes."""
+    names = ["runs", "trainings", "figures"] if settings.keep else ["runs", "figures"]
+    return [settings.out, *(settings.out / name for name in names)]
+
+
+def check_out(settings: Settings) -> None:
+    """Checks that results can be written, as far as it shows without writing anything.
+
+    Raises:
+        NotADirectoryError: a file is in the way.
+        PermissionError: a folder may not be written to.
+    """
+    for folder in folders(settings):
+        whole = folder.absolute()
+        existing = next(path for path in (whole, *whole.parents) if path.exists())
+        if not existing.is_dir():
+            raise NotADirectoryError(f"out: {existing} is a file, expected a folder; choose another --out")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise PermissionError(f"out: the folder {existing} cannot be written to; choose another --out")
+
+
+def make_folders(settings: Settings) -> None:
+    """Makes the folders of a study and writes to each, since permissions do not tell that a disk is read-only.
+
+    Raises:
+        OSError: a folder cannot be made or written to.
+    """
+    for folder in folders(settings):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"a result")
+        except OSError as error:
+            raise OSError(f"out: {folder} cannot be written to ({error}); choose another --out") from error
+
+
+def check_fit(settings: Settings, data: StudyData) -> None:
+    """Checks that the data is what the settings need.
+
+    Raises:
+        ValueError: a model that cannot be trained on the images, a hold-out that leaves too few examples, or a random
+            subset without an example of some class.
+    """
+    check_hold_out_size(settings.hold_out, len(data.train))
+    for name in settings.model_names:
+        check_model(name, data, with_grand="grand" in settings.scores)
+    check_random_subsets(settings, data)
+
+
+def check_hold_out_size(share: float, size: int) -> None:
+    """ValueError unless every run trains on two examples or more, since batch norm needs two."""
+    left = size - math.ceil(Fraction(str(float(share))) * size)
+    if left < 2:
+        raise ValueError(
+            f"hold_out: got {share}, which may leave a run {left} of {size} examples, expected to leave 2 or more"
+        )
+
+
+def check_model(name: str, data: StudyData, with_grand: bool = False) -> None:
+    """Makes the model, on the CPU, and shows it two training images.
+
+    The global generators are left as they were.
+
+    Args:
+        with_grand: also compute GraNd of the two images, which not every model allows.
+
+    Raises:
+        ValueError: it cannot be made, has nothing to learn, does not take the images, or does not return logits.
+    """
+    images = prepare(data.train.images[:2], data, torch.device("cpu"))
+    expected = [len(images), data.num_classes]
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # GraNd warns of an untrained model
+            model = build_model(name, data.shape, data.num_classes)
+            if not isinstance(model, nn.Module):
+                raise TypeError(f"got {type(model).__name__}, expected a torch.nn.Module")
+            if not any(parameter.requires_grad for parameter in model.parameters()):
+                raise ValueError("it has no parameters to train")
+            with torch.no_grad():
+                logits = model.eval()(images)
+            if list(logits.shape) != expected:
+                raise ValueError(f"it returns logits of shape {list(logits.shape)}, expected {expected}")
+            if with_grand:
+                grand(model, images, data.train.labels[:2])
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(
+            f"model: {name!r} does not work with images {list(data.shape)} of {data.num_classes} classes: {reason}"
+        ) from error
+
+
+def check_random_subsets(settings: Settings, data: StudyData) -> None:
+    """ValueError for a random subset that lacks a class: it depends on no score, and every comparison trains on it."""
+    for keep in settings.keep:
+        for seed in settings.comparison_seeds:
+            try:
+                PruneSampler(Random(keep), np.zeros(len(data.train)), labels=data.train.labels, seed=seed)
+            except ValueError as error:
+                raise ValueError(
+                    f"keep: got {keep:g}, expected more: the random subset to compare with must have examples of every "
+                    f"class, but {error}"
+                ) from error

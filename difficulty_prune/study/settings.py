@@ -1,0 +1,175 @@
+"""What a study is asked to do, and the policies that it knows by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ..policies.base import Policy
+from ..policies.compose import PerClass
+from ..policies.uniform import Easiest, Hardest, Random, Stratified, Window
+from ..policies.weighted import Importance, SoftPrune
+from ..scores.catalogue import TRACKED, check_tracked, score_names
+from ..scores.temporal import TEMPORAL, TemporalOptions
+from ..support.checks import check_fraction
+from .hold_out import check_hold_out
+from .models import MODELS, find_model
+from .options import option
+from .study_data import FORMS
+from .tasks import slug
+from .train import Recipe
+
+DEFAULT_SCORES: Final = ("el2n", "aum", "forgetting", "vog_loss")
+LARGEST_SEED: Final = 2**62  # leaves room to count up: PyTorch takes seeds below 2**64
+SEEDS_PER_COMPARISON: Final = 2
+FIRST_COMPARISON_SEED: Final = 1000  # after the study's: so many scoring runs per model nobody trains
+POLICIES: Final[dict[str, Callable[[float], Policy]]] = {
+    "hardest": Hardest,
+    "easiest": Easiest,
+    "window": lambda keep: Window(start=min(0.1, 1 - keep), keep=keep),
+    "hardest-per-class": lambda keep: PerClass(Hardest(keep)),
+    "stratified": Stratified,
+    "soft": SoftPrune,
+    "importance": lambda keep: Importance(keep=keep),
+    "random": Random,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `difficulty-prune study` is asked to do: a field for each of its options.
+
+    Raises:
+        TypeError, ValueError: a value that cannot work, or one that is given twice.
+    """
+
+    data: str = field(default="digits", metadata=option(FORMS, metavar="DATA"))
+    test: str | None = field(
+        default=None, metadata=option("test data; default: the data's own, else a fifth set aside", metavar="DATA")
+    )
+    models: tuple[str, ...] = field(
+        default=(),
+        metadata=option(
+            f"{', '.join(MODELS)} or your.module:function; default: cnn, and for digits mlp too",
+            flag="--model",
+            nargs="+",
+            metavar="NAME",
+        ),
+    )
+    runs: int = field(default=4, metadata=option("scoring runs per model", type=int))
+    epochs: int | None = field(
+        default=None, metadata=option("epochs of every training; default: 12 for digits, else 10", type=int)
+    )
+    scores: tuple[str, ...] = field(
+        default=DEFAULT_SCORES,
+        metadata=option(
+            f"the first one prunes; {', '.join(score_names(*TRACKED))}",
+            nargs="+",
+            metavar="SCORE",
+        ),
+    )
+    keep: tuple[float, ...] = field(
+        default=(0.5, 0.7),
+        metadata=option("fractions of examples to keep; none: only score", nargs="*", type=float, metavar="SHARE"),
+    )
+    policies: tuple[str, ...] = field(
+        default=("hardest",), metadata=option(", ".join(POLICIES), flag="--policy", nargs="+", metavar="POLICY")
+    )
+    hold_out: float = field(
+        default=0.0,
+        metadata=option(
+            "fraction of examples that each scoring run leaves out, different ones each time; shows memorization",
+            type=float,
+            metavar="SHARE",
+        ),
+    )
+    out: Path = field(
+        default=Path("study"),
+        metadata=option("where results go; finished trainings there are reused", type=Path, metavar="DIR"),
+    )
+    seed: int = field(default=0, metadata=option("of the first run; the others count up", type=int))
+    workers: int | None = field(
+        default=None, metadata=option("trainings at a time; default: one per core, one on a GPU", type=int, metavar="W")
+    )
+
+    def __post_init__(self) -> None:
+        check_tracked(self.scores)
+        for keep in self.keep:
+            check_fraction(keep, "keep")
+        for name in self.policies:
+            if name not in POLICIES:
+                raise ValueError(f"policy: got {name!r}, expected one of {', '.join(POLICIES)}")
+        for name in self.models:
+            find_model(name)
+        for key, value in (("runs", self.runs), ("epochs", self.epochs), ("workers", self.workers)):
+            if value is not None and value < 1:
+                raise ValueError(f"{key}: got {value}, expected at least 1")
+        if not 0 <= self.seed < LARGEST_SEED:
+            raise ValueError(f"seed: got {self.seed}, expected 0 or more, and less than 2**62")
+        check_hold_out(self.hold_out, self.runs)
+        self._check_windows()
+        self._check_no_repeats()
+        self._check_policies()
+
+    def _check_windows(self) -> None:
+        in_windows, window = [name for name in self.scores if name in TEMPORAL], TemporalOptions().window
+        if in_windows and self.recipe.epochs < window:
+            raise ValueError(
+                f"epochs: got {self.recipe.epochs}, expected at least {window}: {in_windows[0]} looks at windows of "
+                f"{window} epochs"
+            )
+
+    def _check_no_repeats(self) -> None:
+        """ValueError for two values that are equal, or whose results would have the same file name."""
+        _check_distinct("model", self.models, slug)
+        _check_distinct("scores", self.scores, str)
+        _check_distinct("policy", self.policies, str)
+        _check_distinct("keep", self.keep, "{:g}".format)
+
+    def _check_policies(self) -> None:
+        """ValueError for a policy that cannot be made with one of the shares to keep."""
+        for name in self.policies:
+            for keep in self.keep:
+                try:
+                    POLICIES[name](keep)
+                except (TypeError, ValueError) as error:
+                    raise ValueError(f"policy: {name!r} cannot be made with keep {keep}: {error}") from error
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The models; by default a CNN, and for the small digits an MLP as well."""
+        return self.models or (("cnn", "mlp") if self.data == "digits" else ("cnn",))
+
+    @property
+    def scoring_seeds(self) -> range:
+        """The seeds of a model's scoring runs."""
+        return range(self.seed, self.seed + self.runs)
+
+    @property
+    def comparison_seeds(self) -> range:
+        """The seeds of every training that is compared, none of which is that of a scoring run."""
+        first = self.seed + FIRST_COMPARISON_SEED
+        return range(first, first + SEEDS_PER_COMPARISON)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How every model is trained: the few digits in smaller batches and for more epochs."""
+        if self.data == "digits":
+            return Recipe(epochs=self.epochs or 12, batch_size=64)
+        return Recipe(epochs=self.epochs or 10)
+
+
+def _check_distinct(name: str, values: Iterable[Any], file_name: Callable[[Any], str]) -> None:
+    taken: dict[str, Any] = {}
+    for value in values:
+        part = file_name(value)
+        if part in taken and taken[part] == value:
+            raise ValueError(f"{name}: got {value!r} twice, expected each one once")
+        if part in taken:
+            raise ValueError(
+                f"{name}: got {taken[part]!r} and {value!r}, whose results would have the same file name, with "
+                f"{part!r} in it; leave one out"
+            )
+        taken[part] = value

@@ -1,0 +1,47 @@
+"""Arrays that refuse to be written to, and the rows of arrays by position."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """The same array, which from now on refuses to be written to."""
+    array.setflags(write=False)
+    return array
+
+
+def check_rows(rows: Any, size: int, name: str) -> slice | NDArray[np.int64]:
+    """Which of `size` rows are meant: a slice as it is, or positions [n] in 0..size-1.
+
+    Args:
+        rows: a slice, positions [n] (negative ones count from the end), or a mask [size] of bool.
+        name: for messages.
+
+    Raises:
+        TypeError: none of these.
+        IndexError: a position outside, or a mask of another length.
+
+    >>> check_rows([2, -1], size=5, name="examples")
+    array([2, 4])
+    """
+    if isinstance(rows, slice):
+        return rows
+    given = np.asarray(rows)
+    if given.dtype == np.bool_ and given.ndim == 1:
+        if len(given) != size:
+            raise IndexError(f"{name}: got a mask of {len(given)}, expected {size}, one per example")
+        return np.flatnonzero(given)
+    if given.ndim != 1 or (given.dtype.kind not in "iu" and len(given)):
+        got = f"{given.dtype} {given.shape}" if given.ndim else repr(rows)
+        raise TypeError(
+            f"{name}: got {got}, expected a slice, positions [n] as whole numbers, or a mask [{size}] of bool"
+        )
+    outside = (given < -size) | (given >= size)
+    if outside.any():
+        raise IndexError(f"{name}: got position {given[outside][0]}, expected {-size} to {size - 1}")
+    positions = given.astype(np.int64)
+    return np.where(positions < 0, positions + size, positions)

@@ -1,0 +1,85 @@
+"""What a run says of itself when a tracker finishes it, and what is too little to be said."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .state import TrackerState
+
+
+def options_of_scores(state: TrackerState) -> dict[str, Any]:
+    """The options on which the scores depend."""
+    wanted = state.wanted
+    options: dict[str, Any] = {}
+    if wanted.names(needs="input gradients"):
+        options["gradient"] = wanted.gradient.definition
+    if wanted.names(windowed=True):
+        options["temporal"] = wanted.temporal.definition
+    if state.labels_are_predictions:
+        options["label"] = "predicted"
+    return options
+
+
+def labels_of_run(state: TrackerState, labels: Any) -> Any:
+    """The labels of the run: those given, or those shown, if every example was; None if not known.
+
+    Raises:
+        ValueError: labels were given, and others were shown.
+    """
+    shown = state.labels()
+    if labels is None or shown is None:
+        return labels if shown is None or bool((shown < 0).any()) else shown
+    given, shown = torch.as_tensor(labels).cpu(), shown.cpu()
+    differing = int(((given != shown) & (shown >= 0)).sum()) if given.shape == shown.shape else 0
+    if differing:
+        raise ValueError(
+            f"labels: {differing} of {len(shown)} examples were shown with other labels than those given here; give "
+            "the labels that were trained on, in the order of the dataset, or leave them out"
+        )
+    return labels
+
+
+def seen_by_run(state: TrackerState, seen: Any) -> Any:
+    """Which examples the run trained on: those said to be, or those presented; None for all.
+
+    Raises:
+        ValueError: an example is said to be seen, but was never presented.
+    """
+    presented = torch.stack([counts.cpu() > 0 for counts in state.counts()]).any(0)
+    if seen is None:
+        return None if bool(presented.all()) else presented
+    said = torch.as_tensor(seen).cpu()
+    if said.dtype != torch.bool or said.shape != presented.shape:
+        return seen  # which Run refuses, saying what it got
+    missing = said & ~presented
+    if missing.any():
+        raise ValueError(
+            f"seen: {int(missing.sum())} examples are said to be trained on, the first of them "
+            f"{int(missing.int().argmax())}, but were never presented. The index must be the position in the whole "
+            "dataset: Subset(IndexedDataset(dataset), part), and not the other way round"
+        )
+    return seen
+
+
+def warn_of_too_little(state: TrackerState, scores: Mapping[str, Tensor]) -> None:
+    """Warns of scores that say nothing, because examples were presented too rarely."""
+    wanted = state.wanted
+    for name in wanted.names(windowed=True):
+        if bool(scores[name].isnan().all()):
+            warnings.warn(
+                f"{name}: no example was presented {wanted.temporal.window} times, as often as a window asks for, so "
+                "that none has a score; choose a smaller one with temporal=dp.TemporalOptions(window=...)",
+                stacklevel=3,
+            )
+    for name, moments in state.moments.items():
+        if int(moments.counts().max()) == 1:
+            warnings.warn(
+                f"{name}: no example's gradient was seen more than once, so that all deviations over time are 0; show "
+                "more epochs or checkpoints",
+                stacklevel=3,
+            )

@@ -1,0 +1,280 @@
+"""All that a tracker has recorded, and where it lives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..ops.layout import SKIPPED
+from ..ops.operators import new_state, new_table
+from ..scores.logits import logit_scores
+from .moments import GradientMoments
+from .norms import GradientNorms
+from .records import Records
+from .saved_state import FORMAT, checked_state
+from .skipped import SkippedCounts
+from .wanted import Wanted
+from .windows import TemporalRecords
+
+
+class TrackerState:
+    """Everything recorded so far. What batches of a kind need is made when the first of them comes.
+
+    Attributes:
+        device: where the batches are; None before the first.
+        num_classes: columns of the logits; None if not known.
+        records, windows, norms: of the scores of logits, of windows of presentations, of parameter gradients.
+        moments: by score, of input gradients.
+        skipped: what was left out.
+        anchor: an empty tensor that requires grad, see `WatchInputs`.
+        watch_phase, update_phase: steps since a gradient was recorded, modulo `GradientOptions.every`.
+        labels_are_predictions: whether labels were what the model predicts.
+    """
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self.device = wanted.device
+        self.num_classes = wanted.num_classes
+        self.records: Records | None = None
+        self.windows: TemporalRecords | None = None
+        self.norms: GradientNorms | None = None
+        self.moments: dict[str, GradientMoments] = {}
+        self.skipped: SkippedCounts | None = None
+        self.anchor: Tensor | None = None
+        self.watch_phase = self.update_phase = 0
+        self.labels_are_predictions = False
+        self._keeps_records = bool(wanted.names(needs=("loss", "logits")))
+        self._windowed = wanted.names(windowed=True)
+        self._columns: torch.Size | None = None  # of logits that need nothing but a record
+
+    # Batches
+
+    def check_logits(self, device: torch.device, classes: int) -> None:
+        """ValueError unless logits [B, classes] on the device suit what is there."""
+        self.check_device(device)
+        if classes < 2:
+            raise ValueError(f"logits: got {classes} class, expected at least 2 (give a binary task two columns)")
+        if self.num_classes not in (None, classes):
+            known = "num_classes says" if self.wanted.num_classes is not None else "the first batch had"
+            raise ValueError(f"logits: got {classes} classes, expected {self.num_classes}, as {known}")
+
+    def check_gradient(self, score: str, device: torch.device, shape: tuple[int, ...]) -> int:
+        """ValueError unless gradients to inputs [B, ...] of this shape suit what is there; returns their pixels."""
+        self.check_device(device)
+        size = self.wanted.gradient.size(shape)
+        if score in self.moments and size != self.moments[score].size:
+            raise ValueError(
+                f"{score}: got inputs of shape {tuple(shape)}, {size} pixels, expected {self.moments[score].size} "
+                "as in the first batch; gradients of images of several sizes cannot be averaged"
+            )
+        return size
+
+    def check_device(self, device: torch.device) -> None:
+        """ValueError unless the device is that of the state: where the user said, else where the first batch was."""
+        own = self.device
+        if own is not None and (own.type != device.type or (own.index is not None and own.index != device.index)):
+            raise ValueError(
+                f"got a batch on {device}, but the state of this tracker is on {own}: move the batch there, or make "
+                f"the tracker with device={str(device)!r}, and load its state into it"
+            )
+
+    def make_ready(self, device: torch.device, shape: tuple[int, ...], score: str | None = None) -> None:
+        """Makes what is lacking for logits [B, C] or losses [B], or for the inputs [B, ...] of a gradient score.
+
+        Raises:
+            ValueError: they do not suit what is there; nothing is made then.
+        """
+        wanted = self.wanted
+        if score is not None:
+            size = self.check_gradient(score, device, shape)
+            if score not in self.moments:
+                self.moments[score] = GradientMoments(wanted.num_examples, size, device, wanted.gradient, wanted.group)
+        elif len(shape) == 2:
+            self.check_logits(device, shape[1])
+            self.num_classes = shape[1]
+            if self.windows is None and self._windowed:
+                self.windows = TemporalRecords(wanted.num_examples, shape[1], self._windowed, device, wanted.temporal)
+        self.check_device(device)
+        if score is None and self.records is None and self._keeps_records:
+            self.records = Records(wanted.num_examples, device)
+        self.start_on(device)
+        self._note_columns()
+
+    def make_norms(self, device: torch.device) -> GradientNorms:
+        """The means of `grand`, made if lacking; ValueError for another device than that of the batches."""
+        self.check_device(device)
+        if self.norms is None:
+            self.norms = GradientNorms(self.wanted.num_examples, device, self.wanted.group)
+        self.start_on(device)
+        return self.norms
+
+    def start_on(self, device: torch.device) -> SkippedCounts:
+        """Makes what is small, where it was not made before; returns the counters."""
+        if self.skipped is None:
+            self.device = device
+            self.anchor = new_state((0,), torch.float32, device).requires_grad_()
+            self.skipped = SkippedCounts(device)
+        return self.skipped
+
+    def try_record(self, index: Tensor, logits: Tensor, labels: Tensor) -> bool:
+        """Records a batch by one compiled call, if a record is all it needs and nothing is wrong with it."""
+        return (
+            self._columns is not None
+            and isinstance(logits, Tensor)
+            and logits.shape[1:] == self._columns
+            and self.records is not None
+            and self.skipped is not None
+            and self.records.try_record(index, logits, labels, self.skipped.update)
+        )
+
+    def _note_columns(self) -> None:
+        simple = self.records is not None and self.windows is None and self.wanted.group is None
+        self._columns = torch.Size((self.num_classes,)) if simple and self.num_classes is not None else None
+
+    def tensors(self) -> list[Tensor]:
+        """All that the training step changes."""
+        found = [self.anchor, *(() if self.skipped is None else self.skipped.tensors())]
+        found += [None if self.records is None else self.records.table]
+        found += [None if self.windows is None else self.windows.table]
+        found += [t for m in self.moments.values() for t in (m.count, m.mean, m.m2, m.pixels)]
+        return [t for t in found if t is not None]
+
+    # Reading
+
+    def scores(self, names: tuple[str, ...]) -> dict[str, Tensor]:
+        """Each [N] float32 by name, NaN where never presented; a gradient score of which nothing came is absent."""
+        if self.records is not None:
+            found = self.records.scores(names)
+        else:
+            found = logit_scores(new_table(self.wanted.num_examples, self.wanted.device), names)
+        if self.windows is not None:
+            found |= self.windows.scores()
+        skipped = bool(self.total_skipped().any())
+        for name, moments in self.moments.items():
+            if name in names and (skipped or bool(moments.counts().any())):
+                found[name] = moments.vog()
+        if self.norms is not None:
+            found["grand"] = self.norms.average()
+        return {name: found[name] for name in names if name in found}
+
+    def labels(self) -> Tensor | None:
+        """The label of each example, -1 where none was shown; None if no logits were, or not with true labels."""
+        return None if self.records is None or self.labels_are_predictions else self.records.labels()
+
+    def counts(self) -> list[Tensor]:
+        """How often each example was presented, [N], by each part of the state."""
+        parts = [self.records.count] if self.records is not None else []
+        parts += [moments.counts() for moments in self.moments.values()]
+        return parts + ([self.norms.counts()] if self.norms is not None else [])
+
+    def total_skipped(self) -> Tensor:
+        """[3] int64, what is reported, in the order of `ops.SKIPPED`."""
+        for moments in self.moments.values():
+            moments.settle()
+        if self.skipped is None:
+            return torch.zeros(len(SKIPPED), dtype=torch.int64)
+        group = self.wanted.group
+        return self.skipped.total(
+            group if self.wanted.names(needs=("input gradients", "parameter gradients")) else None
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been recorded."""
+        return self.records is None and not self.moments and self.norms is None
+
+    # Merging
+
+    def merge(self, other: TrackerState) -> None:
+        """Adds what `other` recorded, as if it had come afterwards; both are of the same `definition`.
+
+        Raises:
+            ValueError: they do not go together; nothing is changed then.
+        """
+        if None not in (self.num_classes, other.num_classes) and self.num_classes != other.num_classes:
+            raise ValueError(f"merge: got a tracker of {other.num_classes} classes, expected {self.num_classes}")
+        for name, moments in other.moments.items():
+            if name in self.moments and self.moments[name].size != moments.size:
+                raise ValueError(
+                    f"merge: {name} of inputs of {moments.size} pixels, expected {self.moments[name].size}"
+                )
+        if self.windows is not None and other.windows is not None:
+            self.windows.check_merge(other.windows)
+        self._merge(other)
+
+    def _merge(self, other: TrackerState) -> None:
+        wanted, theirs = self.wanted, other.total_skipped()
+        if other.skipped is not None:
+            counters = self.start_on(other.skipped.update.device if self.device is None else self.device)
+            counters.update.add_(theirs.to(counters.update.device))
+        home = self.device or torch.device("cpu")
+        self.num_classes = self.num_classes or other.num_classes
+        if other.windows is not None:
+            if self.windows is None:
+                assert self.num_classes is not None
+                self.windows = TemporalRecords(
+                    wanted.num_examples, self.num_classes, self._windowed, home, wanted.temporal
+                )
+            self.windows.merge(other.windows)
+        if other.records is not None:
+            if self.records is None:
+                self.records = Records(wanted.num_examples, home)
+            self.records.merge(other.records)
+        if other.norms is not None:
+            self.make_norms(home).merge(other.norms)
+        for name, moments in other.moments.items():
+            if name not in self.moments:
+                self.moments[name] = GradientMoments(
+                    wanted.num_examples, moments.size, home, wanted.gradient, wanted.group
+                )
+            self.moments[name].merge(moments)
+        self.labels_are_predictions |= other.labels_are_predictions
+        self._note_columns()
+
+    # Saving
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `DifficultyTracker.state_dict`."""
+        return {
+            "format": FORMAT,
+            **self.wanted.definition,
+            "num_classes": self.num_classes,
+            "steps": [self.watch_phase, self.update_phase],
+            "labels_are_predictions": self.labels_are_predictions,
+            "table": None if self.records is None else self.records.table,
+            "temporal_records": None if self.windows is None else self.windows.state_dict(),
+            "skipped": None if self.skipped is None else self.total_skipped(),
+            "moments": {name: moments.state_dict() for name, moments in self.moments.items()},
+            "norms": None if self.norms is None else self.norms.state_dict(),
+            "largest_batch": 0 if self.wanted.group is None else self.wanted.group.largest_batch,
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: Any, wanted: Wanted) -> TrackerState:
+        """The inverse of `state_dict`; the tensors are copied, to the wanted device or to where they were.
+
+        Raises:
+            ValueError: no such state, a damaged or newer one, or one of other examples, classes, scores or options.
+        """
+        saved = checked_state(state, wanted)
+        loaded = cls(wanted)
+        loaded.num_classes = saved["num_classes"]
+        loaded.labels_are_predictions = saved["labels_are_predictions"]
+        loaded.watch_phase, loaded.update_phase = saved["steps"]
+        if saved["table"] is not None:
+            loaded.records = Records(wanted.num_examples, saved["table"].device)
+            loaded.records.table.copy_(saved["table"])
+        if saved["temporal_records"] is not None:
+            loaded.windows = TemporalRecords.from_state_dict(saved["temporal_records"], wanted.temporal)
+        if saved["skipped"] is not None:
+            loaded.start_on(wanted.device or saved["skipped"].device).update.copy_(saved["skipped"])
+        if saved["norms"] is not None:
+            loaded.norms = GradientNorms.from_state_dict(saved["norms"], wanted.group)
+        loaded.moments = {
+            name: GradientMoments.from_state_dict(of_score, wanted.gradient, wanted.group)
+            for name, of_score in saved["moments"].items()
+        }
+        loaded._note_columns()
+        return loaded

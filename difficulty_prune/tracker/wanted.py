@@ -1,0 +1,47 @@
+"""What a tracker was asked to record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..scores.catalogue import SCORES, Score
+from ..scores.temporal import TemporalOptions
+from .group import Group
+from .options import GradientOptions
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a tracker was asked to record; its arguments, see `DifficultyTracker`."""
+
+    num_examples: int
+    scores: tuple[str, ...]
+    num_classes: int | None
+    gradient: GradientOptions
+    temporal: TemporalOptions
+    group: Group | None
+    device: torch.device | None
+
+    def names(self, **features: Any) -> tuple[str, ...]:
+        """The scores whose catalogue entry has these values, or for a tuple one of them."""
+
+        def fits(score: Score) -> bool:
+            return all(
+                getattr(score, name) in (values if isinstance(values, tuple) else (values,))
+                for name, values in features.items()
+            )
+
+        return tuple(name for name in self.scores if fits(SCORES[name]))
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What a state must have been recorded with."""
+        return {
+            "num_examples": self.num_examples,
+            "scores": list(self.scores),
+            "gradient": self.gradient.definition,
+            "temporal": self.temporal.definition,
+        }

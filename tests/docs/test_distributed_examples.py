@@ -1,0 +1,45 @@
+"""The examples of several processes run as they stand, in two processes without a GPU, and print what they claim."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from places import EXAMPLES
+
+
+def facts(name: str) -> list[str]:
+    """The lines that an example prints under torchrun."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    settings = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONWARNINGS": "error"}
+    command.append(str(EXAMPLES / f"{name}.py"))
+    result = subprocess.run(
+        command, env=os.environ | settings, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
+
+
+def test_processes_of_ddp_plan_the_same_epochs_and_share_them():
+    # 1797 examples: all of them at first and at last, 1258 in between, and in each epoch the same number for each.
+    whole, pruned = "visited 898 + 898 of 1797", "visited 629 + 629 of 1797"
+    *epochs, last = facts("ddp")
+    assert epochs == [
+        f"epoch {epoch}: plans 1, {visited}, twice 0"
+        for epoch, visited in enumerate([whole, pruned, pruned, pruned, whole])
+    ]
+    assert last.startswith("presentations 7366, ")
+
+
+def test_processes_of_accelerate_share_epochs_and_resume_exactly():
+    pytest.importorskip("accelerate", reason="accelerate is not installed")
+    assert facts("accelerate_training") == [
+        "processes 2",
+        "epoch 0: visited 1792, twice 0",
+        *[f"epoch {epoch}: visited 1216, twice 0" for epoch in range(1, 5)],
+        "cut off after 4 batches of epoch 3",
+        "same order True",
+        "same scores True",
+    ]

@@ -1,0 +1,294 @@
+"""Lightning's Trainer: epochs shrink and grow, checkpoints hold scores and plan, two processes share an epoch."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import subprocess
+import sys
+from itertools import chain
+
+import pytest
+import torch
+import torch.nn.functional as F
+from places import EXAMPLES
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+pl = pytest.importorskip("lightning.pytorch", reason="lightning is not installed: pip install lightning")
+
+import difficulty_prune as dp  # noqa: E402
+from difficulty_prune.integrations.lightning import DifficultyCallback  # noqa: E402
+
+EPOCHS = 5
+SIZE = 60
+X = torch.randn(SIZE, 6, generator=torch.Generator().manual_seed(0))
+Y = (X[:, 0] + 0.5 * X[:, 1] > 0).long()
+TRAIN = dp.IndexedDataset(TensorDataset(X, Y))
+
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),
+    pytest.mark.filterwarnings("ignore:The '.*dataloader' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*checkpoint that ended before the epoch ended and your dataloader is not res"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
+]
+
+
+class Stop(Exception):
+    """As when the machine is taken away."""
+
+
+class Classifier(pl.LightningModule):
+    def __init__(self, *, batch_size=7, stop_before=None, workers=0, share=None, **options):
+        super().__init__()
+        self.layer = nn.Linear(6, 2)
+        nn.init.zeros_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+        self.loader_options = {"batch_size": batch_size, "num_workers": workers}
+        self.sampler_options = options
+        self.share = share or {}
+        self.stop_before = stop_before
+        self.visited = []  # lists of positions, one per step
+        self.lengths = []
+        self.validated = 0
+
+    def setup(self, stage):
+        self.tracker = dp.DifficultyTracker(SIZE, scores=("loss", "el2n"))
+        policy = dp.policies.SoftPrune(keep=0.5, anneal=0.2, epochs=EPOCHS)
+        self.sampler = dp.PruneSampler(policy, self.tracker.source("loss"), **self.sampler_options, **self.share)
+
+    def train_dataloader(self):
+        return DataLoader(TRAIN, sampler=self.sampler, **self.loader_options)
+
+    def val_dataloader(self):
+        return DataLoader(TensorDataset(X, Y), batch_size=SIZE)
+
+    def training_step(self, batch):
+        x, y, index = batch
+        if self.global_step == self.stop_before:
+            raise Stop
+        self.visited.append(index.tolist())
+        logits = self.layer(x)
+        self.tracker.update(index, logits, y)
+        return (F.cross_entropy(logits, y, reduction="none") * self.sampler.weight(index)).mean()
+
+    def validation_step(self, batch):
+        self.validated += 1
+
+    def on_train_epoch_end(self):
+        self.lengths.append(self.trainer.num_training_batches)
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.5)
+        self.schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.9)
+        return [optimizer], [self.schedule]
+
+
+def make_trainer(folder, *more, callback=None, **options):
+    options = {"reload_dataloaders_every_n_epochs": 1, "enable_checkpointing": bool(more), **options}
+    return pl.Trainer(
+        max_epochs=EPOCHS,
+        callbacks=[*more, callback or DifficultyCallback()],
+        default_root_dir=folder,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **options,
+    )
+
+
+def fit(folder, *more, callback=None, model=None, ckpt_path=None, **options):
+    model = model or Classifier()
+    make_trainer(folder, *more, callback=callback, **options).fit(model, ckpt_path=ckpt_path)
+    return model
+
+
+def by_epoch(steps, lengths):
+    """The positions of each epoch, from those of each step."""
+    rest = iter(steps)
+    return [list(chain(*(next(rest) for _ in range(length)))) for length in lengths]
+
+
+# Epochs
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_epochs_shrink_and_grow_with_the_plan_and_show_nothing_twice(tmp_path, workers):
+    model = fit(tmp_path, model=Classifier(workers=workers))
+    assert model.lengths == [9, 5, 5, 5, 9]
+    epochs = by_epoch(model.visited, model.lengths)
+    assert [len(epoch) for epoch in epochs] == [60, 30, 30, 30, 60]
+    assert all(len(set(epoch)) == len(epoch) for epoch in epochs)
+    assert len({tuple(sorted(epoch)) for epoch in epochs[1:4]}) == 3
+
+
+def test_validation_and_schedules_follow_the_epochs(tmp_path):
+    model = fit(tmp_path)
+    assert model.validated == EPOCHS
+    assert model.schedule.last_epoch == EPOCHS
+
+
+def test_plans_follow_the_scores_of_the_epoch_before(tmp_path):
+    """The plan of epoch 1 keeps all examples but some of the easiest of epoch 0."""
+    model = Classifier()
+    losses = []
+    model.on_train_epoch_end = lambda: losses.append(model.tracker.compute()["loss"])
+    fit(tmp_path, model=model)
+    dropped = set(range(SIZE)) - set(chain(*model.visited[9:14]))
+    easiest = set(losses[0].argsort()[:40].tolist())  # (1 - keep) / (1 - keep / 2) of 60
+    assert len(dropped) == 30
+    assert dropped <= easiest
+
+
+def test_workers_that_fetch_a_whole_epoch_ahead_are_no_second_visit(tmp_path):
+    model = fit(tmp_path, model=Classifier(batch_size=30, workers=2))
+    assert model.lengths == [2, 1, 1, 1, 2]
+    assert [len(set(epoch)) for epoch in by_epoch(model.visited, model.lengths)] == [60, 30, 30, 30, 60]
+
+
+def test_scoring_alone_needs_no_sampler(tmp_path):
+    class Plain(Classifier):
+        def setup(self, stage):
+            self.tracker = dp.DifficultyTracker(SIZE, scores=("loss",))
+
+        def train_dataloader(self):
+            return DataLoader(TRAIN, batch_size=20, shuffle=True)
+
+        def training_step(self, batch):
+            x, y, index = batch
+            logits = self.layer(x)
+            self.tracker.update(index, logits, y)
+            return F.cross_entropy(logits, y)
+
+    path = tmp_path / "run.safetensors"
+    callback = DifficultyCallback(path, architecture="linear", seed=0, epochs=EPOCHS)
+    fit(tmp_path, model=Plain(), callback=callback, reload_dataloaders_every_n_epochs=0)
+    run = dp.Run.load(path)
+    assert run.metadata["presentations"] == EPOCHS * SIZE
+    assert (run.architecture, run.metadata["epochs"]) == ("linear", EPOCHS)
+    assert run.labels.tolist() == Y.tolist()
+
+
+# Checkpoints
+
+
+def every_step(folder):
+    return pl.callbacks.ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)
+
+
+def each_epoch(folder, after_training):
+    return pl.callbacks.ModelCheckpoint(folder, "{step}", save_top_k=-1, save_on_train_epoch_end=after_training)
+
+
+def check_that_it_goes_on(whole, begun, resumed):
+    assert begun.visited + resumed.visited == whole.visited
+    for name, score in whole.tracker.compute().items():
+        assert torch.equal(resumed.tracker.compute()[name], score), name
+    assert torch.equal(resumed.layer.weight, whole.layer.weight)
+
+
+@pytest.mark.parametrize(
+    ("step", "workers"), [(4, 0), (4, 1), (9, 0), (9, 1), (11, 0), (14, 0)]
+)  # epochs end at 9 and 14
+def test_resumed_training_ends_as_the_uninterrupted_one(tmp_path, step, workers):
+    whole = fit(tmp_path, model=Classifier(workers=workers))
+    begun = Classifier(stop_before=step, workers=workers)
+    with pytest.raises(Stop):
+        fit(tmp_path, every_step(tmp_path), model=begun)
+    resumed = Classifier(workers=workers)
+    fit(tmp_path, every_step(tmp_path), model=resumed, ckpt_path=tmp_path / f"step={step}.ckpt")
+    check_that_it_goes_on(whole, begun, resumed)
+
+
+@pytest.mark.parametrize("after_training", [True, False], ids=["after training", "after validation"])
+def test_checkpoints_at_the_end_of_epochs_resume_with_the_next(tmp_path, after_training):
+    whole = fit(tmp_path)
+    begun = Classifier(stop_before=14)
+    with pytest.raises(Stop):
+        fit(tmp_path, each_epoch(tmp_path, after_training), model=begun)
+    resumed = fit(tmp_path, each_epoch(tmp_path, after_training), ckpt_path=tmp_path / "step=14.ckpt")
+    check_that_it_goes_on(whole, begun, resumed)
+
+
+# Settings
+
+
+def test_epochs_that_would_keep_the_first_length_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"reload_dataloaders_every_n_epochs: got 0, expected 1.*cuts longer epochs"):
+        fit(tmp_path, reload_dataloaders_every_n_epochs=0)
+
+
+def test_a_share_of_an_epoch_is_refused_where_there_is_one_process(tmp_path):
+    with pytest.raises(ValueError, match=r"got \(rank, world_size\) \(0, 2\), expected the trainer's, \(0, 1\)"):
+        fit(tmp_path, model=Classifier(share={"rank": 0, "world_size": 2}))
+
+
+def test_a_loader_without_the_sampler_is_refused(tmp_path):
+    model = Classifier()
+    model.train_dataloader = lambda: DataLoader(TRAIN, batch_size=10, shuffle=True)
+    with pytest.raises(ValueError, match=r"got RandomSampler, expected DataLoader\(..., sampler=self.sampler\)"):
+        fit(tmp_path, model=model)
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit but enabled train dataloader shuffling")
+def test_overfitting_is_refused_because_lightning_replaces_the_sampler(tmp_path):
+    with pytest.raises(ValueError, match=r"got SequentialSampler.*overfit_batches"):
+        fit(tmp_path, overfit_batches=2)
+
+
+def test_a_module_without_a_tracker_is_refused(tmp_path):
+    model = Classifier()
+    model.setup = lambda stage: None
+    with pytest.raises(TypeError, match=r"Classifier\.tracker None.*self\.tracker = dp\.DifficultyTracker"):
+        fit(tmp_path, model=model)
+
+
+def test_a_run_file_needs_to_say_what_was_trained():
+    with pytest.raises(TypeError, match="path without architecture and seed"):
+        DifficultyCallback("run.safetensors")
+    with pytest.raises(TypeError, match="got seed without the path"):
+        DifficultyCallback(seed=0)
+
+
+# The examples, as one process and as two
+
+
+def check_example(printed, runs):
+    epochs = re.findall(r"^epoch \d: (\d+) examples in (\d+) steps, 0 seen twice$", printed, re.MULTILINE)
+    assert epochs == [("1400", "28"), *[("700", "14")] * 3, ("1400", "28")]
+    assert "scores: 2800 finite" in printed
+    accuracy = re.search(r"^accuracy: (\d\.\d+)", printed, re.MULTILINE)
+    assert accuracy is not None
+    assert float(accuracy[1]) > 0.8
+    (run,) = runs.iterdir()
+    assert dp.Run.load(run).metadata["presentations"] == 1400 * 2 + 700 * 3
+
+
+def test_the_example_of_one_process_prints_what_it_claims(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / "lightning_single.py"), run_name="__main__")
+    check_example(capsys.readouterr().out, tmp_path / "runs")
+
+
+@pytest.mark.slow  # nearly all of it is each process importing Lightning
+def test_the_example_of_two_processes_prints_what_it_claims(tmp_path):
+    command = [sys.executable, str(EXAMPLES / "lightning_ddp.py")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=240)
+    assert result.returncode == 0, result.stderr
+    check_example(result.stdout, tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("reload", "presentations", "validated"),
+    [(0, 60 + 3 * 30 + 60, 2), (1, 60 + 3 * 30 + 35, 4)],
+    ids=["not", "reload"],
+)
+def test_without_the_callback_lightning_goes_by_other_lengths(tmp_path, reload, presentations, validated):
+    """Of five epochs some are not validated; with reloading, lengths lag, and the last one ends after five batches."""
+    model = fit(tmp_path, callback=pl.Callback(), reload_dataloaders_every_n_epochs=reload)
+    assert sum(len(step) for step in model.visited) == presentations
+    assert model.validated == validated

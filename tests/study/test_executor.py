@@ -1,0 +1,163 @@
+"""Training processes: how many there are, and that none outlives a failure, Ctrl-C or its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TASKS = """
+import os, time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Task:
+    what: str
+
+    def steps(self, train_size):
+        return 1
+
+    def run(self, report):
+        Path(f"{self.what}-{os.getpid()}").write_text(str(torch.get_num_threads()))
+        if self.what == "fail":
+            while not list(Path().glob("sleep-*")):
+                time.sleep(0.05)
+            raise RuntimeError("no luck")
+        time.sleep(600 if self.what == "sleep" else 0)
+        report(1)
+"""
+SCRIPT = """
+import multiprocessing, os, signal, threading, time
+
+if __name__ == "__main__":
+    from own_tasks import Task
+    from rich.console import Console
+
+    from difficulty_prune.study.executor import default_workers, run_tasks
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for its background jobs
+
+    def run(*whats, workers=2):
+        run_tasks([Task(what) for what in whats], workers, 1, Console(file=open(os.devnull, "w")), "tasks")
+
+    {code}
+"""
+
+
+def start(folder: Path, code: str) -> subprocess.Popen[str]:
+    """The code in a process of its own, whose children hold its output open as long as they live."""
+    (folder / "own_tasks.py").write_text(TASKS)
+    (folder / "script.py").write_text(SCRIPT.format(code=code.replace("\n", "\n    ")))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "script.py"], cwd=folder, start_new_session=True, **pipes)
+
+
+def outcome(process: subprocess.Popen[str], seconds: float = 60) -> tuple[str, str]:
+    """What the process and its children printed, once all of them are gone."""
+    try:
+        return process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise AssertionError(f"a process is left after {seconds} s") from None
+
+
+def test_a_failure_ends_the_own_workers_and_no_other_process(tmp_path: Path) -> None:
+    code = """
+other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+other.start()
+try:
+    run("sleep", "fail", "sleep")
+except RuntimeError as error:
+    print(error)
+print(other.is_alive(), multiprocessing.active_children() == [other])
+other.kill()
+"""
+    stdout, stderr = outcome(start(tmp_path, code))
+    assert stdout.splitlines() == ["no luck", "True True"], stderr
+    assert len(list(tmp_path.glob("sleep-*"))) == 1, "the third task never started"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_when_their_parent_dies(number: signal.Signals, tmp_path: Path) -> None:
+    process = start(tmp_path, 'run("sleep", "sleep")')
+    while len(list(tmp_path.glob("sleep-*"))) < 2:
+        assert process.poll() is None, process.communicate()[1]
+    process.send_signal(number)
+    assert process.wait() == -number
+    outcome(process)
+
+
+def test_workers_end_when_their_parent_dies_while_they_import(tmp_path: Path) -> None:
+    code = """
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start()
+run("sleep", "sleep")
+"""
+    outcome(start(tmp_path, code))
+    assert not list(tmp_path.glob("sleep-*")), "importing takes longer than half a second"
+
+
+def test_ctrl_c_while_workers_import_is_the_business_of_the_parent_alone(tmp_path: Path) -> None:
+    code = """
+threading.Timer(0.5, os.killpg, (0, signal.SIGINT)).start()  # as a terminal does
+try:
+    run("sleep", "sleep")
+except KeyboardInterrupt:
+    alive = [child for child in multiprocessing.active_children() if child.is_alive()]
+    print("stopped", alive, signal.getsignal(signal.SIGINT).__name__)
+"""
+    assert outcome(start(tmp_path, code)) == ("stopped [] default_int_handler\n", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="looks into how processes start on POSIX")
+def test_an_interrupt_while_a_worker_starts_waits_until_it_is_known(tmp_path: Path) -> None:
+    code = """
+from multiprocessing import resource_tracker, util
+resource_tracker.ensure_running()
+spawn = util.spawnv_passfds
+def spawn_and_interrupt(*arguments):
+    pid = spawn(*arguments)
+    signal.raise_signal(signal.SIGINT)
+    return pid
+util.spawnv_passfds = spawn_and_interrupt
+try:
+    run("sleep", "sleep")
+except KeyboardInterrupt:
+    print("stopped", [child for child in multiprocessing.active_children() if child.is_alive()])
+"""
+    assert outcome(start(tmp_path, code)) == ("stopped []\n", "")
+
+
+def test_tasks_can_be_run_outside_the_main_thread(tmp_path: Path) -> None:
+    code = """
+thread = threading.Thread(target=run, args=("do", "do"))
+thread.start()
+thread.join()
+"""
+    process = start(tmp_path, code)
+    assert outcome(process) == ("", "")
+    assert process.returncode == 0
+    assert list(tmp_path.glob("do-*"))
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores to allow one"
+)
+def test_only_cores_that_may_be_used_count(tmp_path: Path) -> None:
+    code = """
+os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
+print(default_workers())
+run("do")
+"""
+    stdout, stderr = outcome(start(tmp_path, code))
+    assert stdout == "1\n", stderr
+    (done,) = tmp_path.glob("do-*")
+    assert done.read_text() == "1", "threads of the worker"

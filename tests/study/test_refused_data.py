@@ -1,0 +1,123 @@
+"""Data that a study cannot use, refused when it is read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import TensorDataset
+
+from difficulty_prune.study.study_data import load_data
+
+Load = Callable[..., None]
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Loads what functions return: `load(train, test)`, without `test` a fifth is set aside."""
+    (tmp_path / "made.py").write_text(
+        "found = []\ndef train():\n    return found[0]\ndef test():\n    return found[1]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "made", raising=False)
+
+    def read(train: object, test: object = None) -> None:
+        import made
+
+        made.found[:] = [train, test]
+        load_data.__wrapped__("made:train", None if test is None else "made:test")
+
+    yield read
+    sys.modules.pop("made", None)
+
+
+def images(labels: list[float], *shape: int) -> TensorDataset:
+    return TensorDataset(torch.rand(len(labels), *(shape or (1, 8, 8))), torch.tensor(labels))
+
+
+GOOD = [0, 1] * 10
+
+
+def test_good_data_is_read(load: Load) -> None:
+    load(images(GOOD))
+    load(images(GOOD), images([1]))
+    load((images(GOOD), images([1])))
+    load([(np.zeros((8, 8)), label) for label in GOOD])
+    load([(np.zeros((8, 8, 3)), torch.tensor(label), "more") for label in GOOD])
+
+
+def test_test_images_of_another_shape_are_refused(load: Load) -> None:
+    with pytest.raises(ValueError, match=r"test: got images of shape \[3, 8, 8\], expected \[1, 8, 8\]"):
+        load(images(GOOD), images(GOOD, 3, 8, 8))
+
+
+def test_test_images_of_a_class_that_is_not_trained_are_refused(load: Load) -> None:
+    with pytest.raises(ValueError, match="test: got class 2, 7, of which there is no training example"):
+        load(images(GOOD), images([0, 7, 2, 2]))
+
+
+def test_image_folders_whose_classes_have_other_names_are_refused(tmp_path: Path) -> None:
+    """Their classes have the same numbers, so nothing else would notice."""
+    for part, names in (("train", ("cat", "dog")), ("same", ("cat", "dog")), ("other", ("bird", "dog"))):
+        for name in names:
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(5):
+                Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / part / name / f"{i}.png")
+    train = f"imagefolder:{tmp_path / 'train'}"
+    assert load_data(train, f"imagefolder:{tmp_path / 'same'}").num_classes == 2
+    with pytest.raises(
+        ValueError, match="test: got 2 classes, expected the 2 of the training.*; bird, cat not in both"
+    ):
+        load_data(train, f"imagefolder:{tmp_path / 'other'}")
+
+
+@pytest.mark.parametrize("label", [-1, 0.5, float("nan"), "cat", [0, 1], None])
+def test_labels_that_are_no_classes_are_refused(label: object, load: Load) -> None:
+    with pytest.raises(ValueError, match="example 1 has label .*, expected the number of a class: 0, 1, "):
+        load([(np.zeros((8, 8)), value) for value in (0, label, 1)])
+
+
+def test_a_single_class_is_refused(load: Load) -> None:
+    with pytest.raises(ValueError, match="data: got examples of class 3 only, expected two classes or more"):
+        load(images([3] * 10))
+
+
+def test_a_class_too_small_to_set_a_fifth_aside_is_refused(load: Load) -> None:
+    with pytest.raises(ValueError, match="a fifth of each class cannot be set aside for testing: .* name test data"):
+        load(images([0, 0, 0, 0, 0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "got"), [((64,), r"\(64,\)"), ((8, 8), r"\(8, 8\)"), ((1, 1, 8, 8), r"\(1, 1, 8, 8\)")]
+)
+def test_tensors_that_are_no_images_are_refused(shape: tuple[int, ...], got: str, load: Load) -> None:
+    with pytest.raises(ValueError, match=rf"data: image 0 has shape {got}, expected a tensor \[C, H, W\]"):
+        load(images(GOOD, *shape))
+
+
+@pytest.mark.parametrize("pixel", [float("nan"), float("inf")])
+def test_pixels_that_are_not_finite_are_refused(pixel: float, load: Load) -> None:
+    data = images(GOOD)
+    data.tensors[0][7, 0, 3, 3] = pixel
+    with pytest.raises(ValueError, match="data: image 7 has pixels that are infinite or NaN"):
+        load(data)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (None, "made:train returned a NoneType, expected a map-style dataset"),
+        (iter([]), "returned a list_iterator"),
+        ((images(GOOD), images(GOOD), images(GOOD)), r"a tuple of \(TensorDataset, TensorDataset, TensorDataset\)"),
+        ([{"image": 0, "label": 1}], r"example 0 is a dict, expected \(image, label\)"),
+        ([(1,)], r"example 0 is a tuple, expected \(image, label\)"),
+    ],
+)
+def test_what_is_no_data_set_of_images_and_labels_is_refused(returned: object, message: str, load: Load) -> None:
+    with pytest.raises(TypeError, match=message):
+        load(returned)

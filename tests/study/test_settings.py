@@ -1,0 +1,121 @@
+"""Settings of a study that cannot work, refused before any work."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from difficulty_prune.policies.uniform import Hardest
+from difficulty_prune.study.options import add_options, read_options
+from difficulty_prune.study.settings import POLICIES, Settings
+from difficulty_prune.study.tasks import slug
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": ("mlp", "cnn", "mlp")}, "model: got 'mlp' twice"),
+        ({"policies": ("soft", "hardest", "soft")}, "policy: got 'soft' twice"),
+        ({"scores": ("el2n", "el2n")}, "scores: got 'el2n' twice"),
+        ({"keep": (0.5, 0.7, 0.5)}, r"keep: got 0\.5 twice"),
+    ],
+)
+def test_a_value_given_twice_is_refused_by_name(changes: dict[str, tuple[object, ...]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Settings(**changes)
+
+
+def test_models_whose_results_would_have_the_same_file_name_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("nets", "nets-small"):
+        (tmp_path / f"{name}.py").write_text("def small(shape, classes): ...\ndef net(shape, classes): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert Settings(models=("nets:small", "nets:net")).models == ("nets:small", "nets:net")
+    assert slug("nets:small-net") == slug("nets-small:net")
+    monkeypatch.setattr("difficulty_prune.study.settings.find_model", lambda name: None)
+    with pytest.raises(ValueError, match=r"model: got 'nets:small-net' and 'nets-small:net'.*'nets-small-net'"):
+        Settings(models=("nets:small-net", "nets-small:net"))
+
+
+def test_shares_whose_results_would_have_the_same_file_name_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"keep: got 0\.5 and 0\.50000001, whose results .* same file name.* '0\.5'"):
+        Settings(keep=(0.5, 0.50000001))
+
+
+@pytest.mark.parametrize("keep", [0.001, 0.05, 0.3, 0.9, 0.95, 0.999, 1.0])
+def test_every_policy_can_be_made_with_any_share(keep: float) -> None:
+    assert Settings(policies=tuple(POLICIES), keep=(keep,)).keep == (keep,)
+
+
+def test_a_policy_that_cannot_be_made_with_a_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(POLICIES, "doubled", lambda keep: Hardest(2 * keep))
+    assert Settings(policies=("doubled",), keep=(0.5,)).policies == ("doubled",)
+    with pytest.raises(ValueError, match=r"policy: 'doubled' cannot be made with keep 0\.7: keep: got 1\.4"):
+        Settings(policies=("doubled",))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**62])
+def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
+    with pytest.raises(ValueError, match=f"seed: got {seed}, expected 0 or more"):
+        Settings(seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("math:pi", "pi is 3.14"),
+        ("math:nothing", "no attribute 'nothing'"),
+        ("no_such_module:net", "No module named 'no_such_module'"),
+        (".net:make", "relative"),
+        (":make", "Empty module name"),
+    ],
+)
+def test_a_model_that_is_no_function_is_refused(model: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"model: got '{model}', expected cnn.*{message}"):
+        Settings(models=(model,))
+
+
+def test_a_model_without_a_colon_is_not_looked_for_in_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tidy_up.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="model: got 'tidy_up', expected cnn"):
+        Settings(models=("tidy_up",))
+
+
+def test_no_training_that_is_compared_has_the_seed_of_a_scoring_run() -> None:
+    settings = Settings(seed=7, runs=20)
+    assert list(settings.scoring_seeds) == list(range(7, 27))
+    assert len(settings.comparison_seeds) == 2
+    assert not set(settings.scoring_seeds) & set(settings.comparison_seeds)
+
+
+def test_each_field_is_an_option_whose_default_is_that_of_the_field() -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser, Settings)
+    assert read_options(parser.parse_args([]), Settings) == Settings()
+    given = [
+        "--data",
+        "d",
+        "--test",
+        "t",
+        "--model",
+        "mlp",
+        "--runs",
+        "2",
+        "--epochs",
+        "3",
+        "--scores",
+        "aum",
+        "--keep",
+        "0.1",
+        "--policy",
+        "soft",
+    ]
+    given += ["--hold-out", "0.5", "--out", "o", "--seed", "5", "--workers", "6"]
+    expected = Settings("d", "t", ("mlp",), 2, 3, ("aum",), (0.1,), ("soft",), 0.5, Path("o"), 5, 6)
+    assert read_options(parser.parse_args(given), Settings) == expected
+    assert len(fields(Settings)) * 2 == len(given)
