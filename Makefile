@@ -44,9 +44,9 @@ types: setup
 tests: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-# The operators of one build under a second PyTorch: see the script.
+# The suite of one build under several PyTorches: see the script.
 test-torches: setup
-	tests/second_torch.sh $(BIN)/python
+	.ci/torches
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m pytest benchmarks -q --benchmark-only --benchmark-quiet --benchmark-json=benchmarks/results/cpu.json

@@ -77,6 +77,7 @@ def main() -> None:
         enable_model_summary=False,
     )
     trainer.fit(model)
+    torch.distributed.destroy_process_group()  # which Lightning leaves to the end of the process
     if not trainer.is_global_zero:
         return
 

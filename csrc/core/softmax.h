@@ -1,8 +1,9 @@
 // What one row of logits says about its example.
 //
-// A row is read twice. First its extrema, apart for the classes before and after the label, because
-// the lowest class wins a tie for the prediction. Then sums over the other classes, relative to the
-// largest logit. Both are associative, so lanes and warps combine partial results.
+// First the extrema of a row, apart for the classes before and after the label, because the lowest class wins a tie for
+// the prediction. Then sums over the other classes, relative to the largest logit. Both are associative, so lanes and
+// warps combine partial results. The CPU reads a row from memory for each of the two; CUDA kernels read it once, and
+// hold it in registers or bring the sums up to a larger logit when one comes.
 #pragma once
 
 #include <cfloat>

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -88,7 +88,9 @@ def run(parsed: argparse.Namespace) -> int:
     runs = RunSet.load(all_but(find_run_files(options.runs), unknown))
     fewest = min(len(own) for own in runs.group_by("architecture").values())
     if options.compare and fewest < RUNS_TO_COMPARE:
-        raise ValueError(f"--compare: got {fewest} runs of an architecture, expected {RUNS_TO_COMPARE}; leave it out")
+        raise ValueError(
+            f"--compare: got {fewest} runs of an architecture, expected {RUNS_TO_COMPARE} of each; leave --compare out"
+        )
     answers = collect(runs, unknown, options)
     if options.save is not None:
         answers.fingerprint.save(options.save)
@@ -104,7 +106,7 @@ def run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def all_but(files: Iterable[Path], others: Iterable[Path]) -> list[Path]:
+def all_but(files: Sequence[Path], others: Sequence[Path]) -> list[Path]:
     """The run files to learn from.
 
     Raises:
@@ -112,11 +114,13 @@ def all_but(files: Iterable[Path], others: Iterable[Path]) -> list[Path]:
     """
     known = [path for path in files if not any(path.samefile(other) for other in others)]
     if not known:
-        raise ValueError("every run is one to identify, expected others of known architectures to learn from")
+        raise ValueError(
+            f"every run is one to identify ({len(others)}), expected others of known architectures to learn from"
+        )
     return known
 
 
-def collect(runs: RunSet, unknown: Iterable[Path], options: Options) -> Answers:
+def collect(runs: RunSet, unknown: Sequence[Path], options: Options) -> Answers:
     """Answers every question about the runs, and about those to recognise."""
     score, seed = choose_score(runs, options.score), options.seed
     with make_console(stderr=True).status("testing which examples are sensitive"):

@@ -11,9 +11,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runs.run_set import Run, RunSet
-from ..support.checks import whole_number
-from ..support.files import load_vectors, save_vectors
+from ..runs.run import Run
+from ..runs.run_set import RunSet
+from ..support.checks import check_number, whole_number
+from ..support.files import MALFORMED, load_vectors, save_vectors
+from ..support.plain import plain_fields
 from .accuracy import Accuracy
 from .classifier import Classifier
 from .groups import group_runs, name_all
@@ -22,23 +24,26 @@ from .selection import Select, check_select, rank_examples
 
 _FORMAT: Final = 1
 _LEVEL: Final = 0.995
+"""Share of further runs of a known architecture within the limit. In simulations of 10 runs of each of three
+architectures, 0.9 % of further runs were refused and 4 % of the runs of a fourth were taken for a known one; with 0.95
+it was 6.7 % and 0.6 %, with 0.999 it was 0.2 % and 8 %."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ArchitectureFingerprint:
     """Recognises the architecture of a run by its scores of k examples (arXiv 2401.01867, section 5).
 
-    The scores are standardised and given to L2-regularised logistic regression. A run is unlike any known architecture
-    if it is further from the mean of the predicted one than held-out runs were from the mean of their own: distances
-    are in units of the spread between runs of an architecture, and the limit is the one that 99.5% of further runs
-    would keep if the cube root of the squared distance were normal (Wilson and Hilferty 1931). With one example, two
-    architectures or few runs it is wide, and an unknown architecture is often taken for a known one.
+    Logistic regression, L2-regularised, reads the standardised scores. A run is unlike any known architecture if it is
+    further from the mean of the predicted one than held-out runs were from the mean of their own. Distances are in
+    units of the spread between runs of an architecture, and 99.5% of further runs would be within the limit if the cube
+    root of the squared distance were normal (Wilson and Hilferty 1931). With one example, two architectures or few runs
+    the limit is wide, and an unknown architecture is often taken for a known one.
 
     Attributes:
         examples: [k] int64 positions.
         architectures: G names, sorted.
         score: the one that is compared.
-        accuracy: of recognising runs held out in cross-validation, with the examples chosen anew from the other runs.
+        accuracy: on runs held out in cross-validation, with the examples chosen anew from the other runs.
         limit: the largest distance at which a run is like a known one.
         num_examples, dataset_fingerprint: of the data, to refuse runs of other data.
         classifier: what was learned.
@@ -74,13 +79,13 @@ class ArchitectureFingerprint:
         Args:
             runs: at least three of each of at least two architectures.
             score: one that every run has.
-            examples: how many to choose, or their positions [k], if they were chosen without these runs.
-            select: how to choose: "sensitive" (to the architecture), "random", "hardest", or "pca" (most of their
-                variance in the first principal components of the runs).
+            examples: how many to choose; or their positions [k], if they were chosen without these runs.
+            select: how to choose: "sensitive" (to the architecture), "random", "hardest", or "pca" (those with most of
+                their variance in the first principal components of the runs).
             seed: of folds, permutations and random choices.
 
         Raises:
-            TypeError: `runs` is no RunSet, or positions that are no whole numbers.
+            TypeError: `runs` is not a RunSet, or positions that are not whole numbers.
             ValueError: an unknown score or way to choose, too few architectures or runs of one, more examples than
                 every run presented, or positions that are repeated, outside the data, or not presented in every run.
         """
@@ -104,17 +109,17 @@ class ArchitectureFingerprint:
         )
 
     def predict(self, run: Run) -> str | None:
-        """The architecture of the run; None if it is unlike any known.
+        """The architecture of the run; None if it is unlike any known one.
 
         Raises:
-            TypeError: no Run.
+            TypeError: not a Run.
             ValueError: a run of other data, without the score, or that did not present all of the examples.
         """
         x = self._read(run)
         return self.architectures[self._nearest(x)] if self._distance(x) <= self.limit else None
 
     def predict_proba(self, run: Run) -> dict[str, float]:
-        """How probable each known architecture is, if it is one of them; the sum is 1.
+        """How probable each known architecture is, given that it is one of them; they sum to 1.
 
         Raises:
             TypeError, ValueError: as for `predict`.
@@ -122,7 +127,7 @@ class ArchitectureFingerprint:
         return dict(zip(self.architectures, self.classifier.probabilities(self._read(run))[0].tolist(), strict=True))
 
     def distance(self, run: Run) -> float:
-        """How far the run is from the mean of the architecture that it is most like, to be compared with `limit`.
+        """How far the run is from the mean of the architecture it resembles most; compare it with `limit`.
 
         Raises:
             TypeError, ValueError: as for `predict`.
@@ -140,17 +145,15 @@ class ArchitectureFingerprint:
     __repr__ = __str__
 
     def to_dict(self) -> dict[str, Any]:
-        """What it is and how good, as JSON can hold it."""
-        return {
-            "score": self.score,
-            "architectures": list(self.architectures),
-            "examples": self.examples.tolist(),
-            "accuracy": self.accuracy.to_dict(),
-            "limit": self.limit,
-        }
+        """What it compares and how well, as JSON can hold it."""
+        return plain_fields(self, leave_out=("num_examples", "dataset_fingerprint", "classifier"))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes one `.safetensors` file, whole or not at all."""
+        """Writes one `.safetensors` file, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written; the message names the file.
+        """
         header = {
             "architectures": self.architectures,
             "score": self.score,
@@ -169,6 +172,7 @@ class ArchitectureFingerprint:
         Raises:
             FileNotFoundError: no such file.
             ValueError: cut short, not a fingerprint, or newer than this library; the message names the file.
+            OSError: it cannot be read; the message names the file.
         """
         arrays, header = load_vectors(path, "fingerprint", _FORMAT)
         try:
@@ -179,8 +183,8 @@ class ArchitectureFingerprint:
                 classifier=Classifier(**arrays),
                 **header,
             )
-            _check_shapes(found)
-        except (KeyError, TypeError, ValueError) as error:
+            _check_content(found)
+        except MALFORMED as error:
             raise ValueError(f"{path}: not a valid fingerprint file ({error})") from error
         return found
 
@@ -193,19 +197,19 @@ class ArchitectureFingerprint:
     def _read(self, run: Run) -> NDArray[Any]:
         """The run's scores of the examples, [1, k]."""
         if not isinstance(run, Run):
-            raise TypeError(f"got {type(run).__name__}, expected a Run; of a RunSet take runs[0]")
+            raise TypeError(f"got {type(run).__name__}, expected a Run; from a RunSet take one such as runs[0]")
         for what, ours, theirs in (
             ("number of examples", self.num_examples, len(run)),
-            ("dataset fingerprint", self.dataset_fingerprint, run.dataset_fingerprint),
+            ("dataset_fingerprint", self.dataset_fingerprint, run.dataset_fingerprint),
         ):
             if ours != theirs and None not in (ours, theirs):
                 raise ValueError(
-                    f"{run!r} is of other data than the fingerprint: {what} {theirs}, expected {ours}; fit a "
-                    "fingerprint to runs of that data"
+                    f"{run!r} is of other data than this architecture fingerprint: {what} {theirs}, expected {ours}; "
+                    "fit one to runs of that data"
                 )
         if self.score not in run.scores:
-            raise ValueError(f"{run!r} has no score {self.score!r}, by which the fingerprint recognises runs")
-        x = np.asarray(run.scores[self.score][self.examples], np.float64)
+            raise ValueError(f"{run!r} has no score {self.score!r}, by which this fingerprint recognises runs")
+        x = run.read(self.score, self.examples).astype(np.float64)
         if np.isnan(x).any():
             raise ValueError(
                 f"{run!r} did not present {int(np.isnan(x).sum())} of the fingerprint's {len(x)} examples, the first "
@@ -215,7 +219,7 @@ class ArchitectureFingerprint:
 
 
 def check_size(size: int, known: NDArray[Any], name: str) -> None:
-    """ValueError unless so many examples can be chosen from the known ones [N]."""
+    """TypeError or ValueError unless this many examples can be chosen from the known ones [N]."""
     if not 1 <= whole_number(size, name) <= known.sum():
         raise ValueError(f"{name}: got {size}, expected 1 to {known.sum():,}, the examples that every run presented")
 
@@ -233,12 +237,12 @@ def _how_to_choose(examples: Any, select: Select, known: NDArray[Any], seed: int
     if given.min() < 0 or given.max() >= len(known) or len(np.unique(given)) < len(given):
         raise ValueError(f"examples: got {given}, expected different positions from 0 to {len(known) - 1}")
     if not known[given].all():
-        raise ValueError(f"examples: a run did not present {given[~known[given]][0]}; choose others")
+        raise ValueError(f"examples: a run did not present example {given[~known[given]][0]}; choose others")
     return always(given.astype(np.int64)), len(given)
 
 
 def _limit(distance: NDArray[Any]) -> float:
-    """Upper prediction bound of the distance [R] of a further run; not below the spread between runs, which is 1."""
+    """Upper prediction bound for a further run, from distances [R]; at least the spread between runs, which is 1."""
     from scipy.stats import t
 
     root = np.cbrt(distance**2)
@@ -246,14 +250,21 @@ def _limit(distance: NDArray[Any]) -> float:
     return float(np.maximum(bound, 1) ** 1.5)
 
 
-def _check_shapes(fingerprint: ArchitectureFingerprint) -> None:
-    """ValueError unless all arrays are as many numbers as there are examples and architectures, and finite."""
-    k, groups = len(fingerprint.examples), len(fingerprint.architectures)
+def _check_content(fingerprint: ArchitectureFingerprint) -> None:
+    """TypeError or ValueError unless the arrays fit the examples and architectures, and all else is of its kind."""
+    size = whole_number(fingerprint.num_examples, "num_examples", least=1)
+    check_number(fingerprint.limit, "limit", "(0, inf)")
+    for name in ("score", "dataset_fingerprint"):
+        if not isinstance(getattr(fingerprint, name), str | None):
+            raise TypeError(f"{name}: got {getattr(fingerprint, name)!r}, expected text")
+    if not all(isinstance(name, str) for name in fingerprint.architectures):
+        raise TypeError(f"architectures: got {fingerprint.architectures}, expected names")
+    examples = fingerprint.examples
+    if examples.dtype != np.int64 or examples.ndim != 1 or not ((examples >= 0) & (examples < size)).all():
+        raise ValueError(f"examples: got {examples}, expected positions below {size}")
+    k, groups = len(examples), len(fingerprint.architectures)
     shapes = {"coefficient": (groups, k), "centre": (groups, k), "intercept": (groups,)}
     for field in dataclasses.fields(Classifier):
         array, shape = getattr(fingerprint.classifier, field.name), shapes.get(field.name, (k,))
-        if array.shape != shape or not np.isfinite(array).all():
-            raise ValueError(f"{field.name}: got {array.shape}, expected finite numbers {shape}")
-    inside = (fingerprint.examples >= 0) & (fingerprint.examples < fingerprint.num_examples)
-    if fingerprint.examples.dtype != np.int64 or not inside.all():
-        raise ValueError(f"examples: got {fingerprint.examples}, expected positions below {fingerprint.num_examples}")
+        if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ValueError(f"{field.name}: got {array.dtype} {array.shape}, expected finite numbers {shape}")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..runs.run_set import RunSet
 from ..support.checks import whole_number
+from ..support.plain import plain_fields
 from ..support.randomness import generator_from
 from .accuracy import Accuracy
 from .architecture_fingerprint import check_size
@@ -36,7 +37,7 @@ class Row:
         accuracy: share of held-out runs whose architecture was recognised.
         interval: its 95% confidence interval, Wilson's.
         clustering: share of runs in the right cluster of k-means, under the best matching of clusters to architectures.
-            With few runs that is far above 1 / G by chance.
+            With few runs chance alone lifts it far above 1 / G.
     """
 
     select: Select
@@ -46,23 +47,17 @@ class Row:
     clustering: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers by name."""
-        return {
-            "select": self.select,
-            "examples": self.examples,
-            "accuracy": self.accuracy,
-            "interval": list(self.interval),
-            "clustering": self.clustering,
-        }
+        """The numbers by name, as JSON can hold them."""
+        return plain_fields(self)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How well architectures are recognised by examples that were chosen in different ways.
+    """How well architectures are recognised by examples chosen in different ways.
 
     Attributes:
         rows: one for each way and number of examples.
-        score, protocol: as asked.
+        score, protocol: as asked for.
         architectures: their names, sorted.
         answers: how many held-out runs each accuracy is a share of.
         chance: the accuracy of always naming the architecture with the most runs.
@@ -77,14 +72,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
-        return {
-            "score": self.score,
-            "protocol": self.protocol,
-            "architectures": list(self.architectures),
-            "answers": self.answers,
-            "chance": self.chance,
-            "rows": [row.to_dict() for row in self.rows],
-        }
+        return plain_fields(self)
 
     def __str__(self) -> str:
         best = max(self.rows, key=lambda row: (row.accuracy, -row.examples))
@@ -105,28 +93,30 @@ def compare_selectors(
     runs: RunSet,
     score: str,
     *,
-    examples: Iterable[int] = (1, 10, 100, 1000),
+    examples: int | Iterable[int] = (1, 10, 100, 1000),
     select: Iterable[Select] = _ALL,
     protocol: Protocol = "held-out runs",
     seed: int = 0,
 ) -> Comparison:
-    """Recognises architectures by examples chosen in different ways, of different numbers (arXiv 2401.01867).
+    """Recognises architectures by different numbers of examples, chosen in different ways (arXiv 2401.01867).
 
-    "held-out runs": each run is held out once, and the examples are chosen from the others; to cluster, they are
-    chosen from one half of the runs, and the other half is clustered. "held-out architectures": each pair of
-    architectures is told apart by examples chosen from the runs of all other architectures. All pairs count together,
-    and since a run takes part in several, their interval is too narrow.
+    "held-out runs": each run is held out once, and the others choose the examples; for the clustering, one half of the
+    runs chooses them and the other half is clustered. "held-out architectures": each pair of architectures is told
+    apart by examples that the runs of all other architectures choose. All pairs count together; since a run takes part
+    in several, the interval is too narrow.
 
     Args:
-        runs: at least four of each architecture; "held-out architectures" takes three, and at least four architectures,
-            or three if neither "sensitive" nor "pca" is among the ways, which compare two others.
+        runs: at least four of each architecture. "held-out architectures" needs three of each, and at least four
+            architectures, or three if neither "sensitive" nor "pca" is among the ways, as these compare two others.
         score: one that every run has.
-        examples: how many to choose.
+        examples: how many to choose, one or several numbers.
         select: the ways, as in `ArchitectureFingerprint.fit`.
+        protocol: "held-out runs" or "held-out architectures".
         seed: of folds, permutations, random choices and k-means.
 
     Raises:
-        TypeError: `runs` is no RunSet, or a string instead of several ways.
+        TypeError: `runs` is not a RunSet, a string or something else instead of several ways, or numbers of examples
+            that are not whole.
         ValueError: an unknown score, way or protocol, too few architectures or runs of one, or more examples than
             every run presented.
 
@@ -141,9 +131,11 @@ def compare_selectors(
     sensitive         1     100%   76% to 100%     100%
     hardest           1     100%   76% to 100%     100%
     """
-    if isinstance(select, str):
-        raise TypeError(f"select: got the string {select!r}, expected several ways such as ({select!r},)")
-    ways, sizes = tuple(dict.fromkeys(select)), tuple(dict.fromkeys(examples))
+    if isinstance(select, str) or not isinstance(select, Iterable):
+        raise TypeError(f"select: got {select!r}, expected several ways such as ('sensitive', 'random')")
+    numbers = list(examples) if isinstance(examples, Iterable) else [examples]
+    sizes = tuple(dict.fromkeys(whole_number(number, "examples", least=1) for number in numbers))
+    ways = tuple(dict.fromkeys(select))
     for way in ways:
         check_select(way)
     if not ways or not sizes:
@@ -211,14 +203,17 @@ def _accuracy(correct: Sequence[NDArray[Any]]) -> Accuracy:
 
 
 def _cluster(x: NDArray[Any], group: NDArray[Any], seed: int) -> NDArray[Any]:
-    """Whether each of the runs x [R, k] is in the cluster of its group [R], under the best matching; [R] bool."""
+    """Whether each of the runs x [R, k] is in the cluster that best matches its group [R]; [R] bool."""
     from scipy.optimize import linear_sum_assignment
     from sklearn.cluster import KMeans
 
     mean, scale = standard(x)
     z = (x - mean) / scale
-    clusters = min(int(group.max()) + 1, len(np.unique(z, axis=0)))  # k-means warns of more clusters than points
+    clusters = min(
+        int(group.max()) + 1, len(np.unique(z, axis=0))
+    )  # k-means warns if there are more clusters than points
     state = int(torch.randint(2**31, (), generator=generator_from(seed, 2)))
+    # Of ten random starts the best is kept: a single one often ends in a poor local optimum.
     cluster = KMeans(clusters, n_init=10, random_state=state).fit(z).labels_
     counts = np.zeros((clusters, int(group.max()) + 1), np.int64)
     np.add.at(counts, (cluster, group), 1)
@@ -230,7 +225,7 @@ def _check_others(groups: Groups, ways: Sequence[Select]) -> None:
     comparing = [way for way in ways if way in ("sensitive", "pca")]
     needed = 4 if comparing else 3
     if len(groups.architectures) < needed:
-        why = f"{comparing[0]!r} chooses by comparing two others" if comparing else "examples are chosen from others"
+        why = f"{comparing[0]!r} chooses by comparing two others" if comparing else "others choose the examples"
         raise ValueError(
             f"held-out architectures: got {name_all(groups.architectures)}, expected at least {needed} of them: a pair "
             f"is told apart, and {why}; take protocol='held-out runs'"

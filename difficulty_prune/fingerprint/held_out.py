@@ -1,4 +1,4 @@
-"""Recognising held-out runs, which neither chose the examples nor trained the classifier: stratified cross-validation."""
+"""Recognising held-out runs, which neither chose the examples nor trained the classifier, by cross-validation."""
 
 from __future__ import annotations
 

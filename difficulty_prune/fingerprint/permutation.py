@@ -16,9 +16,10 @@ from ..support.randomness import generator_from
 from .effect import Variance
 
 _ROUNDING: Final = 1e-10
-"""Values of eta^2 that differ by no more count as equal: far above rounding, far below a difference of discrete scores."""
+"""Values of eta^2 that differ by no more are equal: far above rounding, far below a difference of discrete scores."""
 
-_PERMUTATIONS: Final = 64  # at once, without the compiled module: PERMUTATIONS
+_PERMUTATIONS: Final = 64
+"""Assignments at once without the compiled module: 8 to 64 take the same time, 512 take four times as long."""
 
 
 @dataclass(frozen=True, eq=False)

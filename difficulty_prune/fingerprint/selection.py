@@ -17,7 +17,7 @@ from .sensitive_examples import sensitive_examples
 Select = Literal["sensitive", "random", "hardest", "pca"]
 
 _PERMUTATIONS: Final = 1000
-"""Enough to rank the examples, as ties are broken by effect, and each fold of the cross-validation tests all of them."""
+"""Each fold of a cross-validation tests all examples anew. These are enough to rank them, as the effect breaks ties."""
 
 
 def check_select(select: str) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runs.run_set import RunSet
-from ..support.checks import whole_number
+from ..support.checks import check_number, whole_number
+from ..support.plain import plain_fields
 from .effect import unit_range, variance
 from .groups import group_runs, name_all
 from .permutation import assignments, permutation_p_values
@@ -18,8 +19,8 @@ from .welch import welch_p_values
 
 Test = Literal["permutation", "welch"]
 
-_RATE: Final = 0.05
-_SHOWN: Final = 10
+_RATE: Final = 0.05  # the customary false-discovery rate
+_SHOWN: Final = 10  # most sensitive examples in a summary, as many as a fingerprint takes by default
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +32,13 @@ class SensitiveExamples:
         p_value: [N] float64.
         q_value: [N] float64, the smallest false-discovery rate at which the example counts as sensitive
             (Benjamini and Hochberg 1995).
-        effect: [N] float64, share of the score's variance over runs that lies between architectures, eta^2.
-        score, test: as asked.
+        effect: [N] float64, the share of the score's variance over runs that lies between architectures, eta^2.
+        score, test: as asked for.
         architectures: their names, sorted.
-        runs: of each architecture.
-        permutations: how many assignments of runs to architectures were looked at; 0 for Welch's test.
+        runs: number of runs of each architecture.
+        permutations: how many assignments of runs to architectures were tried; 0 for Welch's test.
         exact: whether these were all there are.
-        smallest_p: no p-value could be smaller.
+        smallest_p: the smallest possible p-value.
     """
 
     index: NDArray[Any]
@@ -59,8 +60,9 @@ class SensitiveExamples:
             rate: the false-discovery rate, in (0, 1]: the expected share of these that are not sensitive at all.
 
         Raises:
-            ValueError: a rate outside (0, 1].
+            TypeError, ValueError: not a number in (0, 1].
         """
+        check_number(rate, "rate", "(0, 1], a false-discovery rate such as 0.05")
         if not 0 < rate <= 1:
             raise ValueError(f"rate: got {rate!r}, expected a false-discovery rate in (0, 1] such as 0.05")
         chosen: NDArray[Any] = self.index[self.q_value[self.index] <= rate]
@@ -68,19 +70,16 @@ class SensitiveExamples:
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers that sum it up, as JSON can hold them, with the most sensitive examples."""
-        return {
-            "score": self.score,
-            "test": self.test,
-            "runs": dict(zip(self.architectures, self.runs, strict=True)),
-            "examples": len(self.p_value),
-            "tested": len(self.index),
-            "false_discovery_rate": _RATE,
-            "significant": len(self.significant()),
-            "permutations": self.permutations,
-            "exact": self.exact,
-            "smallest_p": self.smallest_p,
-            "most_sensitive": [self._one(int(i)) for i in self.index[:_SHOWN]],
-        }
+        return plain_fields(
+            self,
+            leave_out=("index", "p_value", "q_value", "effect", "architectures"),
+            runs=dict(zip(self.architectures, self.runs, strict=True)),
+            examples=len(self.p_value),
+            tested=len(self.index),
+            false_discovery_rate=_RATE,
+            significant=len(self.significant()),
+            most_sensitive=[self._one(int(i)) for i in self.index[:_SHOWN]],
+        )
 
     def __str__(self) -> str:
         facts = self.to_dict()
@@ -98,7 +97,7 @@ class SensitiveExamples:
         return text + ("" if facts["significant"] else self._out_of_reach())
 
     def _out_of_reach(self) -> str:
-        """Why so few runs or permutations could not have found a sensitive example, if that is so."""
+        """Why so few runs or permutations could not have found a sensitive example, if they could not."""
         needed = math.ceil(len(self.index) * self.smallest_p / _RATE)
         if needed <= 1:
             return ""
@@ -125,25 +124,25 @@ def sensitive_examples(
 ) -> SensitiveExamples:
     """Tests for each example whether its score differs between architectures (arXiv 2401.01867, section 5).
 
-    As statistical genetics looks for the places in the genome that go with a trait: one test per example, over runs,
-    and a correction for so many tests.
+    Statistical genetics looks for places in the genome that go with a trait; this does the same with examples: one
+    test per example, over runs, and a correction for the number of tests.
 
-    "permutation" asks how often runs that are given to architectures at random differ as much, in eta^2. It takes
-    nothing for granted but that runs do not depend on each other. "welch" is Welch's t-test, or with more than two
-    architectures his analysis of variance: it takes scores to be normal, and so finds something with few runs too. Of
-    scores with few values, such as counts, trust the permutation test.
+    "permutation" asks how often runs assigned to architectures at random would differ as much, in eta^2. It assumes
+    only that the runs are independent. "welch" is Welch's t-test, or with more than two architectures his analysis of
+    variance: it assumes normal scores, and can find something with few runs too. For scores that take few values, such
+    as counts, trust the permutation test.
 
     Args:
         runs: at least two of each of at least two architectures. They are read in blocks of examples.
         score: one that every run has.
         test: "permutation" or "welch".
         permutations: of the runs, the same for all examples; all different ones if there are no more.
-        seed: of random permutations. The same runs give the same result in whatever order they come.
+        seed: of random permutations. The order in which the runs come does not change the result.
 
     Raises:
-        TypeError: `runs` is no RunSet, or something else than whole numbers.
-        ValueError: an unknown test or score, one architecture, too few runs of one, no permutations, or no example
-            that every run presented.
+        TypeError: `runs` is not a RunSet, or numbers that are not whole.
+        ValueError: an unknown test or score, only one architecture, too few runs of one, no permutations, or no
+            example that every run presented.
 
     >>> from difficulty_prune import Run
     >>> runs = RunSet(
@@ -160,8 +159,7 @@ def sensitive_examples(
 
     if test not in get_args(Test):
         raise ValueError(f"test: got {test!r}, expected 'permutation' or 'welch'")
-    if whole_number(permutations, "permutations") < 1:
-        raise ValueError(f"permutations: got {permutations}, expected 1 or more, such as 10,000")
+    whole_number(permutations, "permutations", least=1)
     whole_number(seed, "seed")
     groups = group_runs(runs, score, at_least=2)
 

@@ -148,7 +148,7 @@ def score_features(
     with evaluation_mode(model):
         for batch in loader:
             inputs, labels, index = unpack(batch)
-            index = _unseen(index, len(inputs), seen, num_examples)
+            index = _first_shown(index, len(inputs), seen, num_examples)
             inputs = inputs.to(device)
             if head is None or names is None:
                 calls = trace_calls(model, inputs)
@@ -172,8 +172,8 @@ def score_features(
     return Features(layers_shown, embedding, logits, _finished(of_model["labels"], shown, -1))
 
 
-def _unseen(index: Tensor, rows: int, seen: set[int], num_examples: int | None) -> Tensor:
-    """A batch's index on the CPU, checked and added to those seen."""
+def _first_shown(index: Tensor, rows: int, seen: set[int], num_examples: int | None) -> Tensor:
+    """A batch's index on the CPU, checked, of examples that are shown for the first time, and added to those shown."""
     if isinstance(index, Tensor):
         index = index.cpu()
     check_index(index, rows, 2**62 if num_examples is None else num_examples)

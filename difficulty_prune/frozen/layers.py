@@ -17,7 +17,7 @@ MAX_LAYERS: Final = 8
 LOGITS: Final = "logits"
 """The name of the model's own output among the layers."""
 
-Call = tuple[str, torch.Size | None]
+Output = tuple[str, torch.Size | None]
 """A module's name, and the shape of its output if that is a floating-point tensor with a row per example."""
 
 
@@ -35,9 +35,9 @@ def check_layers(model: nn.Module, names: Iterable[str]) -> tuple[str, ...]:
     return listed
 
 
-def trace_calls(model: nn.Module, inputs: Tensor) -> list[Call]:
+def trace_calls(model: nn.Module, inputs: Tensor) -> list[Output]:
     """Every module's calls in the order in which they end in one forward pass; the model itself comes last, as ""."""
-    calls: list[Call] = []
+    calls: list[Output] = []
 
     def note(name: str, output: Any) -> None:
         calls.append((name, output.shape if _is_usable(output, len(inputs)) else None))
@@ -49,7 +49,7 @@ def trace_calls(model: nn.Module, inputs: Tensor) -> list[Call]:
     return calls
 
 
-def choose_layers(model: nn.Module, calls: list[Call]) -> tuple[str, ...]:
+def choose_layers(model: nn.Module, calls: list[Output]) -> tuple[str, ...]:
     """The ends of the model's blocks in the order in which they run, at most 8 with the logits, as score_features says.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -72,7 +72,7 @@ def choose_layers(model: nn.Module, calls: list[Call]) -> tuple[str, ...]:
     return (*(ends[i] for i in kept), LOGITS)
 
 
-def find_head(model: nn.Module, calls: list[Call]) -> str:
+def find_head(model: nn.Module, calls: list[Output]) -> str:
     """The last layer with a weight matrix that runs; the model itself if it has no such layer.
 
     >>> model = nn.Sequential(nn.Linear(4, 2), nn.Softmax(1))

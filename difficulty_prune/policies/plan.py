@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections.abc import Mapping
@@ -72,7 +73,7 @@ class Plan:
             raise ValueError(f"plan: got weight {float(bad_weights[0])}, expected a finite number, 0 or more")
         self.index = index
         self.weight = weight[order]
-        self._summary = PlanSummary({"policy": "a plan", "kept": len(index), **(summary or {})})
+        self._summary = PlanSummary({"policy": "a plan", "kept": len(index), **copy.deepcopy(dict(summary or {}))})
 
     def __call__(self, difficulty: Any, labels: Any = None, generator: torch.Generator | None = None) -> Plan:
         """Returns the plan itself, whatever the difficulty."""
@@ -93,7 +94,7 @@ class Plan:
 
     def summary(self) -> PlanSummary:
         """What is kept and dropped, per class if labels were given: a dict that prints as text."""
-        return self._summary
+        return copy.deepcopy(self._summary)  # a change of it must not change the plan
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one `.safetensors` file, whole or not at all."""

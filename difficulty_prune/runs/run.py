@@ -72,6 +72,8 @@ class Run:
         **metadata: Any,
     ) -> None:
         check_scores(scores)
+        if not isinstance(scores, Mapping):
+            raise TypeError(f"scores: got {type(scores).__name__}, expected name -> one number per example")
         facts = {"labels": labels, "seen": seen, "probabilities": probabilities, "predictions": predictions}
         given = {name: scores[name] for name in SCORES if name in scores} | facts
         arrays = {name: _array(values) for name, values in given.items() if values is not None}

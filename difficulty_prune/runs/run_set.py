@@ -48,6 +48,8 @@ class RunSet:
     """
 
     def __init__(self, runs: Iterable[Run]) -> None:
+        if not isinstance(runs, Iterable):
+            raise TypeError(f"RunSet: got {runs!r}, expected several runs, as in RunSet([run])")
         self._runs = tuple(runs)
         if not self._runs:
             raise ValueError("RunSet: got no runs, expected at least one")

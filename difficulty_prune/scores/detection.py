@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..support.arrays import real_numbers
+from ..support.plain import plain_fields
+
 
 @dataclass(frozen=True)
 class Detection:
-    """How well a score tells foreign (positive) from own examples.
+    """How well a score tells foreign examples (the positive class) from your own.
 
     Attributes:
-        auroc: area under the ROC curve: the probability that a foreign example scores higher than an own one;
+        auroc: area under the ROC curve, the probability that a foreign example scores higher than one of your own;
             0.5 is chance.
         aupr: area under the precision-recall curve (average precision); `foreign_share` is chance.
         foreign_share: fraction of the examples that are foreign.
@@ -30,7 +33,7 @@ class Detection:
 
     def to_dict(self) -> dict[str, float]:
         """The numbers by name."""
-        return {"auroc": self.auroc, "aupr": self.aupr, "foreign_share": self.foreign_share}
+        return plain_fields(self)
 
 
 def ood(own: Any, foreign: Any) -> Detection:
@@ -38,11 +41,12 @@ def ood(own: Any, foreign: Any) -> Detection:
 
     Args:
         own: [N] scores of examples like those that the model was trained on, such as a test set.
-        foreign: [M] scores of examples from elsewhere; high is taken for foreign, so turn the sign of a score that is
-            low where an example is hard.
+        foreign: [M] scores of examples from elsewhere. A high score counts as foreign, so flip the sign of a score that
+            is low for hard examples.
 
     Raises:
-        ValueError: not one number per example, no examples, or a NaN.
+        TypeError: values that are not numbers.
+        ValueError: anything but one number per example, no examples, or a NaN.
 
     >>> print(ood([0.1, 0.2, 0.4], [0.3, 0.9]))
     AUROC 0.833 (chance 0.5), AUPR 0.833 (chance 0.400)
@@ -59,22 +63,20 @@ def ood(own: Any, foreign: Any) -> Detection:
     )
 
 
-def selective_accuracy(
-    score: Any, correct: Any, fractions: Iterable[float] | float = (0.1, 0.25, 0.5, 0.75, 1.0)
-) -> NDArray[Any]:
+def selective_accuracy(score: Any, correct: Any, fractions: Any = (0.1, 0.25, 0.5, 0.75, 1.0)) -> NDArray[Any]:
     """Accuracy on the examples with the lowest scores, such as the lowest VoG (arXiv 2008.11600, section 5).
 
     Args:
         score: [N], low where the prediction is trusted.
         correct: [N] bool, whether the prediction is right.
-        fractions: of the examples to answer for, each in (0, 1]; at least one example is taken. Equal scores count
-            in the order of the examples.
+        fractions: [F] or a single number, how much of the data to answer for, each in (0, 1]; at least one example is
+            answered for. Equal scores count in the order of the examples.
 
     Returns:
-        [F] float64, one accuracy per fraction.
+        [F] float64, one accuracy per fraction; [1] for a single number.
 
     Raises:
-        TypeError: `correct` is not of bool.
+        TypeError: `correct` is not bool, or values that are not numbers.
         ValueError: different lengths, no examples, a NaN, or a fraction outside (0, 1].
 
     >>> selective_accuracy([0.1, 0.9, 0.2, 0.8], [True, False, True, True], (0.5, 1.0))
@@ -85,16 +87,16 @@ def selective_accuracy(
         raise ValueError(f"got {len(values)} scores and correct {right.shape}, expected one of both per example")
     if right.dtype != np.bool_:
         raise TypeError(f"correct: got {right.dtype}, expected bool: predictions == labels")
-    shares = [fractions] if isinstance(fractions, float) else list(fractions)
-    for share in shares:
-        if not 0 < share <= 1:
-            raise ValueError(f"fractions: got {share!r}, expected a fraction in (0, 1]")
+    shares = np.atleast_1d(real_numbers(list(fractions) if isinstance(fractions, Iterator) else fractions, "fractions"))
+    outside = ~((shares > 0) & (shares <= 1))  # NaN too
+    if shares.ndim != 1 or outside.any():
+        raise ValueError(f"fractions: got {shares.tolist()}, expected one or several fractions in (0, 1]")
     lowest_first = right[np.argsort(values, kind="stable")]
-    return np.array([lowest_first[: max(1, round(share * len(values)))].mean() for share in shares])
+    return np.array([lowest_first[: max(1, round(share * len(values)))].mean() for share in shares.tolist()])
 
 
 def _numbers(values: Any, name: str) -> NDArray[Any]:
-    array = np.asarray(values, dtype=np.float64)
+    array = real_numbers(values, name)
     if array.ndim != 1 or len(array) == 0:
         raise ValueError(f"{name}: got shape {array.shape}, expected one number per example, at least one")
     if np.isnan(array).any():

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..support.arrays import real_numbers
+
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
@@ -17,9 +19,9 @@ class Estimate:
     Attributes:
         value: [N] float64; NaN where a kind of run that the score needs is missing.
         standard_error: [N] float64, from run to run; NaN with fewer than two runs of a kind that the score needs. Its
-            square is unbiased, but it is 0 where all runs of a kind agree: no difference was seen, not that there is
-            none.
-        seen, unseen: [N] int64, the numbers of runs that trained on the example and that did not.
+            square is unbiased, yet it is 0 where all runs of a kind agree: they showed no difference, which does not
+            mean that there is none.
+        seen, unseen: [N] int64, how many runs trained on the example and how many did not.
     """
 
     value: NDArray[Any]
@@ -30,8 +32,9 @@ class Estimate:
     def to_dict(self) -> dict[str, Any]:
         """The numbers that sum it up, as JSON can hold them; None where nothing is known.
 
-        `too_few_runs` counts the examples without a standard error, `without_value` those without a value. The root
-        mean square of the standard error does not suffer from the examples on which all runs agree, as the median does.
+        `too_few_runs` counts the examples without a standard error, `without_value` those without a value. Of the
+        standard error there is the median and the root mean square; examples on which all runs agree have an error of
+        0, which can pull the median down to 0, but not the root mean square.
         """
         known = self.standard_error[~np.isnan(self.standard_error)]
         valued = self.value[~np.isnan(self.value)]
@@ -64,7 +67,7 @@ class Dichotomy:
     """Which examples no model, every model, or only some models predict correctly (Meding et al. 2022).
 
     Attributes:
-        never, always, sometimes: [N] bool; each example is in just one.
+        never, always, sometimes: [N] bool; each example is in exactly one.
     """
 
     never: NDArray[Any]
@@ -73,8 +76,7 @@ class Dichotomy:
 
     def to_dict(self) -> dict[str, int]:
         """The numbers of examples."""
-        kinds = {"never": self.never, "always": self.always, "sometimes": self.sometimes}
-        return {"examples": len(self.never), **{name: int(mask.sum()) for name, mask in kinds.items()}}
+        return {"examples": len(self.never)} | {name: int(mask.sum()) for name, mask in vars(self).items()}
 
     def __str__(self) -> str:
         counts = self.to_dict()
@@ -91,7 +93,7 @@ def model_accuracy(predictions: Any, labels: Any) -> NDArray[Any]:
         labels: [N] whole numbers.
 
     Raises:
-        ValueError: shapes that do not fit, no model, or something else than whole numbers.
+        ValueError: shapes that do not fit, no model, or numbers that are not whole.
 
     >>> model_accuracy([[0, 1], [0, 0]], labels=[0, 1])
     array([1. , 0.5])
@@ -106,7 +108,7 @@ def model_accuracy(predictions: Any, labels: Any) -> NDArray[Any]:
 
 
 def dichotomy(accuracy: Any) -> Dichotomy:
-    """Parts the examples into those that no model, every model, or only some models predict correctly.
+    """Splits the examples into those that no model, every model, or only some models predict correctly.
 
     With few models "never" and "always" are large; both shrink as models are added (Meding et al. 2022,
     arXiv 2110.05922).
@@ -115,12 +117,12 @@ def dichotomy(accuracy: Any) -> Dichotomy:
         accuracy: [N], from `model_accuracy`.
 
     Raises:
-        ValueError: not one number from 0 to 1 per example.
+        TypeError, ValueError: anything but one number from 0 to 1 per example.
 
     >>> print(dichotomy([0.0, 1.0, 1.0, 0.5]))
     of 4 examples, predicted correctly: 1 (25.0%) never, 2 (50.0%) always, 1 (25.0%) sometimes
     """
-    values = np.asarray(accuracy, dtype=np.float64)
+    values = real_numbers(accuracy, "dichotomy")
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"dichotomy: got shape {values.shape}, expected one number per example, [N]")
     wrong = ~((values >= 0) & (values <= 1))  # NaN too
@@ -140,6 +142,7 @@ def agreement(probabilities: Iterable[Any]) -> NDArray[Any]:
         probabilities: [N, C] of each model, one after the other; no more than one is held at a time.
 
     Raises:
+        TypeError: values that are not numbers.
         ValueError: fewer than two models, or shapes that differ.
 
     >>> agreement([[[1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.5, 0.5]]]).round(3)
@@ -153,9 +156,9 @@ def agreement(probabilities: Iterable[Any]) -> NDArray[Any]:
         entropies = entropies + entr(p).sum(1)
         models += 1
     if models < 2:
-        raise ValueError(f"agreement: got {models} model, expected at least 2: one has nothing to agree with")
+        raise ValueError(f"agreement: got {models} model, expected at least 2: a single one has nothing to agree with")
     divergence: NDArray[Any] = entr(total / models).sum(1) - entropies / models
-    known: NDArray[Any] = np.maximum(divergence, 0)  # below which only rounding leads
+    known: NDArray[Any] = np.maximum(divergence, 0)  # only rounding makes it negative
     return known
 
 
@@ -166,6 +169,7 @@ def ensemble_confidence(probabilities: Iterable[Any]) -> NDArray[Any]:
         probabilities: [N, C] of each model, one after the other; no more than one is held at a time.
 
     Raises:
+        TypeError: values that are not numbers.
         ValueError: no model, or shapes that differ.
 
     >>> ensemble_confidence([[[0.75, 0.25]], [[0.5, 0.5]]])
@@ -181,17 +185,17 @@ def ensemble_confidence(probabilities: Iterable[Any]) -> NDArray[Any]:
 
 
 def memorization(correct: Any, seen: Any) -> Estimate:
-    """Share of correct models among those that trained on the example, minus the share among those that did not.
+    """Share of correct runs among those that trained on the example, minus the share among those that did not.
 
-    Feldman and Zhang 2020, arXiv 2008.03703. Needs runs of both kinds; the variance of each share p of n runs is
-    estimated without bias by p (1 - p) / (n - 1).
+    Feldman and Zhang 2020, arXiv 2008.03703. It needs runs of both kinds. For a share p of n runs, p (1 - p) / (n - 1)
+    is an unbiased estimate of its variance.
 
     Args:
         correct: [R, N] bool, whether the run predicts the label.
         seen: [R, N] bool, whether the run trained on the example.
 
     Raises:
-        ValueError: shapes that differ, no run, or something else than bool.
+        ValueError: shapes that differ, no run, or values that are not bool.
 
     >>> estimate = memorization([[True], [True], [False], [False]], seen=[[True], [True], [False], [False]])
     >>> estimate.value, estimate.seen, estimate.unseen
@@ -204,10 +208,10 @@ def memorization(correct: Any, seen: Any) -> Estimate:
 
 
 def held_out_consistency(correct: Any, seen: Any) -> Estimate:
-    """Share of correct models among those that did not train on the example: the C-score at one size of training set.
+    """Share of correct runs among those that did not train on the example: the C-score for one size of training set.
 
-    Jiang et al. 2021, arXiv 2002.03206, who average it over several sizes. Needs runs that did not see the example;
-    the variance is estimated as in `memorization`.
+    Jiang et al. 2021, arXiv 2002.03206, who average it over several sizes. It needs runs that did not train on the
+    example. The variance is estimated as in `memorization`.
 
     Args, Raises: as in `memorization`.
 
@@ -220,7 +224,7 @@ def held_out_consistency(correct: Any, seen: Any) -> Estimate:
 
 
 def _share(correct: NDArray[Any], runs: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Share of the given runs [R, N] that are correct, and the unbiased variance of that share; NaN if not known."""
+    """Share of the given runs [R, N] that are correct, and an unbiased variance of that share; NaN if not known."""
     number = runs.sum(0)
     share = np.where(number > 0, (correct & runs).sum(0) / np.maximum(number, 1), np.nan)
     variance = np.where(number > 1, share * (1 - share) / np.maximum(number - 1, 1), np.nan)
@@ -236,12 +240,16 @@ def _check(correct: Any, seen: Any) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _each(probabilities: Iterable[Any], name: str) -> Iterable[NDArray[Any]]:
+    if not isinstance(probabilities, Iterable):
+        raise TypeError(f"{name}: got {probabilities!r}, expected the probabilities [N, C] of each model")
     shape = None
     for p in probabilities:
-        array = np.asarray(p, dtype=np.float64)
+        array = real_numbers(p, name)
         shape = array.shape if shape is None else shape
         if array.ndim != 2 or 0 in array.shape or array.shape != shape:
-            raise ValueError(f"{name}: got probabilities of shape {array.shape}, expected [N, C], the same for all")
+            raise ValueError(
+                f"{name}: got probabilities of shape {array.shape}, expected [N, C] of each model, the same for all"
+            )
         yield array
 
 

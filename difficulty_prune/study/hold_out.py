@@ -53,7 +53,7 @@ def held_out(run: int, size: int, share: float, seed: int = 0) -> NDArray[Any]:
 
 
 def check_hold_out(share: float, runs: int) -> None:
-    """TypeError or ValueError unless so many runs can each leave out the share and still, together, see everything."""
+    """TypeError or ValueError unless each run can leave out the share and every example is still seen by some run."""
     if isinstance(share, bool) or not isinstance(share, Real):
         raise TypeError(f"hold_out: got {share!r}, expected a number in [0, 1), the fraction of examples")
     if not 0 <= share < 1:  # NaN is neither

@@ -6,11 +6,11 @@ import argparse
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
-Options = TypeVar("Options")
+Kind = TypeVar("Kind")
 
 
 def option(help: str, *, flag: str | None = None, **how: Any) -> dict[str, Any]:
-    """The metadata of a field that is an option of a command, or without a default a positional argument.
+    """The metadata of a field that is an option of a command, or, if it has no default, a positional argument.
 
     Args:
         help: what `--help` says; the default is added to it.
@@ -21,7 +21,7 @@ def option(help: str, *, flag: str | None = None, **how: Any) -> dict[str, Any]:
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type[Any]) -> None:
-    """Adds every field of the dataclass `kind` to the parser; the metadata of all of them come from `option`.
+    """Adds every field of the dataclass `kind` to the parser; the metadata of each comes from `option`.
 
     >>> from dataclasses import dataclass, field
     >>> @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser, kind: type[Any]) -> None:
             parser.add_argument(flag, dest=entry.name, default=entry.default, **how)
 
 
-def read_options(parsed: argparse.Namespace, kind: type[Options]) -> Options:
+def read_options(parsed: argparse.Namespace, kind: type[Kind]) -> Kind:
     """The dataclass `kind` from parsed arguments; lists become tuples."""
     values = {entry.name: getattr(parsed, entry.name) for entry in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

@@ -19,7 +19,7 @@ from ..scores.grand.grand import grand
 from .models import build_model
 from .settings import Settings
 from .study_data import StudyData
-from .train import prepare
+from .train import prepare, training_device
 
 
 def folders(settings: Settings) -> list[Path]:
@@ -82,7 +82,7 @@ def check_hold_out_size(share: float, size: int) -> None:
 
 
 def check_model(name: str, data: StudyData, with_grand: bool = False) -> None:
-    """Makes the model, on the CPU, and shows it two training images.
+    """Makes the model, and shows it two training images on the device that will train it.
 
     The global generators are left as they were.
 
@@ -92,10 +92,11 @@ def check_model(name: str, data: StudyData, with_grand: bool = False) -> None:
     Raises:
         ValueError: it cannot be made, has nothing to learn, does not take the images, or does not return logits.
     """
-    images = prepare(data.train.images[:2], data, torch.device("cpu"))
+    device = training_device()
+    images, labels = prepare(data.train.images[:2], data, device), data.train.labels[:2].to(device)
     expected = [len(images), data.num_classes]
     try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with torch.random.fork_rng(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # GraNd warns of an untrained model
             model = build_model(name, data.shape, data.num_classes)
             if not isinstance(model, nn.Module):
@@ -103,11 +104,11 @@ def check_model(name: str, data: StudyData, with_grand: bool = False) -> None:
             if not any(parameter.requires_grad for parameter in model.parameters()):
                 raise ValueError("it has no parameters to train")
             with torch.no_grad():
-                logits = model.eval()(images)
+                logits = model.to(device).eval()(images)
             if list(logits.shape) != expected:
                 raise ValueError(f"it returns logits of shape {list(logits.shape)}, expected {expected}")
             if with_grand:
-                grand(model, images, data.train.labels[:2])
+                grand(model, images, labels)
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(

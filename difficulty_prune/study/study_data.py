@@ -127,8 +127,8 @@ def _load(spec: str) -> tuple[Images, Images | None]:
         return _digits(), None
     if kind == "imagefolder" and rest:
         return _image_folder(rest), None
-    if kind == "torchvision" and rest.count(":") == 1:
-        return _torchvision(*rest.split(":"))
+    if kind == "torchvision" and ":" in rest:
+        return _torchvision(*rest.split(":", 1))  # a folder of Windows has a colon of its own
     if names_function(spec) and rest:
         return _from_function(spec)
     raise ValueError(f"data: got {spec!r}, expected {FORMS}")

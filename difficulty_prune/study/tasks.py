@@ -137,7 +137,7 @@ class ScoringTask:
 
 
 def _keep(seen: NDArray[Any], difficulty: Tensor, labels: Tensor | None = None, generator: Any = None) -> Plan:
-    """A policy that keeps the examples that a run sees, [N] bool."""
+    """A policy that keeps what is `seen` [N] bool, whatever the difficulty."""
     kept = torch.from_numpy(np.flatnonzero(seen))
     return make_plan(kept, torch.ones(len(kept)), len(seen), "what is not held out", labels)
 

@@ -97,7 +97,7 @@ def train(
         steps: of the whole training, for the learning rate; default: epochs times the steps of the first one.
     """
     start = time.perf_counter()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = training_device()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = build_model(model_name, data.shape, data.num_classes)
@@ -184,6 +184,11 @@ def augment(x: Tensor) -> Tensor:
     height, width = x.shape[2:]
     x = F.pad(x, (2, 2, 2, 2))[:, :, down : down + height, right : right + width]
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def training_device() -> torch.device:
+    """Where trainings run: on the GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def mixed_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:

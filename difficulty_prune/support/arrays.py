@@ -14,6 +14,19 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
+def real_numbers(values: Any, name: str) -> NDArray[np.float64]:
+    """The values as float64; TypeError unless they are numbers or bool, as text that looks like a number is not.
+
+    >>> real_numbers([1, 0.5], "score")
+    array([1. , 0.5])
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        got = repr(values) if array.ndim == 0 else f"{array.dtype} {array.shape}"
+        raise TypeError(f"{name}: got {got}, expected numbers")
+    return array.astype(np.float64)
+
+
 def check_rows(rows: Any, size: int, name: str) -> slice | NDArray[np.int64]:
     """Which of `size` rows are meant: a slice as it is, or positions [n] in 0..size-1.
 

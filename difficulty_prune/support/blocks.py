@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 BLOCK = 1 << 20
-"""Numbers in a block: 8 MB of float64. The median over 100 runs of 500,000 examples in files took 2.0 s with 2^18, 1.0 s
-with 2^20, and 1.0 s with 2^22: each read of a file has a price, and large blocks only take more memory."""
+"""Numbers in a block: 8 MB of float64. The median over 100 runs of 500,000 examples in files took 2.0 s with 2^18, and
+1.0 s with 2^20 or 2^22: each read of a file has its price, and larger blocks only take more memory."""
 
 
 def blocks(size: int, width: int = 1) -> Iterator[slice]:

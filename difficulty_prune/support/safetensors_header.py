@@ -127,9 +127,7 @@ def _kind(name: str, entry: dict[str, Any]) -> ArrayKind:
     if not isinstance(dtype, str):
         raise ValueError(f"{reprlib.repr(name)} has the dtype {reprlib.repr(dtype)}, expected a name")
     if dtype not in _DTYPES:
-        raise UnknownDtypeError(
-            f"{reprlib.repr(name)} is of {reprlib.repr(dtype)}, expected one of {', '.join(_DTYPES)}"
-        )
+        raise UnknownDtypeError(f"{reprlib.repr(name)} is of {dtype[:20]}, expected one of {', '.join(_DTYPES)}")
     found = np.dtype(_DTYPES[dtype])
     if not isinstance(shape, list) or not _is_shape(shape, found.itemsize):
         raise ValueError(f"{reprlib.repr(name)} has the shape {reprlib.repr(shape)}")

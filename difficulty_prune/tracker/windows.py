@@ -120,8 +120,9 @@ class TemporalRecords:
             raise ValueError(f"temporal_records: got {type(state).__name__}, expected a dict with {sorted(keys)}")
         recorded = {name: state[name] for name in options.definition}
         if recorded != options.definition:
-            recorded = TemporalOptions(**recorded)
-            raise ValueError(f"the state was recorded with {recorded}, and cannot go on with {options}")
+            raise ValueError(
+                f"the state was recorded with {TemporalOptions(**recorded)}, and cannot go on with {options}"
+            )
         names, classes, table = state["names"], state["classes"], state["table"]
         if not names or not set(names) <= set(TEMPORAL) or type(classes) is not int or classes < 1:
             raise ValueError(f"temporal_records: got names {names!r} and classes {classes!r}")

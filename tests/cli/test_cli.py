@@ -125,7 +125,7 @@ def test_ctrl_c_leaves_finished_runs_usable_and_no_process_behind(tmp_path: Path
         stderr = process.communicate(timeout=60)[1]
         assert process.returncode == 130, stderr
         runs = dp.RunSet.load(tmp_path / "runs")
-        assert f"Stopped. {len(runs)} finished scoring runs" in " ".join(stderr.split())
+        assert f"Stopped. {len(runs)} finished scoring run" in " ".join(stderr.split())
         wait_until(lambda: not group_is_alive(process.pid), seconds=30)
     finally:
         if group_is_alive(process.pid):
@@ -208,7 +208,8 @@ def test_help_and_version() -> None:
 def test_a_data_function_in_the_current_folder_is_found(tmp_path: Path) -> None:
     (tmp_path / "own_images.py").write_text(
         "import torch\nfrom torch.utils.data import TensorDataset\n"
-        "def make():\n    return TensorDataset(torch.rand(60, 1, 8, 8), torch.arange(60) % 2)\n"
+        "def make():\n    x = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))\n"
+        "    return TensorDataset(x, torch.arange(60) % 2)\n"
     )
     # As the installed script runs it: without the current folder on the module path.
     code = (

@@ -54,7 +54,7 @@ def test_one_score_is_its_own_component_and_unknown_examples_stay_unknown():
     assert found.loadings.tolist() == [[1.0]]
     assert np.flatnonzero(np.isnan(found.component)).tolist() == [5]
     assert rho(found.component, matrix.mean(0)) == pytest.approx(1)
-    assert str(found).endswith("of 1 score: with one there is nothing to compare.")
+    assert str(found).endswith("of 1 score: with only one there is nothing to compare.")
 
 
 @pytest.mark.parametrize(

@@ -75,8 +75,8 @@ def test_single_run_is_the_mean_correlation_of_pairs_of_runs(matrix):
         (
             -0.001,
             2,
-            "With 2 runs the ranking by el2n has reliability 0.00 (-0.10 to 0.02); the runs do not agree, so no number "
-            "of them can be told that would reach 0.95.",
+            "With 2 runs the ranking by el2n has reliability 0.00 (-0.10 to 0.02); the runs do not agree, so the "
+            "number needed for 0.95 cannot be estimated.",
         ),
         (0.03, 2, "With 2 runs the ranking by el2n has reliability 0.03 (-0.07 to 0.05); 1,289 runs would reach 0.95."),
     ],

@@ -76,7 +76,7 @@ def test_unknown_difficulty_is_refused_saying_of_which_set_unless_the_policy_kee
     matrix[0, :3] = np.nan
     runs = run_set(matrix)
     with pytest.raises(
-        ValueError, match=r"resampled set \d+ of the runs, in which 3 examples .* by none: difficulty: 3"
+        ValueError, match=r"resampled set \d+ of the runs, none of which presented 3 of the examples: difficulty: 3"
     ):
         dp.consistency.stable_subset(runs, "el2n", dp.policies.Hardest(0.5))
     found = dp.consistency.stable_subset(runs, "el2n", dp.policies.Hardest(0.5, unseen="keep"))

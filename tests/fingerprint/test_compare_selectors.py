@@ -99,7 +99,7 @@ def test_the_comparison_is_a_table_json_and_a_figure() -> None:
         (dict(examples=[1, 201]), ValueError, "examples: got 201, expected 1 to 200"),
         (dict(examples=[]), ValueError, "0 numbers of examples, expected one or more"),
         (dict(select=[]), ValueError, "got 0 ways"),
-        (dict(select="random"), TypeError, "select: got the string 'random'"),
+        (dict(select="random"), TypeError, "select: got 'random'"),
         (dict(select=["best"]), ValueError, "select: got 'best'"),
         (dict(protocol="loo"), ValueError, "protocol: got 'loo', expected one of 'held-out runs'"),
         (dict(protocol="held-out architectures"), ValueError, "expected at least 4 of them: .*'sensitive' chooses"),
@@ -120,5 +120,5 @@ def test_the_comparison_takes_as_many_runs_as_two_halves_need() -> None:
         world.runs(each=3), "el2n", examples=[1], select=["random"], protocol="held-out architectures"
     )
     assert three.answers == 18
-    with pytest.raises(ValueError, match=r"expected at least 3 of them: .* chosen from others"):
+    with pytest.raises(ValueError, match=r"expected at least 3 of them: .* others choose the examples"):
         compare_selectors(world.runs(3, 2), "el2n", examples=[1], select=["random"], protocol="held-out architectures")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from difficulty_prune.fingerprint import permutation
 from difficulty_prune.fingerprint.effect import unit_range, variance
 from difficulty_prune.fingerprint.groups import group_runs
 from difficulty_prune.fingerprint.sensitive_examples import sensitive_examples
+from difficulty_prune.support import native
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -121,7 +121,7 @@ def test_compiled_and_plain_p_values_are_the_same(sizes: list[int], examples: in
 )
 def test_the_compiled_count_refuses_what_does_not_fit(scores, threshold, groups) -> None:
     with pytest.raises(ValueError, match="expected"):
-        import_module("difficulty_prune._host").count_as_large(scores, threshold, groups)
+        native.host.count_as_large(scores, threshold, groups)
 
 
 @pytest.mark.parametrize("sizes", [(5, 5), (3, 3, 3)])

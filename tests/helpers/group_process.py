@@ -208,6 +208,7 @@ def main() -> None:
     dist.init_process_group("gloo", f"file://{folder}/store", **options)
     for name in scenario.split("+"):
         {f.__name__: f for f in (recording, planning, growing, estimating, dying, silent)}[name](rank, folder)
+    (folder / f"done-{rank}").touch()
     dist.destroy_process_group()
 
 

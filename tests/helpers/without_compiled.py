@@ -1,18 +1,15 @@
-"""Modules as they are where the compiled module `_host` was not built."""
+"""Modules as they are where the compiled module was not built."""
 
 from __future__ import annotations
 
 import importlib.util
-import sys
 from types import ModuleType
 
 import pytest
 
-import difficulty_prune
+from difficulty_prune.support import native
 
-needs_compiled = pytest.mark.skipif(
-    importlib.util.find_spec("difficulty_prune._host") is None, reason="built without the compiled module"
-)
+needs_compiled = pytest.mark.skipif(native.host is None, reason="built without the compiled module")
 
 
 def without_compiled(name: str) -> ModuleType:
@@ -22,8 +19,7 @@ def without_compiled(name: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
-        patch.delattr(difficulty_prune, "_host", raising=False)
-        patch.setitem(sys.modules, "difficulty_prune._host", None)
+        patch.setattr(native, "host", None)
         spec.loader.exec_module(module)
-    assert not any(getattr(value, "__name__", "") == "difficulty_prune._host" for value in vars(module).values())
+    assert vars(module)["host"] is None
     return module

@@ -122,11 +122,11 @@ def test_a_run_and_its_copy_do_not_mix(tmp_path, missing):
     check_do_not_mix([make_run(seed=2), run, make_run(seed=3, missing=missing, note="copied")], r"seed=3.*once")
     for name in "ab":
         run.save(tmp_path / f"{name}.safetensors")
-    with pytest.raises(ValueError, match=r"runs 0 and 1 are one.*a\.safetensors and .*b\.safetensors") as refusal:
+    with pytest.raises(ValueError, match=r"runs 0 and 1 are the same.*a\.safetensors and .*b\.safetensors") as refusal:
         dp.RunSet.load(tmp_path)
     assert "same architecture, seed and scores. A copy always agrees with its original" in str(refusal.value)
     more = run.with_scores({"loss": np.zeros(SIZE)})
-    with pytest.raises(ValueError, match="runs 0 and 1 are one"):
+    with pytest.raises(ValueError, match="runs 0 and 1 are the same"):
         dp.RunSet([run, more])
 
 

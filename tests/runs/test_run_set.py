@@ -216,7 +216,7 @@ def test_group_by_keeps_tables_and_runs_without_the_field(tmp_path):
 def test_group_by_refuses_what_it_cannot_group_by():
     runs = dp.RunSet([make_run(options={"lr": 0.1}, epochs=3)])
     with pytest.raises(
-        ValueError, match=r"no run has a field 'width'; known are architecture, seed, .*options, epochs"
+        ValueError, match=r"no run has a field 'width'; the runs have architecture, seed, .*options, epochs"
     ):
         runs.group_by("width")
     with pytest.raises(ValueError, match=r"'options' of Run\('mlp'.* is \{'lr': 0.1\}, expected text or a number"):

@@ -148,7 +148,7 @@ def test_tables_stay_with_the_runs_and_are_compared_with_their_scores(tmp_path: 
     assert correlation.shape == (3, 3)
     with pytest.raises(ValueError, match=r"see runs\.mean\('memorization'\)"):
         runs.matrix("memorization")
-    with pytest.raises(ValueError, match="standard_error: none is known of 'c_score'"):
+    with pytest.raises(ValueError, match="standard_error: none is known for 'c_score'"):
         runs.standard_error("c_score")
 
 
@@ -179,7 +179,7 @@ def test_what_mean_gives_is_a_copy(tmp_path: Path) -> None:
         ({"c_score": VALUES}, {"column": "scores"}, "column: got 'scores', but .* has the columns c_score"),
         ({"a": VALUES}, {"column": "a"}, "0 of them named like a score of the catalogue"),
         ({"a": VALUES}, {"score": "c_scores"}, "no score 'c_scores'"),
-        ({"a": VALUES}, {"score": "el2n"}, r"the runs have a score 'el2n' of their own.*dp\.Score\(name="),
+        ({"a": VALUES}, {"score": "el2n"}, r"the runs already have a score 'el2n'.*dp\.Score\(name="),
         (
             {"a": VALUES},
             {"score": dp.Score("c_score", True, "runs", "", "", "")},

@@ -285,7 +285,7 @@ def test_standard_errors_of_scores_of_many_runs() -> None:
     p = np.stack([run.probabilities for run in runs]).astype(np.float64)
     for name, matrix in (("model_accuracy", p.argmax(2) == LABELS), ("ensemble_confidence", p.max(2))):
         np.testing.assert_allclose(runs.standard_error(name), matrix.std(0, ddof=1) / math.sqrt(10), rtol=1e-6)
-    with pytest.raises(ValueError, match="standard_error: none is known of 'agreement'"):
+    with pytest.raises(ValueError, match="standard_error: none is known for 'agreement'"):
         runs.standard_error("agreement")
 
 

@@ -22,7 +22,8 @@ import difficulty_prune as dp
 from difficulty_prune.study import train
 from difficulty_prune.study.hold_out import held_out
 from difficulty_prune.study.models import MODELS, build_model
-from difficulty_prune.study.study import Settings, agreement, check_all_scored, together
+from difficulty_prune.study.settings import Settings
+from difficulty_prune.study.study import agreement_with_mean, check_all_scored, together
 from difficulty_prune.study.study_data import Images, StudyData, load_data
 from difficulty_prune.study.tasks import DataSource, ScoringTask
 from difficulty_prune.study.train import Batches, Recipe, in_order, number_of_batches, predict
@@ -363,7 +364,7 @@ def test_runs_agree_over_what_each_of_them_scored(hold_out) -> None:
         row = run.scores["el2n"][run.seen]
         ranks = [np.argsort(np.argsort(values)) for values in (row, mean[run.seen])]
         expected.append(np.corrcoef(*ranks)[0, 1])
-    assert agreement(runs, "mlp")["el2n"] == pytest.approx(expected, abs=2e-4)
+    assert agreement_with_mean(runs)["el2n"] == pytest.approx(expected, abs=2e-4)
 
 
 def test_a_finished_run_is_recognised_with_its_hold_out_and_no_other(hold_out) -> None:

@@ -29,9 +29,10 @@ def start(folder: Path, scenario: str) -> list[subprocess.Popen]:
 def folder(tmp_path_factory):
     """What two processes leave that recorded, planned and made a mistake."""
     folder = tmp_path_factory.mktemp("group")
-    for process in start(folder, "recording+planning+growing+estimating"):
+    for rank, process in enumerate(start(folder, "recording+planning+growing+estimating")):
         _, errors = process.communicate(timeout=180)
-        assert process.returncode == 0, errors
+        # Not by its exit status: a thread of Gloo's may end a process with SIGABRT after its work.
+        assert (folder / f"done-{rank}").exists(), errors
     return folder
 
 

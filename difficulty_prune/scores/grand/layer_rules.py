@@ -1,8 +1,8 @@
-"""Per-example parameter gradients of single function calls, and their norms without forming them where that is cheaper.
+"""Per-example parameter gradients of single function calls, and their norms, without the gradients where cheaper.
 
-A layer that applies one matrix at T positions, g_t the gradient of its output and a_t its input there, has the
-gradient sum_t g_t a_t^T of an example. Its squared norm is sum_ts (g_t . g_s) (a_t . a_s): the Gram matrices of
-g and a suffice (ghost norm; Goodfellow 2015, arXiv 1510.01799; Li et al. 2022, arXiv 2110.05679).
+Let a layer apply one matrix at T positions, with the input a_t and the gradient of the output g_t at position t. The
+gradient of an example is then sum_t g_t a_t^T, and its squared norm is sum_ts (g_t . g_s) (a_t . a_s): the Gram
+matrices of g and a suffice (ghost norm; Goodfellow 2015, arXiv 1510.01799; Li et al. 2022, arXiv 2110.05679).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Use(ABC):
     """What one call adds to the gradient of a parameter, for any of the examples of the batch.
 
     Attributes:
-        floats: numbers that an example needs for the time of the computation.
+        floats: temporary numbers that the computation needs for an example.
     """
 
     floats: int
@@ -35,12 +35,12 @@ class Use(ABC):
         """[b, numel] float32 or float64."""
 
     def squared_norm(self, examples: slice) -> Tensor:
-        """[b], of the gradient."""
+        """[b], the squared norm of the gradient."""
         return self.gradient(examples).square().sum(1)
 
 
 class Direct(Use):
-    """The gradient is formed by a function of the examples: for parameters as small as a bias."""
+    """A function of the examples gives the gradient itself: for parameters as small as a bias."""
 
     def __init__(self, gradient: Callable[[slice], Tensor], floats: int) -> None:
         self._gradient = gradient
@@ -70,7 +70,7 @@ class Linear(Use):
         return wide(self.a[examples]).mT[:, None]
 
     def gradients(self, examples: slice) -> Tensor:
-        """[b, groups, O, T]."""
+        """[b, groups, O, T]: the gradients of the outputs at each position."""
         return wide(self.g[examples]).mT[:, None]
 
     def gram(self, examples: slice) -> Tensor:
@@ -79,7 +79,7 @@ class Linear(Use):
         return columns.mT @ columns
 
     def gram_cost(self) -> tuple[int, int]:
-        """Multiplications of a Gram matrix, and the numbers it needs, for an example and a group."""
+        """Multiplications for the Gram matrix of an example and a group, and the temporary numbers it needs."""
         return self.positions**2 * self.inputs, self.positions * self.inputs + self.positions**2
 
     def _choose(self) -> None:
@@ -133,7 +133,7 @@ class Conv2d(Linear):
         self._choose()
 
     def columns(self, examples: slice) -> Tensor:
-        """Their rows are in the order of the memory: (*kernel, I) where the channels are last, else (I, *kernel)."""
+        """The rows are in memory order: (*kernel, I) where the channels are last, else (I, *kernel)."""
         x = F.pad(wide(self.a[examples]), self.padding)
         for dim, (k, s, d) in enumerate(zip(self.kernel, self.stride, self.dilation, strict=True), 2):
             x = x.unfold(dim, d * (k - 1) + 1, s)[..., ::d]
@@ -153,7 +153,7 @@ class Conv2d(Linear):
         return gradient
 
     def gram(self, examples: slice) -> Tensor:
-        """Of the patches; where that is cheaper, from the inner products of pixels, which overlapping patches share."""
+        """Of the patches; if cheaper, from the inner products of pixels, which overlapping patches share."""
         if not self._by_pixels():
             return super().gram(examples)
         x = wide(self.a[examples]).unflatten(1, (self.groups, self.channels)).flatten(3)
@@ -164,7 +164,7 @@ class Conv2d(Linear):
         return gram.flatten(4, 5).flatten(2, 3)
 
     def _sum_over_kernel(self, gram: Tensor, dim: int) -> Tensor:
-        """Shifts both pixels together through the kernel's rows (dim 0) or columns (dim 1)."""
+        """Sums over the kernel's rows (dim 0) or columns (dim 1), by which both pixels shift together."""
         k, s, d = self.kernel[dim], self.stride[dim], self.dilation[dim]
         span = s * (self.g.shape[2 + dim] - 1) + 1
         shifts = (slice(i, i + span, s) for i in range(0, k * d, d))
@@ -183,7 +183,7 @@ class Conv2d(Linear):
             math.prod(self.size),
             (self.size[0] + sum(self.padding[2:])) * (self.size[1] + sum(self.padding[:2])),
         )
-        # An addition in memory takes as long as about four multiplications in a matrix product.
+        # An addition in memory takes about as long as four multiplications in a matrix product.
         return pixels**2 * self.channels + 4 * padded**2 * sum(self.kernel), pixels**2 + 2 * padded**2
 
 
@@ -193,7 +193,8 @@ class Embedding(Use):
     Args:
         index: [B, T] int64.
         g: [B, T, D].
-        skip: the row that gets no gradient.
+        rows: V.
+        skip: the row that gets no gradient, if any.
     """
 
     def __init__(self, index: Tensor, g: Tensor, rows: int, skip: int | None) -> None:
@@ -220,7 +221,7 @@ class Embedding(Use):
 
 
 class Function(Use):
-    """Any function, by `torch.func` on one example at a time: some of its parameters' gradients, side by side."""
+    """Any function, by `torch.func` on one example at a time; the gradients of several parameters come side by side."""
 
     def __init__(self, batched: BatchedCall, gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> None:
         self.batched, self.parameters = batched, parameters
@@ -269,7 +270,7 @@ class NotVectorizableError(Exception):
 
 
 def vectorized(function: Callable[..., Any], in_dims: Any, chunk_size: int | None = None) -> Callable[..., Any]:
-    """`torch.func.vmap` without its hints at slow operators; NotVectorizableError where it fails."""
+    """`torch.func.vmap` without its warnings about slow operators; NotVectorizableError where it fails."""
 
     def run(*args: Any) -> Any:
         try:
@@ -294,7 +295,7 @@ def _narrow(x: Tensor, dim: int | None, examples: slice) -> Tensor:
     return x if dim is None else x.movedim(dim, 0)[examples].movedim(0, dim)
 
 
-# Rules: the arguments of the function, tensors with the batch first, after the gradient of its result.
+# Rules. Each takes the gradient of a function's result, then the function's arguments, tensors with the batch first.
 
 Pairs = Iterator[tuple[Tensor, Use]]
 
@@ -405,7 +406,7 @@ def _affine(
     bias: Tensor | None,
     add_up: Callable[[Tensor], Tensor],
 ) -> Pairs:
-    """A normalisation's scale and shift; `add_up` sums what shares an entry of them."""
+    """A normalisation's scale and shift; `add_up` sums over the positions that share an entry of these."""
     if weight is not None:
         yield weight, Direct(lambda e: add_up(normalize(wide(x[e])) * wide(g[e])), 3 * g[0].numel())
     if bias is not None:
@@ -443,11 +444,12 @@ _BATCH_FIRST: Final = (F.conv2d, F.group_norm, F.batch_norm)
 def uses_of(
     batched: BatchedCall, gradients: Sequence[Tensor | None], wanted: Sequence[Tensor], shared: Sequence[Tensor]
 ) -> Iterator[tuple[tuple[Tensor, ...], Use]]:
-    """What a call adds to the gradients of the parameters that are wanted.
+    """What a call adds to the gradients of the wanted parameters.
 
     Args:
-        gradients: of the call's outputs; None: the loss does not depend on it.
-        shared: those of the wanted that get a use of their own, because other calls add to them too.
+        gradients: of the call's outputs; None for one that the loss does not depend on.
+        wanted: parameters of the call.
+        shared: those of them that get a use of their own, because other calls add to them too.
     """
     if all(g is None for g in gradients):
         return

@@ -13,16 +13,17 @@ from torch.overrides import TorchFunctionMode
 
 
 @dataclass(frozen=True)
-class Call:
+class FunctionCall:
     """One call of a PyTorch function that takes a parameter.
 
     Attributes:
+        function: that was called.
         arguments: (args, kwargs) as they came.
-        tensors: the tensors among the arguments, in order; parameters as they are, all else detached.
-        versions: how often each tensor had been changed in place when the call came.
+        tensors: the tensors among the arguments, in order; parameters as they are, all others detached.
+        versions: how often each tensor had been changed in place before the call.
         parameters: the parameters among the tensors, each once.
-        sources: what computed the other tensors.
-        outputs: the results that take part in the graph, as (position among the result's tensors, shape, edge).
+        sources: the graph nodes that computed the other tensors.
+        outputs: the results that are part of the graph, as (position among the result's tensors, shape, edge).
     """
 
     function: Callable[..., Any]
@@ -36,12 +37,12 @@ class Call:
 
 @dataclass(frozen=True)
 class BatchedCall:
-    """A call together with the dimension that holds the examples, of each tensor and each output; None: has none.
+    """A call, and which dimension of each tensor and output holds the examples; None for a tensor without.
 
-    `arguments` are those of a batch of one, so that sizes among them are an example's own.
+    `arguments` are those of a batch of one, so that sizes among them are those of a single example.
     """
 
-    call: Call
+    call: FunctionCall
     arguments: Any
     dims: tuple[int | None, ...]
     output_dims: tuple[int, ...]
@@ -50,13 +51,13 @@ class BatchedCall:
 class Recorder(TorchFunctionMode):
     """Records the calls of a forward pass that take one of the parameters.
 
-    What a function calls inside itself is not seen: the function is one call.
+    A function counts as one call: what it calls inside is not recorded.
     """
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
         super().__init__()
         self._parameters = {id(p): p for p in parameters}
-        self.calls: list[Call] = []
+        self.calls: list[FunctionCall] = []
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -71,11 +72,11 @@ class Recorder(TorchFunctionMode):
         sources = {get_gradient_edge(t).node for t in found if t.requires_grad}
         result = function(*args, **(kwargs or {}))
         outputs = tuple((i, t.shape, get_gradient_edge(t)) for i, t in enumerate(tensors_in(result)) if t.requires_grad)
-        # A result that is an argument, handed back as it came, is no work of the call.
+        # A call that only hands back one of its arguments did not compute it.
         if outputs and sources.isdisjoint(edge.node for _, _, edge in outputs):
             own = {get_gradient_edge(p).node for p in parameters.values() if p.requires_grad}
             call = (tensors, versions, tuple(parameters.values()), tuple(sources - own), outputs)
-            self.calls.append(Call(function, arguments, *call))
+            self.calls.append(FunctionCall(function, arguments, *call))
         return result
 
 
@@ -91,7 +92,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def with_tensors(value: Any, tensors: Iterator[Tensor]) -> Any:
-    """`value` with the next of `tensors` in the place of each of its own."""
+    """`value`, with each of its tensors replaced by the next of `tensors`."""
     if isinstance(value, Tensor):
         return next(tensors)
     if isinstance(value, (tuple, list)):
@@ -102,16 +103,17 @@ def with_tensors(value: Any, tensors: Iterator[Tensor]) -> Any:
     return value
 
 
-def find_batch(calls: Sequence[Call], single: Sequence[Call], size: int) -> list[BatchedCall]:
+def find_batch(calls: Sequence[FunctionCall], single: Sequence[FunctionCall], size: int) -> list[BatchedCall]:
     """The calls whose examples can be told apart.
 
     Args:
         calls: of a forward pass of `size` examples, 2 or more.
         single: of a forward pass of one of them.
+        size: number of examples.
 
-    A tensor's batch dimension is the only one in which the two passes differ, `size` here and 1 there. Calls with a
-    tensor that has no such dimension though it differs (merged with time, say), with a result that every example
-    shares, or with an argument that was changed in place since, are left out.
+    A tensor's batch dimension is the only one in which the two passes differ: `size` in the one, 1 in the other. Left
+    out are calls with a tensor that differs without such a dimension (say, merged with time), with a result that all
+    examples share, or with an argument that has been changed in place since.
     """
     if [c.function for c in calls] != [s.function for s in single]:
         return []
@@ -119,11 +121,11 @@ def find_batch(calls: Sequence[Call], single: Sequence[Call], size: int) -> list
     return [batched for call, batched in pairs if batched and _unchanged(call)]
 
 
-def _unchanged(call: Call) -> bool:
+def _unchanged(call: FunctionCall) -> bool:
     return all(t._version == version for t, version in zip(call.tensors, call.versions, strict=True))
 
 
-def _batched(call: Call, single: Call, size: int) -> BatchedCall | None:
+def _batched(call: FunctionCall, single: FunctionCall, size: int) -> BatchedCall | None:
     shapes = [t.shape for t in call.tensors], [t.shape for t in single.tensors]
     results = [shape for _, shape, _ in call.outputs], [shape for _, shape, _ in single.outputs]
     if len(shapes[0]) != len(shapes[1]) or len(results[0]) != len(results[1]):
@@ -148,10 +150,10 @@ def _batch_dim(shape: torch.Size, single: torch.Size, size: int) -> int | None:
 
 
 def unexplained(total: Tensor, calls: Iterable[BatchedCall], parameters: Iterable[Tensor]) -> set[int]:
-    """ids of the parameters whose gradient does not pass through `calls` alone.
+    """ids of the parameters whose gradient does not come from `calls` alone.
 
-    Walks the graph from the loss, jumping from the results of a call to what computed its arguments. A parameter
-    that is met on the way has a use that no call explains.
+    Walks the graph from the loss, and jumps from the results of a call to what computed its arguments. A parameter met
+    on the way has a use that no call explains.
     """
     sources = {edge.node: c.call.sources for c in calls for _, _, edge in c.call.outputs}
     owner = {get_gradient_edge(p).node: id(p) for p in parameters}
