@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import length_hint
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
@@ -52,11 +52,12 @@ class Epoch:
         size = len(self.plan)
         places = torch.int32 if size < 2**31 else torch.int64
         if self.shuffle:
-            return torch.randperm(size, generator=generator, dtype=places)[:length]
+            return torch.randperm(size, generator=generator, dtype=places, device="cpu")[:length]
         if length == size:
-            return torch.arange(size, dtype=places)
-        left_out = torch.randperm(size, generator=generator)[length:]
-        return torch.ones(size, dtype=torch.bool).index_fill_(0, left_out, False).nonzero()[:, 0].to(places)
+            return torch.arange(size, dtype=places, device="cpu")
+        left_out = torch.randperm(size, generator=generator, device="cpu")[length:]
+        kept = torch.ones(size, dtype=torch.bool, device="cpu").index_fill_(0, left_out, False)
+        return kept.nonzero()[:, 0].to(places)
 
 
 class EpochIterator(Iterator[int]):
@@ -76,7 +77,7 @@ class EpochIterator(Iterator[int]):
         length = (epoch.length - start) // world_size
         self.epoch = epoch
         self._start, self._fetched = start, 0
-        self._drawn_from = False
+        self._drawn_from = self._outdated = False
         # As arrays: to index a chunk of a tensor, its threads would wait for each other on a busy machine.
         self._index = epoch.plan.index.numpy()
         self._places = epoch.order().numpy()[start + rank :: world_size][:length]
@@ -86,7 +87,20 @@ class EpochIterator(Iterator[int]):
         position = next(self._chunk, None)
         return self._next_chunk() if position is None else position
 
+    def outdate(self) -> None:
+        """Warns at the next position, because a state was loaded after this iterator was made."""
+        self._outdated = True
+        self._fetched -= length_hint(self._chunk)
+        self._chunk = iter(())  # so that the next position asks for a chunk
+
     def _next_chunk(self) -> int:
+        if self._outdated and not self.finished:
+            self._outdated = False
+            warnings.warn(
+                "an iterator that was made before a state was loaded goes on with the epoch as it was then; load the "
+                "state first, then make the iterator: for ... in loader",
+                stacklevel=3,
+            )
         if not self._drawn_from:
             self._drawn_from = True
             self._sampler._drawn_from(self, self._start)
@@ -142,6 +156,9 @@ class PruneSampler(Sampler[int]):
             and seed.
         fixed_length: positions per epoch, over all processes, whatever the plan: for trainers that freeze the number of
             steps. A longer plan is cut, at random; a shorter one is passed over again.
+        outside: what `weight` does, once examples have been drawn, with one that the epoch's plan does not keep:
+            "raise" an error (of an index on an accelerator: count it, and raise at the next `set_epoch`), or "zero",
+            which gives it weight 0.
 
     Raises:
         TypeError, ValueError: see the policy; or rank, world_size or fixed_length do not fit.
@@ -163,6 +180,7 @@ class PruneSampler(Sampler[int]):
         rank: int | None = None,
         world_size: int | None = None,
         fixed_length: int | None = None,
+        outside: Literal["raise", "zero"] = "raise",
     ) -> None:
         if not callable(policy) or isinstance(policy, type):
             raise TypeError(f"policy: got {policy!r}, expected one of dp.policies, such as Hardest(keep=0.7)")
@@ -177,21 +195,28 @@ class PruneSampler(Sampler[int]):
             raise ValueError(
                 f"fixed_length: got {fixed_length}, expected at least 1 for each of {self.world_size} processes"
             )
+        if outside not in ("raise", "zero"):
+            raise ValueError(
+                f"outside: got {outside!r}, expected 'raise' or 'zero': what to do with an example off plan"
+            )
         if isinstance(difficulty, ScoreSource):
             _check_shared(difficulty)
         self.policy = policy
         self.shuffle = bool(shuffle)
         self.seed = whole_number(seed, "seed")
         self.fixed_length = None if fixed_length is None else operator.index(fixed_length)
+        self.outside = outside
         self._labels = labels
         own = difficulty if callable(difficulty) else self._checked(difficulty).clone()
         self._difficulty: Callable[[], Any] | Tensor = own
         self._replans = callable(difficulty) or bool(getattr(policy, "redrawn", False))
+        self._visited = False  # whether any example has been drawn yet
         self._latest: EpochIterator | None = None
         self._asked_for: Epoch | None = None  # begun by set_epoch, before an earlier one was restored
         values = self._values()
-        self._weights = torch.zeros(len(values))
+        self._weights = _no_weights(len(values))
         self._weights_on: dict[torch.device, Tensor] = {}
+        self._off_plan_on: dict[torch.device, Tensor] = {}  # how many were, where nobody may look before the next epoch
         self._begin(self._plan_of(values, 0), 0)
 
     # Epochs
@@ -219,8 +244,10 @@ class PruneSampler(Sampler[int]):
 
         Raises:
             TypeError, ValueError: no whole number, or negative; or see the policy.
+            ValueError: an accelerator was asked for weights of examples that the epoch before did not keep.
         """
         number = whole_number(epoch, "epoch")
+        self._raise_if_off_plan()
         if number != self.epoch:
             self._begin(self._plan_for(number), number)
         self._asked_for = None
@@ -260,7 +287,7 @@ class PruneSampler(Sampler[int]):
         self._epoch = Epoch(epoch, plan, length, self.shuffle, (self.seed, _ORDER))
         # Positions in the epoch, over all processes, at which the next iterator begins and the present pass began.
         self._start = self._pass_start = 0
-        self._weights = torch.zeros(len(self._weights)).index_put_((plan.index,), plan.weight)
+        self._weights = _no_weights(len(self._weights)).index_put_((plan.index,), plan.weight)
         # To where batches have been, so that no step of the epoch has to copy it.
         self._weights_on = {device: self._weights.to(device, non_blocking=True) for device in self._weights_on}
 
@@ -287,25 +314,90 @@ class PruneSampler(Sampler[int]):
     def _drawn_from(self, iterator: EpochIterator, start: int) -> None:
         """Clears the resume offset once an iterator has yielded; not when it is made, since loaders make more of them
         than they use."""
+        self._visited = True
         if iterator.epoch is self._epoch:
             self._start, self._pass_start = 0, start
 
-    def weight(self, index: Tensor, *, device: torch.device | str | None = None) -> Tensor:
-        """The factor of each example's loss, [B] float32 on `device` (default: that of the index); 0 if not kept.
+    def total_steps(self, batch_size: int, epochs: int, *, drop_last: bool = False) -> int:
+        """Optimiser steps of a whole training of this process, for a schedule that is made before it.
 
-        Does not wait for the device.
+        Batches of `batch_size` in `epochs` epochs, of which the policies of this package keep as many in each epoch as
+        they will. An example that has not been presented when an epoch is planned may make it longer: with difficulty
+        that is still being measured, the first epoch is taken as it is, and in the others every example as presented.
+
+        Args:
+            batch_size: of this process.
+            epochs: of the training, from epoch 0.
+            drop_last: as for the DataLoader.
+
+        Raises:
+            TypeError, ValueError: no whole numbers, or less than 1; or see the policy.
+
+        >>> from difficulty_prune.policies import SoftPrune
+        >>> policy = SoftPrune(keep=0.5, anneal=0.25, epochs=4)
+        >>> PruneSampler(policy, torch.arange(100.0)).total_steps(batch_size=10, epochs=4)
+        25
+        """
+        size, count = whole_number(batch_size, "batch_size", least=1), whole_number(epochs, "epochs", least=1)
+        lengths: dict[Any, int] = {}
+        total = 0
+        for epoch in range(count):
+            policy = at_epoch(self.policy, epoch)
+            # A policy is known by how it writes itself, since one's own need not be hashable.
+            key = "now" if epoch == self.epoch else repr(policy)
+            if key not in lengths:
+                lengths[key] = len(self) if key == "now" else self._foreseen_length(epoch)
+            total += lengths[key] // size if drop_last else -(-lengths[key] // size)
+        return total
+
+    def _foreseen_length(self, epoch: int) -> int:
+        fixed = not self._replans and at_epoch(self.policy, epoch) == at_epoch(self.policy, self.epoch)
+        if fixed or self.fixed_length is not None:
+            return len(self)
+        presented = torch.arange(len(self._weights), dtype=torch.float64, device="cpu")
+        values = presented if callable(self._difficulty) else self._difficulty
+        return len(self._plan_of(values, epoch)) // self.world_size
+
+    def weight(self, index: Tensor, *, device: torch.device | str | None = None) -> Tensor:
+        """The factor of each example's loss, [B] float32 on `device` (default: that of the index).
+
+        Does not wait for the device. Before the first example has been drawn this is a look at the plan, in which
+        examples that are not kept have weight 0. From then on it is asked of examples that are trained on, and one that
+        is not kept is a fault.
 
         Raises:
             TypeError: an index that is not int64.
             IndexError: a position outside the dataset (looked at on the CPU only).
+            ValueError: an example that the plan of this epoch does not keep, unless `outside` is "zero" (looked at on
+                the CPU only; of others the next `set_epoch` tells).
         """
         check_index(index, None, len(self._weights))
         target = index.device if device is None else torch.device(device)
+        strict = self._visited and self.outside == "raise"
         if index.device.type == "cpu":
-            return self._weights[index].to(target, non_blocking=True)
-        if index.device not in self._weights_on:
-            self._weights_on[index.device] = self._weights.to(index.device, non_blocking=True)
-        return self._weights_on[index.device][index].to(target, non_blocking=True)
+            weights = self._weights[index]
+            if strict and bool(weights.isnan().any()):
+                off_plan = index[weights.isnan()]
+                raise ValueError(_off_plan(len(off_plan), len(index), self.epoch, int(off_plan[0])))
+        else:
+            weights = self._on(index.device)[index]
+            if strict:
+                self._off_plan_on[index.device] += weights.isnan().sum()
+        return weights.nan_to_num(0.0).to(target, non_blocking=True)
+
+    def _on(self, device: torch.device) -> Tensor:
+        """The weights of the plan on a device, and a counter beside them."""
+        if device not in self._weights_on:
+            self._weights_on[device] = self._weights.to(device, non_blocking=True)
+        if device not in self._off_plan_on:
+            self._off_plan_on[device] = torch.zeros((), dtype=torch.int64, device=device)
+        return self._weights_on[device]
+
+    def _raise_if_off_plan(self) -> None:
+        counts, self._off_plan_on = self._off_plan_on, {}
+        number = sum(int(count) for count in counts.values())
+        if number:
+            raise ValueError(_off_plan(number, None, self.epoch, None))
 
     # State
 
@@ -345,6 +437,8 @@ class PruneSampler(Sampler[int]):
         """
         _, start = self._restore(state)
         self._start = self._pass_start = start
+        if self._latest is not None:
+            self._latest.outdate()
 
     def _state_at(self, epoch: Epoch, yielded: int) -> dict[str, Any]:
         """The state at a position of an epoch."""
@@ -408,7 +502,25 @@ class PruneSampler(Sampler[int]):
         return {"format": _FORMAT, "examples": len(self._weights), "replans": self._replans, **own}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_latest": None, "_weights_on": {}}
+        return {**self.__dict__, "_latest": None, "_weights_on": {}, "_off_plan_on": {}}
+
+
+def _no_weights(size: int) -> Tensor:
+    """NaN for every example, which marks those that a plan does not keep."""
+    return torch.full((size,), torch.nan, dtype=torch.float32, device="cpu")
+
+
+def _off_plan(number: int, of: int | None, epoch: int, first: int | None) -> str:
+    """What to say of examples that were visited, but are not in the plan."""
+    seen = f"{number}" if of is None else f"{number} of {of}"
+    which = "" if first is None else f", the first of them {first},"
+    return (
+        f"weight: {seen} examples{which} are not in the plan of epoch {epoch}, and would train with weight 0. Call "
+        "sampler.set_epoch(epoch) before the loader makes its iterator: loaders that recycle their workers fetch the "
+        "next epoch before that. The index must be the position in the data that the loader has: to prune within a "
+        "part, give the loader IndexedDataset(Subset(data, part)), not a Subset of an IndexedDataset of the whole. If "
+        "such visits are meant: PruneSampler(..., outside='zero')"
+    )
 
 
 def _saved_number(state: Mapping[str, Any], key: str) -> int:

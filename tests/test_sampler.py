@@ -23,6 +23,7 @@ KEPT = sorted(DIFFICULTY.argsort(descending=True)[:20].tolist())  # Hardest(keep
 
 
 def make(policy=None, *, seed=0, epoch=0, **options):
+    options = {"outside": "zero", **options}  # weights of all examples are looked at after visits too
     sampler = dp.PruneSampler(policy or Hardest(keep=0.5), DIFFICULTY, seed=seed, **options)
     sampler.set_epoch(epoch)
     return sampler
@@ -296,7 +297,7 @@ def test_positions_beyond_single_precision_survive(tmp_path):
     hard = [0, 2**24 - 1, *range(2**24, size)]
     difficulty = torch.zeros(size)
     difficulty[hard] = torch.arange(1.0, len(hard) + 1)
-    sampler = dp.PruneSampler(Hardest(keep=len(hard) / size), difficulty)
+    sampler = dp.PruneSampler(Hardest(keep=len(hard) / size), difficulty, outside="zero")
     del difficulty
     assert len(sampler) == 12
     assert sorted(sampler) == hard

@@ -46,7 +46,7 @@ policies = st.sampled_from(
 def cases(draw):
     """How a sampler is made, and where it is cut off."""
     policy, live = draw(policies)
-    options = {"shuffle": draw(st.booleans()), "seed": draw(st.integers(0, 9)), "labels": LABELS}
+    options = {"shuffle": draw(st.booleans()), "seed": draw(st.integers(0, 9)), "labels": LABELS, "outside": "zero"}
     world_size = draw(st.integers(1, 4))
     options["fixed_length"] = draw(st.none() | st.integers(8, 2 * SIZE))
     keep = draw(st.integers(8, SIZE)) / SIZE

@@ -120,10 +120,14 @@ def _resampled(runs: RunSet, rng: np.random.Generator) -> NDArray[Any]:
 
 def _plan(mean: NDArray[Any], runs: RunSet, score: str, policy: Policy, seeds: tuple[int, int]) -> Plan:
     """The plan from the mean of a set of runs; set 0 is all of them."""
+    difficulty = mean if SCORES[score].higher_is_harder else -mean
     try:
-        return policy(mean if SCORES[score].higher_is_harder else -mean, runs.labels, generator=generator_from(*seeds))
+        plan = policy(difficulty, runs.labels, generator=generator_from(*seeds))
     except ValueError as error:
         unknown = int(np.isnan(mean).sum())
         reason = f", none of which presented {unknown} of the examples" if unknown else ""
         which = f"of resampled set {seeds[1]} of the runs" if seeds[1] else "of all runs"
         raise ValueError(f"stable_subset: from the mean {which}{reason}: {error}") from error
+    if not isinstance(plan, Plan):
+        raise TypeError(f"policy: {policy!r} returned {plan!r}, expected a dp.Plan")
+    return plan

@@ -29,11 +29,16 @@ class Accuracy:
     def of(cls, correct: int, total: int, level: float = 0.95) -> Accuracy:
         """From the numbers of answers.
 
+        Raises:
+            ValueError: no answers, or more right ones than there are.
+
         >>> print(Accuracy.of(39, 40))
         39 of 40 (98%, 87% to 100%)
         """
         from scipy.stats import binomtest
 
+        if not 0 <= correct <= total or total < 1:
+            raise ValueError(f"accuracy: got {correct} right of {total} answers, expected 0 to {total} of at least 1")
         interval = binomtest(correct, total).proportion_ci(level, method="wilson")
         return cls(correct / total, (float(interval.low), float(interval.high)), correct, total, level)
 

@@ -135,9 +135,10 @@ def compare_selectors(
         raise TypeError(f"select: got {select!r}, expected several ways such as ('sensitive', 'random')")
     numbers = list(examples) if isinstance(examples, Iterable) else [examples]
     sizes = tuple(dict.fromkeys(whole_number(number, "examples", least=1) for number in numbers))
-    ways = tuple(dict.fromkeys(select))
-    for way in ways:
+    asked = list(select)
+    for way in asked:
         check_select(way)
+    ways = tuple(dict.fromkeys(asked))
     if not ways or not sizes:
         raise ValueError(f"got {len(ways)} ways and {len(sizes)} numbers of examples, expected one or more of each")
     if protocol not in get_args(Protocol):

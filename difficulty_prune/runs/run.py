@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import operator
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..scores.catalogue import SCORES, check_scores
 from ..support.arrays import check_rows, read_only
 from ..support.blocks import blocks
+from ..support.checks import whole_number
 from ..support.files import MALFORMED, open_vectors, save_vectors
 from ..support.safetensors_header import ArrayKind
 from ..support.vector_file import VectorFile
@@ -76,7 +77,7 @@ class Run:
             raise TypeError(f"scores: got {type(scores).__name__}, expected name -> one number per example")
         facts = {"labels": labels, "seen": seen, "probabilities": probabilities, "predictions": predictions}
         given = {name: scores[name] for name in SCORES if name in scores} | facts
-        arrays = {name: _array(values) for name, values in given.items() if values is not None}
+        arrays = {name: _array(name, values) for name, values in given.items() if values is not None}
         size = _check_kinds({name: ArrayKind(array.dtype, array.shape) for name, array in arrays.items()})
         with np.errstate(over="ignore", invalid="ignore"):  # of what is refused below
             vectors = {
@@ -229,6 +230,8 @@ class Run:
         >>> list(run.with_scores({"prediction_depth": [1, 3]}).scores)
         ['el2n', 'prediction_depth']
         """
+        if not isinstance(scores, Mapping):
+            raise TypeError(f"scores: got {type(scores).__name__}, expected name -> one number per example")
         return Run({**self.scores, **scores}, **self._facts(), **{**self._metadata, **metadata})
 
     def _facts(self) -> dict[str, Any]:
@@ -339,7 +342,7 @@ def _describe(
     """The metadata of a run, as it comes back from a file."""
     facts = {
         "architecture": architecture,
-        "seed": operator.index(seed),
+        "seed": whole_number(seed, "seed", least=-sys.maxsize),
         "dataset_fingerprint": dataset_fingerprint,
         "library": __version__,
         "torch": str(torch.__version__),
@@ -356,12 +359,15 @@ def _plain(value: Any, key: str) -> Any:
         raise TypeError(f"metadata: {key}={value!r} cannot be written as JSON ({error})") from error
 
 
-def _array(values: Any) -> NDArray[Any]:
+def _array(name: str, values: Any) -> NDArray[Any]:
     """An array from anything array-like, also from a tensor on any device."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-    return np.asarray(values)
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{name}: not an array ({error})") from error
 
 
 def _kept_as(name: str, given: np.dtype[Any]) -> Any:

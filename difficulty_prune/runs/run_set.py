@@ -239,9 +239,10 @@ class RunSet:
         Raises:
             ValueError: an unknown score, or one whose inputs the runs lack.
         """
+        needs_many = self._needs_many_runs(score)  # first, as it refuses what is not a score
         if score in self._tables:
             return self._tables[score][1].copy()
-        if self._needs_many_runs(score):
+        if needs_many:
             return _OF_MANY_RUNS[score](self)
         return self._sums(score).mean()
 
@@ -251,9 +252,10 @@ class RunSet:
         Raises:
             ValueError: as for `mean`; or the score comes from a table or is "agreement", whose error is not known.
         """
-        if score in self._tables or (score == "agreement" and self._needs_many_runs(score)):
+        needs_many = self._needs_many_runs(score)  # first, as it refuses what is not a score
+        if score in self._tables or (score == "agreement" and needs_many):
             raise ValueError(f"standard_error: none is known for {score!r}, which is not a mean over these runs")
-        if self._needs_many_runs(score):
+        if needs_many:
             return _ERROR_OF_MANY_RUNS[score](self)
         return self._sums(score).standard_error()
 
@@ -273,6 +275,8 @@ class RunSet:
         return mean if self._definition(score).higher_is_harder else -mean
 
     def _definition(self, score: str) -> Score:
+        if not isinstance(score, str):
+            raise TypeError(f"score: got {score!r}, expected one name such as 'el2n'")
         if score in self._tables:
             return self._tables[score][0]
         check_scores((score,))

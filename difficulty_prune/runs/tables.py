@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import lzma
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -16,25 +18,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..scores.catalogue import SCORES, Score, check_scores
+from ..support.files import MALFORMED
 
 SUFFIXES: Final = (".npz", ".npy", ".csv", ".tsv", ".safetensors")
 PUBLISHED_NAMES: Final[Mapping[str, str]] = {"tr_mem": "memorization"}
-"""What published files call a score: Feldman and Zhang 2020, arXiv 2008.03703."""
+"""Other names that published files give a score: Feldman and Zhang 2020, arXiv 2008.03703."""
 
 _LABELS: Final = ("labels", "label", "targets", "target", "tr_labels")
 _INDEX: Final = ("index", "idx", "id", "")
-"""Names of the columns that say which example a row is and what its class is, in any case; "" is pandas' own index."""
+"""Names of the columns with the class and the position of an example, in upper or lower case; "" is pandas' index."""
 
-_VALUES: Final = "values"  # the one column of an .npy without names
+_VALUES: Final = "values"  # the only column of an .npy without names
+_DAMAGED: Final = (
+    *MALFORMED,
+    *(OSError, EOFError, MemoryError, RuntimeError, csv.Error, tokenize.TokenError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
+"""What NumPy, csv and zipfile raise for a damaged file, found by damaging files at random."""
 
 
 @contextlib.contextmanager
 def open_table(path: str | os.PathLike[str]) -> Iterator[Mapping[str, Any]]:
     """The columns of an `.npz`, `.npy`, `.csv` or `.tsv` file by name; those of an `.npz` are read when asked for.
 
+    Nothing is ever unpickled.
+
     Raises:
         FileNotFoundError: no such file.
-        ValueError: none of these kinds, damaged, or without a header; nothing is ever unpickled.
+        ValueError: another kind of file, a damaged one, or one without a header.
     """
     suffix = Path(path).suffix
     if suffix not in SUFFIXES:
@@ -44,7 +55,7 @@ def open_table(path: str | os.PathLike[str]) -> Iterator[Mapping[str, Any]]:
     with open(path, "rb") as file:
         try:
             columns = _read_text(file, suffix) if suffix in (".csv", ".tsv") else _read_numpy(file)
-        except (csv.Error, EOFError, ValueError, zipfile.BadZipFile) as error:
+        except _DAMAGED as error:
             raise ValueError(f"{path}: not a {suffix} table ({error})") from error
         yield columns
 
@@ -57,14 +68,13 @@ def read_table(
     labels: NDArray[Any] | None,
     num_examples: int,
 ) -> tuple[Score, NDArray[Any]]:
-    """A published score: what it is, and its values [N] float64, NaN for an example that is not in the table.
+    """A published score: what it is, and its values [N] float64, NaN for examples that are not in the table.
 
     Args:
         path: for messages.
-        columns: by name; one such as `index` and one such as `labels` say which example a row is and what its class
-            is.
+        columns: by name; one such as `index` says which example a row is, one such as `labels` what its class is.
         score, column: see `RunSet.with_table`.
-        labels: [N], with which those of the table are compared.
+        labels: [N], to compare with those of the table.
         num_examples: N.
 
     Raises:
@@ -97,8 +107,8 @@ def _choose(
     if score is None:
         if len(named) != 1:
             raise ValueError(
-                f"{there}, {len(named)} of them named like a score of the catalogue; say score=, and column= where it "
-                "has another name"
+                f"{there}, {len(named)} of them named like a score of the catalogue; say score=, and column= if its "
+                "column has another name"
             )
         name, known = next(iter(named.items()))
         return SCORES[str(known)], name
@@ -110,12 +120,12 @@ def _choose(
         name for name in columns if name.lower() not in (*_INDEX, *_LABELS) and _catalogued(name) is None
     ]
     if len(fitting) != 1:
-        raise ValueError(f"{there}, {len(fitting)} of which may be {definition.name!r}; say which with column=")
+        raise ValueError(f"{there}, {len(fitting)} of which may be {definition.name!r}; say which one with column=")
     return definition, fitting[0]
 
 
 def _catalogued(column: str) -> str | None:
-    """The score of the catalogue that a column's name means, if any."""
+    """The score of the catalogue that a column of this name holds, if any."""
     name = PUBLISHED_NAMES.get(column, column)
     return name if name in SCORES else None
 
@@ -127,7 +137,7 @@ def _definition(score: str | Score) -> Score:
         raise TypeError(f"score: got {score!r}, expected a name of the catalogue or a dp.Score")
     if SCORES.get(score.name, score) != score:
         raise ValueError(
-            f"score: the name {score.name!r} is taken by the catalogue; say score={score.name!r} if that is meant, "
+            f"score: the name {score.name!r} is taken by the catalogue; say score={score.name!r} if you mean that one, "
             "or choose another name"
         )
     return score
@@ -139,8 +149,8 @@ def _positions(path: str | os.PathLike[str], columns: Mapping[str, Any], rows: i
     if index is None:
         if rows != num_examples:
             raise ValueError(
-                f"{path}: {rows} rows for {num_examples} examples; a table of some of them, or in another order, needs "
-                f"a column {_INDEX[0]!r} with their positions"
+                f"{path}: {rows} rows for {num_examples} examples; a table of some examples, or in another order, "
+                f"needs a column {_INDEX[0]!r} with their positions"
             )
         return np.arange(num_examples)
     given = _numbers(path, columns, index)
@@ -169,7 +179,7 @@ def _check_labels(path: str | os.PathLike[str], columns: Mapping[str, Any], expe
 
 
 def _find(columns: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
-    """The first column with one of the names, in any case."""
+    """The first column with one of the names, in upper or lower case."""
     return next((column for name in names for column in columns if column.lower() == name), None)
 
 
@@ -180,7 +190,7 @@ def _numbers(path: str | os.PathLike[str], columns: Mapping[str, Any], name: str
         if array.ndim != 1 or array.dtype.kind not in "fiuU":
             raise ValueError(f"got {array.dtype} {array.shape}, expected one number per row")
         return array.astype(np.float64)
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGED as error:
         raise ValueError(f"{path}: column {name!r} cannot be read ({error}); there are {', '.join(columns)}") from error
 
 
@@ -195,7 +205,7 @@ def _read_numpy(file: BinaryIO) -> Mapping[str, Any]:
 
 
 def _read_text(file: BinaryIO, suffix: str) -> Mapping[str, Any]:
-    """Columns of text under the names of the first line; an empty cell is NaN."""
+    """Columns of text, named by the first line; an empty cell is NaN."""
     lines = io.StringIO(file.read().decode("utf-8-sig"), newline="")
     header, *rows = list(csv.reader(lines, delimiter="," if suffix == ".csv" else "\t")) or [[]]
     if not header or len(set(header)) < len(header):

@@ -46,7 +46,7 @@ def ood(own: Any, foreign: Any) -> Detection:
 
     Raises:
         TypeError: values that are not numbers.
-        ValueError: anything but one number per example, no examples, or a NaN.
+        ValueError: anything but one finite number per example, or no examples.
 
     >>> print(ood([0.1, 0.2, 0.4], [0.3, 0.9]))
     AUROC 0.833 (chance 0.5), AUPR 0.833 (chance 0.400)
@@ -54,6 +54,9 @@ def ood(own: Any, foreign: Any) -> Detection:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     scores = [_numbers(own, "own"), _numbers(foreign, "foreign")]
+    for name, values in zip(("own", "foreign"), scores, strict=True):
+        if np.isinf(values).any():
+            raise ValueError(f"{name}: got {values[np.isinf(values)][0]}, expected finite numbers")
     is_foreign = np.repeat([0, 1], [len(s) for s in scores])
     together = np.concatenate(scores)
     return Detection(

@@ -40,6 +40,20 @@ def check_depends(inputs: Tensor, logits: Tensor) -> None:
         )
 
 
+def has_module_hooks(outputs: Tensor) -> bool:
+    """Whether full backward hooks of modules, `register_full_backward_hook`, are in the graph of the outputs."""
+    waiting, seen = [outputs.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "BackwardHookFunctionBackward":
+            return True
+        seen.add(node)
+        waiting += [function for function, _ in node.next_functions]
+    return False
+
+
 def input_gradient(score: str, logits: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
     """Gradient of what a gradient score differentiates, with respect to the inputs that produced the logits.
 

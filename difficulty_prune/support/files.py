@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -30,7 +31,10 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     target = Path(path)
     data = content.encode() if isinstance(content, str) else content
     with errors_name(path):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:  # of the folder's name, and it is no folder
+            raise NotADirectoryError(errno.ENOTDIR, f"{target.parent} is not a folder") from error
         descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
             with os.fdopen(descriptor, "wb") as file:

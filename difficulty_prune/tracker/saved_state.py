@@ -36,7 +36,7 @@ def checked_state(state: Any, wanted: Wanted) -> dict[str, Any]:
     missing = [key for key in _KEYS if key not in state]
     if missing:
         raise ValueError(f"load_state_dict: the state has no {missing[0]}; it is damaged")
-    saved = {"norms": None, "largest_batch": 0, **state}
+    saved = {"norms": None, "largest_batch": 0, "other_passes": 0, **state}
     if number == 1 and isinstance(saved["moments"], Mapping) and "grand" in saved["moments"]:
         moments = dict(saved["moments"])
         saved |= {"norms": _norms_of_format_1(moments.pop("grand")), "moments": moments}
@@ -63,7 +63,8 @@ def _check_parts(saved: dict[str, Any], wanted: Wanted) -> None:
         raise ValueError(f"load_state_dict: steps: got {steps!r}, expected two whole numbers from 0 to {every - 1}")
     if type(saved["labels_are_predictions"]) is not bool:
         raise ValueError(f"load_state_dict: labels_are_predictions: got {saved['labels_are_predictions']!r}")
-    whole_number(saved["largest_batch"], "load_state_dict: largest_batch")
+    for key in ("largest_batch", "other_passes"):
+        whole_number(saved[key], f"load_state_dict: {key}")
     if saved["table"] is not None:
         _check_tensor(saved["table"], (n, RECORD_WIDTH), torch.float32, "table")
         _check_counts(saved["table"][:, 0], "table")

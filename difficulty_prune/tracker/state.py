@@ -31,6 +31,7 @@ class TrackerState:
         anchor: an empty tensor that requires grad, see `WatchInputs`.
         watch_phase, update_phase: steps since a gradient was recorded, modulo `GradientOptions.every`.
         labels_are_predictions: whether labels were what the model predicts.
+        other_passes: backward passes through watched inputs beyond the first of each.
     """
 
     def __init__(self, wanted: Wanted) -> None:
@@ -45,6 +46,7 @@ class TrackerState:
         self.anchor: Tensor | None = None
         self.watch_phase = self.update_phase = 0
         self.labels_are_predictions = False
+        self.other_passes = 0
         self._keeps_records = bool(wanted.names(needs=("loss", "logits")))
         self._windowed = wanted.names(windowed=True)
         self._columns: torch.Size | None = None  # of logits that need nothing but a record
@@ -118,11 +120,16 @@ class TrackerState:
             self.skipped = SkippedCounts(device)
         return self.skipped
 
-    def try_record(self, index: Tensor, logits: Tensor, labels: Tensor) -> bool:
+    def note_another_pass(self) -> None:
+        """Counts a backward pass through watched inputs that had one before."""
+        self.other_passes += 1
+
+    def try_record(self, index: Tensor, logits: Tensor | None, labels: Tensor | None) -> bool:
         """Records a batch by one compiled call, if a record is all it needs and nothing is wrong with it."""
         return (
             self._columns is not None
             and isinstance(logits, Tensor)
+            and isinstance(labels, Tensor)
             and logits.shape[1:] == self._columns
             and self.records is not None
             and self.skipped is not None
@@ -231,6 +238,7 @@ class TrackerState:
                 )
             self.moments[name].merge(moments)
         self.labels_are_predictions |= other.labels_are_predictions
+        self.other_passes += other.other_passes
         self._note_columns()
 
     # Saving
@@ -243,6 +251,7 @@ class TrackerState:
             "num_classes": self.num_classes,
             "steps": [self.watch_phase, self.update_phase],
             "labels_are_predictions": self.labels_are_predictions,
+            "other_passes": self.other_passes,
             "table": None if self.records is None else self.records.table,
             "temporal_records": None if self.windows is None else self.windows.state_dict(),
             "skipped": None if self.skipped is None else self.total_skipped(),
@@ -262,6 +271,7 @@ class TrackerState:
         loaded = cls(wanted)
         loaded.num_classes = saved["num_classes"]
         loaded.labels_are_predictions = saved["labels_are_predictions"]
+        loaded.other_passes = saved["other_passes"]
         loaded.watch_phase, loaded.update_phase = saved["steps"]
         if saved["table"] is not None:
             loaded.records = Records(wanted.num_examples, saved["table"].device)

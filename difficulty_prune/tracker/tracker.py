@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, Final
 
 import torch
@@ -16,7 +18,7 @@ from ..ops.operators import softmax_stats
 from ..runs.run import Run
 from ..scores.catalogue import SCORES, check_scores, check_tracked
 from ..scores.class_normalize import class_normalize
-from ..scores.gradients import check_depends, input_gradient
+from ..scores.gradients import check_depends, has_module_hooks, input_gradient
 from ..scores.temporal import TemporalOptions
 from ..support.checks import whole_number
 from .batch import check_batch, index_beside
@@ -26,7 +28,15 @@ from .options import GradientOptions
 from .source import ScoreSource
 from .state import TrackerState
 from .wanted import Wanted
-from .watch import GradientScaler, WatchInputs, check_loss_scale, loss_gradient_scale
+from .watch import (
+    FirstPass,
+    GradientScaler,
+    Recomputed,
+    WatchInputs,
+    check_loss_scale,
+    in_backward_pass,
+    loss_gradient_scale,
+)
 
 DEFAULT_SCORES: Final = ("el2n", "aum", "forgetting")
 
@@ -96,6 +106,8 @@ class DifficultyTracker:
         self._wanted = Wanted(size, names, classes, gradient, temporal, group, _device(device))
         self._extra_backward_scores = self._wanted.names(how="update(inputs=)")
         self._paused = False
+        self._lock = Lock()
+        self._recomputed = Recomputed()
         self.reset()
 
     @property
@@ -126,6 +138,12 @@ class DifficultyTracker:
     def reset(self) -> None:
         """Forgets everything recorded."""
         self._state = TrackerState(self._wanted)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=Lock())
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -209,22 +227,31 @@ reduction="weighted_mean")` |
         if not isinstance(inputs, Tensor) or not inputs.dtype.is_floating_point:
             got = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
             raise TypeError(f"inputs: got {got}, expected floating point; watch embeddings where inputs are integers")
-        index = index_beside(index, inputs, self.num_examples)
+        given, index = index, index_beside(index, inputs, self.num_examples)
         check_loss_scale(inputs, weight, reduction, accumulation_steps)
+        state, compiling = self._state, torch.compiler.is_compiling()
         if not torch.is_grad_enabled():
-            return inputs
-        state = self._state
+            return self._recomputed.put_off(inputs) if not compiling else inputs
+        if not compiling and in_backward_pass() and not self._recomputed.was_put_off:
+            return self._recomputed.again(inputs, given, state.anchor)
         if state.watch_phase == 0:
             self._prepare(inputs, "vog_loss")
         phase, state.watch_phase = state.watch_phase, (state.watch_phase + 1) % self.gradient.every
+        if not compiling:
+            self._recomputed.note(given, watched=phase == 0)
         if phase or state.skipped is None:
             return inputs
         scale = loss_gradient_scale(inputs, weight, reduction, accumulation_steps, scaler)
         moments = state.moments["vog_loss"]
         # A scaler provokes overflows and then leaves the step out: so do we, and that is no fault to report.
         skipped = state.skipped.watch if scaler is None else state.skipped.unreported
-        tensors = moments.count, moments.mean, moments.m2, moments.pixels, skipped
-        watched: Tensor = WatchInputs.apply(inputs, state.anchor, self._record_watched, index, scale, *tensors)
+        tensors = index, scale, moments.count, moments.mean, moments.m2, moments.pixels, skipped
+        watched: Tensor
+        if compiling:
+            watched = WatchInputs.apply(inputs, state.anchor, self._record_watched, *tensors)
+        else:
+            first = FirstPass(lambda gradient: self._record_watched(gradient, *tensors), state.note_another_pass)
+            watched = WatchInputs.apply(inputs, state.anchor, first)
         return watched
 
     def _record_watched(
@@ -237,15 +264,16 @@ reduction="weighted_mean")` |
         m2: Tensor,
         pixels: Tensor | None,
         skipped: Tensor,
-    ) -> None:
-        """What the backward pass does with the gradient of watched inputs; `watch` has checked the rest."""
+    ) -> bool:
+        """What the backward pass does with the gradient of watched inputs, unless paused; `watch` checked the rest."""
         if self._paused:
-            return
+            return False
         gradients = self.gradient.with_channels(gradients)
         if mean.device == gradients.device:
             torch.ops.difficulty_prune.record_gradients_(count, mean, m2, index, gradients, scale, pixels, skipped)
         else:
             self._state.moments["vog_loss"].record(index, gradients, scale, skipped)
+        return True
 
     def update(
         self,
@@ -260,7 +288,8 @@ reduction="weighted_mean")` |
 
         An example that occurs twice counts twice, in batch order. On an accelerator a bad index and a row of logits
         that is not finite are left out, counted, and reported by the next `compute` or `finish`. A refused call leaves
-        nothing behind.
+        nothing behind. In a backward pass nothing is recorded: there, activation checkpointing runs parts of the
+        forward pass again, which have counted already. Threads may share a tracker; their updates take turns.
 
         Args:
             index: [B] int64, positions in the dataset, on the CPU or on the device of the logits.
@@ -268,16 +297,25 @@ reduction="weighted_mean")` |
             labels: [B] int64.
             inputs: [B, ...] that led to the logits and required gradients; for `vog` and `vog_probability`, at the
                 price of one backward pass to the input each. Call before the training step's own backward pass. After
-                the first step they may be left out, where no gradient is to be recorded.
+                the first step they may be left out, where no gradient is to be recorded. The extra pass would also run
+                full backward hooks of modules (`register_full_backward_hook`, as per-sample gradient libraries use
+                them) once more, which these do not expect: where there are any, nothing is recorded, with a warning.
             loss: [B], instead of logits and labels, for tasks with any other loss; only for the score "loss".
 
         Raises:
             TypeError, ValueError, IndexError: wrong type, dtype, shape, device, label or index, or an argument that
                 the scores of this tracker need is missing.
         """
-        plain = loss is None and inputs is None and not torch.compiler.is_compiling()
-        if plain and logits is not None and labels is not None and self._state.try_record(index, logits, labels):
-            return
+        if torch.compiler.is_compiling():
+            self._update(index, logits, labels, inputs, loss)
+        elif not in_backward_pass():
+            with self._lock:
+                if loss is not None or inputs is not None or not self._state.try_record(index, logits, labels):
+                    self._update(index, logits, labels, inputs, loss)
+
+    def _update(
+        self, index: Tensor, logits: Tensor | None, labels: Tensor | None, inputs: Tensor | None, loss: Tensor | None
+    ) -> None:
         if loss is not None:
             self._record_losses(index, loss, logits, labels, inputs)
         elif logits is None or labels is None:
@@ -299,6 +337,14 @@ reduction="weighted_mean")` |
         check_logits(logits)
         check_labels(labels, logits)
         check_depends(inputs, logits)
+        if not any(name in self._state.moments for name in names) and has_module_hooks(logits):
+            warnings.warn(
+                f"{', '.join(names)}: not recorded. The extra backward pass would run the full backward hooks of this "
+                "model's modules once more, which whoever set them does not expect; remove the hooks, or score "
+                "checkpoints of a model without them with dp.score_checkpoint",
+                stacklevel=4,
+            )
+            return {}
         with self.paused():
             return {name: input_gradient(name, logits, labels, inputs) for name in names}
 
@@ -537,6 +583,13 @@ reduction="weighted_mean")` |
         return dict(zip(SKIPPED, self._state.total_skipped().tolist(), strict=True))
 
     def _raise_if_skipped(self) -> None:
+        if self._state.other_passes:
+            raise ValueError(
+                f"{self._state.other_passes} further backward passes went through watched inputs, and vog_loss does "
+                "not know which was the training step's own. Put a pass that is not (a gradient penalty, a saliency "
+                "map, another tracker's update(inputs=)) into `with tracker.paused():`, add up a loss of several parts "
+                "before one backward(), and score again; or take the first pass of each step: allow_skipped=True"
+            )
         skipped = {reason: count for reason, count in self.skipped.items() if count}
         if skipped:
             listed = ", ".join(f"{count} x {reason}" for reason, count in skipped.items())

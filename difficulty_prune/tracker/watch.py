@@ -27,6 +27,9 @@ class WatchInputs(torch.autograd.Function):
 
     The anchor is an empty tensor that requires grad. Through it the result requires grad too, without a leaf of the
     size of the inputs, in which a gradient would be kept.
+
+    Only a graph that is traced may save tensors: hooks on saved tensors, which offload or compress activations, would
+    hand back a copy of state that is to be changed.
     """
 
     @staticmethod
@@ -42,6 +45,72 @@ class WatchInputs(torch.autograd.Function):
         tensors = ctx.saved_tensors
         ctx.record(gradients[0].detach(), *tensors)
         return (gradients[0] if ctx.needs_input_grad[0] else None), None, None, *[None] * len(tensors)
+
+
+class FirstPass:
+    """What the first backward pass through a watched tensor does; a second is noted.
+
+    Args:
+        record: called with the gradient, and returns whether it was taken, which it is not while the tracker is paused.
+        note_another: called for each pass after the one that was taken.
+    """
+
+    def __init__(self, record: Callable[[Tensor], bool], note_another: Callable[[], None]) -> None:
+        self._record, self._note_another = record, note_another
+        self._taken = False
+
+    def __call__(self, gradient: Tensor) -> None:
+        if not self._taken:
+            self._taken = self._record(gradient)
+        else:
+            self._note_another()
+
+
+class Recomputed:
+    """What activation checkpointing asks of `watch` when it runs a part of the forward pass again.
+
+    Reentrant checkpointing runs it without gradients first, and then, in the backward pass, for good: what was put off
+    is watched then. The other kind runs it with gradients first; what it runs again must look the same, and counts no
+    more.
+    """
+
+    _REMEMBERED: Final = 64  # calls whose forward pass may be run again, far more than a step has
+
+    def __init__(self) -> None:
+        self.was_put_off = False
+        self._watched: dict[tuple[int, int], bool] = {}
+
+    def put_off(self, inputs: Tensor) -> Tensor:
+        """The inputs as they are, of a call without gradients."""
+        self.was_put_off = True
+        return inputs
+
+    def note(self, index: Tensor, *, watched: bool) -> None:
+        """Remembers whether a call with gradients watched its inputs, or passed over this step."""
+        self.was_put_off = False
+        self._watched[_place(index)] = watched
+        if len(self._watched) > self._REMEMBERED:
+            del self._watched[next(iter(self._watched))]
+
+    def again(self, inputs: Tensor, index: Tensor, anchor: Tensor | None) -> Tensor:
+        """What the call with this index gave before, without recording anything."""
+        if anchor is None or not self._watched.get(_place(index), True):
+            return inputs
+        watched: Tensor = WatchInputs.apply(inputs, anchor, _pass_over)
+        return watched
+
+
+def _place(index: Tensor) -> tuple[int, int]:
+    return index.data_ptr(), len(index)
+
+
+def _pass_over(gradient: Tensor) -> None:
+    """Records nothing."""
+
+
+def in_backward_pass() -> bool:
+    """Whether this thread is in a backward pass, where checkpointing runs parts of the forward pass again."""
+    return bool(torch._C._current_graph_task_id() != -1)
 
 
 def check_loss_scale(inputs: Tensor, weight: Tensor | None, reduction: str, accumulation_steps: float) -> None:

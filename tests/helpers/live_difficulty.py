@@ -30,6 +30,7 @@ class Live:
 
 def make(policy=None, difficulty=None, *, epoch=0, **options):
     """A sampler of live scores, by default."""
+    options = {"outside": "zero", **options}  # weights of all examples are looked at after visits too
     sampler = dp.PruneSampler(policy or Hardest(keep=0.5), Live(FIRST) if difficulty is None else difficulty, **options)
     sampler.set_epoch(epoch)
     return sampler

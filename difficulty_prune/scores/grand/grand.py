@@ -62,7 +62,7 @@ def grand(model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss = "cross_
         summed in float32.
 
     Raises:
-        TypeError: not a module, or not tensors.
+        TypeError: not a module, or not tensors; a loss that does not return one.
         ValueError: shapes that do not match; a label outside 0..C-1; no parameter requires gradients; batch norm in
             training mode, random numbers in the forward pass (dropout), or anything else that makes an example's
             output depend on the others or on chance; a gradient that is not finite.
@@ -183,6 +183,8 @@ class _Batch:
         if not callable(self.loss):
             return F.cross_entropy(wide(logits), labels.long(), reduction="none")
         losses = self.loss(logits, labels)
+        if not isinstance(losses, Tensor):
+            raise TypeError(f"loss: returned {type(losses).__name__}, expected a tensor")
         if losses.dim() == 0:
             losses = torch.stack([self.loss(logits[i : i + 1], labels[i : i + 1]) for i in range(len(labels))])
         if losses.shape != labels.shape[:1]:
