@@ -51,7 +51,22 @@ class IndexedDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Any:
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets on the dataset what it has, such as `train.transform = ...`, which would do nothing here."""
+        if name in ("dataset", "key"):
+            object.__setattr__(self, name, value)
+        elif hasattr(self.dataset, name):
+            setattr(self.dataset, name, value)
+        else:
+            raise AttributeError(
+                f"{name}: {type(self.dataset).__name__} has no such attribute to be set; set it on the dataset itself"
+            )
+
+    def __getitem__(self, index: Any) -> Any:
+        """The sample of a position; of several, in a list or an array, the batch that the dataset gives for them."""
+        if isinstance(index, list | tuple | np.ndarray) or (isinstance(index, Tensor) and index.dim()):
+            positions = [self._position(i) for i in index]
+            return self._attach(self.dataset[positions], torch.tensor(positions, dtype=torch.int64, device="cpu"))
         position = self._position(index)
         return self._attach(self.dataset[position], position)
 
@@ -72,7 +87,7 @@ class IndexedDataset(Dataset[Any]):
             raise IndexError(f"index: got {position}, expected 0..{size - 1}")
         return position % size
 
-    def _attach(self, sample: Any, position: int) -> Any:
+    def _attach(self, sample: Any, position: int | Tensor) -> Any:
         if isinstance(sample, Mapping):
             self._check_free(self.key in sample)
             return {**sample, self.key: position}
@@ -246,7 +261,7 @@ def _digest(value: Any) -> bytes:
 def _as_tensor(value: Any) -> Tensor:
     """Numbers, an array, an image or a tensor as a tensor of real numbers on the CPU."""
     try:
-        tensor = value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(np.array(value))
+        tensor = value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(np.array(value), device="cpu")
     except TypeError as error:
         raise TypeError(
             f"dataset: an example holds {type(value).__name__}, which cannot be hashed; expected numbers, text, "

@@ -44,17 +44,18 @@ class Correlation:
         if len(pairs) > 1:
             (lowest, least), (highest, most) = pairs[0], pairs[-1]
             text = (
-                f"Of {len(self.names)} {self.between}, {most} agree most ({highest:.2f}), {least} least ({lowest:.2f})"
+                f"Of {len(self.names)} {self.between}, {most} correlate most ({highest:.2f}), {least} least "
+                f"({lowest:.2f})"
             )
         elif pairs:
-            text = f"{pairs[0][1]} agree with {pairs[0][0]:.2f}"
+            text = f"{pairs[0][1]} correlate at {pairs[0][0]:.2f}"
         else:
-            text = f"Of {', '.join(self.names)} no two can be compared"
+            text = f"There is nothing to compare among the {self.between} {', '.join(self.names)}"
         own = np.array([np.nan]) if self.of_runs is None else np.diag(self.of_runs)
         if np.isnan(own).all():
             return text + "."
-        same = "by one score" if self.between == "scores" else "of one architecture"
-        return text + f"; two runs {same} agree with {np.nanmin(own):.2f} to {np.nanmax(own):.2f}."
+        same = "by the same score" if self.between == "scores" else "of the same architecture"
+        return text + f"; two runs {same} correlate at {np.nanmin(own):.2f} to {np.nanmax(own):.2f}."
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers by name, as JSON can hold them."""
@@ -86,7 +87,7 @@ def correlation(
     ...     Run({"el2n": [0.1, 0.5, 0.9], "confidence": [0.9, c, 0.1]}, architecture="mlp", seed=0) for c in (0.4, 0.05)
     ... )
     >>> print(correlation(runs))
-    el2n and confidence agree with 1.00; two runs by one score agree with 0.50 to 1.00.
+    el2n and confidence correlate at 1.00; two runs by the same score correlate at 0.50 to 1.00.
     >>> correlation(runs).of_runs
     array([[1.  , 0.75],
            [0.75, 0.5 ]])

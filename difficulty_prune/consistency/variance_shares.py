@@ -43,7 +43,7 @@ class VarianceShares:
     architectures: tuple[str, ...]
 
     def __str__(self) -> str:
-        text = f"Of the variance of {self.score} {percent(self.example)} is the example's, "
+        text = f"Of the variance of {self.score}, {percent(self.example)} belongs to the example, "
         several = len(self.architectures) > 1
         if several:
             text += f"{percent(self.architecture)} depends on the architecture, "
@@ -78,8 +78,8 @@ def variance_shares(runs: RunSet, score: str) -> VarianceShares:
     ...     for shift in (0, 0.1)
     ... )
     >>> print(variance_shares(runs, "el2n"))
-    Of the variance of el2n 66 % is the example's, 34 % depends on the architecture, 0 % is a shift of the whole run, \
-0 % is noise of single runs.
+    Of the variance of el2n, 66 % belongs to the example, 34 % depends on the architecture, 0 % is a shift of the \
+whole run, 0 % is noise of single runs.
     """
     check_runs(runs, score, least=2)
     kinds = architecture_of_runs(runs)

@@ -213,7 +213,7 @@ def _cluster(x: NDArray[Any], group: NDArray[Any], seed: int) -> NDArray[Any]:
     clusters = min(
         int(group.max()) + 1, len(np.unique(z, axis=0))
     )  # k-means warns if there are more clusters than points
-    state = int(torch.randint(2**31, (), generator=generator_from(seed, 2)))
+    state = int(torch.randint(2**31, (), generator=generator_from(seed, 2), device="cpu"))
     # Of ten random starts the best is kept: a single one often ends in a poor local optimum.
     cluster = KMeans(clusters, n_init=10, random_state=state).fit(z).labels_
     counts = np.zeros((clusters, int(group.max()) + 1), np.int64)

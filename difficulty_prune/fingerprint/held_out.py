@@ -69,7 +69,7 @@ def always(examples: NDArray[Any]) -> Ranking:
 
 def split_runs(groups: Groups, parts: int, seed: int) -> NDArray[Any]:
     """[R] int64, a random part of `parts` for each run; parts differ by at most one run within each architecture."""
-    draws = torch.rand(len(groups.runs), generator=generator_from(seed, 1), dtype=torch.float64).numpy()
+    draws = torch.rand(len(groups.runs), generator=generator_from(seed, 1), dtype=torch.float64, device="cpu").numpy()
     part = np.empty(len(draws), np.int64)
     part[np.lexsort((draws, groups.members))] = np.arange(len(draws)) % parts
     return part

@@ -56,7 +56,7 @@ def assignments(sizes: tuple[int, ...], permutations: int, seed: int) -> Assignm
     different = math.factorial(sum(sizes)) // math.prod(math.factorial(size) for size in sizes)
     if different <= permutations:
         return Assignments(_all(sizes), True, sizes)
-    draws = torch.rand(permutations, sum(sizes), generator=generator_from(seed), dtype=torch.float64)
+    draws = torch.rand(permutations, sum(sizes), generator=generator_from(seed), dtype=torch.float64, device="cpu")
     observed = np.repeat(np.arange(len(sizes), dtype=np.int16), sizes)
     return Assignments(observed[draws.numpy().argsort(1)], False, sizes)
 

@@ -42,7 +42,7 @@ def _sensitive(groups: Groups, seed: int) -> NDArray[Any]:
 
 def _random(groups: Groups, seed: int) -> NDArray[Any]:
     known = np.flatnonzero(groups.known())
-    order = torch.randperm(len(known), generator=generator_from(seed))
+    order = torch.randperm(len(known), generator=generator_from(seed), device="cpu")
     return np.take(known, order.numpy())
 
 

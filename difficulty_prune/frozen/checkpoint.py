@@ -78,12 +78,15 @@ def score_checkpoint(
     with evaluation_mode(model):
         for batch in loader:
             inputs, labels, index = unpack(batch, needs_labels=label == "true")
-            inputs = inputs.to(device).detach()
+            inputs = _checked_inputs(inputs, bool(to_inputs)).to(device).detach()
             with torch.set_grad_enabled(bool(to_inputs)):
                 inputs.requires_grad_(bool(to_inputs))
                 logits = model(inputs)
             check_logits(logits)
-            labels = logits.argmax(1) if labels is None or label == "predicted" else labels.to(device)
+            if labels is None or label == "predicted":
+                labels = logits.argmax(1)
+            elif isinstance(labels, Tensor):
+                labels = labels.to(device)
             check_labels(labels, logits)
             check_index(index, len(logits), tracker.num_examples)
             with_logits = "loss" in needs or "logits" in needs
@@ -95,6 +98,17 @@ def score_checkpoint(
                 norms=grand(model, inputs.detach(), labels) if "parameter gradients" in needs else None,
                 predicted=label == "predicted",
             )
+
+
+def _checked_inputs(inputs: Any, differentiable: bool) -> Tensor:
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs: got {type(inputs).__name__}, expected a tensor [B, ...]")
+    if differentiable and not inputs.is_floating_point():
+        raise TypeError(
+            f"inputs: got {inputs.dtype}, expected floating point for scores of input gradients: convert images with "
+            ".float(), and score embeddings where inputs are tokens"
+        )
+    return inputs
 
 
 def _chosen(tracker: DifficultyTracker, scores: Iterable[str] | None) -> tuple[str, ...]:

@@ -163,7 +163,7 @@ def score_features(
     if names is None or head is None:
         raise ValueError("loader: got no batches, expected at least one")
 
-    shown = torch.zeros(num_examples or max(seen) + 1, dtype=torch.bool)
+    shown = torch.zeros(num_examples or max(seen) + 1, dtype=torch.bool, device="cpu")
     shown[list(seen)] = True
     layers_shown = {name: _finished(table, shown, torch.nan) for name, table in by_layer.items()}
     embedding, logits = (_finished(of_model[name], shown, torch.nan) for name in ("embedding", "logits"))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import CombinedLoader
 
 from ..sampler import PruneSampler
@@ -23,8 +25,13 @@ class DifficultyCallback(pl.Callback):
     - plans each epoch before Lightning reads its length;
     - puts scores, plan and position into the trainer's checkpoints, so that `trainer.fit(..., ckpt_path=...)` goes on
       with what was left of the epoch;
+    - keeps what was recorded, though Lightning calls `setup` for every stage: after `validate`, `test` and `predict`
+      the module has the tracker and the sampler that it had before, and a second `fit` of the module goes on with the
+      scores of the first;
     - refuses a trainer that would cut epochs short, or show an example to two processes;
-    - writes the run file when training ends.
+    - writes the run file when training ends, but not for `fast_dev_run`.
+
+    A module is one run: the run file of a second fit holds the presentations of both. For a new run, make a new module.
 
     With a sampler, the trainer needs `reload_dataloaders_every_n_epochs=1`; with several processes, besides,
     `use_distributed_sampler=False`, a sampler with their `rank` and `world_size`, and a tracker with their process
@@ -37,7 +44,8 @@ class DifficultyCallback(pl.Callback):
     Raises:
         TypeError: a path without architecture and seed, or metadata without a path; in `fit`, a module without a
             tracker.
-        ValueError: in `fit`, settings of the trainer, the sampler or the tracker that do not fit together.
+        ValueError: in `fit`, settings of the trainer, the sampler or the tracker that do not fit together; or a
+            tracker that cannot go on with the scores of the fit before.
 
     >>> trainer = pl.Trainer(
     ...     callbacks=[DifficultyCallback("runs/mlp-0.safetensors", architecture="mlp", seed=0)],
@@ -57,6 +65,7 @@ class DifficultyCallback(pl.Callback):
         self.path = path
         self.metadata = metadata
         self._module: pl.LightningModule
+        self._earlier: dict[str, Any] | None = None  # what the module had before its setup, until that is dealt with
         self._consumed = 0  # examples of this epoch that this process has trained on
 
     @property
@@ -75,10 +84,80 @@ class DifficultyCallback(pl.Callback):
         """The module's, if it has one."""
         return getattr(self._module, "sampler", None)
 
-    # Checks
+    # Stages
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Lightning calls it before the module's own, which may make tracker and sampler anew."""
         self._module = pl_module
+        self._earlier = {name: getattr(pl_module, name, None) for name in ("tracker", "sampler")}
+
+    def _after_setup(self) -> None:
+        """What the module's setup has done, so that nothing recorded is lost.
+
+        Every hook that may be the first to come after it calls this.
+        """
+        if self._earlier is None:
+            return
+        if self._fits:
+            self._go_on(self._earlier["tracker"])
+        else:
+            self._put_back(self._earlier)
+        self._earlier = None
+
+    @property
+    def _fits(self) -> bool:
+        return self._module.trainer.state.fn == TrainerFn.FITTING
+
+    def _put_back(self, earlier: dict[str, Any]) -> None:
+        for name, value in earlier.items():
+            if value is not None and getattr(self._module, name, None) is not value:
+                setattr(self._module, name, value)
+
+    def _go_on(self, earlier: Any) -> None:
+        """Gives what an earlier fit recorded to the tracker and the sampler that this one has.
+
+        New ones are filled and not thrown away, because they fit this trainer's devices and processes, and because the
+        module may have given them to others.
+        """
+        tracker = self.tracker
+        if not isinstance(earlier, DifficultyTracker) or not earlier.presentations:
+            return
+        if earlier.num_examples != tracker.num_examples:
+            return  # other data are another run
+        if earlier is not tracker:
+            try:
+                self._load_scores(earlier.state_dict())
+            except ValueError as error:
+                raise ValueError(
+                    f"a second fit of a module goes on with the scores of the first, which its tracker cannot: {error}; "
+                    "for a new run, make a new module, or delete module.tracker before fit"
+                ) from error
+        if self.sampler is not None:
+            trainer = self._module.trainer
+            # The plan was made before the scores came. Only another epoch is planned anew, so go by way of one.
+            self.sampler.set_epoch(0 if trainer.current_epoch else 1)
+            self.sampler.set_epoch(trainer.current_epoch)
+            # The optimizers may have asked for `estimated_stepping_batches`; the loader made for it has the old length.
+            trainer.fit_loop._combined_loader = None
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._after_setup()
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._after_setup()
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._after_setup()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._after_setup()  # where there was nothing to evaluate
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if self._earlier is not None:  # it came before the fit or the evaluation began
+            self._put_back(self._earlier)
+            self._earlier = None
+
+    # Checks
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         tracker = self.tracker
@@ -89,6 +168,7 @@ class DifficultyCallback(pl.Callback):
             )
         if self.sampler is not None:
             _check_settings(trainer, self.sampler)
+        self._after_setup()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.sampler is not None:
@@ -104,9 +184,12 @@ class DifficultyCallback(pl.Callback):
             self._consumed = 0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Lightning makes two iterators and drops the first, for which workers may have fetched the whole epoch; begun
-        # anew, the epoch is not visited twice.
-        if self.sampler is not None:
+        # Not called for an epoch that goes on in the middle; one that was broken off begins anew.
+        self._consumed = 0
+        makes_another_iterator = trainer.current_epoch > 0 and not getattr(trainer.fit_loop, "is_resuming", False)
+        if self.sampler is not None and makes_another_iterator:
+            # For the first, which Lightning drops, workers may have fetched the whole epoch; begun anew, the epoch is
+            # not visited twice.
             self.sampler.load_state_dict(self.sampler.state_dict(consumed=0))
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
@@ -117,7 +200,7 @@ class DifficultyCallback(pl.Callback):
         self._plan(trainer.current_epoch + 1)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.path is not None:
+        if self.path is not None and not trainer.fast_dev_run:
             run = self.tracker.finish(**self.metadata)
             if trainer.is_global_zero:
                 run.save(self.path)
@@ -125,17 +208,36 @@ class DifficultyCallback(pl.Callback):
     # Checkpoints
 
     def state_dict(self) -> dict[str, Any]:
+        self._after_setup()
         state: dict[str, Any] = {"tracker": self.tracker.state_dict()}
         if self.sampler is not None:
             state["sampler"] = self.sampler.state_dict(consumed=self._consumed)
         return state
 
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if self._fits and self.state_key not in checkpoint.get("callbacks", {}):
+            self._after_setup()
+            warnings.warn(
+                "the checkpoint was saved without a DifficultyCallback, so that no scores come with its weights; the "
+                f"tracker goes on with the {self.tracker.presentations} presentations that it has",
+                stacklevel=2,
+            )
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        device = self._module.trainer.strategy.root_device  # Lightning loads checkpoints on the CPU
-        self.tracker.load_state_dict(move_data_to_device(state["tracker"], device))
+        had_scores = self._earlier is not None and self._earlier["tracker"] is not None
+        self._after_setup()
+        if not self._fits and (had_scores or getattr(self._module, "tracker", None) is None):
+            return  # to evaluate the weights of a checkpoint undoes no training
+        self._load_scores(state["tracker"])
         if self.sampler is not None:
             self.sampler.load_state_dict(state["sampler"])
             self._consumed = state["sampler"]["yielded"] // self.sampler.world_size
+
+    def _load_scores(self, state: dict[str, Any]) -> None:
+        device = self._module.trainer.strategy.root_device  # Lightning loads checkpoints on the CPU
+        self.tracker.load_state_dict(move_data_to_device(state, device))
 
 
 def _check_settings(trainer: Any, sampler: PruneSampler) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import torch
@@ -12,19 +12,29 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from transformers import Trainer
 
+from ..data import label_key
 from ..sampler import PruneSampler
 from ..tracker.tracker import DifficultyTracker
 
 INDEX: Final = "index"
+LABELS: Final = "labels"
 STATE_NAME: Final = "difficulty.pt"
+
+_OTHER_TASKS: Final = (
+    "for other tasks, override DifficultyTrainer.example_loss(self, outputs, labels) to return one loss per example, "
+    "such as (outputs['logits'][:, 0] - labels) ** 2 for a regression, and give the tracker scores=('loss',); "
+    "dp.reduce_loss sums up tokens"
+)
 
 
 class DifficultyTrainer(Trainer):
     """A `transformers.Trainer` that scores each example, and visits what the sampler keeps, weighted as it says.
 
     `train_dataset` is `dp.IndexedDataset(...)` of dict samples with "labels" (or "label"), so that batches have an
-    "index"; the model does not get to see it. The loss is one cross entropy per example, for classification; override
-    `example_loss` for other tasks. Scores and plan are in the Trainer's checkpoints.
+    "index". The model does not get to see it, nor the labels while it trains: they are compared with its logits here.
+    The loss is one cross entropy per example, for classification; override `example_loss` for other tasks. Scores and
+    plan are in the Trainer's checkpoints. Evaluation and prediction take the same datasets, indexed or not, and are
+    neither recorded nor weighted.
 
     The Trainer reads the number of steps per epoch once, and counts epochs by it. So a sampler that plans each epoch
     anew needs a `fixed_length`, such as `round(keep * len(train))`. On several processes, the Trainer shares out the
@@ -39,7 +49,8 @@ class DifficultyTrainer(Trainer):
     Raises:
         TypeError: a tracker or sampler of another type, or a `compute_loss_func`.
         ValueError: a sampler whose epochs may differ in length, or that is one process's; a tracker without a process
-            group where there are several processes; in `train`, batches without an index.
+            group where there are several processes; in `train`, batches without an index or labels, or another task
+            than classification.
 
     >>> from tempfile import TemporaryDirectory
     >>> from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
@@ -76,21 +87,22 @@ class DifficultyTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
 
     def example_loss(self, outputs: Any, labels: Tensor) -> Tensor:
-        """One loss per example, [B]; cross entropy of `outputs.logits` [B, C] and labels [B]. Override it for others.
+        """One loss per example, [B]: the cross entropy of logits [B, C] and labels [B]. Override it for other tasks.
 
         Where an example has several losses, such as those of its tokens, `dp.reduce_loss` puts them together; the
         tracker then has the score "loss" alone.
 
+        Args:
+            outputs: what the model returns without labels. The logits are `outputs["logits"]`, the outputs themselves,
+                or of a tuple (as with `return_dict=False`) the one tensor with a row per example.
+            labels: as in the batch; here, whole numbers.
+
         Raises:
-            ValueError: logits or labels of another shape.
+            ValueError: no such logits or labels.
         """
-        logits = outputs["logits"]
-        if logits.dim() != 2 or labels.dim() != 1:
-            raise ValueError(
-                f"got logits {tuple(logits.shape)} and labels {tuple(labels.shape)}, expected [batch, classes] and "
-                "[batch]; for other tasks, override DifficultyTrainer.example_loss (dp.reduce_loss sums up tokens)"
-            )
-        return F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.args.label_smoothing_factor)
+        logits = _class_logits(outputs, labels)
+        smoothing = self.args.label_smoothing_factor
+        return F.cross_entropy(logits, labels.long(), reduction="none", label_smoothing=smoothing)
 
     # The training step
 
@@ -106,7 +118,7 @@ class DifficultyTrainer(Trainer):
         index = inputs.pop(INDEX, None)
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs)
-        labels = inputs.pop("labels")
+        labels = inputs.pop(self._name_of_labels(inputs))
         outputs = model(**inputs)
         losses = self.example_loss(outputs, labels)
         self._update_tracker(index, outputs, labels, losses.detach())
@@ -118,9 +130,21 @@ class DifficultyTrainer(Trainer):
             loss = losses.sum() * (self.current_gradient_accumulation_steps / num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
+    def _name_of_labels(self, inputs: Mapping[str, Any]) -> str:
+        name = label_key(inputs)
+        if name is None and len(self.label_names) == 1 and self.label_names[0] in inputs:
+            name = self.label_names[0]
+        if name is None:
+            raise ValueError(
+                f"got batches with {', '.join(inputs)}, expected 'labels' among them (or the name in "
+                "TrainingArguments(label_names=[...])), for DifficultyTrainer.example_loss to compare the outputs with; "
+                "labels that have several names need a data_collator that makes one tensor of them"
+            )
+        return name
+
     def _update_tracker(self, index: Tensor, outputs: Any, labels: Tensor, losses: Tensor) -> None:
-        if type(self).example_loss is DifficultyTrainer.example_loss:
-            self.tracker.update(index, outputs["logits"], labels)
+        if getattr(self.example_loss, "__func__", None) is DifficultyTrainer.example_loss:
+            self.tracker.update(index, _class_logits(outputs, labels), labels.long())
         else:
             self.tracker.update(index, loss=losses)
 
@@ -137,17 +161,31 @@ class DifficultyTrainer(Trainer):
                 )
         return batches, sum(len(batch[INDEX]) for batch in batches)
 
+    # Evaluation and prediction
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """See `Trainer.prediction_step`: the model gets neither the index, nor labels where `label_names` is empty."""
+        inputs.pop(INDEX, None)  # in place, for `compute_metrics` may be given these inputs
+        if not self.label_names and not self.can_return_loss:
+            inputs = {name: value for name, value in inputs.items() if name != LABELS}
+        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+
     # Data
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         return super()._get_train_sampler(*args, **kwargs) if self.sampler is None else self.sampler
 
     def _set_signature_columns_if_needed(self) -> None:
-        """Keeps the index from being removed as a column that the model does not know."""
+        """Keeps index and labels from being removed as columns that the model does not know."""
         super()._set_signature_columns_if_needed()
         columns: Any = self._signature_columns
-        if INDEX not in columns:
-            columns.append(INDEX)
+        columns += [name for name in (INDEX, LABELS) if name not in columns]
 
     # Checkpoints
 
@@ -173,6 +211,36 @@ class DifficultyTrainer(Trainer):
         self.tracker.load_state_dict(send_to_device(state["tracker"], self.args.device))
         if self.sampler is not None:
             self.sampler.load_state_dict(state["sampler"])
+
+
+def _class_logits(outputs: Any, labels: Any) -> Tensor:
+    """The logits [B, C] among a model's outputs; ValueError if there are none, or the labels are no classes [B]."""
+    if isinstance(outputs, Mapping):
+        found = [outputs.get("logits")]
+        got = f"outputs {', '.join(map(str, outputs))}"
+    elif isinstance(outputs, tuple | list):
+        found = [part for part in outputs if isinstance(part, Tensor) and part.dim() == 2 and len(part) == len(labels)]
+        got = f"a {type(outputs).__name__} of {', '.join(map(_shape, outputs))}"
+    else:
+        found = [getattr(outputs, "logits", outputs)]
+        got = type(outputs).__name__
+    if len(found) != 1 or not isinstance(found[0], Tensor):
+        raise ValueError(f"got {got}, expected 'logits', or one tensor [batch, classes] among them; {_OTHER_TASKS}")
+    logits = found[0]
+    if logits.dim() != 2 or logits.shape[1] < 2 or labels.shape != logits.shape[:1] or _is_real(labels):
+        raise ValueError(
+            f"got logits {tuple(logits.shape)} and labels {tuple(labels.shape)} of {labels.dtype}, expected "
+            f"[batch, classes], at least 2 of them, and whole numbers [batch]; {_OTHER_TASKS}"
+        )
+    return logits
+
+
+def _is_real(labels: Tensor) -> bool:
+    return labels.dtype.is_floating_point or labels.dtype.is_complex
+
+
+def _shape(part: Any) -> str:
+    return str(tuple(part.shape)) if isinstance(part, Tensor) else type(part).__name__
 
 
 def _check_sampler(sampler: PruneSampler) -> None:

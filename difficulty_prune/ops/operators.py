@@ -73,7 +73,7 @@ def new_skipped(device: torch.device | str | None = None) -> Tensor:
 def new_state(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str | None = None) -> Tensor:
     """Zeros that can be changed in place anywhere, also where they are made in inference mode."""
     with torch.inference_mode(False):
-        return torch.zeros(shape, dtype=dtype, device=device)
+        return torch.zeros(shape, dtype=dtype, device="cpu" if device is None else device)
 
 
 def softmax_stats(logits: Tensor, labels: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ..support.arrays import as_tensor
 from ..support.checks import check_fraction, check_number
 from .plan import Plan, make_plan
 
@@ -39,9 +39,9 @@ def check_difficulty(difficulty: Any, unseen: Unseen = "refuse") -> Tensor:
         ValueError: another shape, no examples, or NaN where unseen examples are refused.
         TypeError: values that are not numbers.
     """
-    values = _on_cpu(
+    values = as_tensor(
         difficulty, "difficulty", "numbers [N], such as runs.difficulty('el2n'), or tracker.source('loss')"
-    )
+    ).cpu()
     values = values.double()
     if values.dim() != 1 or len(values) == 0:
         raise ValueError(f"difficulty: got shape {tuple(values.shape)}, expected one number per example, [N], N >= 1")
@@ -70,7 +70,7 @@ def check_plan_labels(labels: Any, size: int) -> Tensor | None:
     """Labels as [N] int64 on the CPU, or None."""
     if labels is None:
         return None
-    values = _on_cpu(labels, "labels", "whole numbers [N]")
+    values = as_tensor(labels, "labels", "whole numbers [N]").cpu()
     if values.dtype.is_floating_point or values.dtype == torch.bool:
         raise TypeError(f"labels: got {values.dtype}, expected whole numbers")
     if tuple(values.shape) != (size,):
@@ -78,16 +78,6 @@ def check_plan_labels(labels: Any, size: int) -> Tensor | None:
     if int(values.min()) < 0:
         raise ValueError(f"labels: got {int(values.min())}, expected 0 or more")
     return values.long()
-
-
-def _on_cpu(values: Any, name: str, expected: str) -> Tensor:
-    """A tensor on the CPU, from a tensor, an array (also a read-only one) or a sequence of Python numbers."""
-    if isinstance(values, Tensor):
-        return values.detach().cpu()
-    array = np.array(values)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name}: got {type(values).__name__}, expected {expected}")
-    return torch.from_numpy(array)
 
 
 Choice = tuple[Tensor, Tensor]
@@ -163,12 +153,14 @@ def keep_unseen(difficulty: Tensor, choose: Callable[[Tensor], Choice]) -> Choic
     if len(known) == 0:
         return equal_weights(others)
     kept, weight = choose(difficulty[known])
-    return torch.cat([others, known[kept]]), torch.cat([torch.ones(len(others), dtype=weight.dtype), weight])
+    return torch.cat([others, known[kept]]), torch.cat(
+        [torch.ones(len(others), dtype=weight.dtype, device="cpu"), weight]
+    )
 
 
 def equal_weights(positions: Tensor) -> Choice:
     """The positions, each with weight 1."""
-    return positions, torch.ones(len(positions), dtype=torch.float64)
+    return positions, torch.ones(len(positions), dtype=torch.float64, device="cpu")
 
 
 def number_kept(keep: float, size: int) -> int:
@@ -183,7 +175,7 @@ def half_up(x: float) -> int:
 
 def hardest_first(difficulty: Tensor, generator: torch.Generator) -> Tensor:
     """Positions from the hardest to the easiest; the generator breaks ties."""
-    shuffled = torch.randperm(len(difficulty), generator=generator)
+    shuffled = torch.randperm(len(difficulty), generator=generator, device="cpu")
     return shuffled[difficulty[shuffled].argsort(descending=True, stable=True)]
 
 

@@ -57,7 +57,8 @@ class Plan:
     """
 
     def __init__(self, index: Tensor, weight: Tensor, summary: Mapping[str, Any] | None = None) -> None:
-        index, weight = torch.as_tensor(index), torch.as_tensor(weight, dtype=torch.float32)
+        index = torch.as_tensor(index, device="cpu")
+        weight = torch.as_tensor(weight, dtype=torch.float32, device="cpu")
         if index.dim() != 1 or index.shape != weight.shape or len(index) == 0:
             got = f"index {tuple(index.shape)}, weight {tuple(weight.shape)}"
             raise ValueError(f"plan: got {got}; expected [K] for both, K >= 1")

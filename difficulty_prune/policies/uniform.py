@@ -72,7 +72,7 @@ class Random(Keeping):
     unseen: Unseen = field(default="refuse", kw_only=True, repr=False)
 
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
-        return equal_weights(torch.randperm(len(difficulty), generator=generator)[:kept])
+        return equal_weights(torch.randperm(len(difficulty), generator=generator, device="cpu")[:kept])
 
 
 @dataclass(frozen=True)
@@ -108,23 +108,23 @@ class Stratified(Keeping):
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
         finite_range(difficulty, "Stratified")
         dropped = min(half_up(self.drop_hardest * len(difficulty)), len(difficulty) - kept)
-        left = torch.randperm(len(difficulty), generator=generator)
+        left = torch.randperm(len(difficulty), generator=generator, device="cpu")
         if dropped:
             left = left[difficulty[left].argsort(stable=True)[: len(left) - dropped].sort().values]
         # Numbered at random: if there are fewer examples to keep than strata, the hardest strata must not get them all.
-        stratum = torch.randperm(self.strata, generator=generator)[self._stratum(difficulty[left])]
+        stratum = torch.randperm(self.strata, generator=generator, device="cpu")[self._stratum(difficulty[left])]
         sizes = stratum.bincount(minlength=self.strata)
-        shares = torch.tensor(equal_shares(sizes.tolist(), kept))
+        shares = torch.tensor(equal_shares(sizes.tolist(), kept), device="cpu")
         last = (sizes.cumsum(0) - sizes + shares).repeat_interleave(
             sizes
         )  # where the examples kept of each stratum end
-        return equal_weights(left[stratum.argsort(stable=True)][torch.arange(len(left)) < last])
+        return equal_weights(left[stratum.argsort(stable=True)][torch.arange(len(left), device="cpu") < last])
 
     def _stratum(self, difficulty: Tensor) -> Tensor:
         """The stratum of each example, 0..strata-1."""
         lowest, highest = (float(bound) for bound in difficulty.aminmax())
         if lowest == highest:
-            return torch.zeros(len(difficulty), dtype=torch.int64)
+            return torch.zeros(len(difficulty), dtype=torch.int64, device="cpu")
         # Products before the quotient are exact for whole numbers; the power of two keeps them finite.
         scale = 2.0 ** -(self.strata.bit_length() + 1)
         above, width = difficulty * scale - lowest * scale, highest * scale - lowest * scale

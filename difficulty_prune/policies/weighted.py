@@ -96,7 +96,7 @@ class SoftPrune(Weighted):
 
     def inclusion(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Tensor:
         size = len(difficulty)
-        probability = torch.ones(size, dtype=torch.float64)
+        probability = torch.ones(size, dtype=torch.float64, device="cpu")
         if kept < size:
             wanted = self.keep / 2 if self.easy_keep is None else self.easy_keep
             easy = math.ceil(round((size - kept) / (1 - min(wanted, kept / size)), 9))
@@ -156,7 +156,7 @@ def proportional(size: Tensor, kept: int) -> Tensor:
     """
     largest, order = size.sort(descending=True)
     rest = largest.flip(0).cumsum(0).flip(0)  # sum of each size and all smaller ones
-    left = kept - torch.arange(len(size), dtype=torch.float64)
+    left = kept - torch.arange(len(size), dtype=torch.float64, device="cpu")
     below = largest * left < rest  # whether its probability stays below 1 once all larger ones are certain
     certain = min(kept, int((~below).sum()))
     probability = torch.ones_like(size)
@@ -177,9 +177,9 @@ def draw(probability: Tensor, kept: int, generator: torch.Generator) -> Tensor:
     if points == 0:
         return always
     others = (~certain).nonzero()[:, 0]
-    others = others[torch.randperm(len(others), generator=generator)]
+    others = others[torch.randperm(len(others), generator=generator, device="cpu")]
     ends = probability[others].cumsum(0)
-    start = torch.rand((), dtype=torch.float64, generator=generator)
-    hits = (start + torch.arange(points, dtype=torch.float64)) * (ends[-1] / points)
+    start = torch.rand((), dtype=torch.float64, generator=generator, device="cpu")
+    hits = (start + torch.arange(points, dtype=torch.float64, device="cpu")) * (ends[-1] / points)
     hit = torch.searchsorted(ends, hits, right=True).clamp_(max=len(others) - 1)  # rounding may pass the end
     return torch.cat([always, others[hit]])

@@ -66,11 +66,11 @@ def prediction_depth(
     if block < 1:
         raise ValueError(f"block: got {block}, expected 1 or more")
 
-    depth = torch.zeros(size, device=shown.device)
+    depth = torch.zeros(size, dtype=torch.float32, device=shown.device)
     for position, features in enumerate(named.values()):
         agrees = _probe(features[shown], known, k, block) == predictions[shown]
         depth[~agrees] = position + 1
-    result = torch.full(shown.shape, torch.nan, device=shown.device)
+    result = torch.full(shown.shape, torch.nan, dtype=torch.float32, device=shown.device)
     result[shown] = depth
     return result
 

@@ -72,7 +72,7 @@ def prototype_distance(
         distance = _to_nearest(known, _k_means(known, clusters, seed), metric)
     else:
         raise ValueError(f"prototypes: got {prototypes!r}, expected 'supervised' or 'self'")
-    result = torch.full(shown.shape, torch.nan, device=features.device)
+    result = torch.full(shown.shape, torch.nan, dtype=torch.float32, device=features.device)
     result[shown] = distance.float()
     return result
 
@@ -105,7 +105,7 @@ def _k_means(features: Tensor, clusters: int, seed: int) -> Tensor:
 
     if not 1 <= clusters <= len(features):
         raise ValueError(f"clusters: got {clusters}, expected 1..{len(features)}, the number of examples shown")
-    random_state = int(torch.randint(2**31, (), generator=generator_from(seed)))
+    random_state = int(torch.randint(2**31, (), generator=generator_from(seed), device="cpu"))
     fitted = MiniBatchKMeans(clusters, random_state=random_state).fit(features.float().cpu().numpy())
     return torch.from_numpy(fitted.cluster_centers_).double().to(features.device)
 

@@ -146,17 +146,18 @@ def _progress(console: Console) -> Progress:
 
 def _start_worker(threads: int, steps_done: Any) -> None:
     global _steps_done
+    _end_with_parent(seconds=0)  # which may have died while this process imported
     threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     _steps_done = steps_done
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(seconds: float | None = None) -> None:
+    """Waits for the parent to die, at most so long, and then ends this process."""
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)  # from this thread nothing else ends a process in the middle of a training
+    if parent is not None and multiprocessing.connection.wait([parent.sentinel], seconds):
+        os._exit(1)  # from another thread nothing else ends a process in the middle of a training
 
 
 def _run(task: Task) -> None:

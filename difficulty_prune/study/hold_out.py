@@ -42,7 +42,7 @@ def held_out(run: int, size: int, share: float, seed: int = 0) -> NDArray[Any]:
         dealt, deck = deck[:count], deck[count:]
         missing = count - len(dealt)
         if missing:
-            deck = torch.randperm(size, generator=generator_from(seed, _HOLD_OUT, decks)).numpy()
+            deck = torch.randperm(size, generator=generator_from(seed, _HOLD_OUT, decks), device="cpu").numpy()
             decks += 1
             new = deck[~np.isin(deck, dealt)][:missing]
             deck = deck[~np.isin(deck, new)]

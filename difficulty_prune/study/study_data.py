@@ -198,8 +198,8 @@ def _to_tensors(dataset: Any) -> Images:
             f"data: got {size / 2**30:.1f} GiB of images, expected at most {_MEMORY_LIMIT >> 30} GiB: a study holds "
             "them in memory; take smaller or fewer images"
         )
-    images = torch.empty(len(dataset), *first.shape, dtype=first.dtype)
-    labels = torch.empty(len(dataset), dtype=torch.int64)
+    images = torch.empty(len(dataset), *first.shape, dtype=first.dtype, device="cpu")
+    labels = torch.empty(len(dataset), dtype=torch.int64, device="cpu")
     for i in range(len(dataset)):
         image, label = _sample(dataset, i)
         if image.shape != first.shape:

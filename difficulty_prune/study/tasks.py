@@ -139,7 +139,9 @@ class ScoringTask:
 def _keep(seen: NDArray[Any], difficulty: Tensor, labels: Tensor | None = None, generator: Any = None) -> Plan:
     """A policy that keeps what is `seen` [N] bool, whatever the difficulty."""
     kept = torch.from_numpy(np.flatnonzero(seen))
-    return make_plan(kept, torch.ones(len(kept)), len(seen), "what is not held out", labels)
+    return make_plan(
+        kept, torch.ones(len(kept), dtype=torch.float32, device="cpu"), len(seen), "what is not held out", labels
+    )
 
 
 @dataclass(frozen=True)

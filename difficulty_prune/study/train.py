@@ -178,9 +178,9 @@ def augment(x: Tensor) -> Tensor:
     """Random horizontal flips and one random shift of up to 2 pixels for the batch; photographs (RGB) only."""
     if x.shape[1] != 3:
         return x
-    flipped = torch.rand(len(x)).to(x.device) < 0.5
+    flipped = torch.rand(len(x), device="cpu").to(x.device) < 0.5
     x = torch.where(flipped[:, None, None, None], x.flip(3), x)
-    down, right = torch.randint(0, 5, (2,)).tolist()
+    down, right = torch.randint(0, 5, (2,), device="cpu").tolist()
     height, width = x.shape[2:]
     x = F.pad(x, (2, 2, 2, 2))[:, :, down : down + height, right : right + width]
     return x.contiguous(memory_format=torch.channels_last)

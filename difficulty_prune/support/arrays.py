@@ -1,11 +1,13 @@
-"""Arrays that refuse to be written to, and the rows of arrays by position."""
+"""Arrays that refuse to be written to, rows of arrays by position, and tensors from whatever holds numbers."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
@@ -25,6 +27,24 @@ def real_numbers(values: Any, name: str) -> NDArray[np.float64]:
         got = repr(values) if array.ndim == 0 else f"{array.dtype} {array.shape}"
         raise TypeError(f"{name}: got {got}, expected numbers")
     return array.astype(np.float64)
+
+
+def as_tensor(values: Any, name: str, expected: str = "numbers [N]") -> Tensor:
+    """A tensor from a tensor (detached, where it is), an array of any byte order, or a sequence of Python numbers.
+
+    Raises:
+        TypeError: no numbers.
+
+    >>> as_tensor(np.array([1, 2], dtype=">i2"), "labels")
+    tensor([1, 2], dtype=torch.int16)
+    """
+    if isinstance(values, Tensor):
+        return values.detach()
+    array = np.array(values)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: got {type(values).__name__}, expected {expected}")
+    wide_unsigned = array.dtype.kind == "u" and array.dtype.itemsize > 1  # with which PyTorch can do next to nothing
+    return torch.from_numpy(array.astype(np.int64 if wide_unsigned else array.dtype.newbyteorder("="), copy=False))
 
 
 def check_rows(rows: Any, size: int, name: str) -> slice | NDArray[np.int64]:

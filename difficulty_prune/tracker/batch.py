@@ -27,6 +27,15 @@ def index_beside(index: Tensor, batch: Tensor, num_examples: int) -> Tensor:
     return index
 
 
+def refuse_transforms(what: str) -> None:
+    """ValueError inside a transform of `torch.func`, whose tensors stand for others, of which kernels know nothing."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise ValueError(
+            f"{what}: called inside a transform of torch.func, such as grad or vmap; record outside it: let the "
+            "function return the logits, as in torch.func.grad(f, has_aux=True), and give them to tracker.update"
+        )
+
+
 def check_batch(
     state: TrackerState,
     index: Tensor,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..support.arrays import as_tensor
 from .state import TrackerState
 
 
@@ -34,7 +35,7 @@ def labels_of_run(state: TrackerState, labels: Any) -> Any:
     shown = state.labels()
     if labels is None or shown is None:
         return labels if shown is None or bool((shown < 0).any()) else shown
-    given, shown = torch.as_tensor(labels).cpu(), shown.cpu()
+    given, shown = as_tensor(labels, "labels").cpu(), shown.cpu()
     differing = int(((given != shown) & (shown >= 0)).sum()) if given.shape == shown.shape else 0
     if differing:
         raise ValueError(
@@ -53,7 +54,7 @@ def seen_by_run(state: TrackerState, seen: Any) -> Any:
     presented = torch.stack([counts.cpu() > 0 for counts in state.counts()]).any(0)
     if seen is None:
         return None if bool(presented.all()) else presented
-    said = torch.as_tensor(seen).cpu()
+    said = as_tensor(seen, "seen").cpu()
     if said.dtype != torch.bool or said.shape != presented.shape:
         return seen  # which Run refuses, saying what it got
     missing = said & ~presented

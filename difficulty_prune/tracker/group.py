@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable
 from typing import Any, Final
@@ -22,6 +24,7 @@ class Group:
         process_group: from `torch.distributed`.
 
     Attributes:
+        definition: what every process must have in common; compared in the first exchange.
         largest_batch: rows that `gather_rows` has room for, of each process; what is set here before its first call is
             the least.
 
@@ -36,8 +39,9 @@ class Group:
                 "torch.distributed.group.WORLD after init_process_group"
             )
         self.process_group = process_group
+        self.definition: dict[str, Any] = {}
         self.largest_batch = 0
-        self._agreed = False
+        self._agreed = self._compared = False
 
     @property
     def is_first(self) -> bool:
@@ -102,7 +106,24 @@ class Group:
         home = torch.device("cpu") if accelerator is None else accelerator
         return values if values.device.type == home.type else values.to(home)
 
+    def _compare(self) -> None:
+        """ValueError, in all processes, unless their definitions are the same."""
+        self._compared = True
+        text = json.dumps(self.definition, sort_keys=True, default=repr)
+        own = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
+        extremes = self._at_home(torch.tensor([own, -own], dtype=torch.int64, device="cpu"))
+        self._exchange(lambda: dist.all_reduce(extremes, dist.ReduceOp.MAX, group=self.process_group))
+        largest, smallest = extremes.tolist()
+        if largest != -smallest:
+            raise ValueError(
+                f"the trackers of the process group differ; that of process {dist.get_rank(self.process_group)} has "
+                f"{self.definition}. Make them alike in every process: the same number of examples and classes, scores "
+                "and options"
+            )
+
     def _exchange(self, collective: Callable[[], object]) -> None:
+        if not self._compared:
+            self._compare()
         try:
             collective()
         except RuntimeError as error:

@@ -112,8 +112,18 @@ class GradientMoments:
         return self.count if self._group is None else self._group.sum(self.count)
 
     def vog(self) -> Tensor:
-        """[N] float32: mean over pixels of the deviation over time (ddof 0); NaN where no gradient was seen."""
-        return torch.cat([(m2.float() / count[:, None]).sqrt().mean(1) for count, _, m2 in self._blocks()])
+        """[N] float32: mean over pixels of the deviation over time (ddof 0); NaN where no gradient was seen.
+
+        An example whose gradients were all exactly 0 has no loss, as where its label is ignored: it was not presented,
+        and is not the easiest of all.
+        """
+        return torch.cat([self._vog_of(*block) for block in self._blocks()])
+
+    def _vog_of(self, count: Tensor, mean: Tensor, m2: Tensor) -> Tensor:
+        vog = (m2.float() / count[:, None]).sqrt().mean(1)
+        if self.pixels is not None:  # a few pixels may well show nothing
+            return vog
+        return torch.where((vog == 0) & (mean == 0).all(1), torch.nan, vog)
 
     def _blocks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Count, mean and M2 of some examples at a time, which bounds the temporary memory; of all processes."""

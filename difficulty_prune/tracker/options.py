@@ -107,7 +107,7 @@ class GradientOptions:
         """Which of `size` pixels to keep, [P] int64 in ascending order; None for all."""
         if self.pixels is None or self.pixels >= size:
             return None
-        return torch.randperm(size, generator=generator_from(0, size))[: self.pixels].sort().values
+        return torch.randperm(size, generator=generator_from(0, size), device="cpu")[: self.pixels].sort().values
 
     def state_device(self, inputs_device: torch.device) -> torch.device:
         """Where the state of gradients on `inputs_device` lives."""

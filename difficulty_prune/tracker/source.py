@@ -65,9 +65,9 @@ class ScoreSource:
         before, self._presentations = self._presentations, self.tracker.presentations
         if before == self._presentations:
             warnings.warn(
-                f"this copy of the source of {self.score!r} has a copy of the tracker, which has recorded nothing since "
-                "it was last asked: the plan stays as it was. Copy or send tracker and sampler together, as one tuple, "
-                "and let the training step update that tracker",
+                f"this copy of the source of {self.score!r} has a copy of the tracker, which has recorded nothing "
+                "since it was last asked: the plan stays as it was. Copy or send tracker and sampler together, as one "
+                "tuple, and let the training step update that tracker",
                 stacklevel=3,
             )
 

@@ -96,6 +96,8 @@ class TrackerState:
         elif len(shape) == 2:
             self.check_logits(device, shape[1])
             self.num_classes = shape[1]
+            if wanted.group is not None:
+                wanted.group.definition["num_classes"] = shape[1]
             if self.windows is None and self._windowed:
                 self.windows = TemporalRecords(wanted.num_examples, shape[1], self._windowed, device, wanted.temporal)
         self.check_device(device)
@@ -181,7 +183,7 @@ class TrackerState:
         for moments in self.moments.values():
             moments.settle()
         if self.skipped is None:
-            return torch.zeros(len(SKIPPED), dtype=torch.int64)
+            return torch.zeros(len(SKIPPED), dtype=torch.int64, device="cpu")
         group = self.wanted.group
         return self.skipped.total(
             group if self.wanted.names(needs=("input gradients", "parameter gradients")) else None

@@ -21,7 +21,7 @@ from ..scores.class_normalize import class_normalize
 from ..scores.gradients import check_depends, has_module_hooks, input_gradient
 from ..scores.temporal import TemporalOptions
 from ..support.checks import whole_number
-from .batch import check_batch, index_beside
+from .batch import check_batch, index_beside, refuse_transforms
 from .finish import labels_of_run, options_of_scores, seen_by_run, warn_of_too_little
 from .group import Group
 from .options import GradientOptions
@@ -104,6 +104,8 @@ class DifficultyTracker:
         classes = None if num_classes is None else whole_number(num_classes, "num_classes", least=2)
         group = None if process_group is None else Group(process_group)
         self._wanted = Wanted(size, names, classes, gradient, temporal, group, _device(device))
+        if group is not None:
+            group.definition = {**self._wanted.definition, "num_classes": classes}
         self._extra_backward_scores = self._wanted.names(how="update(inputs=)")
         self._paused = False
         self._lock = Lock()
@@ -230,6 +232,8 @@ reduction="weighted_mean")` |
         given, index = index, index_beside(index, inputs, self.num_examples)
         check_loss_scale(inputs, weight, reduction, accumulation_steps)
         state, compiling = self._state, torch.compiler.is_compiling()
+        if not compiling:
+            refuse_transforms("watch")
         if not torch.is_grad_enabled():
             return self._recomputed.put_off(inputs) if not compiling else inputs
         if not compiling and in_backward_pass() and not self._recomputed.was_put_off:
@@ -309,6 +313,7 @@ reduction="weighted_mean")` |
         if torch.compiler.is_compiling():
             self._update(index, logits, labels, inputs, loss)
         elif not in_backward_pass():
+            refuse_transforms("update")
             with self._lock:
                 if loss is not None or inputs is not None or not self._state.try_record(index, logits, labels):
                     self._update(index, logits, labels, inputs, loss)
@@ -337,7 +342,8 @@ reduction="weighted_mean")` |
         check_logits(logits)
         check_labels(labels, logits)
         check_depends(inputs, logits)
-        if not any(name in self._state.moments for name in names) and has_module_hooks(logits):
+        first = not any(name in self._state.moments for name in names)
+        if first and not torch.compiler.is_compiling() and has_module_hooks(logits):
             warnings.warn(
                 f"{', '.join(names)}: not recorded. The extra backward pass would run the full backward hooks of this "
                 "model's modules once more, which whoever set them does not expect; remove the hooks, or score "
@@ -477,7 +483,7 @@ reduction="weighted_mean")` |
         """A score of which nothing came: NaN where nothing came of any other either, else an error that says how."""
         if SCORES[name].how in _HOW_GRADIENTS_ARRIVE and not self._state.is_empty:
             raise RuntimeError(f"{name}: no gradient arrived; {_HOW_GRADIENTS_ARRIVE[SCORES[name].how]}")
-        return torch.full((self.num_examples,), torch.nan, dtype=torch.float32, device=self._wanted.device)
+        return torch.full((self.num_examples,), torch.nan, dtype=torch.float32, device=self._wanted.device or "cpu")
 
     def _known_labels(self) -> Tensor:
         labels = self._state.labels()

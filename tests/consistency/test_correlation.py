@@ -58,19 +58,19 @@ def test_single_runs_are_not_compared_where_there_is_one_or_a_table(tmp_path):
     with_table = dp.consistency.correlation(runs, ["el2n", "memorization"])
     assert with_table.of_runs is None
     assert with_table.of_means[0, 1] == pytest.approx(1)
-    assert str(with_table) == "el2n and memorization agree with 1.00."
+    assert str(with_table) == "el2n and memorization correlate at 1.00."
     one = dp.consistency.correlation(two_scores(1))
     assert one.of_runs is None
     assert one.of_means.shape == (2, 2)
     alone = dp.consistency.correlation(two_scores(1), "el2n", between="architectures")
     assert alone.of_runs is None
-    assert str(alone) == "Of mlp no two can be compared."
+    assert str(alone) == "There is nothing to compare among the architectures mlp."
 
 
 def test_correlation_answers_in_words():
     means = np.array([[1.0, 0.9, 0.2], [0.9, 1.0, -0.1], [0.2, -0.1, 1.0]])
     found = dp.consistency.Correlation(("el2n", "loss", "vog"), "scores", means, means * [[0.7], [0.6], [0.5]])
     assert str(found) == (
-        "Of 3 scores, el2n and loss agree most (0.90), loss and vog least (-0.10); "
-        "two runs by one score agree with 0.50 to 0.70."
+        "Of 3 scores, el2n and loss correlate most (0.90), loss and vog least (-0.10); "
+        "two runs by the same score correlate at 0.50 to 0.70."
     )

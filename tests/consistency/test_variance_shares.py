@@ -90,6 +90,6 @@ def test_shares_use_the_examples_that_every_run_knows():
 def test_variance_shares_answer_in_words():
     shares = dp.consistency.VarianceShares(0.71, 0.09, 0.0, 0.2, {}, "el2n", ("mlp", "cnn"))
     assert str(shares) == (
-        "Of the variance of el2n 71 % is the example's, 9 % depends on the architecture, 0 % is a shift of the whole "
-        "run, 20 % is noise of single runs."
+        "Of the variance of el2n, 71 % belongs to the example, 9 % depends on the architecture, 0 % is a shift of the "
+        "whole run, 20 % is noise of single runs."
     )

@@ -147,5 +147,5 @@ def test_a_plan_is_a_policy_and_needs_no_summary(tmp_path):
     assert str(plan.summary()) == "a plan: keeps 2"
     plan.save(tmp_path / "plan.safetensors")
     sampler = dp.PruneSampler(dp.Plan.load(tmp_path / "plan.safetensors"), torch.zeros(5))
-    assert sorted(sampler) == [1, 3]
     assert sampler.weight(torch.tensor([3, 1, 0])).tolist() == [0.5, 2.0, 0.0]
+    assert sorted(sampler) == [1, 3]

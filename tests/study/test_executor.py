@@ -75,7 +75,7 @@ def test_a_failure_ends_the_own_workers_and_no_other_process(tmp_path: Path) -> 
 other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
 other.start()
 try:
-    run("sleep", "fail", "sleep")
+    run("sleep", "fail", "sleep", "sleep")
 except RuntimeError as error:
     print(error)
 print(other.is_alive(), multiprocessing.active_children() == [other])
@@ -83,7 +83,6 @@ other.kill()
 """
     stdout, stderr = outcome(start(tmp_path, code))
     assert stdout.splitlines() == ["no luck", "True True"], stderr
-    assert len(list(tmp_path.glob("sleep-*"))) == 1, "the third task never started"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -44,15 +44,35 @@ def test_a_source_is_the_score_turned_to_difficulty_at_any_moment(score):
 
 
 @pytest.mark.parametrize("twin", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))], ids=["copy", "pickle"])  # noqa: S301
-def test_a_copy_holds_the_values_of_its_moment(twin):
+def test_a_copy_alone_knows_its_moment_and_says_when_it_is_left_behind(twin):
     tracker = dp.DifficultyTracker(SIZE, scores=("loss",))
     record(tracker, torch.arange(SIZE))
     source = tracker.source("loss")
-    frozen, before = twin(source), source()
+    left, before = twin(source), source()
     record(tracker, torch.arange(SIZE), seed=1)
-    assert torch.equal(frozen(), before)
+    assert torch.equal(left(), before)
     assert not torch.equal(source(), before)
-    assert (repr(source), repr(frozen)) == ("ScoreSource('loss', live)", "ScoreSource('loss', copied values)")
+    assert (repr(source), repr(left)) == ("ScoreSource('loss', live)", "ScoreSource('loss', a copy)")
+    with pytest.warns(UserWarning, match="has recorded nothing since it was last asked"):
+        assert torch.equal(left(), before)
+
+
+@pytest.mark.parametrize("twin", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))], ids=["copy", "pickle"])  # noqa: S301
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_is_copied_together_stays_together_and_live(twin, turned):
+    """In either order, as a checkpoint or an arm of an experiment copies them."""
+    tracker = dp.DifficultyTracker(SIZE, scores=("loss",))
+    record(tracker, torch.arange(SIZE))
+    sampler = dp.PruneSampler(dp.policies.Hardest(0.5), tracker.source("loss"))
+    pair = twin((sampler, tracker) if turned else (tracker, sampler))
+    other, own = pair if turned else pair[::-1]
+    for epoch in range(1, 4):
+        record(own, torch.arange(SIZE), seed=epoch)
+        other.set_epoch(epoch)
+        hardest = own.compute()["loss"].topk(SIZE // 2).indices.sort().values
+        assert torch.equal(other.plan.index, hardest)
+    assert tracker.presentations == SIZE  # the copy's training is its own
+    assert sampler.epoch == 0
 
 
 def test_rows_that_were_left_out_are_reported_when_an_epoch_is_planned():
