@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,17 @@ from ..runs.run_set import RunSet
 from ..support.ranks import rank_rows
 from .spearman_brown import fisher, step, to_pearson, to_spearman
 from .streams import PairSums, read, standard_ranks
+
+_GROUPS: Final = 20
+_GROUP_SIZE: Final = 10
+"""Random groups of examples whose spread gives the interval: at most 20, of at least 10 examples. In simulations of 4
+runs the interval covered the truth in at least 97 % of cases for any choice. With 5 groups it was 5 to 15 % wider, for
+want of degrees of freedom; with 40 it was no narrower. Groups of 5 made it 20 % wider for scores with many ties."""
+
+
+def groups_of_examples(size: int, rng: np.random.Generator) -> list[NDArray[Any]]:
+    """Positions of the examples in each random group; a single group if there are fewer than 20 examples."""
+    return np.array_split(rng.permutation(size), min(_GROUPS, size // _GROUP_SIZE) or 1)
 
 
 def correlation_of_halves(halves: NDArray[Any]) -> float:
@@ -29,11 +40,15 @@ def correlation_of_halves(halves: NDArray[Any]) -> float:
     return to_pearson(spearman) * float(2 * spread.prod() / (spread @ spread))
 
 
-def standard_error_of_groups(correlations: NDArray[Any]) -> tuple[float, float]:
-    """The standard error of the mean of correlations [splits, groups] over groups, and its degrees of freedom."""
+def standard_error_of_groups(correlations: NDArray[Any], size: int) -> tuple[float, float]:
+    """The standard error of the mean of correlations [splits, groups] over groups, and its degrees of freedom.
+
+    With fewer than two groups it is that of Spearman's correlation of `size` normal values (Fieller, Hartley and
+    Pearson 1957).
+    """
     groups = fisher([r for column in correlations.T if not math.isnan(r := mean_known(column))])
     if len(groups) < 2:
-        return math.inf, 1.0
+        return (math.sqrt(1.06 / (size - 3)), size - 3.0) if size > 3 else (math.inf, 1.0)
     return float(groups.std(ddof=1) / math.sqrt(len(groups))), len(groups) - 1.0
 
 

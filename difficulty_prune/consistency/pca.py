@@ -17,7 +17,7 @@ from .streams import check_run_set, count, percent
 
 _MOST, _MORE_THAN_HALF = 0.75, 0.5
 """Shares of the variance from which the text says that one notion of difficulty explains most of it, or more than half.
-Names for people, no test: the exact share is printed beside them."""
+Words for people, not a test: the text gives the exact share as well."""
 
 _NO_VARIANCE: Final = 1e-12
 """Of a variable with variance 1, what only rounding leaves."""
@@ -28,7 +28,7 @@ class PCA:
     """Principal components of K mean difficulties.
 
     Attributes:
-        names: of the K variables: the score, and the architecture where there are several.
+        names: of the K variables: the score, and the architecture if there are several.
         explained: [K] float64, shares of the variance, descending, with sum 1.
         loadings: [K, K] float64, a component per row, a variable per column; rows have length 1, and the largest entry
             of each is positive, so that the first component is high where examples are hard.

@@ -17,6 +17,7 @@ from .intervals import (
     correlation_of_halves,
     departure,
     ends,
+    groups_of_examples,
     half_width,
     jackknife_error,
     mean_known,
@@ -28,11 +29,14 @@ from .spearman_brown import odds, step_up, to_pearson
 from .splits import split_halves
 from .streams import check_runs, count, generator, means_of, weights_of
 
-_GROUPS: Final = 20
-_GROUP_SIZE: Final = 10
-"""Random groups of examples whose spread gives the interval: at most 20, of at least 10 examples. In simulations of 4
-runs the interval covered the truth in at least 97 % of cases for any choice. With 5 groups it was 5 to 15 % wider, for
-want of degrees of freedom; with 40 it was no narrower. Groups of 5 made it 20 % wider for scores with many ties."""
+_TOO_WIDE: Final = 10
+"""If the largest plausible number of runs is more than so many times the smallest, the number needed is not known."""
+
+_NO_AGREEMENT: Final = 1e-9
+"""A reliability that is 0 up to rounding, so that no number of runs reaches a target."""
+
+_AGREEMENT: Final = 0.5
+"""Runs that do not correlate are said not to agree, unless their reliability may be as high as this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +49,7 @@ class Reliability:
         level: of the interval.
         single_run: Spearman correlation of two single runs, averaged over all pairs of different runs.
         agreement: [R], the Spearman correlation of each run with the mean of all, as `run_agreement` gives it.
-        score: by which the examples are ranked.
+        score: the one that ranks the examples.
         runs: R.
         architectures: of the runs.
     """
@@ -77,43 +81,83 @@ class Reliability:
                 cannot be estimated.
         """
         check_between(target, "target")
-        if self.value <= 0:
+        needed = self._needed(self.value, target)
+        if needed is None:
             raise ValueError(
                 f"runs_needed: the reliability by {self.score} is {self.value:.2f}: the runs do not agree at all, so "
                 f"the number needed for {target:g} cannot be estimated"
             )
-        if self.value >= 1:
-            return len(self.architectures)
-        factor = odds(to_pearson(target)) / odds(to_pearson(self.value))
-        enough = math.ceil(self.runs * factor - 1e-6)  # a bit less, so that these runs reach their own value
-        return max(len(self.architectures), enough)
+        return needed
 
-    def describe(self, target: float = 0.95) -> str:
-        """The answer in words, with the number of runs that the target takes.
+    def runs_needed_interval(self, target: float) -> tuple[int | None, int | None]:
+        """The numbers of runs needed if the reliability is the upper, and the lower, end of its interval.
+
+        None in place of a number if that end is 0 or less: then no number of runs would reach the target.
 
         Raises:
             TypeError, ValueError: a target outside (0, 1).
         """
         check_between(target, "target")
-        low, high = (_two_digits(end) for end in self.interval)
-        between = " to " if low.startswith("-") else "-"
+        low, high = self.interval
+        return self._needed(high, target), self._needed(low, target)
+
+    def _needed(self, value: float, target: float) -> int | None:
+        """How many runs reach the target, if the mean of these has this reliability."""
+        if value <= _NO_AGREEMENT:
+            return None
+        if value >= 1:
+            return len(self.architectures)
+        factor = odds(to_pearson(target)) / odds(to_pearson(value))
+        enough = math.ceil(self.runs * factor - 1e-6)  # a bit less, so that these runs reach their own value
+        return max(len(self.architectures), enough)
+
+    def _knows(self, target: float) -> bool:
+        """Whether the interval is narrow enough to say how many runs the target takes."""
+        few, many = self.runs_needed_interval(target)
+        return self.value > _NO_AGREEMENT and few is not None and many is not None and many <= _TOO_WIDE * few
+
+    def describe(self, target: float = 0.95) -> str:
+        """The answer in words, with the number of runs that the target takes, or what to do where that is not known.
+
+        Raises:
+            TypeError, ValueError: a target outside (0, 1).
+        """
+        check_between(target, "target")
+        low, high = self.interval
+        between = " to " if _two_digits(low).startswith("-") else "-"
         text = (
             f"With {count(self.runs, 'run')} the ranking by {self.score} has reliability {_two_digits(self.value)} "
-            f"({low}{between}{high}); "
+            f"({_two_digits(low)}{between}{_two_digits(high)}); "
         )
-        if self.value <= 0:
+        few, many = self.runs_needed_interval(target)
+        next_step = f"train {count(self.runs, 'more run')} like these and ask again"
+        if self.value <= _NO_AGREEMENT and high < _AGREEMENT:
             return text + f"the runs do not agree, so the number needed for {target:g} cannot be estimated."
+        if self.value <= _NO_AGREEMENT:
+            return text + f"whether the runs agree is not known, nor how many would reach {target:g}: {next_step}."
+        if not self._knows(target):
+            between = f"{few:,} to {many:,}" if many is not None else f"{few:,} or more"
+            return text + f"how many runs would reach {target:g} is not known ({between}): {next_step}."
         needed = self.runs_needed(target)
-        if self.value < target:
-            return text + f"{count(needed, 'run')} would reach {target:g}."
-        return text + f"{count(needed, 'run')} {'is' if needed == 1 else 'are'} enough for {target:g}."
+        number = count(needed, "run") + (f" ({few:,} to {many:,})" if few != many else "")
+        if low >= target:
+            return text + f"{number} {'is' if needed == 1 else 'are'} enough for {target:g}."
+        return text + f"{number} would reach {target:g}" + (", perhaps these." if self.value >= target else ".")
 
     def __str__(self) -> str:
         return self.describe()
 
-    def to_dict(self) -> dict[str, Any]:
-        """The numbers by name, as JSON can hold them; `runs_needed` is the number for 0.95, or None."""
-        return plain_fields(self, runs_needed=self.runs_needed(0.95) if self.value > 0 else None)
+    def to_dict(self, target: float = 0.95) -> dict[str, Any]:
+        """The numbers by name, as JSON can hold them; `runs_needed` is None if the interval is too wide to say.
+
+        Raises:
+            TypeError, ValueError: a target outside (0, 1).
+        """
+        return plain_fields(
+            self,
+            runs_needed=self.runs_needed(target) if self._knows(target) else None,
+            runs_needed_interval=self.runs_needed_interval(target),
+        )
 
 
 def reliability(runs: RunSet, score: str, *, splits: int = 100, level: float = 0.95, seed: int = 0) -> Reliability:
@@ -153,7 +197,7 @@ def reliability(runs: RunSet, score: str, *, splits: int = 100, level: float = 0
     check_runs(runs, score, least=2)
     check_between(level, "level")
     number, rng = whole_number(splits, "splits", least=1), generator(seed)
-    groups = np.array_split(rng.permutation(runs.num_examples), min(_GROUPS, runs.num_examples // _GROUP_SIZE) or 1)
+    groups = groups_of_examples(runs.num_examples, rng)
     whole, in_groups = [], []
     splits_of_runs = split_halves([run.architecture for run in runs], number, rng)
     means = means_of(runs, score, weights_of(itertools.chain(*splits_of_runs), len(runs)))
@@ -169,7 +213,7 @@ def reliability(runs: RunSet, score: str, *, splits: int = 100, level: float = 0
         )
     size = len(runs) // 2
     single, pairs, without = pairs_of_runs(runs, score)
-    errors = [standard_error_of_groups(np.array(in_groups)), jackknife_error(without, size)]
+    errors = [standard_error_of_groups(np.array(in_groups), runs.num_examples), jackknife_error(without, size)]
     if size > 1 and len(runs.architectures) == 1:
         errors.append((departure(half, pairs, size, len(runs)), math.inf))
     value, low, high = ends(half, half_width(errors, level), len(runs) / size)

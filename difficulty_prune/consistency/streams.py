@@ -48,7 +48,7 @@ def means_of(runs: RunSet, score: str, weights: NDArray[Any]) -> Iterator[NDArra
     The files are read once for as many means as fit into 128 MB.
 
     Args:
-        weights: [K, R] whole numbers, how often each run counts in each of the means.
+        weights: [K, R], 0 or more, how much each run counts in each of the means.
     """
     at_once = max(1, _MEANS // runs.num_examples)
     for start in range(0, len(weights), at_once):
@@ -62,7 +62,7 @@ def means_of(runs: RunSet, score: str, weights: NDArray[Any]) -> Iterator[NDArra
                 continue
             count = rows @ known
             total = rows @ np.where(known, values, 0.0)
-            means[:, block] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+            means[:, block] = np.where(count > 0, total / np.where(count > 0, count, 1), np.nan)
         yield from means
 
 
@@ -124,7 +124,7 @@ class PairSums:
         self._own_sizes[np.ix_(rows, rows)] += shown @ shown.T
 
     def mean(self) -> NDArray[Any]:
-        """[K, K] float64; NaN where there is no pair of different runs that share examples."""
+        """[K, K] float64; NaN where no two different runs share examples."""
         products = self._ranks @ self._ranks.T - self._own_products
         sizes = self._known @ self._known.T - self._own_sizes
         return np.where(sizes > 0.5, products / np.maximum(sizes, 1), np.nan)

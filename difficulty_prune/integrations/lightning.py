@@ -106,9 +106,11 @@ class DifficultyCallback(pl.Callback):
 
     @property
     def _fits(self) -> bool:
+        """Whether this stage trains."""
         return self._module.trainer.state.fn == TrainerFn.FITTING
 
     def _put_back(self, earlier: dict[str, Any]) -> None:
+        """Gives the module what it had before its setup."""
         for name, value in earlier.items():
             if value is not None and getattr(self._module, name, None) is not value:
                 setattr(self._module, name, value)
@@ -129,8 +131,8 @@ class DifficultyCallback(pl.Callback):
                 self._load_scores(earlier.state_dict())
             except ValueError as error:
                 raise ValueError(
-                    f"a second fit of a module goes on with the scores of the first, which its tracker cannot: {error}; "
-                    "for a new run, make a new module, or delete module.tracker before fit"
+                    "a second fit of a module goes on with the scores of the first, which this tracker cannot "
+                    f"({error}); for a new run, make a new module, or delete module.tracker before fit"
                 ) from error
         if self.sampler is not None:
             trainer = self._module.trainer
@@ -200,7 +202,7 @@ class DifficultyCallback(pl.Callback):
         self._plan(trainer.current_epoch + 1)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.path is not None and not trainer.fast_dev_run:
+        if self.path is not None and not getattr(trainer, "fast_dev_run", False):
             run = self.tracker.finish(**self.metadata)
             if trainer.is_global_zero:
                 run.save(self.path)
@@ -208,6 +210,8 @@ class DifficultyCallback(pl.Callback):
     # Checkpoints
 
     def state_dict(self) -> dict[str, Any]:
+        if getattr(getattr(self, "_module", None), "tracker", None) is None:
+            return {}  # such as when an exception comes before the module's setup
         self._after_setup()
         state: dict[str, Any] = {"tracker": self.tracker.state_dict()}
         if self.sampler is not None:

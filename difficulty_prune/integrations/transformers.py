@@ -136,9 +136,9 @@ class DifficultyTrainer(Trainer):
             name = self.label_names[0]
         if name is None:
             raise ValueError(
-                f"got batches with {', '.join(inputs)}, expected 'labels' among them (or the name in "
-                "TrainingArguments(label_names=[...])), for DifficultyTrainer.example_loss to compare the outputs with; "
-                "labels that have several names need a data_collator that makes one tensor of them"
+                f"got batches with {', '.join(inputs)}, expected 'labels' among them (or the one name in "
+                "TrainingArguments(label_names=[...])), because DifficultyTrainer.example_loss compares the outputs "
+                "with them; make one tensor of several labels in the data_collator"
             )
         return name
 

@@ -23,8 +23,8 @@ def find_run_files(named: str | os.PathLike[str] | Iterable[str | os.PathLike[st
         In the order of the names; sorted within each.
 
     Raises:
-        TypeError: something that is no path.
-        FileNotFoundError: a name that stands for no file; the message has it.
+        TypeError: not a path.
+        FileNotFoundError: a name that stands for no file; the message quotes it.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as study:

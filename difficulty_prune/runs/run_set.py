@@ -68,7 +68,7 @@ class RunSet:
         The same file is read once, however often it is named. `find_run_files` says exactly what stands for what.
 
         Raises:
-            TypeError: something that is no path.
+            TypeError: not a path.
             FileNotFoundError: a name that stands for no file.
             ValueError: a file that is not a run, or runs that do not mix.
 

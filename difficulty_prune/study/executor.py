@@ -8,6 +8,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -93,6 +94,8 @@ class _WorkerContext(SpawnContext):
             process.kill()
         for process in started:
             process.join()
+            while process.is_alive():  # the executor's thread learned of its end first, and is about to note it
+                time.sleep(0.01)
 
 
 @contextlib.contextmanager

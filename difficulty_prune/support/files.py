@@ -33,7 +33,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     with errors_name(path):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-        except FileExistsError as error:  # of the folder's name, and it is no folder
+        except FileExistsError as error:  # a file has the folder's name
             raise NotADirectoryError(errno.ENOTDIR, f"{target.parent} is not a folder") from error
         descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:

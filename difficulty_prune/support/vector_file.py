@@ -38,7 +38,7 @@ class VectorFile(Mapping[str, NDArray[Any]]):
     Attributes:
         path: absolute.
         metadata: text by name.
-        kinds: dtype and shape of each array; to ask costs no reading.
+        kinds: dtype and shape of each array, known without reading it.
 
     Raises:
         FileNotFoundError: no such file, or it has vanished since.
@@ -49,7 +49,7 @@ class VectorFile(Mapping[str, NDArray[Any]]):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()
         if not self.path.is_file():
-            raise FileNotFoundError(f"{path}: {'a folder' if self.path.is_dir() else 'no such file'}")
+            raise FileNotFoundError(f"{path}: {'a folder, expected a file' if self.path.is_dir() else 'no such file'}")
         with errors_name(path), open(self.path, "rb") as file:
             self._state = _state(file)
             try:
@@ -66,8 +66,8 @@ class VectorFile(Mapping[str, NDArray[Any]]):
         """An array, or some of its rows, in memory of its own that may be written to.
 
         Args:
-            rows: a slice, or positions [n] from 0 on. Read is only the span from the first of them in the file to the
-                last. Default: all.
+            rows: a slice, or positions [n] from 0 on; default: all. Only the span of the file from the first of these
+                rows to the last is read.
         """
         dtype, shape = self.kinds[name]
         if rows is None:
@@ -81,7 +81,7 @@ class VectorFile(Mapping[str, NDArray[Any]]):
         if not ends:
             return np.empty((0, *shape[1:]), dtype)
         first, last = min(ends), max(ends)
-        span = self._range(name, first * width, (last + 1) * width).reshape(-1, *shape[1:])
+        span = self._range(name, first * width, (last + 1) * width).reshape(last - first + 1, *shape[1:])
         if not isinstance(rows, slice):
             return span[rows - first]
         return span if chosen.step == 1 else span[:: chosen.step].copy()

@@ -85,6 +85,8 @@ class GradientOptions:
     def with_channels(self, gradients: Tensor) -> Tensor:
         """View of gradients [B, ...] as [B, C, ...], the layout of `ops.record_gradients_`."""
         channel = self._channel(gradients.shape)
+        if channel == 1:
+            return gradients
         return gradients.unsqueeze(1) if channel is None else gradients.movedim(channel, 1)
 
     def size(self, shape: Sequence[int]) -> int:

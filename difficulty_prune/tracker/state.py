@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -18,6 +20,10 @@ from .skipped import SkippedCounts
 from .wanted import Wanted
 from .windows import TemporalRecords
 
+_NUMBERS = itertools.count()
+LIVE: WeakValueDictionary[str, TrackerState] = WeakValueDictionary()
+"""States by name. A tracer of older PyTorches takes text for a constant, and an object not."""
+
 
 class TrackerState:
     """Everything recorded so far. What batches of a kind need is made when the first of them comes.
@@ -32,6 +38,7 @@ class TrackerState:
         watch_phase, update_phase: steps since a gradient was recorded, modulo `GradientOptions.every`.
         labels_are_predictions: whether labels were what the model predicts.
         other_passes: backward passes through watched inputs beyond the first of each.
+        name: under which this state is in `LIVE`.
     """
 
     def __init__(self, wanted: Wanted) -> None:
@@ -50,6 +57,15 @@ class TrackerState:
         self._keeps_records = bool(wanted.names(needs=("loss", "logits")))
         self._windowed = wanted.names(windowed=True)
         self._columns: torch.Size | None = None  # of logits that need nothing but a record
+        self._go_live()
+
+    def _go_live(self) -> None:
+        self.name = f"state {next(_NUMBERS)}"
+        LIVE[self.name] = self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._go_live()
 
     # Batches
 

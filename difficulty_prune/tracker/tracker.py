@@ -342,8 +342,9 @@ reduction="weighted_mean")` |
         check_logits(logits)
         check_labels(labels, logits)
         check_depends(inputs, logits)
-        first = not any(name in self._state.moments for name in names)
-        if first and not torch.compiler.is_compiling() and has_module_hooks(logits):
+        # Not looked for by a tracer, which would take what it sees of the state before it is made for what it will be.
+        tracing = torch.compiler.is_compiling()
+        if not tracing and not any(name in self._state.moments for name in names) and has_module_hooks(logits):
             warnings.warn(
                 f"{', '.join(names)}: not recorded. The extra backward pass would run the full backward hooks of this "
                 "model's modules once more, which whoever set them does not expect; remove the hooks, or score "

@@ -204,13 +204,15 @@ def test_resumed_training_ends_as_the_uninterrupted_one(tmp_path, step, workers)
     check_that_it_goes_on(whole, begun, resumed)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("after_training", [True, False], ids=["after training", "after validation"])
-def test_checkpoints_at_the_end_of_epochs_resume_with_the_next(tmp_path, after_training):
+def test_checkpoints_at_the_end_of_epochs_resume_with_the_next(tmp_path, after_training, workers):
     whole = fit(tmp_path)
     begun = Classifier(stop_before=14)
     with pytest.raises(Stop):
         fit(tmp_path, each_epoch(tmp_path, after_training), model=begun)
-    resumed = fit(tmp_path, each_epoch(tmp_path, after_training), ckpt_path=tmp_path / "step=14.ckpt")
+    resumed = Classifier(workers=workers)
+    fit(tmp_path, each_epoch(tmp_path, after_training), model=resumed, ckpt_path=tmp_path / "step=14.ckpt")
     check_that_it_goes_on(whole, begun, resumed)
 
 

@@ -110,8 +110,7 @@ threading.Timer(0.5, os.killpg, (0, signal.SIGINT)).start()  # as a terminal doe
 try:
     run("sleep", "sleep")
 except KeyboardInterrupt:
-    alive = [child for child in multiprocessing.active_children() if child.is_alive()]
-    print("stopped", alive, signal.getsignal(signal.SIGINT).__name__)
+    print("stopped", multiprocessing.active_children(), signal.getsignal(signal.SIGINT).__name__)
 """
     assert outcome(start(tmp_path, code)) == ("stopped [] default_int_handler\n", "")
 
@@ -130,7 +129,7 @@ util.spawnv_passfds = spawn_and_interrupt
 try:
     run("sleep", "sleep")
 except KeyboardInterrupt:
-    print("stopped", [child for child in multiprocessing.active_children() if child.is_alive()])
+    print("stopped", multiprocessing.active_children())
 """
     assert outcome(start(tmp_path, code)) == ("stopped []\n", "")
 

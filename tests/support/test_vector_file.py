@@ -26,6 +26,8 @@ ARRAYS = {
     "a": np.arange(12, dtype=np.float64).reshape(6, 2),
     "b": np.array([3, -1, 4], np.int16),
     "c": np.array([True, False, True]),
+    "flat": np.array([True, False, True, True, False, False]),
+    "hollow": np.zeros((6, 0), np.int8),
     "empty": np.zeros((0, 3), np.float32),
     "one": np.array(2.5),
 }
@@ -75,13 +77,14 @@ rows = st.one_of(
 )
 
 
-@given(rows)
-def test_rows_are_those_of_the_array(rows: Any) -> None:
+@given(st.sampled_from(["a", "flat", "hollow"]), rows)
+def test_rows_are_those_of_the_array(name: str, rows: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "file")
         path.write_bytes(GOOD_FILE)
-        found = VectorFile(path).read("a", rows)
-    np.testing.assert_array_equal(found, ARRAYS["a"][rows])
+        found = VectorFile(path).read(name, rows)
+    np.testing.assert_array_equal(found, ARRAYS[name][rows])
+    assert found.dtype == ARRAYS[name].dtype
     assert found.flags.c_contiguous
     assert found.flags.writeable
 
