@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -33,6 +34,7 @@ from ..runs.run_set import RunSet
 from ..study.options import add_options, option, read_options
 from ..study.settings import POLICIES
 from ..support.checks import check_between, check_fraction
+from .load_runs import load_runs
 from .output import choose_score, describe, make_console, print_matrix
 
 
@@ -91,7 +93,7 @@ class Answers:
         """The answers, as JSON can hold them."""
 
         def with_need(found: Reliability) -> dict[str, Any]:
-            return {**found.to_dict(), "runs_needed": runs_needed(found, self.target)}
+            return found.to_dict(self.target)
 
         return {
             "runs": self.runs,
@@ -112,7 +114,7 @@ class Answers:
 def run(parsed: argparse.Namespace) -> int:
     """Prints answers in words and numbers, or all of them as JSON."""
     options = read_options(parsed, Options)
-    answers = collect(RunSet.load(find_run_files(options.runs)), options)
+    answers = collect(load_runs(find_run_files(options.runs), "consistency"), options)
     if options.figures is not None:
         write_figures(options.figures, answers)
     if parsed.json:
@@ -149,12 +151,19 @@ def collect(runs: RunSet, options: Options) -> Answers:
     )
 
 
-def runs_needed(found: Reliability, target: float) -> int | None:
-    """How many runs reach the target; None if the runs do not agree at all."""
-    try:
-        return found.runs_needed(target)
-    except ValueError:
-        return None
+def runs_needed(found: Reliability, target: float) -> str:
+    """How many runs reach the target, with the range; a dash if the runs do not agree at all.
+
+    >>> runs_needed(Reliability(0.9, (0.86, 0.95), 0.95, 0.7, np.ones(4), "el2n", 4, ("mlp",)), 0.95)
+    '9 (4-12)'
+    """
+    few, many = found.runs_needed_interval(target)
+    if few is None:
+        return "-"
+    needed = found.to_dict(target)["runs_needed"]
+    if needed is None:
+        return f"not known ({few:,}-{many:,})" if many else f"not known ({few:,} or more)"
+    return f"{needed:,} ({few:,}-{many:,})" if few != many else f"{needed:,}"
 
 
 def show(answers: Answers, console: Console) -> None:
@@ -191,13 +200,12 @@ def score_table(answers: Answers) -> Table:
     table = Table("score", "mean of the runs", "interval", "one run", f"runs for {answers.target:g}")
     for name, found in answers.of_scores.items():
         low, high = found.interval
-        needed = runs_needed(found, answers.target)
         table.add_row(
             name,
             f"{found.value:.3f}",
             f"{low:.3f}-{high:.3f}",
             f"{found.single_run:.3f}",
-            "-" if needed is None else f"{needed:,}",
+            runs_needed(found, answers.target),
         )
     return table
 

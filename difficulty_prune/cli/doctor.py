@@ -46,10 +46,10 @@ def collect() -> dict[str, Any]:
 
 def _build() -> dict[str, Any]:
     try:
-        from .. import _host
+        import difficulty_prune._host as host
     except ImportError as error:
         return {"build": f"no compiled modules ({error}); reinstall with a C++ compiler"}
-    build = _host.build_facts()
+    build = host.build_facts()
     cuda = f"CUDA {build['cuda']} for {build['cuda_architectures']}" if build["cuda"] else "none: no nvcc at build time"
     return {
         "built with torch": f"{build['torch']}, runs with torch >= {build['torch_target']}",

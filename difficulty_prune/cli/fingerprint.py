@@ -20,6 +20,7 @@ from ..runs.run import Run
 from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
 from ..study.options import add_options, option, read_options
+from .load_runs import load_runs
 from .output import choose_score, describe, make_console
 
 RUNS_TO_COMPARE: Final = 4  # of each architecture: half of them choose the examples, the other half is clustered
@@ -85,7 +86,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Prints answers in words, or all of them as JSON."""
     options = read_options(parsed, Options)
     unknown = find_run_files(options.identify)
-    runs = RunSet.load(all_but(find_run_files(options.runs), unknown))
+    runs = load_runs(all_but(find_run_files(options.runs), unknown), "fingerprint")
     fewest = min(len(own) for own in runs.group_by("architecture").values())
     if options.compare and fewest < RUNS_TO_COMPARE:
         raise ValueError(

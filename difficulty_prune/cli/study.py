@@ -72,6 +72,13 @@ def show(summary: dict[str, Any], console: Console) -> None:
     console.print(f"\n{describe_together(summary['together'])}")
     console.print(f"\nTelling the models apart: {in_words(summary['fingerprint'])}", soft_wrap=True)
     show_comparison(summary, console)
+    reused = summary["reused"]
+    if any(reused.values()):
+        console.print(
+            f"\nReused, of the same data, test data, models and recipe: {reused['runs']} scoring runs and "
+            f"{reused['trainings']} trainings",
+            soft_wrap=True,
+        )
     out = Path(summary["settings"]["out"])
     console.print(f"\nWritten: {out / 'summary.json'}, {out / 'runs'}, {out / 'figures'}", soft_wrap=True)
     console.print(f"More: difficulty-prune consistency {out}, difficulty-prune fingerprint {out}", soft_wrap=True)
@@ -107,7 +114,19 @@ def show_comparison(summary: dict[str, Any], console: Console) -> None:
         f"\nTrained afresh, {seeds} seeds each, pruned by the mean {summary['difficulty']} of all scoring runs"
     )
     console.print(comparison_table(summary))
+    for same in same_plans(summary["comparison"]):
+        console.print(f"{' and '.join(same)} are the same plan: they keep the same examples.", soft_wrap=True)
     console.print("Fewer examples are fewer steps: compare a policy with random at the same number of steps.")
+
+
+def same_plans(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Policies of one model that kept the same examples, as the table names them."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for row in rows:
+        if None not in row["plans"]:
+            key = (row["model"], tuple(row["plans"]))
+            groups.setdefault(key, []).append(f"{row['policy']} {row['keep']:.0%}")
+    return [list(dict.fromkeys(names)) for names in groups.values() if len(set(names)) > 1]
 
 
 def describe_together(together: dict[str, Any]) -> str:
@@ -139,7 +158,7 @@ def describe_together(together: dict[str, Any]) -> str:
 
 def comparison_table(summary: dict[str, Any]) -> Table:
     """A row per model, policy and share to keep, with lines between models."""
-    table = Table("model", "trained on", "kept", "steps", "wall time", "test accuracy")
+    table = Table("model", "trained on", "kept", "steps", "wall time", "test accuracy (range)")
     previous = summary["comparison"][0]["model"]
     for row in summary["comparison"]:
         if row["model"] != previous:
@@ -151,6 +170,6 @@ def comparison_table(summary: dict[str, Any]) -> Table:
             f"{row['examples']:,} ({row['keep']:.0%})",
             f"{row['steps']:,}",
             f"{row['seconds']:.1f} s",
-            f"{row['test_accuracy']:.4f} ± {row['spread']:.4f}",
+            f"{row['test_accuracy']:.4f} ({row['range'][0]:.4f} to {row['range'][1]:.4f})",
         )
     return table

@@ -12,18 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..support.native import host
 from .layout import PADDING, RECORD_WIDTH, SKIPPED, STATS, temporal_width
 
-try:
-    from .._host import first_outside
-except ImportError:  # an install without a compiler still works, only slower
-
-    def first_outside(values: NDArray[Any], limit: int) -> int:
-        outside = (values < 0) | (values >= limit)
-        return int(outside.argmax()) if outside.any() else -1
-
-
 LOGIT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def _first_outside(values: NDArray[Any], limit: int) -> int:
+    """Position of the first of values [n] outside 0..limit-1, or -1."""
+    if host is not None:
+        return host.first_outside(values, limit)
+    outside = (values < 0) | (values >= limit)
+    return int(outside.argmax()) if outside.any() else -1
 
 
 def _is_tensor(value: object, name: str) -> None:
@@ -40,7 +40,7 @@ def _outside(values: Tensor, limit: int, padded: Tensor | None = None) -> int | 
         return None
     if padded is not None:
         values = values[padded != PADDING]
-    position = first_outside(values.numpy(), limit)
+    position = _first_outside(values.numpy(), limit)
     return None if position < 0 else int(values[position])
 
 

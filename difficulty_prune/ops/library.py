@@ -44,7 +44,7 @@ library = Library(NAMESPACE, "DEF")
 def _load_compiled() -> str | None:
     """Imports the kernels; returns why they are missing, or None."""
     try:
-        from difficulty_prune import _C  # noqa: F401
+        import difficulty_prune._C  # noqa: F401
     except ImportError as error:
         return f"the compiled module could not be loaded ({error})"
     return None

@@ -31,11 +31,14 @@ _POINTS: Final = 100  # a curve of so many looks smooth
 def reliability_curve(reliability: Reliability, target: float = 0.95, ax: Axes | None = None) -> Axes:
     """Reliability against the number of runs: the formula with its interval, what was measured, and the runs needed.
 
+    The runs needed are a line within the range that the interval gives; the range is all there is if it is too wide.
+
     Raises:
         ValueError: the target is outside (0, 1).
     """
     text = reliability.describe(target)
-    needed = reliability.runs_needed(target) if reliability.value > 0 else None
+    needed = reliability.to_dict(target)["runs_needed"]
+    few, many = reliability.runs_needed_interval(target)
     ax = new_unless_given(ax)
     last = max(2 * reliability.runs, min(needed or 0, _FARTHEST * reliability.runs) + 1)
     sizes = np.unique(np.linspace(1, last, min(last, _POINTS)).round())
@@ -48,6 +51,8 @@ def reliability_curve(reliability: Reliability, target: float = 0.95, ax: Axes |
     ax.plot(reliability.runs, reliability.value, "o", color="C0", label="measured")
     ax.plot(1, reliability.single_run, "s", color="C1", label="two single runs")
     ax.axhline(target, color="black", linestyle="--", label=f"target {target:g}")
+    if few is not None and few <= last:
+        ax.axvspan(few, min(many or last, last), color="black", alpha=0.05)
     if needed is not None and needed <= last:
         ax.axvline(needed, color="black", linestyle=":", label=f"{needed} needed")
     ax.set_ylim(min(0.0, reliability.value), 1.02)
@@ -60,15 +65,19 @@ def reliability_curve(reliability: Reliability, target: float = 0.95, ax: Axes |
 
 
 def rank_error_curve(rank_error: RankError, ax: Axes | None = None) -> Axes:
-    """Rank error against the number of runs averaged: the mean over sets of runs, and the middle 90% of them."""
+    """Rank error against the number of runs averaged, with its interval; dashed from half of the runs to all."""
     ax = new_unless_given(ax)
-    ax.fill_between(rank_error.runs, 100 * rank_error.low, 100 * rank_error.high, alpha=0.2, label="5% to 95% of sets")
-    ax.plot(rank_error.runs, 100 * rank_error.error, "o-", label="mean")
+    sizes, error = rank_error.runs, 100 * rank_error.error
+    label = f"{rank_error.level:.0%} interval"
+    ax.fill_between(sizes, 100 * rank_error.low, 100 * rank_error.high, alpha=0.2, label=label)
+    ax.plot(sizes[:-1], error[:-1], "o-", label="against the other runs")
+    ax.plot(sizes[-2:], error[-2:], "--", color="C0")
+    ax.plot(sizes[-1], error[-1], "o", color="C0", markerfacecolor="white", label="extrapolated")
     ax.set_ylim(bottom=0)
     count_in_integers(ax)
     ax.set_xlabel("runs averaged")
     ax.set_ylabel("ranks misplaced, % of all")
-    ax.set_title(f"{rank_error.score}, against the mean of {rank_error.runs[-1]} runs")
+    ax.set_title(f"{rank_error.score}, compared with the ranking by very many runs")
     ax.legend()
     return ax
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Protocol
@@ -55,6 +56,23 @@ def check_difficulty(difficulty: Any, unseen: Unseen = "refuse") -> Tensor:
     return values
 
 
+def ranks_nothing(difficulty: Tensor) -> bool:
+    """Whether all known difficulties, of two or more examples, are the same."""
+    known = difficulty[~difficulty.isnan()]
+    return len(known) > 1 and bool((known == known[0]).all())
+
+
+def warn_if_nothing_is_ranked(difficulty: Tensor, policy: object, keep: float) -> None:
+    """Warns of difficulty [N] that is the same for all examples, where the policy has to leave some out."""
+    if keep < 1 and ranks_nothing(difficulty):
+        warnings.warn(
+            f"difficulty: all {int((~difficulty.isnan()).sum())} examples have the same value, "
+            f"{float(difficulty[~difficulty.isnan()][0]):g}, which ranks nothing: what {policy!r} keeps is random. Does "
+            "the score need more presentations or checkpoints, as vog_loss needs two or more? Otherwise take another",
+            stacklevel=3,
+        )
+
+
 def finite_range(difficulty: Tensor, policy: str) -> tuple[float, float]:
     """The lowest and the highest difficulty; ValueError if any is infinite, because the policy needs differences."""
     lowest, highest = (float(bound) for bound in difficulty.aminmax())
@@ -105,19 +123,21 @@ class Keeping(ABC):
         unseen: what happens to examples whose difficulty is NaN.
         redrawn: whether a sampler draws anew in every epoch, even if the difficulty stays the same.
         drops_classes: whether a plan may drop a class, because every class comes up over the epochs.
+        ranks: whether difficulty decides what is kept, so that difficulty without differences deserves a warning.
     """
 
     keep: float
     unseen: Unseen
     redrawn: ClassVar[bool] = False
     drops_classes: ClassVar[bool] = False
+    ranks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_fraction(self.keep, "keep")
         check_unseen(self.unseen)
 
     def __call__(self, difficulty: Any, labels: Any = None, generator: torch.Generator | None = None) -> Plan:
-        """See `dp.policies`.
+        """See `dp.policies`. Warns if the difficulty is the same for all examples, and so ranks nothing.
 
         Raises:
             TypeError, ValueError: difficulty is empty or NaN (unless unseen="keep"), labels have another length, or
@@ -125,6 +145,8 @@ class Keeping(ABC):
         """
         values = check_difficulty(difficulty, self.unseen)
         classes = check_plan_labels(labels, len(values))
+        if self.ranks:
+            warn_if_nothing_is_ranked(values, self, self.keep)
         draw = default_generator(generator)
         choice = keep_unseen(values, lambda known: self.choose(known, number_kept(self.keep, len(known)), draw))
         return make_plan(*choice, len(values), repr(self), classes, self.drops_classes)

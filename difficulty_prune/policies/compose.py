@@ -20,6 +20,7 @@ from .base import (
     keep_unseen,
     number_kept,
     proportional_shares,
+    warn_if_nothing_is_ranked,
 )
 from .plan import Plan, make_plan
 
@@ -71,6 +72,8 @@ class PerClass:
         classes = check_plan_labels(labels, len(values))
         if classes is None:
             raise ValueError("PerClass: got no labels, expected the class of every example, [N]")
+        if self.policy.ranks:
+            warn_if_nothing_is_ranked(values, self, self.keep)
         known_classes = classes[~values.isnan()]
         draw = default_generator(generator)
         choice = keep_unseen(values, lambda known: self._choose(known, known_classes, draw))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from numbers import Integral
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -68,6 +69,7 @@ class Window(Keeping):
 class Random(Keeping):
     """Keeps a random fraction `keep` of the examples: the baseline every other policy has to beat."""
 
+    ranks: ClassVar[bool] = False
     keep: float
     unseen: Unseen = field(default="refuse", kw_only=True, repr=False)
 

@@ -115,6 +115,21 @@ def check_no_copies(runs: Sequence[Run]) -> None:
                     )
 
 
+def unproven_data(runs: Sequence[Run]) -> str | None:
+    """What to warn of if nothing shows that the runs are of the same data; None if something does, or for one run.
+
+    A dataset fingerprint or labels that all runs have show it, because runs that differ in these do not mix.
+    """
+    lacking = [run for run in runs if run.dataset_fingerprint is None and not run.has("labels")]
+    if len(runs) < 2 or not lacking:
+        return None
+    return (
+        f"nothing shows that these {len(runs)} runs are of the same data in the same order: {len(lacking)} have "
+        f"neither a dataset fingerprint nor labels, the first is {_named(lacking[0])}. Means over runs of different "
+        "data say nothing; give tracker.finish dataset_fingerprint=dp.dataset_fingerprint(dataset), or labels="
+    )
+
+
 def _named(run: Run) -> str:
     return repr(run) if run.path is None else f"{run!r} in {run.path}"
 

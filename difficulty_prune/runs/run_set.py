@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +18,7 @@ from ..scores.catalogue import SCORES, Score, check_scores
 from ..scores.ensembles import Dichotomy, Estimate
 from ..support.blocks import blocks
 from ..support.ranks import rank_rows
-from .compatibility import SharedFacts, check_no_copies, check_same_data
+from .compatibility import SharedFacts, check_no_copies, check_same_data, unproven_data
 from .run import Run
 from .run_files import EXPECTED, find_run_files
 from .sums_over_runs import SumsOverRuns
@@ -66,6 +67,7 @@ class RunSet:
         """Reads run files: one or several of a file, a folder, a glob pattern, or the folder of a study.
 
         The same file is read once, however often it is named. `find_run_files` says exactly what stands for what.
+        Warns if nothing shows that the runs are of the same data, because some have no dataset fingerprint or labels.
 
         Raises:
             TypeError: not a path.
@@ -81,7 +83,11 @@ class RunSet:
         files = find_run_files(paths)
         if not files:
             raise FileNotFoundError(f"RunSet.load: got no paths; expected {EXPECTED}")
-        return cls(Run.load(path) for path in files)
+        runs = cls(Run.load(path) for path in files)
+        unproven = unproven_data(runs._runs)
+        if unproven is not None:
+            warnings.warn(unproven, stacklevel=2)
+        return runs
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -247,7 +253,10 @@ class RunSet:
         return self._sums(score).mean()
 
     def standard_error(self, score: str) -> NDArray[Any]:
-        """Standard error of `mean`, [N] float64, from the spread between runs (ddof 1); NaN with fewer than two.
+        """Standard error of `mean`, [N] float64, from the spread between runs (ddof 1).
+
+        NaN, not known, with fewer than two runs, or where all runs have the same value: a few that happen to agree, as
+        counts often do, showed no spread, which does not mean that there is none.
 
         Raises:
             ValueError: as for `mean`; or the score comes from a table or is "agreement", whose error is not known.

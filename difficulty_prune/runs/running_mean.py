@@ -86,7 +86,7 @@ class RunningMean:
         return self._of(score).mean()
 
     def standard_error(self, score: str) -> NDArray[Any]:
-        """Standard error of `mean`, [N] float64, from the spread between runs (ddof 1); NaN with fewer than two.
+        """Standard error of `mean`, [N] float64, from the spread between runs (ddof 1); NaN as in a `RunSet`.
 
         Raises:
             ValueError: as for `mean`.

@@ -29,11 +29,11 @@ def folders(settings: Settings) -> list[Path]:
 
 
 def check_out(settings: Settings) -> None:
-    """Checks that results can be written, as far as it shows without writing anything.
+    """Checks that results can be written, and leaves nothing behind.
 
     Raises:
         NotADirectoryError: a file is in the way.
-        PermissionError: a folder may not be written to.
+        OSError: a folder cannot be written to.
     """
     for folder in folders(settings):
         whole = folder.absolute()
@@ -42,6 +42,10 @@ def check_out(settings: Settings) -> None:
             raise NotADirectoryError(f"out: {existing} is a file, expected a folder; choose another --out")
         if not os.access(existing, os.W_OK | os.X_OK):
             raise PermissionError(f"out: the folder {existing} cannot be written to; choose another --out")
+        try:
+            tempfile.TemporaryDirectory(dir=existing).cleanup()  # permissions do not tell of every obstacle
+        except OSError as error:
+            raise OSError(f"out: {existing} cannot be written to ({error}); choose another --out") from error
 
 
 def make_folders(settings: Settings) -> None:

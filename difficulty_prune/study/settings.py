@@ -93,6 +93,9 @@ class Settings:
     workers: int | None = field(
         default=None, metadata=option("trainings at a time; default: one per core, one on a GPU", type=int, metavar="W")
     )
+    size: int | None = field(
+        default=None, metadata=option("resize images to so many pixels a side; default: as they are", type=int)
+    )
 
     def __post_init__(self) -> None:
         check_tracked(self.scores)
@@ -103,7 +106,12 @@ class Settings:
                 raise ValueError(f"policy: got {name!r}, expected one of {', '.join(POLICIES)}")
         for name in self.models:
             find_model(name)
-        for key, value in (("runs", self.runs), ("epochs", self.epochs), ("workers", self.workers)):
+        for key, value in (
+            ("runs", self.runs),
+            ("epochs", self.epochs),
+            ("workers", self.workers),
+            ("size", self.size),
+        ):
             if value is not None and value < 1:
                 raise ValueError(f"{key}: got {value}, expected at least 1")
         if not 0 <= self.seed < LARGEST_SEED:

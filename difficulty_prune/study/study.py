@@ -25,6 +25,7 @@ from ..support.files import write_atomically
 from ..support.plain import plain
 from .executor import default_workers, run_tasks
 from .figures import write_figures
+from .folder_lock import locked
 from .preflight import check_fit, check_out, make_folders
 from .settings import POLICIES, Settings
 from .study_data import StudyData, load_data
@@ -47,23 +48,45 @@ def run_study(settings: Settings, console: Console) -> dict[str, Any]:
     start = time.perf_counter()
     check_out(settings)
     with console.status(Text(f"reading {settings.data}")):
-        data = load_data(settings.data, settings.test)
-        source = DataSource(settings.data, settings.test, dataset_fingerprint(data.train))
+        data = load_data(settings.data, settings.test, settings.size)
+        source = DataSource(
+            settings.data,
+            settings.test,
+            dataset_fingerprint(data.train),
+            dataset_fingerprint(data.test),
+            settings.size,
+        )
         check_fit(settings, data)
     scoring = scoring_tasks(settings, source)
-    unfinished = [task for task in scoring if not task.is_done()]
+    for task in scoring:
+        task.is_done()  # refuses the runs of another study, before anything is written
     make_folders(settings)
+    with locked(settings.out):
+        return _run_locked(settings, data, source, scoring, console, start)
 
+
+def _run_locked(
+    settings: Settings,
+    data: StudyData,
+    source: DataSource,
+    scoring: Sequence[ScoringTask],
+    console: Console,
+    start: float,
+) -> dict[str, Any]:
+    """The study itself, while no other one writes to its folder."""
     workers = settings.workers or default_workers()
+    unfinished = [task for task in scoring if not task.is_done()]
     run_tasks(unfinished, workers, len(data.train), console, "scoring")
     runs = RunSet.load(task.path for task in scoring)
     if settings.keep:
         check_all_scored(runs, settings.scores[0])
     comparison = comparison_tasks(settings, source, runs)
-    run_tasks([t for t in comparison if not t.is_done()], workers, len(data.train), console, "comparing")
+    not_compared = [task for task in comparison if not task.is_done()]
+    run_tasks(not_compared, workers, len(data.train), console, "comparing")
 
     summary = {
         **summarise(settings, describe(data, source), runs, [task.result() for task in comparison]),
+        "reused": {"runs": len(scoring) - len(unfinished), "trainings": len(comparison) - len(not_compared)},
         "seconds": round(time.perf_counter() - start, 1),
         "workers": workers,
     }
@@ -238,7 +261,9 @@ def comparison_rows(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "seconds": round(float(np.mean([r["seconds"] for r in group])), 1),
             "test_accuracy": float(np.mean([r["test_accuracy"] for r in group])),
             "spread": float(np.std([r["test_accuracy"] for r in group], ddof=1)),
+            "range": [min(r["test_accuracy"] for r in group), max(r["test_accuracy"] for r in group)],
             "seeds": len(group),
+            "plans": [r.get("plan") for r in group],
         }
         for (model, policy, keep), group in groups.items()
     ]

@@ -70,11 +70,15 @@ class StudyData:
 
 
 @functools.cache
-def load_data(spec: str, test_spec: str | None = None) -> StudyData:
+def load_data(spec: str, test_spec: str | None = None, size: int | None = None) -> StudyData:
     """Loads the images that a `--data` argument names, and keeps them for the life of the process.
 
     Where no test data is named and the source brings none, a fifth of the images, chosen class by class and always
     the same, is set aside for testing.
+
+    Args:
+        spec, test_spec: of the forms in `FORMS`.
+        size: the side to which every image is resized; None for as they are.
 
     Raises:
         TypeError, ValueError: a spec of an unknown form, samples that are no (image, label), images of different
@@ -86,9 +90,9 @@ def load_data(spec: str, test_spec: str | None = None) -> StudyData:
     >>> data.shape, data.num_classes, len(data.train), len(data.test)
     ((1, 8, 8), 10, 1437, 360)
     """
-    train, test = _load(spec)
+    train, test = _load(spec, size)
     if test_spec is not None:
-        test = _load(test_spec)[0]
+        test = _load(test_spec, size)[0]
     if test is None:
         train, test = _split(train)
     _check_test_data(train, test)
@@ -121,7 +125,13 @@ def _some(values: list[Any], most: int = 5) -> str:
     return ", ".join(map(str, values[:most])) + (", ..." if len(values) > most else "")
 
 
-def _load(spec: str) -> tuple[Images, Images | None]:
+def _load(spec: str, size: int | None) -> tuple[Images, Images | None]:
+    train, test = _find(spec)
+    return _to_tensors(train, size), None if test is None else _to_tensors(test, size)
+
+
+def _find(spec: str) -> tuple[Any, Any]:
+    """The training data and the test data, or None, as map-style datasets of (image, label)."""
     kind, _, rest = spec.partition(":")
     if spec == "digits":
         return _digits(), None
@@ -141,40 +151,39 @@ def _digits() -> Images:
     return Images(torch.from_numpy(pixels).float().view(-1, 1, 8, 8), torch.from_numpy(labels).long())
 
 
-def _image_folder(folder: str) -> Images:
+def _image_folder(folder: str) -> Any:
     from torchvision.datasets import ImageFolder
 
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one that holds a folder of images for each class")
-    return _to_tensors(ImageFolder(folder))
+    return ImageFolder(folder)
 
 
-def _torchvision(name: str, root: str) -> tuple[Images, Images]:
+def _torchvision(name: str, root: str) -> tuple[Any, Any]:
     from torchvision import datasets
 
     if not hasattr(datasets, name):
         raise ValueError(f"data: torchvision.datasets has no {name!r}")
     make: Callable[..., Any] = getattr(datasets, name)
     try:
-        splits = make(root, train=True), make(root, train=False)
+        return make(root, train=True), make(root, train=False)
     except (RuntimeError, TypeError) as error:  # not downloaded, or a data set that has no `train` argument
         raise ValueError(f"data: torchvision.datasets.{name}({root!r}, train=...) failed: {error}") from error
-    return _to_tensors(splits[0]), _to_tensors(splits[1])
 
 
-def _from_function(spec: str) -> tuple[Images, Images | None]:
+def _from_function(spec: str) -> tuple[Any, Any]:
     try:
         make = import_function(spec)
     except ImportError as error:
         raise ValueError(f"data: {spec} cannot be imported ({error}); expected {FORMS}") from error
     made = make()
-    parts = made if isinstance(made, tuple) else (made, None)
+    parts: tuple[Any, ...] = made if isinstance(made, tuple) else (made, None)
     if len(parts) != 2 or not _is_map_style(parts[0]) or not (parts[1] is None or _is_map_style(parts[1])):
         raise TypeError(
             f"data: {spec} returned {_types(made)}, expected a map-style dataset of (image, label), or a training and "
             "a test set of that kind"
         )
-    return _to_tensors(parts[0]), None if parts[1] is None else _to_tensors(parts[1])
+    return parts[0], parts[1]
 
 
 def _is_map_style(dataset: Any) -> bool:
@@ -187,11 +196,11 @@ def _types(made: Any) -> str:
     return f"a {type(made).__name__}"
 
 
-def _to_tensors(dataset: Any) -> Images:
+def _to_tensors(dataset: Any, side: int | None = None) -> Images:
     """Reads a whole map-style dataset of (image, label); images are PIL, arrays [H, W(, C)] or tensors [C, H, W]."""
     if len(dataset) == 0:
         raise ValueError(f"data: {type(dataset).__name__} is empty")
-    first, _ = _sample(dataset, 0)
+    first, _ = _sample(dataset, 0, side)
     size = len(dataset) * first.numel() * first.element_size()
     if size > _MEMORY_LIMIT:
         raise ValueError(
@@ -201,10 +210,11 @@ def _to_tensors(dataset: Any) -> Images:
     images = torch.empty(len(dataset), *first.shape, dtype=first.dtype, device="cpu")
     labels = torch.empty(len(dataset), dtype=torch.int64, device="cpu")
     for i in range(len(dataset)):
-        image, label = _sample(dataset, i)
+        image, label = _sample(dataset, i, side)
         if image.shape != first.shape:
             raise ValueError(
-                f"data: image {i} has shape {tuple(image.shape)}, the first {tuple(first.shape)}; resize them"
+                f"data: {_name(dataset, i)} has shape {tuple(image.shape)}, the first {tuple(first.shape)}; resize "
+                "them, such as with --size 64"
             )
         images[i], labels[i] = image, label
     return Images(images, labels, _class_names(dataset))
@@ -216,9 +226,33 @@ def _class_names(dataset: Any) -> tuple[str, ...] | None:
     return tuple(map(str, names)) if isinstance(names, (list, tuple)) else None
 
 
-def _sample(dataset: Any, position: int) -> tuple[Tensor, int]:
+def _name(dataset: Any, position: int) -> str:
+    """What a message calls an image: its file, where the dataset knows it."""
+    files = getattr(dataset, "samples", None)
+    if isinstance(files, list) and len(files) == len(dataset) and isinstance(files[position], tuple):
+        return f"image {files[position][0]}"
+    return f"image {position}"
+
+
+def _read(dataset: Any, position: int) -> Any:
+    try:
+        return dataset[position]
+    except (OSError, SyntaxError) as error:  # PIL raises either for a file that is damaged
+        raise ValueError(f"data: {_name(dataset, position)} cannot be read ({error}); replace or remove it") from error
+
+
+def _resized(image: Tensor, side: int | None) -> Tensor:
+    if side is None or image.shape[1:] == (side, side):
+        return image
+    from torchvision.transforms.v2.functional import resize
+
+    found: Tensor = resize(image, [side, side], antialias=True)
+    return found
+
+
+def _sample(dataset: Any, position: int, side: int | None = None) -> tuple[Tensor, int]:
     """The image [C, H, W] and the class of an example."""
-    sample = dataset[position]
+    sample = _read(dataset, position)
     if not isinstance(sample, (tuple, list)) or len(sample) < 2:
         raise TypeError(f"data: example {position} is a {type(sample).__name__}, expected (image, label)")
     image = sample[0] if isinstance(sample[0], Tensor) else _from_array(np.array(sample[0]))
@@ -229,7 +263,7 @@ def _sample(dataset: Any, position: int) -> tuple[Tensor, int]:
         )
     if image.is_floating_point() and not bool(image.isfinite().all()):
         raise ValueError(f"data: image {position} has pixels that are infinite or NaN")
-    return image, _class(sample[1], position)
+    return _resized(image, side), _class(sample[1], position)
 
 
 def _class(label: Any, position: int) -> int:

@@ -24,17 +24,25 @@ from ..sampler import PruneSampler
 from ..support.files import write_atomically
 from ..tracker.tracker import DifficultyTracker
 from .hold_out import held_out
+from .models import source_digest
 from .study_data import StudyData, load_data
 from .train import Recipe, number_of_batches, predict, train
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where the data comes from, and its fingerprint, by which a worker knows that it reads the same data."""
+    """Where the data comes from, and its fingerprints, by which a worker knows that it reads the same data.
+
+    Attributes:
+        size: the side to which images are resized; None for as they are.
+        dataset_fingerprint, test_fingerprint: of the training data and of the test data.
+    """
 
     spec: str
     test_spec: str | None
     dataset_fingerprint: str
+    test_fingerprint: str
+    size: int | None = None
 
     def load(self) -> StudyData:
         """Loads the data.
@@ -42,13 +50,14 @@ class DataSource:
         Raises:
             ValueError: it is not the data of the study.
         """
-        data = load_data(self.spec, self.test_spec)
-        found = dataset_fingerprint(data.train)
-        if found != self.dataset_fingerprint:
-            raise ValueError(
-                f"data: {self.spec} has dataset fingerprint {found} in a worker, expected {self.dataset_fingerprint}: "
-                "it must give the same examples in the same order every time, so fix its seed"
-            )
+        data = load_data(self.spec, self.test_spec, self.size)
+        for part, expected in ((data.train, self.dataset_fingerprint), (data.test, self.test_fingerprint)):
+            found = dataset_fingerprint(part)
+            if found != expected:
+                raise ValueError(
+                    f"data: {self.spec} has dataset fingerprint {found} in a worker, expected {expected}: it must give "
+                    "the same examples in the same order every time, so fix its seed"
+                )
         return data
 
 
@@ -104,7 +113,8 @@ class ScoringTask:
             differing["scores"] = (list(run.scores), list(self.scores))
         if differing:
             raise ValueError(
-                f"{self.path} is of another study, (found, wanted): {differing}; choose another --out, or remove it"
+                f"{self.path} is of another study, of other data, test data, model or recipe, (found, wanted): "
+                f"{differing}; choose another --out, or remove it"
             )
         return True
 
@@ -133,6 +143,8 @@ class ScoringTask:
             "seed": self.seed,
             "recipe": asdict(self.recipe),
             "hold_out": self.hold_out,
+            "test_fingerprint": self.source.test_fingerprint,
+            "model_digest": source_digest(self.model),
         }
 
 
@@ -185,6 +197,7 @@ class ComparisonTask:
         result = {
             "task": self._facts(),
             "examples": len(sampler),
+            "plan": sampler.plan.digest,
             "peak_memory_bytes": peak_memory(),
             **outcome.facts(),
         }
@@ -198,7 +211,9 @@ class ComparisonTask:
     def _facts(self) -> dict[str, Any]:
         return {
             "fingerprint": self.source.dataset_fingerprint,  # the key in files of every version
+            "test_fingerprint": self.source.test_fingerprint,
             "architecture": self.model,
+            "model_digest": source_digest(self.model),
             "seed": self.seed,
             "recipe": asdict(self.recipe),
             "policy": self.name,

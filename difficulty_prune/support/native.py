@@ -6,7 +6,7 @@ Whoever uses `host` has a slower path in NumPy or SciPy as well.
 from __future__ import annotations
 
 try:
-    from .. import _host as host
+    import difficulty_prune._host as host
 except ImportError:
     host = None  # type: ignore[assignment]
 

@@ -111,7 +111,7 @@ def test_bad_data_is_refused(spec: str, error: type[Exception], message: str) ->
 def test_images_of_different_shapes_are_refused(tmp_path: Path) -> None:
     write_image_folder(tmp_path / "a", per_class=2, size=8)
     Image.new("RGB", (9, 8)).save(tmp_path / "a" / "dog" / "9.png")
-    with pytest.raises(ValueError, match=r"image 4 has shape \(3, 8, 9\)"):
+    with pytest.raises(ValueError, match=r"9.png has shape \(3, 8, 9\)"):
         load_data(f"imagefolder:{tmp_path / 'a'}")
 
 
@@ -302,7 +302,8 @@ def test_every_tracked_score_can_be_asked_for_and_no_other(name: str) -> None:
 
 
 def tasks(folder: Path, runs: int = 4, **changes) -> list[ScoringTask]:
-    source = DataSource("digits", None, dp.dataset_fingerprint(load_data("digits").train))
+    data = load_data("digits")
+    source = DataSource("digits", None, dp.dataset_fingerprint(data.train), dp.dataset_fingerprint(data.test))
     recipe = Recipe(epochs=1, batch_size=64)
     settings = {"recipe": recipe, "scores": ("el2n",), "hold_out": 0.3, "first_seed": 3, **changes}
     first = settings["first_seed"]

@@ -19,7 +19,10 @@ DIGITS = dp.dataset_fingerprint(load_data("digits").train)
 
 
 def comparison(path: Path) -> ComparisonTask:
-    source, policy = DataSource("digits", None, DIGITS), dp.policies.Random(0.02)
+    source, policy = (
+        DataSource("digits", None, DIGITS, dp.dataset_fingerprint(load_data("digits").test)),
+        dp.policies.Random(0.02),
+    )
     return ComparisonTask(
         source, "mlp", 4, Recipe(1), "random", 0.02, policy, np.zeros(1437), "el2n of 1 runs", str(path)
     )
@@ -41,7 +44,7 @@ def test_a_damaged_result_is_not_done(text: str, tmp_path: Path) -> None:
 
 
 def test_a_worker_refuses_other_data_than_that_of_the_study(tmp_path: Path) -> None:
-    source = DataSource("digits", None, "0" * 32)
+    source = DataSource("digits", None, "0" * 32, "0" * 32)
     task = ScoringTask(source, "mlp", 0, Recipe(1), ("el2n",), str(tmp_path / "run.safetensors"))
     with pytest.raises(
         ValueError, match=f"data: digits has dataset fingerprint {DIGITS} in a worker, expected 0{{32}}"

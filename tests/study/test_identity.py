@@ -1,0 +1,126 @@
+"""What a study reuses is of the same data, test data, model and recipe; and only one study is in a folder."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from difficulty_prune.cli.study import same_plans
+from difficulty_prune.study.folder_lock import locked
+from difficulty_prune.study.models import source_digest
+from difficulty_prune.study.study_data import load_data
+
+COMMAND = [sys.executable, "-m", "difficulty_prune.cli", "study", "--runs", "2", "--epochs", "2", "--out", "out"]
+MINE = """
+import torch
+from torch.utils.data import TensorDataset
+
+def make(n, seed, flip=False):
+    g = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % 2
+    x = torch.randn(n, 1, 8, 8, generator=g) + (2.0 * y - 1.0).view(-1, 1, 1, 1)
+    return TensorDataset(x, 1 - y if flip else y)
+
+def train(): return make(96, 0)
+def test(): return make(60, 1)
+def flipped(): return make(60, 1, True)
+def net(shape, classes): return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes))
+"""
+
+
+def study(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, "--data", "mine:train", "--model", "mine:net", *more]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.mark.slow  # three commands, each of which starts PyTorch in three processes
+def test_other_test_data_and_an_edited_model_are_refused_and_what_is_reused_is_said(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    options = ("--test", "mine:test", "--keep", "0.9", "--policy", "window", "easiest")
+    first = study(tmp_path, *options)
+    assert first.returncode == 0, first.stderr
+    assert "Reused" not in first.stdout
+    assert "window 90% and easiest 90% are the same plan" in " ".join(first.stdout.split())
+    again = study(tmp_path, *options)
+    assert "Reused, of the same data, test data, models and recipe: 2 scoring runs and 8 trainings" in again.stdout
+    before = json.loads((tmp_path / "out" / "summary.json").read_text())
+    other = study(tmp_path, "--test", "mine:flipped", "--keep", "0.9")
+    assert other.returncode == 2
+    assert "of another study" in other.stderr
+    assert "test_fingerprint" in other.stderr
+    (tmp_path / "mine.py").write_text(MINE.replace("Linear(64, classes)", "Linear(64, classes, bias=False)"))
+    edited = study(tmp_path, *options)
+    assert edited.returncode == 2
+    assert "model_digest" in edited.stderr
+    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == before
+
+
+def test_a_model_is_known_by_the_source_of_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert source_digest("mlp") == source_digest("cnn")  # of one module
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in (("one", MINE), ("same", MINE), ("other", MINE + "\n# edited\n")):
+        (tmp_path / f"{name}_model.py").write_text(text)
+    digests = [source_digest(f"{name}_model:net") for name in ("one", "same", "other")]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_one_study_at_a_time_and_a_dead_one_bars_nobody(tmp_path: Path) -> None:
+    holds = "import sys, time, pathlib; from difficulty_prune.study.folder_lock import locked\n"
+    holds += "with locked(pathlib.Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", holds, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(BlockingIOError, match="another study is running in"), locked(tmp_path):
+            pass
+        other.kill()
+        other.wait()
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            with locked(tmp_path):
+                return
+        except BlockingIOError:
+            assert time.monotonic() < deadline
+
+
+def photographs(folder: Path, sizes: list[tuple[int, int]]) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for k, size in enumerate(sizes):
+            pixels = rng.integers(0, 255, (*size, 3)).astype("uint8")
+            Image.fromarray(pixels).save(folder / name / f"{k:03d}.jpg")
+
+
+def test_photographs_of_any_size_are_resized_when_asked(tmp_path: Path) -> None:
+    photographs(tmp_path, [(40, 60), (80, 41), (64, 64), (50, 50), (41, 90)])
+    with pytest.raises(ValueError, match=r"001\.jpg has shape \(3, 80, 41\).*--size"):
+        load_data(f"imagefolder:{tmp_path}")
+    data = load_data(f"imagefolder:{tmp_path}", None, 32)
+    assert data.shape == (3, 32, 32)
+    assert data.train.images.dtype == torch.uint8
+
+
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
+    photographs(tmp_path, [(32, 32)] * 6)
+    victim = tmp_path / "dog" / "003.jpg"
+    victim.write_bytes(victim.read_bytes()[:300])
+    with pytest.raises(ValueError, match=r"dog/003\.jpg cannot be read"):
+        load_data(f"imagefolder:{tmp_path}")
+
+
+def test_equal_plans_are_said_to_be_one() -> None:
+    rows = [
+        {"model": "mlp", "policy": policy, "keep": 0.9, "plans": plans}
+        for policy, plans in (("window", ["a", "b"]), ("easiest", ["a", "b"]), ("random", ["c", "d"]), ("old", [None]))
+    ]
+    assert same_plans(rows) == [["window 90%", "easiest 90%"]]
+    assert same_plans([{**row, "model": row["policy"]} for row in rows]) == []
