@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -154,8 +153,9 @@ def collect(runs: RunSet, options: Options) -> Answers:
 def runs_needed(found: Reliability, target: float) -> str:
     """How many runs reach the target, with the range; a dash if the runs do not agree at all.
 
+    >>> import numpy as np
     >>> runs_needed(Reliability(0.9, (0.86, 0.95), 0.95, 0.7, np.ones(4), "el2n", 4, ("mlp",)), 0.95)
-    '9 (4-12)'
+    '9 (4-13)'
     """
     few, many = found.runs_needed_interval(target)
     if few is None:

@@ -11,6 +11,7 @@ from typing import Any, Final, get_args
 
 from rich.console import Console
 
+from ..fingerprint.accuracy import Accuracy
 from ..fingerprint.architecture_fingerprint import ArchitectureFingerprint
 from ..fingerprint.compare_selectors import Comparison, compare_selectors
 from ..fingerprint.sensitive_examples import SensitiveExamples, Test, sensitive_examples
@@ -139,12 +140,35 @@ def collect(runs: RunSet, unknown: Sequence[Path], options: Options) -> Answers:
 
 
 def identify(fingerprint: ArchitectureFingerprint, run: Run) -> dict[str, Any]:
-    """The architecture that the run seems to have, and how probable each known one is."""
+    """The architecture that the run seems to have, how probable each known one is, and what the run's file says."""
+    predicted = fingerprint.predict(run)
     return {
-        "predicted": fingerprint.predict(run),
+        "predicted": predicted,
         "probabilities": fingerprint.predict_proba(run),
         "said to be": run.architecture,
+        "agree": predicted == run.architecture,
     }
+
+
+def describe_identified(path: str, found: dict[str, Any], accuracy: Accuracy) -> str:
+    """What the fingerprint finds, what the file says, and whether these agree.
+
+    >>> found = {"predicted": "mlp", "probabilities": {"cnn": 0.03, "mlp": 0.97}, "said to be": "vit", "agree": False}
+    >>> describe_identified("a.safetensors", found, Accuracy.of(9, 10))
+    'a.safetensors looks like mlp (probability 0.97), but its file says vit, which the fingerprint does not know.'
+    """
+    nearest, probability = max(found["probabilities"].items(), key=lambda pair: pair[1])
+    said, known = found["said to be"], found["said to be"] in found["probabilities"]
+    how_sure = f"probability {probability:.2f}" if probability < 0.995 else "probability above 0.99"
+    if found["agree"]:
+        return f"{path} was made by {nearest} ({how_sure}), as its file says."
+    if found["predicted"] is None:
+        text = f"{path} is unlike any known architecture; of those, {nearest} is nearest. Its file says {said}"
+    else:
+        text = f"{path} looks like {nearest} ({how_sure}), but its file says {said}"
+    if not known:
+        return f"{text}, which the fingerprint does not know."
+    return f"{text}: they disagree. The fingerprint recognised {accuracy} held-out runs."
 
 
 def show(answers: Answers, console: Console) -> None:
@@ -155,13 +179,9 @@ def show(answers: Answers, console: Console) -> None:
 
     say(f"{answers.runs}\n")
     for path, found in answers.identified.items():
-        nearest, probability = max(found["probabilities"].items(), key=lambda pair: pair[1])
-        if found["predicted"] is None:
-            say(f"{path} is unlike any known architecture; of those, {nearest} is nearest.")
-        else:
-            say(f"{path} was made by {found['predicted']} (probability {probability:.2f}).")
+        say(describe_identified(path, found, answers.fingerprint.accuracy))
     say(str(answers.sensitive))
-    say(str(answers.fingerprint))
+    say(answers.fingerprint.describe(answers.sensitive))
     say(f"The examples, most sensitive first: {', '.join(map(str, answers.fingerprint.examples.tolist()))}")
     if answers.comparison is not None:
         say(f"\n{answers.comparison}")

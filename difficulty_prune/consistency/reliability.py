@@ -142,7 +142,11 @@ class Reliability:
         number = count(needed, "run") + (f" ({few:,} to {many:,})" if few != many else "")
         if low >= target:
             return text + f"{number} {'is' if needed == 1 else 'are'} enough for {target:g}."
-        return text + f"{number} would reach {target:g}" + (", perhaps these." if self.value >= target else ".")
+        return (
+            text
+            + f"{number} would reach {target:g}"
+            + (f", so these {self.runs:,} may be enough." if self.value >= target else ".")
+        )
 
     def __str__(self) -> str:
         return self.describe()
@@ -192,7 +196,7 @@ def reliability(runs: RunSet, score: str, *, splits: int = 100, level: float = 0
     >>> hard = rng.normal(size=500)
     >>> runs = RunSet(Run({"el2n": hard + rng.normal(size=500)}, architecture="mlp", seed=s) for s in range(4))
     >>> print(reliability(runs, "el2n"))
-    With 4 runs the ranking by el2n has reliability 0.79 (0.74-0.83); 21 runs would reach 0.95.
+    With 4 runs the ranking by el2n has reliability 0.79 (0.74-0.83); 21 runs (16 to 27) would reach 0.95.
     """
     check_runs(runs, score, least=2)
     check_between(level, "level")

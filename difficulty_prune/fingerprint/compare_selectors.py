@@ -76,10 +76,13 @@ class Comparison:
 
     def __str__(self) -> str:
         best = max(self.rows, key=lambda row: (row.accuracy, -row.examples))
+        examples = f"{best.examples:,} {best.select} example{'s' if best.examples > 1 else ''}"
+        found = f"{name_all(self.architectures)} are told apart best by {examples}"
+        if best.interval[0] <= self.chance:
+            found = f"Nothing shows that examples tell {name_all(self.architectures)} apart, at best {examples}"
         lines = [
-            f"{name_all(self.architectures)} are told apart best by {best.examples:,} {best.select} example"
-            f"{'s' if best.examples > 1 else ''}: {best.accuracy:.0%} of {self.answers:,} answers right, "
-            f"chance {self.chance:.0%} ({self.score}, {self.protocol}).",
+            f"{found}: {best.accuracy:.0%} of {self.answers:,} answers right, chance {self.chance:.0%} "
+            f"({self.score}, {self.protocol}).",
             f"{'chosen':<10} {'examples':>8} {'accuracy':>8} {'95% interval':>13} {'k-means':>8}",
         ]
         for row in self.rows:

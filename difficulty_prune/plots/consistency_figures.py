@@ -59,7 +59,7 @@ def reliability_curve(reliability: Reliability, target: float = 0.95, ax: Axes |
     count_in_integers(ax)
     ax.set_xlabel("runs averaged")
     ax.set_ylabel("reliability (Spearman)")
-    ax.set_title(text.replace("; ", ";\n"), fontsize=9)
+    ax.set_title(text.replace("; ", ";\n").replace(": ", ":\n"), fontsize=9)
     ax.legend(loc="lower right")
     return ax
 

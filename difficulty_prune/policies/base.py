@@ -65,10 +65,11 @@ def ranks_nothing(difficulty: Tensor) -> bool:
 def warn_if_nothing_is_ranked(difficulty: Tensor, policy: object, keep: float) -> None:
     """Warns of difficulty [N] that is the same for all examples, where the policy has to leave some out."""
     if keep < 1 and ranks_nothing(difficulty):
+        known = difficulty[~difficulty.isnan()]
         warnings.warn(
-            f"difficulty: all {int((~difficulty.isnan()).sum())} examples have the same value, "
-            f"{float(difficulty[~difficulty.isnan()][0]):g}, which ranks nothing: what {policy!r} keeps is random. Does "
-            "the score need more presentations or checkpoints, as vog_loss needs two or more? Otherwise take another",
+            f"difficulty: all {len(known)} examples have the same value, {float(known[0]):g}, which ranks nothing: "
+            f"what {policy!r} keeps is random. Perhaps the score needs more presentations or checkpoints (vog_loss "
+            "needs two); otherwise take another score, or say what you mean with Random",
             stacklevel=3,
         )
 
@@ -123,7 +124,7 @@ class Keeping(ABC):
         unseen: what happens to examples whose difficulty is NaN.
         redrawn: whether a sampler draws anew in every epoch, even if the difficulty stays the same.
         drops_classes: whether a plan may drop a class, because every class comes up over the epochs.
-        ranks: whether difficulty decides what is kept, so that difficulty without differences deserves a warning.
+        ranks: whether a plan without differences in difficulty deserves a warning, because the policy ranks examples.
     """
 
     keep: float

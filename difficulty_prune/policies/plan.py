@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..support.files import load_vectors, save_vectors
+from ..support.files import MALFORMED, load_vectors, save_vectors
 
 _FORMAT: Final = 1
 
@@ -98,7 +98,11 @@ class Plan:
         return copy.deepcopy(self._summary)  # a change of it must not change the plan
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes one `.safetensors` file, whole or not at all."""
+        """Writes one `.safetensors` file, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written; the message names the file and says what to do.
+        """
         vectors = {"index": self.index.numpy(), "weight": self.weight.numpy()}
         save_vectors(path, "plan", _FORMAT, vectors, {"summary": dict(self._summary)})
 
@@ -108,13 +112,19 @@ class Plan:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is truncated, is not a plan, or is newer than this library; the message names it.
+            ValueError: the file is cut short, damaged, not a plan, or newer than this library; the message names it.
+            OSError: it cannot be read; the message names the file and says what to do.
         """
         vectors, header = load_vectors(path, "plan", _FORMAT)
         try:
-            return cls(torch.from_numpy(vectors["index"]), torch.from_numpy(vectors["weight"]), header["summary"])
-        except (KeyError, TypeError, ValueError) as error:
+            index, weight = vectors["index"], vectors["weight"]
+            if index.dtype != np.int64 or weight.dtype.kind != "f":
+                raise TypeError(f"got index of {index.dtype} and weight of {weight.dtype}, expected int64 and float32")
+            plan = cls(torch.from_numpy(index), torch.from_numpy(weight), header["summary"])
+            str(plan.summary())  # what cannot be printed is no summary
+        except MALFORMED as error:
             raise ValueError(f"{path}: not a valid plan file ({error})") from error
+        return plan
 
 
 def make_plan(

@@ -121,12 +121,15 @@ def unproven_data(runs: Sequence[Run]) -> str | None:
     A dataset fingerprint or labels that all runs have show it, because runs that differ in these do not mix.
     """
     lacking = [run for run in runs if run.dataset_fingerprint is None and not run.has("labels")]
-    if len(runs) < 2 or not lacking:
-        return None
+    return describe_unproven(len(runs), lacking) if len(runs) > 1 and lacking else None
+
+
+def describe_unproven(number: int, lacking: Sequence[Run]) -> str:
+    """What to warn of: that `lacking`, of this number of runs, may be of other data."""
     return (
-        f"nothing shows that these {len(runs)} runs are of the same data in the same order: {len(lacking)} have "
-        f"neither a dataset fingerprint nor labels, the first is {_named(lacking[0])}. Means over runs of different "
-        "data say nothing; give tracker.finish dataset_fingerprint=dp.dataset_fingerprint(dataset), or labels="
+        f"nothing shows that these {number} runs are of the same data in the same order: {len(lacking)} with neither a "
+        f"dataset fingerprint nor labels, such as {_named(lacking[0])}. Means over runs of different data say nothing; "
+        "give tracker.finish dataset_fingerprint=dp.dataset_fingerprint(dataset), or labels="
     )
 
 

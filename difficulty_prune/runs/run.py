@@ -20,6 +20,7 @@ from ..support.arrays import check_rows, read_only
 from ..support.blocks import blocks
 from ..support.checks import whole_number
 from ..support.files import MALFORMED, open_vectors, save_vectors
+from ..support.json_text import check_depth
 from ..support.safetensors_header import ArrayKind
 from ..support.vector_file import VectorFile
 from ..version import __version__
@@ -98,12 +99,13 @@ class Run:
         for name in ("labels", "predictions"):
             if name in vectors:
                 _check_classes(name, self._blocks(name))
-        if "seen" in vectors and not any(block.any() for _, block in self._blocks("seen")):
+        if "seen" in vectors and not sum(int(block.sum()) for _, block in self._blocks("seen")):
             raise ValueError(f"seen: got {size} times False, expected some examples that the run trained on")
         if "probabilities" in vectors:
-            _check_probabilities(self._blocks("probabilities"))
-            if "predictions" in vectors:
-                _check_predictions(self._blocks("predictions", "probabilities"))
+            for start, block in self._blocks("probabilities"):
+                _check_probabilities(start, block)
+                if "predictions" in vectors:
+                    _check_predictions(start, self.read("predictions", slice(start, start + len(block))), block)
 
     def has(self, name: str) -> bool:
         """Whether the run has a score of this name, or "labels", "seen", "probabilities" or "predictions".
@@ -160,10 +162,18 @@ class Run:
         shape = self._vectors.kinds[name].shape if isinstance(self._vectors, VectorFile) else self._vectors[name].shape
         return math.prod(shape[1:])
 
-    def _blocks(self, *names: str) -> Iterator[tuple[Any, ...]]:
-        """Position of the first example of each block, and the block of each array."""
-        for block in blocks(self._size, max(self._width(name) for name in names)):
-            yield block.start, *(self.read(name, block) for name in names)
+    def _blocks(self, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Position of the first example of each block of an array, and the block; those of a file have its digest."""
+        found: Iterable[tuple[int, NDArray[Any]]]
+        if isinstance(self._vectors, VectorFile):
+            found = self._vectors.blocks(name)
+        else:
+            array = self._vectors[name]
+            found = ((rows.start, array[rows]) for rows in blocks(self._size, self._width(name)))
+        for start, block in found:
+            with np.errstate(over="ignore"):  # of what the checks refuse
+                kept = block.astype(_kept_as(name, block.dtype), copy=False)
+            yield start, kept
 
     def __len__(self) -> int:
         return self._size
@@ -242,7 +252,7 @@ class Run:
         """Writes one `.safetensors` file, whole or not at all.
 
         Raises:
-            OSError: it cannot be written; the message names the file.
+            OSError: it cannot be written; the message names the file and says what to do.
             FileNotFoundError, ValueError: the file that the run was loaded from is gone or has changed.
         """
         facts = {name: values for name, values in self._facts().items() if values is not None}
@@ -255,7 +265,7 @@ class Run:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Run:
-        """Reads a run file once to check it, and leaves the arrays in it.
+        """Reads a run file once to check it, with its digests, and leaves the arrays in it.
 
         `run.scores[name]`, `run.labels` and the like read their array anew each time you ask, and `run.read` reads a
         part of one. Neither memory nor a file descriptor is held meanwhile, so you can load hundreds of runs. A file
@@ -263,9 +273,9 @@ class Run:
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: cut short, not a run file, newer than this library, or of a version that defines a score in
-                the other direction; the message names the file.
-            OSError: it cannot be read; the message names the file.
+            ValueError: cut short, damaged, not a run file, newer than this library, or of a version that defines a
+                score in the other direction; the message names the file.
+            OSError: it cannot be read; the message names the file and says what to do.
 
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -281,6 +291,7 @@ class Run:
             check_definitions(header.get("definitions", {}))
             run._hold(vectors, _check_kinds(vectors.kinds), _describe(**header["metadata"]))
         except MALFORMED as error:
+            vectors.check()  # damage explains whatever else is wrong
             raise ValueError(f"{path}: not a valid run file ({error})") from error
         return run
 
@@ -354,8 +365,10 @@ def _describe(
 def _plain(value: Any, key: str) -> Any:
     """The value as it comes back from a file."""
     try:
-        return json.loads(json.dumps(value))
-    except (TypeError, ValueError) as error:
+        found = json.loads(json.dumps(value))
+        check_depth(found, above=2)  # in the description of the file, and in its metadata
+        return found
+    except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"metadata: {key}={value!r} cannot be written as JSON ({error})") from error
 
 
@@ -425,28 +438,26 @@ def _check_classes(name: str, classes: Iterable[tuple[int, NDArray[Any]]]) -> No
             raise ValueError(f"{name}: got {block.min()}, expected 0 or more")
 
 
-def _check_probabilities(probabilities: Iterable[tuple[int, NDArray[Any]]]) -> None:
+def _check_probabilities(start: int, block: NDArray[Any]) -> None:
     with np.errstate(over="ignore", invalid="ignore"):  # of what is refused here
-        for start, block in probabilities:
-            sums = block.sum(1, dtype=np.float64)
-            good = (block >= 0).all(1) & (np.abs(sums - 1) <= _SUM_TOLERANCE)  # NaN is neither
-            if not good.all():
-                row = int(good.argmin())
-                raise ValueError(
-                    f"probabilities: those of example {start + row} sum to {sums[row]:.6g}, the smallest is "
-                    f"{block[row].min():.6g}; expected numbers from 0 on with sum 1. Of logits take softmax(1); NaN "
-                    "means that training diverged"
-                )
+        sums = block.sum(1, dtype=np.float64)
+        good = (block >= 0).all(1) & (np.abs(sums - 1) <= _SUM_TOLERANCE)  # NaN is neither
+    if not good.all():
+        row = int(good.argmin())
+        raise ValueError(
+            f"probabilities: those of example {start + row} sum to {sums[row]:.6g}, the smallest is "
+            f"{block[row].min():.6g}; expected numbers from 0 on with sum 1. Of logits take softmax(1); NaN "
+            "means that training diverged"
+        )
 
 
-def _check_predictions(both: Iterable[tuple[int, NDArray[Any], NDArray[Any]]]) -> None:
-    for start, predictions, probabilities in both:
-        classes = probabilities.shape[1]
-        chosen = probabilities[np.arange(len(predictions)), np.minimum(predictions, classes - 1)]
-        wrong = (predictions >= classes) | (chosen < probabilities.max(1))
-        if wrong.any():
-            row = int(wrong.argmax())
-            raise ValueError(
-                f"predictions: got {predictions[row]} for example {start + row}, whose largest probability is that of "
-                f"class {probabilities[row].argmax()}; leave predictions out: they follow from the probabilities"
-            )
+def _check_predictions(start: int, predictions: NDArray[Any], probabilities: NDArray[Any]) -> None:
+    classes = probabilities.shape[1]
+    chosen = probabilities[np.arange(len(predictions)), np.minimum(predictions, classes - 1)]
+    wrong = (predictions >= classes) | (chosen < probabilities.max(1))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"predictions: got {predictions[row]} for example {start + row}, whose largest probability is that of "
+            f"class {probabilities[row].argmax()}; leave predictions out: they follow from the probabilities"
+        )

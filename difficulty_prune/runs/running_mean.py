@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import reprlib
+import sys
+import warnings
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -10,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..scores.catalogue import SCORES, check_scores
+from ..support.checks import whole_number
 from ..support.files import MALFORMED, load_vectors, save_vectors
-from .compatibility import SharedFacts, are_equal, score_digests
+from .compatibility import SharedFacts, are_equal, describe_unproven, score_digests
 from .run import Run, check_definitions, definitions
 from .sums_over_runs import SumsOverRuns
 
@@ -37,7 +41,7 @@ class RunningMean:
     ...     RunningMean().save(path)
     ...     for seed, aum in enumerate([1.0, 2.0]):
     ...         mean = RunningMean.load(path)
-    ...         mean.update(Run({"aum": [aum, 3.0]}, architecture="mlp", seed=seed))
+    ...         mean.update(Run({"aum": [aum, 3.0]}, architecture="mlp", seed=seed, dataset_fingerprint="f00d"))
     ...         mean.save(path)
     >>> len(mean), mean.mean("aum"), mean.difficulty("aum")
     (2, array([1.5, 3. ]), array([-1.5, -3. ]))
@@ -50,7 +54,7 @@ class RunningMean:
         self._shared = SharedFacts()
 
     def update(self, run: Run) -> None:
-        """Adds a run.
+        """Adds a run; warns if nothing shows that it is of the same data, as `RunSet.load` does.
 
         Raises:
             TypeError: not a run.
@@ -71,11 +75,14 @@ class RunningMean:
                     f"{run!r} is in the mean already, as run {position} of {len(self)}: same architecture, seed and "
                     "scores. Update with each run once"
                 )
+        unproven = run.dataset_fingerprint is None and (not run.has("labels") or self._shared.labels is None)
         self._shared.add(run, names)
         self._scores = names
         self._runs.append(added)
         for name in names:
             self._sums.setdefault(name, SumsOverRuns(len(run))).update(values[name])
+        if unproven and len(self) > 1:
+            warnings.warn(describe_unproven(len(self), [run]), stacklevel=2)
 
     def mean(self, score: str) -> NDArray[Any]:
         """The mean over the runs that presented the example, [N] float64, as stored; NaN where none did.
@@ -126,7 +133,7 @@ class RunningMean:
         """Writes one `.safetensors` file, whole or not at all.
 
         Raises:
-            OSError: it cannot be written; the message names the file.
+            OSError: it cannot be written; the message names the file and says what to do.
         """
         vectors = {} if self._shared.labels is None else {"labels": self._shared.labels}
         for name, sums in self._sums.items():
@@ -146,35 +153,42 @@ class RunningMean:
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: cut short, not a running mean, newer than this library, or of a version that defines a score in
-                the other direction; the message names the file.
-            OSError: it cannot be read; the message names the file.
+            ValueError: cut short, damaged, not a running mean, newer than this library, or of a version that defines a
+                score in the other direction; the message names the file.
+            OSError: it cannot be read; the message names the file and says what to do.
         """
         vectors, header = load_vectors(path, _KIND, _FORMAT)
         try:
             check_definitions(header["definitions"])
             running = cls(header["scores"])
-            running._runs = [_run_of(entry) for entry in header["runs"]]
+            running._runs = [_run_of(entry, running.scores) for entry in _list_of(header["runs"], "runs")]
             running._shared.known = _known_of(header["common"])
-            if running._runs:
-                running._restore(vectors, str(header["labelled"]))
+            running._restore(vectors, _text_of(header["labelled"], "labelled"))
         except MALFORMED as error:
             raise ValueError(f"{path}: not a valid {_KIND} file ({error})") from error
         return running
 
     def _restore(self, vectors: dict[str, NDArray[Any]], labelled: str) -> None:
-        size = int(self._shared.known["data"]["numbers of examples"][0])
-        for name in self.scores:
+        """Takes the sums and labels, if they are those of these runs and scores, and no others."""
+        if not self._runs and vectors:
+            raise ValueError(f"got no runs, but {reprlib.repr(sorted(vectors))}")
+        if self._runs and not self.scores:
+            raise ValueError(f"got {len(self)} runs, but no scores")
+        size = whole_number(self._shared.known["data"]["numbers of examples"][0], "examples", 1) if self._runs else 0
+        for name in self.scores if self._runs else ():
             sums = self._sums[name] = SumsOverRuns(0)
             for part, empty in vars(sums).items():
-                setattr(sums, part, _checked(f"{name}.{part}", vectors[f"{name}.{part}"], size, empty.dtype))
+                values = _checked(f"{name}.{part}", vectors.pop(f"{name}.{part}"), size, empty.dtype)
+                setattr(sums, part, values)
             if sums.count.max() > len(self._runs) or sums.count.min() < 0 or sums.spread.min() < 0:
                 raise ValueError(
                     f"{name}: counts outside 0..{len(self._runs)}, the number of runs, or a negative spread"
                 )
         if "labels" in vectors:
-            self._shared.labels = _checked("labels", vectors["labels"], size, np.dtype(np.int64))
+            self._shared.labels = _checked("labels", vectors.pop("labels"), size, np.dtype(np.int64))
             self._shared.labelled = labelled
+        if vectors:
+            raise ValueError(f"got {reprlib.repr(sorted(vectors))} besides the sums of its scores and the labels")
 
 
 def _same_run(a: dict[str, Any], b: dict[str, Any]) -> bool:
@@ -182,11 +196,14 @@ def _same_run(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return same and are_equal(a["scores"], b["scores"])
 
 
-def _run_of(entry: Any) -> dict[str, Any]:
+def _run_of(entry: Any, scores: Iterable[str]) -> dict[str, Any]:
+    digests = dict(entry["scores"])
+    for name in scores:
+        _text_of(digests[name], f"digest of {name}")
     return {
-        "architecture": str(entry["architecture"]),
-        "seed": int(entry["seed"]),
-        "scores": dict(entry["scores"]),
+        "architecture": _text_of(entry["architecture"], "architecture"),
+        "seed": whole_number(entry["seed"], "seed", least=-sys.maxsize),
+        "scores": digests,
     }
 
 
@@ -195,6 +212,18 @@ def _known_of(known: Any) -> dict[str, dict[str, tuple[Any, str]]]:
         subject: {field: (value, str(run)) for field, (value, run) in dict(fields).items()}
         for subject, fields in dict(known).items()
     }
+
+
+def _list_of(found: Any, name: str) -> list[Any]:
+    if not isinstance(found, list):
+        raise TypeError(f"{name}: got {reprlib.repr(found)}, expected a list")
+    return found
+
+
+def _text_of(found: Any, name: str) -> str:
+    if not isinstance(found, str):
+        raise TypeError(f"{name}: got {reprlib.repr(found)}, expected text")
+    return found
 
 
 def _checked(name: str, values: NDArray[Any], size: int, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..scores.catalogue import SCORES, Score, check_scores
+from ..support.file_errors import errors_name
 from ..support.files import MALFORMED
 
 SUFFIXES: Final = (".npz", ".npy", ".csv", ".tsv", ".safetensors")
@@ -46,13 +47,18 @@ def open_table(path: str | os.PathLike[str]) -> Iterator[Mapping[str, Any]]:
     Raises:
         FileNotFoundError: no such file.
         ValueError: another kind of file, a damaged one, or one without a header.
+        OSError: it cannot be opened; the message names the file and says what to do.
     """
     suffix = Path(path).suffix
     if suffix not in SUFFIXES:
         raise ValueError(f"{path}: got a file of kind {suffix!r}, expected one of {', '.join(SUFFIXES)}")
-    if not Path(path).is_file():
+    with errors_name(path):
+        is_file = Path(path).is_file()
+    if not is_file:
         raise FileNotFoundError(f"{path}: no such file")
-    with open(path, "rb") as file:
+    with errors_name(path):
+        file = open(path, "rb")  # noqa: SIM115 - closed below, where errors are those of the content
+    with file:
         try:
             columns = _read_text(file, suffix) if suffix in (".csv", ".tsv") else _read_numpy(file)
         except _DAMAGED as error:

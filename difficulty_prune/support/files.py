@@ -1,20 +1,25 @@
-"""Files that are written whole or not at all, and arrays with metadata in safetensors."""
+"""Files that are written whole or not at all, and arrays with a description in safetensors."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-import tempfile
-from collections.abc import Mapping
+import reprlib
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 
-from .vector_file import VectorFile, errors_name
+from .digest import Digests
+from .file_errors import errors_name
+from .json_text import check_depth, parse_json
+from .safetensors_header import ArrayKind, header_bytes, in_order
+from .temporary import create_beside, remove_abandoned
+from .vector_file import DIGESTS, VectorFile
 
 _KEY: Final = "difficulty_prune"
 
@@ -25,33 +30,39 @@ MALFORMED: Final = (ArithmeticError, AttributeError, LookupError, RecursionError
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Writes beside `path`, flushes to disk, and renames: a reader sees the old file or the new one.
 
+    What killed writers of the same file left beside it is removed.
+
     Raises:
-        OSError: it cannot be written; the message names the file, and the old one is untouched.
+        OSError: it cannot be written; the message names the file and says what to do, and the old one is untouched.
     """
+    _write(path, [content.encode() if isinstance(content, str) else content])
+
+
+def _write(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview]) -> None:
     target = Path(path)
-    data = content.encode() if isinstance(content, str) else content
     with errors_name(path):
+        _make_folder(target.parent)
+        remove_abandoned(target)
+        temporary, file = create_beside(target)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except FileExistsError as error:  # a file has the folder's name
-            raise NotADirectoryError(errno.ENOTDIR, f"{target.parent} is not a folder") from error
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
+            with file:
+                file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).chmod(0o666 & ~_umask())
-            Path(temporary).replace(target)
+                if sys.platform != "win32":  # renamed while it is locked, so that no other writer can remove it
+                    temporary.replace(target)
+            if sys.platform == "win32":  # which renames no open file
+                temporary.replace(target)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # a file has the folder's name
+        raise NotADirectoryError(errno.ENOTDIR, f"{folder} is not a folder") from error
 
 
 def save_vectors(
@@ -59,44 +70,64 @@ def save_vectors(
 ) -> None:
     """Writes named arrays and JSON metadata as one safetensors file of the given kind and format version.
 
+    The file holds digests of them, by which damage is noticed.
+
     Raises:
+        TypeError: a dtype that the format lacks, or metadata that JSON cannot hold.
+        ValueError: metadata that is nested too deeply to be read again.
         OSError: as for `write_atomically`.
     """
-    header = json.dumps({"kind": kind, "format": version, **metadata}, sort_keys=True)
-    rows = {name: np.asarray(values, order="C") for name, values in vectors.items()}  # safetensors ignores strides
-    write_atomically(path, safetensors.numpy.save(rows, metadata={_KEY: header}))
+    description = {"kind": kind, "format": version, **metadata}
+    check_depth(description)
+    arrays = {name: _as_stored(values) for name, values in vectors.items()}
+    texts = {_KEY: json.dumps(description, sort_keys=True)}
+    texts[DIGESTS] = str(Digests.of(arrays, texts))
+    kinds = {name: ArrayKind(array.dtype, array.shape) for name, array in arrays.items()}
+    contents = (arrays[name].reshape(-1).view(np.uint8).data for name in in_order(kinds))
+    _write(path, [header_bytes(kinds, texts), *contents])
+
+
+def _as_stored(values: NDArray[Any]) -> NDArray[Any]:
+    """Contiguous and little-endian."""
+    array = np.asarray(values, order="C")
+    return array.astype(array.dtype.newbyteorder("<"), copy=False)
 
 
 def open_vectors(path: str | os.PathLike[str], kind: str, version: int) -> tuple[VectorFile, dict[str, Any]]:
-    """What `save_vectors` wrote: the arrays, which stay in the file, and the metadata.
+    """What `save_vectors` wrote: the arrays, which stay in the file unchecked, and the metadata.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: cut short, not a file of ours, of another kind, or of a newer format; the message names the file.
-        OSError: it cannot be read; the message names the file.
+        ValueError: cut short, damaged, not a file of ours, of another kind, or of a newer format; the message names
+            the file.
+        OSError: it cannot be read; the message names the file and says what to do.
     """
     vectors = VectorFile(path)
     if _KEY not in vectors.metadata:
         raise ValueError(f"{path}: a safetensors file, but not one that difficulty_prune wrote")
     found_kind, found_version, metadata = _read_description(path, vectors.metadata[_KEY])
     if found_kind != kind:
-        raise ValueError(f"{path}: holds a {found_kind}, expected a {kind}")
+        raise ValueError(f"{path}: holds a {found_kind[:40]}, expected a {kind}")
     if found_version > version:
         raise ValueError(f"{path}: format {found_version} is newer than {version}, the newest known here; upgrade")
+    vectors.check_metadata()
     return vectors, metadata
 
 
 def load_vectors(
     path: str | os.PathLike[str], kind: str, version: int
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """As `open_vectors`, with the arrays in memory; they may be written to."""
+    """As `open_vectors`, with the arrays in memory and checked; they may be written to."""
     vectors, metadata = open_vectors(path, kind, version)
-    return {name: vectors.read(name) for name in vectors}, metadata
+    return {name: vectors.read_checked(name) for name in vectors}, metadata
 
 
 def _read_description(path: str | os.PathLike[str], text: str) -> tuple[str, int, dict[str, Any]]:
     try:
-        description = json.loads(text)
-        return str(description.pop("kind")), int(description.pop("format")), description
+        description = parse_json(text)
+        kind, version = description.pop("kind"), description.pop("format")
+        if not isinstance(kind, str) or type(version) is not int:
+            raise ValueError(f"kind {reprlib.repr(kind)}, format {reprlib.repr(version)}")
+        return kind, version, description
     except MALFORMED as error:
         raise ValueError(f"{path}: the description in the file is damaged ({error!r})") from error

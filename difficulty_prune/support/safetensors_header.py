@@ -1,4 +1,4 @@
-"""The header of a safetensors file: where each array is, checked against the size of the file."""
+"""The header of a safetensors file: where each array is, written, or read and checked against the size of the file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
+
+from .json_text import parse_json
 
 _LARGEST_HEADER: Final = 100_000_000  # bytes, what the format allows
 _MOST_DIMENSIONS: Final = 32  # NumPy 1.26 knows no more
@@ -28,6 +30,8 @@ _DTYPES: Final = {  # safetensors is little-endian
     "U8": "<u1",
     "BOOL": "?",
 }
+_NAMES: Final = {np.dtype(code): name for name, code in _DTYPES.items()}
+_ALIGNMENT: Final = 8  # bytes, of the first array
 
 
 class ArrayKind(NamedTuple):
@@ -46,13 +50,41 @@ class Header(NamedTuple):
         offsets: of the first byte of each array in the file.
     """
 
-    metadata: Mapping[str, str]
+    metadata: dict[str, str]
     kinds: Mapping[str, ArrayKind]
     offsets: Mapping[str, int]
 
 
 class UnknownDtypeError(ValueError):
     """A valid header names a dtype that NumPy lacks."""
+
+
+def in_order(arrays: Mapping[str, ArrayKind]) -> list[str]:
+    """The names in the order in which the arrays follow each other: the widest numbers first, so that all are aligned.
+
+    >>> in_order({"b": ArrayKind(np.dtype("<f4"), (3,)), "a": ArrayKind(np.dtype("?"), (1,))})
+    ['b', 'a']
+    """
+    return sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
+
+
+def header_bytes(kinds: Mapping[str, ArrayKind], metadata: Mapping[str, str]) -> bytes:
+    """The header of a file with these arrays, of little-endian dtypes, which follow it in the order of `in_order`.
+
+    Raises:
+        TypeError: a dtype that the format lacks.
+    """
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name in in_order(kinds):
+        dtype, shape = kinds[name]
+        if dtype not in _NAMES:
+            raise TypeError(f"{name!r} is of {dtype}, expected one of {', '.join(map(str, _NAMES))}")
+        begin, end = end, end + math.prod(shape) * dtype.itemsize
+        entries[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
 
 
 def read_header(file: BinaryIO, size: int) -> Header:
@@ -87,20 +119,10 @@ def read_header(file: BinaryIO, size: int) -> Header:
 
 
 def _parse(text: bytes) -> dict[str, Any]:
-    try:
-        entries = json.loads(text.decode(), object_pairs_hook=_no_duplicates)
-    except RecursionError as error:
-        raise ValueError("the header is nested too deeply") from error
+    entries = parse_json(text.decode())
     if not isinstance(entries, dict):
         raise ValueError("the header is not a JSON object")
     return entries
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("the header has a key twice")
-    return found
 
 
 def _metadata(found: Any) -> dict[str, str]:
@@ -127,7 +149,9 @@ def _kind(name: str, entry: dict[str, Any]) -> ArrayKind:
     if not isinstance(dtype, str):
         raise ValueError(f"{reprlib.repr(name)} has the dtype {reprlib.repr(dtype)}, expected a name")
     if dtype not in _DTYPES:
-        raise UnknownDtypeError(f"{reprlib.repr(name)} is of {dtype[:20]}, expected one of {', '.join(_DTYPES)}")
+        raise UnknownDtypeError(
+            f"{reprlib.repr(name)} is of {reprlib.repr(dtype)}, expected one of {', '.join(_DTYPES)}"
+        )
     found = np.dtype(_DTYPES[dtype])
     if not isinstance(shape, list) or not _is_shape(shape, found.itemsize):
         raise ValueError(f"{reprlib.repr(name)} has the shape {reprlib.repr(shape)}")

@@ -5,27 +5,22 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import reprlib
 from collections.abc import Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import read_only
-from .safetensors_header import UnknownDtypeError, read_header
+from .digest import DIGEST_BLOCK, Digest, Digests, digest_of_text
+from .file_errors import errors_name
+from .safetensors_header import Header, UnknownDtypeError, read_header
 
-
-@contextlib.contextmanager
-def errors_name(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Makes every OSError of the block name the file that was asked for."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+DIGESTS: Final = "difficulty_prune.digests"
+"""Where the metadata of a file has the digests of all else in it."""
 
 
 class VectorFile(Mapping[str, NDArray[Any]]):
@@ -35,29 +30,91 @@ class VectorFile(Mapping[str, NDArray[Any]]):
     that memory, but end the process (SIGBUS) if another program truncated the file meanwhile; `safetensors.safe_open`
     maps it too. And a map holds a descriptor: here nothing stays open, so hundreds of files can be in use.
 
+    A file of this library holds digests of its arrays and texts. `blocks`, `read_checked` and `check_metadata` compare
+    with them; `read` does not, so that a part can be read alone. Without digests there is nothing to compare with.
+
     Attributes:
         path: absolute.
-        metadata: text by name.
+        metadata: text by name, without the digests.
         kinds: dtype and shape of each array, known without reading it.
 
     Raises:
         FileNotFoundError: no such file, or it has vanished since.
-        ValueError: not a safetensors file, or it has changed since; the message names the file.
-        OSError: it cannot be read; the message names the file.
+        ValueError: not a safetensors file, damaged, or it has changed since; the message names the file.
+        OSError: it cannot be read; the message names the file and says what to do.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()
-        if not self.path.is_file():
-            raise FileNotFoundError(f"{path}: {'a folder, expected a file' if self.path.is_dir() else 'no such file'}")
+        with errors_name(path):
+            is_file, is_folder = self.path.is_file(), self.path.is_dir()
+        if not is_file:
+            raise FileNotFoundError(f"{path}: {'a folder, expected a file' if is_folder else 'no such file'}")
         with errors_name(path), open(self.path, "rb") as file:
             self._state = _state(file)
-            try:
-                self.metadata, self.kinds, self._offsets = read_header(file, os.fstat(file.fileno()).st_size)
-            except UnknownDtypeError as error:
-                raise ValueError(f"{path}: {error}") from error
-            except ValueError as error:
-                raise ValueError(f"{path}: cut short or not a safetensors file ({error})") from error
+            self.metadata, self.kinds, self._offsets = _header_of(file, path)
+        self._digests = self._parse_digests(self.metadata.pop(DIGESTS, None))
+
+    def _parse_digests(self, text: str | None) -> Digests | None:
+        if text is None:
+            return None
+        try:
+            digests = Digests.parse(text)
+        except ValueError as error:
+            raise ValueError(self._damaged(f"the list of its digests ({error})")) from error
+        if digests.arrays.keys() != self.kinds.keys():
+            raise ValueError(self._damaged(f"the list of its arrays ({reprlib.repr(sorted(self.kinds))})"))
+        return digests
+
+    def check_metadata(self) -> None:
+        """ValueError for texts of the metadata that are not as they were written."""
+        found = {name: digest_of_text(text) for name, text in self.metadata.items()}
+        if self._digests and found != self._digests.metadata:
+            raise ValueError(self._damaged("the description of its content"))
+
+    def check(self) -> None:
+        """ValueError for arrays that are not as they were written; reads all of the file."""
+        for name in self:
+            for _ in self.blocks(name):
+                pass
+
+    def blocks(self, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Position of the first row of each block of an array, and the block, read-only; last, the digest is checked.
+
+        Raises:
+            ValueError: besides the reasons of the class, the blocks together are not as they were written.
+        """
+        dtype, shape = kind = self.kinds[name]
+        rows, width = (shape or (1,))[0], math.prod(shape[1:])
+        step = max(1, DIGEST_BLOCK // max(1, width * dtype.itemsize))
+        digest = Digest(kind)
+        with self._open() as file:
+            file.seek(self._offsets[name])
+            for start in range(0, rows, step):
+                count = min(step, rows - start)
+                content = read_only(self._next(file, count * width * dtype.itemsize))
+                digest.update(content)
+                yield start, _values(content, dtype).reshape(count, *shape[1:])
+        self._compare(name, digest)
+
+    def read_checked(self, name: str) -> NDArray[Any]:
+        """A whole array, in memory of its own that may be written to.
+
+        Raises:
+            ValueError: besides the reasons of the class, it is not as it was written.
+        """
+        dtype, shape = kind = self.kinds[name]
+        digest = Digest(kind)
+        with self._open() as file:
+            file.seek(self._offsets[name])
+            content = self._next(file, math.prod(shape) * dtype.itemsize)
+        digest.update(content)
+        self._compare(name, digest)
+        return _values(content, dtype).reshape(shape)
+
+    def _compare(self, name: str, digest: Digest) -> None:
+        if self._digests and digest.value() != self._digests.arrays[name]:
+            raise ValueError(self._damaged(reprlib.repr(name)))
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return read_only(self.read(name))
@@ -89,13 +146,15 @@ class VectorFile(Mapping[str, NDArray[Any]]):
     def _range(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Elements start..stop-1 of the flattened array."""
         dtype = self.kinds[name].dtype
-        content = np.empty((stop - start) * dtype.itemsize, np.uint8)
         with self._open() as file:
             file.seek(self._offsets[name] + start * dtype.itemsize)
-            if file.readinto(content.data) < len(content):
-                raise ValueError(self._changed())
-        # A byte of a bool is 0 or 1 to NumPy, but may be anything in a file.
-        return content != 0 if dtype == np.bool_ else content.view(dtype)
+            return _values(self._next(file, (stop - start) * dtype.itemsize), dtype)
+
+    def _next(self, file: BufferedReader, size: int) -> NDArray[np.uint8]:
+        content = np.empty(size, np.uint8)
+        if file.readinto(content.data) < size:
+            raise ValueError(self._changed())
+        return content
 
     def __contains__(self, name: object) -> bool:
         return name in self.kinds  # Mapping's own would read the array
@@ -123,6 +182,23 @@ class VectorFile(Mapping[str, NDArray[Any]]):
 
     def _changed(self) -> str:
         return f"{self.path}: the file has changed since it was loaded; load it again"
+
+    def _damaged(self, what: str) -> str:
+        return f"{self.path}: the file is damaged: {what} is not as it was written. Take a copy, or make the file again"
+
+
+def _header_of(file: BufferedReader, path: str | os.PathLike[str]) -> Header:
+    try:
+        return read_header(file, os.fstat(file.fileno()).st_size)
+    except UnknownDtypeError as error:
+        raise ValueError(f"{path}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: cut short or not a safetensors file ({error})") from error
+
+
+def _values(content: NDArray[np.uint8], dtype: np.dtype[Any]) -> NDArray[Any]:
+    # A byte of a bool is 0 or 1 to NumPy, but may be anything in a file.
+    return content != 0 if dtype == np.bool_ else content.view(dtype)
 
 
 def _state(file: BufferedReader) -> tuple[int, ...]:

@@ -65,6 +65,8 @@ def test_consistency_as_json_has_the_same_numbers(folder: Path, capsys: pytest.C
     expected = dp.consistency.reliability(runs, "aum")
     assert answers["reliability"]["value"] == expected.value
     assert answers["reliability"]["runs_needed"] == expected.runs_needed(0.99)
+    assert answers["reliability"]["runs_needed_interval"] == list(expected.runs_needed_interval(0.99))
+    assert answers["rank_error"] == dp.consistency.rank_error(runs, "aum").to_dict()
     assert set(answers["of_scores"]) == {"el2n", "aum"}
     assert set(answers["of_architectures"]) == set(ARCHITECTURES)
     assert answers["stable"] == dp.consistency.stable_subset(runs, "aum", dp.policies.Easiest(0.2)).to_dict()
@@ -94,7 +96,7 @@ def test_fingerprint_names_the_sensitive_examples(folder: Path, capsys: pytest.C
     runs = dp.RunSet.load(folder / "runs")
     fingerprint = dp.fingerprint.ArchitectureFingerprint.fit(runs, "el2n", 5)
     assert str(dp.fingerprint.sensitive_examples(runs, "el2n")) in text
-    assert str(fingerprint) in text
+    assert fingerprint.describe(dp.fingerprint.sensitive_examples(runs, "el2n")) in text
     assert set(fingerprint.examples.tolist()) <= set(range(SENSITIVE))
     assert f"most sensitive first: {', '.join(map(str, fingerprint.examples.tolist()))}" in text
 
@@ -104,6 +106,7 @@ def test_a_run_is_recognised_and_not_learned_from(folder: Path, capsys: pytest.C
     text = said(capsys, "fingerprint", folder, "--identify", own)
     assert text.startswith("14 runs of 400 examples: 5 cnn, 4 mlp, 5 vit")
     assert f"{own} was made by mlp (probability" in text
+    assert "), as its file says.\n" in text
 
 
 def test_a_run_unlike_any_known_is_said_to_be(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,6 +116,72 @@ def test_a_run_unlike_any_known_is_said_to_be(folder: Path, tmp_path: Path, caps
     answers = json.loads(said(capsys, "fingerprint", folder, "--identify", foreign, "--json"))
     assert answers["identified"][str(foreign)]["predicted"] is None
     assert sum(answers["identified"][str(foreign)]["probabilities"].values()) == pytest.approx(1)
+
+
+def test_a_run_whose_file_says_otherwise_is_said_to(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = made_run("mlp", 7).scores
+    texts = {}
+    for claimed in ("vit", "resnet8", "mlp"):
+        path = tmp_path / f"{claimed}.safetensors"
+        dp.Run(scores, architecture=claimed, seed=7, dataset_fingerprint="f00d").save(path)
+        texts[claimed] = said(capsys, "fingerprint", folder, "--identify", path)
+        found = json.loads(said(capsys, "fingerprint", folder, "--identify", path, "--json"))["identified"][str(path)]
+        assert (found["predicted"], found["said to be"], found["agree"]) == ("mlp", claimed, claimed == "mlp")
+    assert "vit.safetensors looks like mlp (probability " in texts["vit"]
+    assert ", but its file says vit: they disagree. The fingerprint recognised 15 of 15 (" in texts["vit"]
+    assert ", but its file says resnet8, which the fingerprint does not know.\n" in texts["resnet8"]
+    assert "mlp.safetensors was made by mlp (probability " in texts["mlp"]
+
+
+def test_a_run_unlike_any_known_whose_file_says_a_known_one_is_a_contradiction(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign = tmp_path / "foreign.safetensors"
+    dp.Run(made_run("other", 0).scores, architecture="vit", seed=9, dataset_fingerprint="f00d").save(foreign)
+    text = said(capsys, "fingerprint", folder, "--identify", foreign)
+    assert f"{foreign} is unlike any known architecture; of those, " in text
+    assert " is nearest. Its file says vit: they disagree." in text
+
+
+def few_and_noisy(folder: Path, **known: object) -> Path:
+    """Two runs of ten examples that hardly agree."""
+    generator = np.random.default_rng(3)
+    hard = generator.normal(size=10)
+    for seed in range(2):
+        run = dp.Run({"el2n": hard + generator.normal(size=10)}, architecture="mlp", seed=seed, **known)
+        run.save(folder / f"{seed}.safetensors")
+    return folder
+
+
+def test_what_is_not_known_is_said_in_words_and_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = few_and_noisy(tmp_path, dataset_fingerprint="f00d")
+    text = said(capsys, "consistency", folder)
+    assert "enough" not in text
+    assert "train 2 more runs like these and ask again." in text
+    found = json.loads(said(capsys, "consistency", folder, "--json"))["reliability"]
+    assert found["runs_needed"] is None
+    assert found["runs_needed_interval"][1] is None
+
+
+@pytest.mark.parametrize("command", ["consistency", "fingerprint"])
+@pytest.mark.parametrize("known", [{}, {"labels": [0] * 10}, {"dataset_fingerprint": "f00d"}])
+def test_runs_of_perhaps_other_data_are_warned_of_once_in_a_line(
+    command: str, known: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("cnn", "mlp"):
+        for seed in range(3):
+            scores = {"el2n": np.random.default_rng([seed, len(name)]).normal(size=10)}
+            dp.Run(scores, architecture=name, seed=seed, **known).save(tmp_path / f"{name}-{seed}.safetensors")
+    assert main([command, str(tmp_path)] + (["--examples", "1"] if command == "fingerprint" else [])) == 0
+    warned = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    if known:
+        assert warned == []
+        return
+    (line,) = warned
+    assert line.startswith(f"difficulty-prune {command}: warning: nothing shows that these 6 runs are of the same data")
+    assert "dp.dataset_fingerprint(dataset)" in line
 
 
 def test_a_saved_fingerprint_is_the_one_that_was_printed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -66,39 +67,124 @@ def test_single_run_is_the_mean_correlation_of_pairs_of_runs(matrix):
         assert found == pytest.approx(np.mean([rho(a, b) for a, b in pairs]), abs=1e-12)
 
 
+def stated(value, interval, runs, architectures=("mlp",)):
+    return dp.consistency.Reliability(value, interval, 0.95, value, np.ones(runs), "el2n", runs, architectures)
+
+
 @pytest.mark.parametrize(
-    ("value", "runs", "text"),
+    ("value", "interval", "runs", "text"),
     [
-        (0.9312, 4, "With 4 runs the ranking by el2n has reliability 0.93 (0.83-0.95); 6 runs would reach 0.95."),
-        (0.96, 9, "With 9 runs the ranking by el2n has reliability 0.96 (0.86-0.98); 8 runs are enough for 0.95."),
-        (0.9996, 2, "With 2 runs the ranking by el2n has reliability 1.00 (0.90-1.00); 1 run is enough for 0.95."),
+        (0.93, (0.91, 0.95), 4, "0.93 (0.91-0.95); 6 runs (4 to 8) would reach 0.95."),
+        (0.96, (0.93, 0.98), 9, "0.96 (0.93-0.98); 8 runs (4 to 13) would reach 0.95, so these 9 may be enough."),
+        (0.98, (0.97, 0.99), 9, "0.98 (0.97-0.99); 4 runs (2 to 6) are enough for 0.95."),
+        (0.9996, (0.999, 1.0), 2, "1.00 (1.00-1.00); 1 run is enough for 0.95."),
+        (
+            0.9996,
+            (0.0, 1.0),
+            2,
+            "1.00 (0.00-1.00); how many runs would reach 0.95 is not known (1 or more): train 2 more runs like these "
+            "and ask again.",
+        ),
+        (
+            0.9,
+            (0.3, 0.99),
+            5,
+            "0.90 (0.30-0.99); how many runs would reach 0.95 is not known (1 to 230): train 5 more runs like these "
+            "and ask again.",
+        ),
+        (
+            0.03,
+            (-0.07, 0.05),
+            2,
+            "0.03 (-0.07 to 0.05); how many runs would reach 0.95 is not known (757 or more): train 2 more runs like "
+            "these and ask again.",
+        ),
         (
             -0.001,
+            (-0.10, 0.02),
             2,
-            "With 2 runs the ranking by el2n has reliability 0.00 (-0.10 to 0.02); the runs do not agree, so the "
-            "number needed for 0.95 cannot be estimated.",
+            "0.00 (-0.10 to 0.02); the runs do not agree, so the number needed for 0.95 cannot be estimated.",
         ),
-        (0.03, 2, "With 2 runs the ranking by el2n has reliability 0.03 (-0.07 to 0.05); 1,289 runs would reach 0.95."),
+        (
+            -0.1,
+            (-0.1, 0.9),
+            3,
+            "-0.10 (-0.10 to 0.90); whether the runs agree is not known, nor how many would reach 0.95: train 3 more "
+            "runs like these and ask again.",
+        ),
     ],
 )
-def test_reliability_answers_in_words(value, runs, text):
-    interval = (value - 0.1, min(value + 0.02, 1.0))
-    found = dp.consistency.Reliability(value, interval, 0.95, value, np.ones(runs), "el2n", runs, ("mlp",))
-    assert str(found) == found.describe(0.95) == text
+def test_reliability_answers_in_words(value, interval, runs, text):
+    found = stated(value, interval, runs)
+    assert str(found) == found.describe(0.95) == f"With {runs} runs the ranking by el2n has reliability {text}"
     with pytest.raises(ValueError, match=r"target: got 1\.2, expected a number between 0 and 1"):
         found.describe(1.2)
 
 
+@given(
+    ends=st.lists(st.floats(-1, 1), min_size=3, max_size=3).map(sorted),
+    runs=st.integers(2, 50),
+    target=st.floats(0.01, 0.999),
+    architectures=st.sampled_from([("mlp",), ("a", "b")]),
+)
+def test_whatever_is_known_the_answer_claims_no_more(ends, runs, target, architectures):
+    low, value, high = ends
+    found = stated(value, (low, high), runs, architectures)
+    few, many = found.runs_needed_interval(target)
+    text, facts = found.describe(target), found.to_dict(target)
+    assert (few is None) == (high <= 1e-9)
+    assert (many is None) == (low <= 1e-9)
+    if value > 1e-9:
+        needed = found.runs_needed(target)
+        assert few <= needed
+        assert many is None or needed <= many
+        assert many is None or stated(low, (low, low), runs, architectures).at(many) >= target - 1e-6
+    if many is None or many > 10 * few or value <= 1e-9:
+        assert facts["runs_needed"] is None
+        assert "is not known" in text or "the runs do not agree" in text
+        assert "enough" not in text
+    else:
+        assert facts["runs_needed"] == needed
+        assert f"{needed:,} run" in text
+        assert few == many or f"({few:,} to {many:,})" in text
+        assert ("enough for" in text) == (low >= target)
+    assert facts["runs_needed_interval"] == [few, many]
+    json.dumps(facts, allow_nan=False)
+
+
+def test_the_interval_of_the_runs_needed_covers_how_many_it_takes():
+    """Of normal values whose noise has twice the variance of the truth, r = 1 / 3 in a single run."""
+    target, hits = 0.9, []
+    needed = dp.consistency.reliability(run_set(wide(50_000, 8)), "el2n").runs_needed(target)
+    for seed in range(60):
+        few, many = dp.consistency.reliability(run_set(wide(300, 4, seed)), "el2n", splits=5).runs_needed_interval(
+            target
+        )
+        hits.append(few <= needed <= (many or math.inf))
+    assert np.mean(hits) >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 60)
+
+
+def wide(size, runs, seed=0):
+    rng = np.random.default_rng([seed, size])
+    return rng.normal(size=size) + math.sqrt(2) * rng.normal(size=(runs, size))
+
+
 def test_no_fewer_runs_are_needed_than_there_are_architectures():
-    found = dp.consistency.Reliability(0.99, (0.9, 1.0), 0.95, 0.8, np.ones(8), "el2n", 8, ("a", "b", "c"))
+    found = stated(0.99, (0.9, 1.0), 8, ("a", "b", "c"))
     assert found.runs_needed(0.5) == 3
     assert found.runs_needed(0.99) == 8
+    assert found.runs_needed_interval(0.5) == (3, 3)
 
 
 def test_describe_speaks_of_any_target():
-    found = dp.consistency.reliability(run_set(noisy(4)), "el2n")
-    assert found.describe(0.8).endswith(f"{found.runs_needed(0.8)} runs are enough for 0.8.")
-    assert found.describe(0.999).endswith(f"{found.runs_needed(0.999)} runs would reach 0.999.")
+    found = dp.consistency.reliability(run_set(noisy(4, 1000)), "el2n")
+
+    def number(target):
+        few, many = found.runs_needed_interval(target)
+        return f"; {found.runs_needed(target):,} runs ({few:,} to {many:,})"
+
+    assert found.describe(0.8).endswith(f"{number(0.8)} are enough for 0.8.")
+    assert found.describe(0.999).endswith(f"{number(0.999)} would reach 0.999.")
 
 
 def test_runs_that_do_not_agree_cannot_tell_how_many_are_needed():
@@ -152,9 +238,13 @@ def test_the_seed_decides_and_the_level_widens():
     assert lower < low < high < higher
 
 
-def test_a_few_examples_give_no_interval_but_a_value():
+def test_a_few_examples_give_a_wide_interval_and_two_or_three_give_none():
     found = dp.consistency.reliability(run_set(noisy(3, size=9)), "el2n")
-    assert found.interval == pytest.approx((min(0.0, found.value), 1.0))
+    assert found.interval[1] - found.interval[0] > 0.7
+    assert "is not known (" in str(found)
+    found = dp.consistency.reliability(run_set([[1.0, 2.0, 3.0], [1.0, 2.0, 3.1]]), "el2n")
+    assert found.interval == pytest.approx((0, 1))
+    assert "how many runs would reach 0.95 is not known (1 or more): train 2 more runs like these" in str(found)
 
 
 def test_runs_of_several_architectures_are_compared_like_with_like():

@@ -41,6 +41,7 @@ def test_sets_are_resampled_within_architectures():
     assert found.frequency[:5].tolist() == [1.0] * 5
 
 
+@pytest.mark.filterwarnings("ignore:difficulty. all .* examples have the same value")
 def test_ties_and_random_policies_vary_between_sets():
     runs = run_set(np.stack([np.zeros(200), np.ones(200)]))
     for policy in (dp.policies.Hardest(0.5), dp.policies.Random(0.5)):

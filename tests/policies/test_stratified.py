@@ -15,6 +15,8 @@ import difficulty_prune as dp
 from difficulty_prune.policies.compose import PerClass
 from difficulty_prune.policies.uniform import Easiest, Stratified
 
+pytestmark = pytest.mark.filterwarnings("ignore:difficulty. all .* examples have the same value")
+
 NAN, INF = float("nan"), float("inf")
 seeds = st.integers(0, 2**31 - 1)
 sixty_fourths = st.integers(1, 64).flatmap(lambda keep: st.tuples(st.just(keep), st.integers(0, min(63, 64 - keep))))

@@ -16,6 +16,8 @@ import difficulty_prune as dp
 from difficulty_prune.policies.compose import PerClass
 from difficulty_prune.policies.uniform import Easiest, Hardest, Random, Window
 
+pytestmark = pytest.mark.filterwarnings("ignore:difficulty. all .* examples have the same value")
+
 # How many
 
 

@@ -130,6 +130,7 @@ def test_a_run_and_its_copy_do_not_mix(tmp_path, missing):
         dp.RunSet([run, more])
 
 
+@pytest.mark.filterwarnings("ignore:nothing shows that these")
 def test_equal_scores_of_another_seed_or_architecture_or_other_scores_of_the_same_are_no_copies():
     values = np.zeros(SIZE)
     runs = [dp.Run({"loss": values}, architecture=a, seed=s) for a, s in (("a", 0), ("b", 0), ("a", 1))]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+import re
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -11,12 +14,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_runs import SIZE, make_run, some_probabilities
+from small_runs import GOOD_HEADER, SIZE, make_run, some_probabilities
 
 import difficulty_prune as dp
 from difficulty_prune.support import files
+from difficulty_prune.support.digest import Digests
+from difficulty_prune.support.safetensors_header import header_bytes, in_order
+from difficulty_prune.support.vector_file import DIGESTS, VectorFile
 
 
 def some_run(path: Path) -> None:
@@ -38,10 +45,37 @@ def some_fingerprint(path: Path) -> None:
     dp.ArchitectureFingerprint.fit(runs, "el2n", examples=2).save(path)
 
 
-KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
-    "run": (some_run, dp.Run.load),
-    "running mean": (some_mean, dp.RunningMean.load),
-    "fingerprint": (some_fingerprint, dp.ArchitectureFingerprint.load),
+def some_plan(path: Path) -> None:
+    dp.policies.SoftPrune(keep=0.5)(torch.arange(float(SIZE)), torch.arange(SIZE) % 3).save(path)
+
+
+def use_run(run: dp.Run) -> None:
+    assert all(len(dp.RunSet([run]).mean(name)) == len(run) for name in run.scores)
+    assert repr(run)
+
+
+def use_mean(mean: dp.RunningMean) -> None:
+    assert [len(mean.mean(name)) for name in mean.scores if len(mean)] == [SIZE] * len(mean.scores) * bool(len(mean))
+    assert repr(mean)
+
+
+def use_fingerprint(fingerprint: dp.ArchitectureFingerprint) -> None:
+    assert fingerprint.to_dict()
+    assert str(fingerprint)
+    with contextlib.suppress(ValueError):  # where it says that it is of other data or scores
+        assert set(fingerprint.predict_proba(make_run())) == set(fingerprint.architectures)
+
+
+def use_plan(plan: dp.Plan) -> None:
+    assert str(plan.summary())
+    assert len(plan.index) == len(plan) == len(plan.weight)
+
+
+KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any], Callable[[Any], None]]] = {
+    "run": (some_run, dp.Run.load, use_run),
+    "running mean": (some_mean, dp.RunningMean.load, use_mean),
+    "fingerprint": (some_fingerprint, dp.ArchitectureFingerprint.load, use_fingerprint),
+    "plan": (some_plan, dp.Plan.load, use_plan),
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -54,11 +88,14 @@ def good_bytes(kind: str) -> bytes:
 
 
 def check_loads_or_refuses(kind: str, path: Path) -> None:
+    _, load, use = KINDS[kind]
     try:
-        KINDS[kind][1](path)
+        loaded = load(path)
     except ValueError as error:
         if type(error) is not ValueError or str(path) not in str(error):
             pytest.fail(f"{error!r} does not name the file")
+    else:
+        use(loaded)
 
 
 @kinds
@@ -106,6 +143,61 @@ def test_a_description_with_anything_in_the_place_of_something(kind: str, data: 
         vectors, header = files.load_vectors(path, kind, 1)
         place = data.draw(st.sampled_from([place for place in places(header) if place]))
         files.save_vectors(path, kind, 1, vectors, replaced(header, place, data.draw(json_values)))
+        check_loads_or_refuses(kind, path)
+
+
+LIES = (5, -1, 0, 0.5, "x", "", None, True, [], {}, [5], {"x": 5}, math.inf, math.nan, 10**400, -(10**4000), "\ud800")
+
+
+@kinds
+@pytest.mark.parametrize("lie", LIES, ids=lambda lie: repr(lie)[:9])
+def test_a_description_that_lies_once(kind: str, lie: Any, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(good_bytes(kind))
+    vectors, header = files.load_vectors(path, kind, 1)
+    for place in places(header)[1:]:
+        files.save_vectors(path, kind, 1, vectors, replaced(header, place, lie))
+        check_loads_or_refuses(kind, path)
+
+
+def with_description(path: Path, text: str) -> None:
+    """Puts another description into a file, with a digest that fits."""
+    vectors = VectorFile(path)
+    arrays = {name: vectors.read(name) for name in in_order(vectors.kinds)}
+    texts = {"difficulty_prune": text}
+    header = header_bytes(vectors.kinds, {**texts, DIGESTS: str(Digests.of(arrays, texts))})
+    path.write_bytes(header + b"".join(array.tobytes() for array in arrays.values()))
+
+
+@kinds
+def test_a_description_without_a_key_or_with_one_twice(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(good_bytes(kind))
+    text = VectorFile(path).metadata["difficulty_prune"]
+    with_description(path, text)
+    assert path.read_bytes() == good_bytes(kind), "this is how files are written"
+    header = json.loads(text)
+    for name, entry in header.items():
+        with_description(path, json.dumps({key: header[key] for key in header if key != name}))
+        check_loads_or_refuses(kind, path)
+        again = f'"{name}": {json.dumps(entry)}'
+        for twice in ("{" + again + ", " + text[1:], text[:-1] + ", " + again + "}"):
+            with_description(path, twice)
+            with pytest.raises(ValueError, match=f"{re.escape(str(path))}: the description in the file is damaged"):
+                KINDS[kind][1](path)
+
+
+@kinds
+@pytest.mark.parametrize("depth", [90, 101, 900, 10_000, 100_000])
+@pytest.mark.parametrize("brackets", ["[]", '{"x":}'])
+def test_a_description_with_a_deep_entry(kind: str, depth: int, brackets: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(good_bytes(kind))
+    text = VectorFile(path).metadata["difficulty_prune"]
+    deep = brackets[:-1] * depth + "1" + brackets[-1] * depth
+    for place in places(json.loads(text))[1:]:
+        key = json.dumps(place[-1])
+        with_description(path, re.sub(rf"{key}: [^,{{}}\[\]]+", f"{key}: {deep}", text, count=1))
         check_loads_or_refuses(kind, path)
 
 
@@ -157,7 +249,7 @@ def test_a_description_that_no_parser_likes(kind: str, text: str, tmp_path: Path
 def test_metadata_nested_as_deeply_as_json_reads_it(tmp_path: Path) -> None:
     """What the parser takes, writing it again may not."""
     path = tmp_path / "file"
-    for depth in (100, 300, 900, 950, 980):
+    for depth in (90, 98, 99, 100, 101, 300, 900, 950, 980):
         nested: Any = 1
         for _ in range(depth):
             nested = [nested]
@@ -165,9 +257,17 @@ def test_metadata_nested_as_deeply_as_json_reads_it(tmp_path: Path) -> None:
             text = json.dumps(nested)
         except RecursionError:
             break
-        header = {"metadata": {"architecture": "mlp", "seed": 0, "deep": json.loads(text)}}
-        files.save_vectors(path, "run", 1, {"el2n": np.zeros(3)}, header)
+        deep = json.loads(text)
+        make_run().save(path)
+        metadata = {**GOOD_HEADER["metadata"], "deep": deep}
+        with_description(path, json.dumps({"kind": "run", "format": 1, "metadata": metadata}))
         check_loads_or_refuses("run", path)
+        if depth <= 98:
+            dp.Run({"el2n": np.zeros(3)}, architecture="mlp", seed=0, deep=deep).save(path)
+            assert dp.Run.load(path).metadata["deep"] == deep
+        else:
+            with pytest.raises(TypeError, match=r"deep=.* cannot be written as JSON .nested too deeply"):
+                dp.Run({"el2n": np.zeros(3)}, architecture="mlp", seed=0, deep=deep)
 
 
 # Tables

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from small_runs import SIZE, holes, make_run, runs_of, score_tables, some_probabilities
 
 import difficulty_prune as dp
@@ -50,6 +51,21 @@ def test_statistics_raise_no_warning_where_nothing_is_known():
 
 def test_standard_error_of_one_run_is_not_known():
     assert np.isnan(dp.RunSet([make_run()]).standard_error("el2n")).all()
+
+
+@given(
+    value=st.one_of(st.just(0.0), st.floats(1e-3, 1e6), st.floats(-1e6, -1e-3)),
+    runs=st.integers(2, 40),
+    single=st.booleans(),
+)
+def test_runs_that_all_agree_show_no_standard_error(value, runs, single):
+    """Two runs that never forgot an example do not show that no run ever would."""
+    value = np.float32(value) if single else value
+    table = np.full((runs, 3), value)
+    table[0, 1] += 1
+    found = dp.RunSet(runs_of(table)).standard_error("aum")
+    assert np.isnan(found[[0, 2]]).all()
+    assert found[1] == pytest.approx(abs(table[0, 1] - table[1, 1]) / runs, rel=1e-6)
 
 
 def test_mean_is_double_precision_from_single_precision_runs():
@@ -121,7 +137,10 @@ def test_mean_error_and_median_are_those_of_numpy(table):
     known = (~np.isnan(table)).sum(0)
     error = np.nanstd(table, axis=0, ddof=1) / np.sqrt(np.maximum(known, 1))
     np.testing.assert_allclose(runs.mean("aum"), np.nanmean(table, axis=0), rtol=1e-12, atol=1e-9)
-    np.testing.assert_allclose(runs.standard_error("aum"), error, rtol=1e-9, atol=1e-9)
+    found, scale = runs.standard_error("aum"), np.abs(np.nanmean(table, axis=0))
+    same, differ = (np.nanmax(table, axis=0) == np.nanmin(table, axis=0)), error > 1e-13 * scale
+    np.testing.assert_allclose(found[differ], error[differ], rtol=1e-9, atol=1e-9)
+    assert np.isnan(found[same | (known < 2)]).all()
     np.testing.assert_array_equal(runs.median("aum"), np.nanmedian(table, axis=0))
 
 

@@ -59,7 +59,7 @@ def test_a_dtype_numpy_lacks_is_refused_by_name(tmp_path):
     path = tmp_path / "run.safetensors"
     metadata = {"difficulty_prune": json.dumps({"kind": "run", "format": 1, **GOOD_HEADER})}
     path.write_bytes(safetensors.torch.save({"el2n": torch.zeros(3, dtype=torch.bfloat16)}, metadata=metadata))
-    check_refused(path, "'el2n' is of BF16")
+    check_refused(path, "'el2n' is of 'BF16'")
 
 
 # Writing whole or not at all
@@ -69,9 +69,7 @@ def interrupt(*_args, **_kwargs):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(
-    ("owner", "name"), [(Path, "replace"), (os, "fsync"), (Path, "chmod")], ids=["rename", "flush", "mode"]
-)
+@pytest.mark.parametrize(("owner", "name"), [(Path, "replace"), (os, "fsync")], ids=["rename", "flush"])
 @pytest.mark.parametrize(("how", "error"), [(fail, OSError), (interrupt, KeyboardInterrupt)], ids=["full", "ctrl-c"])
 def test_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, owner, name, how, error):
     path = tmp_path / "run.safetensors"

@@ -179,20 +179,21 @@ def test_an_error_of_reading_names_the_file(path: Path, monkeypatch: pytest.Monk
             VectorFile(path.parent / name)
 
 
-@pytest.mark.parametrize("function", ["mkdir", "chmod", "replace"])
+@pytest.mark.parametrize("function", ["mkdir", "replace"])
 def test_an_error_of_writing_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
     path = tmp_path / "folder" / "run.safetensors"
     monkeypatch.setattr(Path, function, fail)
     if function != "mkdir":
         path.parent.mkdir()
-    with pytest.raises(OSError, match=re.escape(f"No space left on device: '{path}'")) as refusal:
+    message = f"No space left on device; make room there, or choose another disk: '{path}'"
+    with pytest.raises(OSError, match=re.escape(message)) as refusal:
         make_run().save(path)
     assert refusal.value.errno == errno.ENOSPC
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    message = f"{tmp_path / 'file'} is not a folder: '{tmp_path / 'file' / 'run'}'"
+    message = f"{tmp_path / 'file'} is not a folder; choose another folder: '{tmp_path / 'file' / 'run'}'"
     with pytest.raises(NotADirectoryError, match=re.escape(message)):
         make_run().save(tmp_path / "file" / "run")
 

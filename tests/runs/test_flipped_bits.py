@@ -1,0 +1,272 @@
+"""A flipped bit anywhere in a file is refused by the file's name, or makes no difference."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import re
+import tempfile
+import threading
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small_runs import SIZE, check_refused, make_run, some_probabilities
+
+import difficulty_prune as dp
+from difficulty_prune.support import vector_file
+from difficulty_prune.support.digest import DIGEST_BLOCK
+
+OLD = Path(__file__).parent.parent / "data" / "version-0.1.0"
+
+
+def some_run() -> dp.Run:
+    labels, seen = np.arange(SIZE) % 5, np.arange(SIZE) > 3
+    return make_run(labels=labels, seen=seen, probabilities=some_probabilities(), options={"label": "true"}, more=[1.5])
+
+
+def some_plan() -> dp.Plan:
+    return dp.policies.SoftPrune(keep=0.5)(torch.arange(float(SIZE)), torch.arange(SIZE) % 3)
+
+
+def some_mean() -> dp.RunningMean:
+    mean = dp.RunningMean()
+    for seed in range(3):
+        mean.update(make_run(seed=seed, architecture="ab"[seed % 2], labels=np.arange(SIZE)))
+    return mean
+
+
+def some_fingerprint() -> dp.ArchitectureFingerprint:
+    runs = dp.RunSet(make_run(seed=seed, architecture=name) for name in ("cnn", "mlp") for seed in range(3))
+    return dp.ArchitectureFingerprint.fit(runs, "el2n", examples=3)
+
+
+def of_run(run: dp.Run) -> Any:
+    arrays = {**run.scores, "labels": run.labels, "seen": run.seen, "p": run.probabilities, "y": run.predictions}
+    return {name: (array.dtype, array.tobytes()) for name, array in arrays.items()}, repr(run), dict(run.metadata)
+
+
+def of_plan(plan: dp.Plan) -> Any:
+    return plan.index.tolist(), plan.weight.tolist(), plan.summary()
+
+
+def of_mean(mean: dp.RunningMean) -> Any:
+    numbers = [(mean.mean(name).tobytes(), mean.standard_error(name).tobytes()) for name in mean.scores]
+    refused = []
+    again = make_run(seed=1, architecture="b", labels=np.arange(SIZE))
+    for run in (again, make_run(seed=9, labels=np.zeros(SIZE, int)), make_run(seed=9, fingerprint="beef")):
+        with pytest.raises(ValueError) as refusal:
+            mean.update(run)
+        refused.append(str(refusal.value))
+    return numbers, repr(mean), refused
+
+
+def of_fingerprint(fingerprint: dp.ArchitectureFingerprint) -> Any:
+    run = make_run()
+    numbers = fingerprint.distance(run), fingerprint.predict_proba(run), fingerprint.limit, fingerprint.num_examples
+    return numbers, fingerprint.to_dict(), fingerprint.dataset_fingerprint
+
+
+KINDS: dict[str, tuple[Callable[[], Any], Callable[[Path], Any], Callable[[Any], Any]]] = {
+    "run": (some_run, dp.Run.load, of_run),
+    "plan": (some_plan, dp.Plan.load, of_plan),
+    "running-mean": (some_mean, dp.RunningMean.load, of_mean),
+    "fingerprint": (some_fingerprint, dp.ArchitectureFingerprint.load, of_fingerprint),
+}
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+@cache
+def good(kind: str) -> tuple[bytes, Any]:
+    """A file, and what is in it."""
+    make, load, look = KINDS[kind]
+    with tempfile.TemporaryDirectory() as folder:
+        make().save(Path(folder, "file"))
+        return Path(folder, "file").read_bytes(), look(load(Path(folder, "file")))
+
+
+def check_refused_or_same(kind: str, path: Path, content: bytes) -> bool:
+    """Whether it is refused."""
+    path.write_bytes(content)
+    _, load, look = KINDS[kind]
+    try:
+        found = load(path)
+    except ValueError as error:
+        if type(error) is not ValueError or str(path) not in str(error):
+            pytest.fail(f"{error!r} does not name the file")
+        return True
+    assert look(found) == good(kind)[1]
+    return False
+
+
+@kinds
+def test_a_thousand_flipped_bits(kind: str, tmp_path: Path) -> None:
+    content, _ = good(kind)
+    begin = 8 + int.from_bytes(content[:8], "little")
+    chosen = random.Random(0)
+    refused = in_data = 0
+    for number in range(1000):
+        place = chosen.randrange(begin) if number % 2 else chosen.randrange(begin, len(content))
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << chosen.randrange(8)
+        refused += check_refused_or_same(kind, tmp_path / "file", bytes(flipped))
+        in_data += place >= begin
+    assert in_data == 500
+    assert refused > 950, "only the name of the entry with the digests makes no difference"
+
+
+@kinds
+def test_every_bit_of_the_length_of_the_header(kind: str, tmp_path: Path) -> None:
+    content, _ = good(kind)
+    for bit in range(64):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        assert check_refused_or_same(kind, tmp_path / "file", bytes(flipped))
+
+
+@kinds
+@given(st.data())
+def test_damage_of_any_size(kind: str, data: st.DataObject) -> None:
+    content, _ = good(kind)
+    start, size = data.draw(st.integers(0, len(content) - 1)), data.draw(st.sampled_from([2, 8, 64, 512]))
+    part = content[start : start + size]
+    elsewhere = data.draw(st.integers(0, len(content) - len(part)))
+    new = {
+        "zeros": bytes(len(part)),
+        "ones": b"\xff" * len(part),
+        "from elsewhere": content[elsewhere : elsewhere + len(part)],
+        "left out": b"",
+        "twice": part * 2,
+    }
+    damaged = content[:start] + new[data.draw(st.sampled_from(list(new)))] + content[start + size :]
+    with tempfile.TemporaryDirectory() as folder:
+        check_refused_or_same(kind, Path(folder, "file"), damaged)
+
+
+@kinds
+def test_arrays_that_are_exchanged_as_a_whole(kind: str, tmp_path: Path) -> None:
+    """Also where both are of the same dtype and shape, so that the header fits."""
+    content, _ = good(kind)
+    arrays = list(safetensors.numpy.load(content).values())
+    for a, b in itertools.combinations(arrays, 2):
+        if (a.dtype, a.shape) != (b.dtype, b.shape) or np.array_equal(a, b):
+            continue
+        begin, end = content.index(a.tobytes()), content.index(b.tobytes())
+        damaged = bytearray(content)
+        damaged[begin : begin + a.nbytes], damaged[end : end + b.nbytes] = b.tobytes(), a.tobytes()
+        assert check_refused_or_same(kind, tmp_path / "file", bytes(damaged))
+
+
+@kinds
+def test_what_is_said_of_a_damaged_file(kind: str, tmp_path: Path) -> None:
+    content, _ = good(kind)
+    path = tmp_path / "file"
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ValueError, match=re.escape(f"{path}: the file is damaged: '")) as refusal:
+        KINDS[kind][1](path)
+    assert re.search(r"'\w.*' is not as it was written. Take a copy, or make the file again", str(refusal.value))
+
+
+def test_damage_is_told_from_content_that_is_no_run(tmp_path: Path) -> None:
+    """A flipped bit that makes a score infinite is no training that diverged."""
+    path = tmp_path / "run"
+    dp.Run({"el2n": np.full(9, 1.5, np.float32)}, architecture="mlp", seed=0).save(path)
+    content = bytearray(path.read_bytes())
+    content[-4:] = np.float32(np.inf).tobytes()
+    path.write_bytes(content)
+    check_refused(path, "the file is damaged: 'el2n'")
+
+
+@pytest.mark.parametrize("at", [0, DIGEST_BLOCK - 1, DIGEST_BLOCK, 3 * DIGEST_BLOCK // 2, -1])
+def test_a_large_file_is_checked_to_its_end(tmp_path: Path, at: int) -> None:
+    path, size = tmp_path / "run", 600_000
+    seen = np.arange(size) == 0  # whose first block answers the question whether there is any
+    dp.Run({"el2n": np.zeros(size, np.float32)}, architecture="mlp", seed=0, seen=seen).save(path)
+    assert len(dp.Run.load(path)) == size
+    whole = path.read_bytes()
+    begin = 8 + int.from_bytes(whole[:8], "little")
+    for first, last in ((begin, begin + 4 * size), (begin + 4 * size, len(whole))):
+        content = bytearray(whole)
+        content[min(first + at, last - 1) if at >= 0 else last - 1] ^= 1
+        path.write_bytes(content)
+        check_refused(path, "the file is damaged")
+
+
+def test_a_file_is_read_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run"
+    run = some_run()
+    run.save(path)
+    read, real = [], vector_file.VectorFile._next
+
+    def counted(self: Any, file: Any, size: int) -> Any:
+        read.append(size)
+        return real(self, file, size)
+
+    monkeypatch.setattr(vector_file.VectorFile, "_next", counted)
+    dp.Run.load(path)
+    assert sum(read) <= path.stat().st_size + 4 * SIZE, "the predictions are compared with the probabilities"
+
+
+def test_what_another_program_does_to_a_file_in_use_is_an_error_at_most(tmp_path: Path) -> None:
+    path, stop = tmp_path / "run", threading.Event()
+    runs = [make_run(seed=seed, size=5000) for seed in range(2)]
+    contents = []
+    for run in runs:
+        run.save(path)
+        contents.append(path.read_bytes())
+    assert len(contents[0]) == len(contents[1])
+
+    def disturb() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            with open(path, "r+b") as file:  # in place, as nobody should
+                file.write(contents[number % 2])
+                if number % 5 == 0:
+                    file.truncate(5000)
+                    file.flush()
+                    file.write(contents[number % 2][file.tell() :])
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    expected = [(run.seed, run.scores["el2n"].tobytes(), run.scores["aum"].tobytes()) for run in runs]
+    refused = 0
+    try:
+        for _ in range(300):
+            try:
+                run = dp.Run.load(path)
+                found = run.seed, run.scores["el2n"].tobytes(), run.scores["aum"].tobytes()
+            except ValueError as error:
+                if str(path) not in str(error):
+                    pytest.fail(f"{error!r} does not name the file")
+                refused += 1
+            else:
+                assert found in expected
+    finally:
+        stop.set()
+        thread.join()
+    assert refused > 0
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in OLD.glob("*.safetensors")))
+def test_files_of_old_have_no_digests_and_gain_them(name: str, tmp_path: Path) -> None:
+    kind = name.removesuffix(".safetensors")
+    kind = kind if kind in KINDS else "run"
+    loaded = KINDS[kind][1](OLD / name)
+    loaded.save(tmp_path / "new")
+    old, new = (vector_file.VectorFile(path) for path in (OLD / name, tmp_path / "new"))
+    assert new.metadata.keys() == old.metadata.keys() == {"difficulty_prune"}
+    before, after = (json.loads(file.metadata["difficulty_prune"]) for file in (old, new))
+    assert {**after, "definitions": None} == {**before, "definitions": None}, "but for the words of the definitions"
+    for array in old:
+        np.testing.assert_array_equal(new[array], old[array])
+    assert b"difficulty_prune.digests" in (tmp_path / "new").read_bytes()
+    assert b"difficulty_prune.digests" not in (OLD / name).read_bytes()
