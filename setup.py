@@ -115,8 +115,8 @@ class Build(BuildExtension):
             super().build_extension(ext)
         except (BaseError, OSError, RuntimeError, subprocess.SubprocessError) as error:  # of setuptools and of ninja
             warnings.warn(
-                f"{ext.name} was not built ({error}): difficulty_prune will run on plain PyTorch and SciPy, more slowly. "
-                "Install a C++ compiler and reinstall to get the kernels.",
+                f"{ext.name} was not built ({error}): difficulty_prune will run on plain PyTorch and SciPy, more "
+                "slowly. Install a C++ compiler and reinstall to get the kernels.",
                 stacklevel=1,
             )
 
