@@ -14,7 +14,8 @@ from torch.utils.data import BatchSampler, RandomSampler
 import difficulty_prune as dp
 from difficulty_prune.policies.base import Policy
 from difficulty_prune.policies.compose import PerClass
-from difficulty_prune.policies.uniform import Easiest, Hardest, Random, Stratified, Window
+from difficulty_prune.policies.stratified import Stratified
+from difficulty_prune.policies.uniform import Easiest, Hardest, Random, Window
 from difficulty_prune.policies.weighted import Importance, SoftPrune
 
 SIZE, CLASSES = 1_280_000, 1000

@@ -93,7 +93,7 @@ def test_nothing_reaches_for_the_underscore_names_of_another_module(module: str)
 FAMILIES = {
     "data": {"IndexedDataset", "dataset_fingerprint", "reduce_loss"},
     "policies.base": {"Policy"},
-    "policies.uniform": {"Easiest", "Hardest", "Random", "Stratified", "Window"},
+    "policies.uniform": {"Easiest", "Hardest", "Random", "Window"},
     "policies.weighted": {"Importance", "SoftPrune"},
     "policies.compose": {"PerClass", "within"},
     "scores.catalogue": {"Score", "score_names"},
@@ -102,7 +102,7 @@ FAMILIES = {
         *("Dichotomy", "Estimate", "agreement", "dichotomy", "ensemble_confidence", "held_out_consistency"),
         *("memorization", "model_accuracy"),
     },
-    "scores.logits": {"trajectory_scores"},
+    "scores.logit_scores": {"trajectory_scores"},
     "scores.temporal": {"dyn_unc", "tdds"},
     "fingerprint.compare_selectors": {"Comparison", "Row"},
 }

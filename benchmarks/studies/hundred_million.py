@@ -23,7 +23,8 @@ from rich.table import Table
 
 import difficulty_prune as dp
 from difficulty_prune.policies.base import Policy
-from difficulty_prune.policies.uniform import Hardest, Random, Stratified
+from difficulty_prune.policies.stratified import Stratified
+from difficulty_prune.policies.uniform import Hardest, Random
 from difficulty_prune.policies.weighted import Importance, SoftPrune
 from difficulty_prune.support.files import write_atomically
 

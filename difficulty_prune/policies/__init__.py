@@ -24,7 +24,8 @@ Functions compose policies. This one drops the hardest quarter, then keeps the h
 
 from .base import Policy
 from .compose import PerClass, within
-from .uniform import Easiest, Hardest, Random, Stratified, Window
+from .stratified import Stratified
+from .uniform import Easiest, Hardest, Random, Window
 from .weighted import Importance, SoftPrune
 
 __all__ = [

@@ -267,9 +267,9 @@ class Run:
     def load(cls, path: str | os.PathLike[str]) -> Run:
         """Reads a run file once to check it, with its digests, and leaves the arrays in it.
 
-        `run.scores[name]`, `run.labels` and the like read their array anew each time you ask, and `run.read` reads a
-        part of one. Neither memory nor a file descriptor is held meanwhile, so you can load hundreds of runs. A file
-        that has changed or vanished since is noticed on the next read: ValueError or FileNotFoundError.
+        `run.scores[name]`, `run.labels` and the like read and check their array anew each time you ask, and `run.read`
+        reads a part of one. Neither memory nor a file descriptor is held meanwhile, so you can load hundreds of runs. A
+        file that has changed or vanished since is noticed on the next read: ValueError or FileNotFoundError.
 
         Raises:
             FileNotFoundError: no such file.

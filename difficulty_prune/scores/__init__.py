@@ -15,7 +15,7 @@ from .ensembles import (
 )
 from .gradients import input_gradient
 from .grand.grand import grand
-from .logits import logit_scores, trajectory_scores
+from .logit_scores import logit_scores, trajectory_scores
 from .prediction_depth import prediction_depth
 from .prototype_distance import prototype_distance
 from .temporal import TemporalOptions, dyn_unc, tdds

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from ..policies.base import Policy
 from ..policies.compose import PerClass
-from ..policies.uniform import Easiest, Hardest, Random, Stratified, Window
+from ..policies.stratified import Stratified
+from ..policies.uniform import Easiest, Hardest, Random, Window
 from ..policies.weighted import Importance, SoftPrune
 from ..scores.catalogue import TRACKED, check_tracked, score_names
 from ..scores.temporal import TEMPORAL, TemporalOptions

@@ -211,7 +211,7 @@ def architecture_fingerprint(runs: RunSet, score: str, seed: int) -> dict[str, A
         "sensitive": sensitive.to_dict(),
         "examples": found.examples.tolist(),
         "accuracy": found.accuracy.to_dict(),
-        "in_words": f"{sensitive}\n{found}",
+        "in_words": f"{sensitive}\n{found.describe(sensitive)}",
     }
 
 

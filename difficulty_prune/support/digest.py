@@ -30,7 +30,7 @@ class Digest:
     digest is the BLAKE2b hash of dtype and shape, of the sums of all rows and columns modulo 2^64, and of the bytes
     that fill no row. Whatever changes up to three words of a block changes a sum, as does any exchange of two words;
     other damage goes unnoticed only if a thousand sums stay what they were. BLAKE2b of all the bytes would also be safe
-    from forgery, which is no aim here, and loading a run would take ten times as long.
+    from forgery, which is no aim here, and loading a run would take seven times as long.
 
     >>> digest = Digest(ArrayKind(np.dtype("<f4"), (3,)))
     >>> digest.update(np.array([0.5, 1.0, 2.0], "<f4").view(np.uint8))

@@ -119,7 +119,7 @@ def load_vectors(
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """As `open_vectors`, with the arrays in memory and checked; they may be written to."""
     vectors, metadata = open_vectors(path, kind, version)
-    return {name: vectors.read_checked(name) for name in vectors}, metadata
+    return {name: vectors.read(name) for name in vectors}, metadata
 
 
 def _read_description(path: str | os.PathLike[str], text: str) -> tuple[str, int, dict[str, Any]]:

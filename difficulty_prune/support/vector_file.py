@@ -30,8 +30,8 @@ class VectorFile(Mapping[str, NDArray[Any]]):
     that memory, but end the process (SIGBUS) if another program truncated the file meanwhile; `safetensors.safe_open`
     maps it too. And a map holds a descriptor: here nothing stays open, so hundreds of files can be in use.
 
-    A file of this library holds digests of its arrays and texts. `blocks`, `read_checked` and `check_metadata` compare
-    with them; `read` does not, so that a part can be read alone. Without digests there is nothing to compare with.
+    A file of this library holds digests of its arrays and texts. Whoever reads an array to its end, or the metadata by
+    `check_metadata`, compares with them; some rows alone cannot be. Older files, without digests, are read as they are.
 
     Attributes:
         path: absolute.
@@ -97,21 +97,6 @@ class VectorFile(Mapping[str, NDArray[Any]]):
                 yield start, _values(content, dtype).reshape(count, *shape[1:])
         self._compare(name, digest)
 
-    def read_checked(self, name: str) -> NDArray[Any]:
-        """A whole array, in memory of its own that may be written to.
-
-        Raises:
-            ValueError: besides the reasons of the class, it is not as it was written.
-        """
-        dtype, shape = kind = self.kinds[name]
-        digest = Digest(kind)
-        with self._open() as file:
-            file.seek(self._offsets[name])
-            content = self._next(file, math.prod(shape) * dtype.itemsize)
-        digest.update(content)
-        self._compare(name, digest)
-        return _values(content, dtype).reshape(shape)
-
     def _compare(self, name: str, digest: Digest) -> None:
         if self._digests and digest.value() != self._digests.arrays[name]:
             raise ValueError(self._damaged(reprlib.repr(name)))
@@ -125,10 +110,13 @@ class VectorFile(Mapping[str, NDArray[Any]]):
         Args:
             rows: a slice, or positions [n] from 0 on; default: all. Only the span of the file from the first of these
                 rows to the last is read.
+
+        Raises:
+            ValueError: besides the reasons of the class, the array as a whole is not as it was written.
         """
-        dtype, shape = self.kinds[name]
         if rows is None:
-            return self._range(name, 0, math.prod(shape)).reshape(shape)
+            return self._whole(name)
+        dtype, shape = self.kinds[name]
         width = math.prod(shape[1:])
         if isinstance(rows, slice):
             chosen = range(shape[0])[rows]
@@ -143,6 +131,18 @@ class VectorFile(Mapping[str, NDArray[Any]]):
             return span[rows - first]
         return span if chosen.step == 1 else span[:: chosen.step].copy()
 
+    def _whole(self, name: str) -> NDArray[Any]:
+        """An array that is as it was written."""
+        dtype, shape = kind = self.kinds[name]
+        content = np.empty(math.prod(shape) * dtype.itemsize, np.uint8)
+        digest = Digest(kind)
+        with self._open() as file:
+            file.seek(self._offsets[name])
+            for start in range(0, len(content), DIGEST_BLOCK):  # each is summed up while it is in the cache
+                digest.update(self._fill(file, content[start : start + DIGEST_BLOCK]))
+        self._compare(name, digest)
+        return _values(content, dtype).reshape(shape)
+
     def _range(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Elements start..stop-1 of the flattened array."""
         dtype = self.kinds[name].dtype
@@ -151,8 +151,10 @@ class VectorFile(Mapping[str, NDArray[Any]]):
             return _values(self._next(file, (stop - start) * dtype.itemsize), dtype)
 
     def _next(self, file: BufferedReader, size: int) -> NDArray[np.uint8]:
-        content = np.empty(size, np.uint8)
-        if file.readinto(content.data) < size:
+        return self._fill(file, np.empty(size, np.uint8))
+
+    def _fill(self, file: BufferedReader, content: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if file.readinto(content.data) < len(content):
             raise ValueError(self._changed())
         return content
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..ops.layout import FIELD
 from ..ops.operators import new_table, record_given_stats_, record_losses_, record_stats_, try_record_stats_
-from ..scores.logits import logit_scores
+from ..scores.logit_scores import logit_scores
 
 
 class Records:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..ops.layout import SKIPPED
 from ..ops.operators import new_state, new_table
-from ..scores.logits import logit_scores
+from ..scores.logit_scores import logit_scores
 from .moments import GradientMoments
 from .norms import GradientNorms
 from .records import Records

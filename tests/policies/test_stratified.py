@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import difficulty_prune as dp
 from difficulty_prune.policies.compose import PerClass
-from difficulty_prune.policies.uniform import Easiest, Stratified
+from difficulty_prune.policies.stratified import Stratified
+from difficulty_prune.policies.uniform import Easiest
 
 pytestmark = pytest.mark.filterwarnings("ignore:difficulty. all .* examples have the same value")
 

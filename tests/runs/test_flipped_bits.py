@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
 import re
 import tempfile
@@ -185,6 +186,27 @@ def test_damage_is_told_from_content_that_is_no_run(tmp_path: Path) -> None:
     check_refused(path, "the file is damaged: 'el2n'")
 
 
+def test_damage_after_the_file_was_loaded_is_noticed_by_the_next_that_reads_all_of_an_array(tmp_path: Path) -> None:
+    """Also where the clock of the file system is too coarse for a change to show."""
+    path = tmp_path / "run"
+    make_run(labels=np.arange(SIZE)).save(path)
+    run, before = dp.Run.load(path), path.stat()
+    content = bytearray(path.read_bytes())
+    content[content.index(run.scores["el2n"].tobytes())] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert run.labels is not None
+    assert run.scores["aum"].size == SIZE
+    for read in (
+        lambda: run.scores["el2n"],
+        lambda: dp.RunSet([run]).mean("el2n"),
+        lambda: run.save(tmp_path / "other"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(f"{path}: the file is damaged: 'el2n'")):
+            read()
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize("at", [0, DIGEST_BLOCK - 1, DIGEST_BLOCK, 3 * DIGEST_BLOCK // 2, -1])
 def test_a_large_file_is_checked_to_its_end(tmp_path: Path, at: int) -> None:
     path, size = tmp_path / "run", 600_000
@@ -204,13 +226,13 @@ def test_a_file_is_read_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = tmp_path / "run"
     run = some_run()
     run.save(path)
-    read, real = [], vector_file.VectorFile._next
+    read, real = [], vector_file.VectorFile._fill
 
-    def counted(self: Any, file: Any, size: int) -> Any:
-        read.append(size)
-        return real(self, file, size)
+    def counted(self: Any, file: Any, content: Any) -> Any:
+        read.append(len(content))
+        return real(self, file, content)
 
-    monkeypatch.setattr(vector_file.VectorFile, "_next", counted)
+    monkeypatch.setattr(vector_file.VectorFile, "_fill", counted)
     dp.Run.load(path)
     assert sum(read) <= path.stat().st_size + 4 * SIZE, "the predictions are compared with the probabilities"
 
