@@ -1,7 +1,7 @@
 """What a skilled user would write in eager PyTorch: vectorised over the batch, without a loop.
 
-The results equal those of the operators if the batch has no duplicates, all labels and indices are valid, and all
-values are finite. Unlike the operators, this code does not check for anything else.
+The results equal those of the operators if the batch has no duplicates, all labels and indices are valid, no example's
+label changes, and all values are finite. Unlike the operators, this code does not check for anything else.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, 
         "first_correct": torch.where((correct > 0) & (old["first_correct"] == 0), count, old["first_correct"]),
         "last_wrong": torch.where(correct > 0, old["last_wrong"], count),
         "label": labels.float(),
+        "unrivalled": old["unrivalled"],  # no class is masked
     }
     unused = [torch.zeros_like(count)] * (RECORD_WIDTH - len(FIELD))
     table.index_copy_(0, index, torch.stack([new[name] for name in FIELD] + unused, 1))

@@ -46,8 +46,8 @@ def training_step(
     model = build_model("cnn", (3, 32, 32), CLASSES).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=5e-4, nesterov=True)
     images = [torch.randn(BATCH, 3, 32, 32).contiguous(memory_format=torch.channels_last) for _ in range(4)]
-    labels = [torch.randint(CLASSES, (BATCH,)) for _ in range(4)]
     index = torch.randperm(EXAMPLES).split(BATCH)[:-1]
+    labels = torch.randint(CLASSES, (len(index), BATCH)).unbind()
     batches = zip(*(itertools.cycle(part) for part in (images, labels, index)), strict=True)
 
     def step() -> None:

@@ -1,6 +1,8 @@
 // The element types that kernels read, and their exact conversion to float.
 #pragma once
 
+#include <cfloat>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -19,6 +21,8 @@ DP_HD uint32_t float_to_bits(float value) {
   memcpy(&bits, &value, sizeof bits);
   return bits;
 }
+
+DP_HD bool is_finite(float x) { return fabsf(x) <= FLT_MAX; }
 
 struct BFloat16 {
   uint16_t bits;

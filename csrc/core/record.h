@@ -5,6 +5,7 @@
 #pragma once
 
 #include "softmax.h"
+#include "views.h"
 
 namespace dp {
 
@@ -22,10 +23,22 @@ struct alignas(64) Record {
   float forgotten;      // times that correct turned into wrong
   float first_correct;  // 1-based presentation of the first correct prediction, 0 for none
   float last_wrong;     // 1-based presentation of the last wrong prediction, 0 for none
-  float label;          // the label at the last presentation
-  float unused[2];
+  float label;          // the label of all presentations; negative: labels are neither kept nor compared
+  float unrivalled;     // presentations without a logit margin that the sum can take in: all other classes were masked
+  float unused;
 };
 static_assert(sizeof(Record) == 64, "one cache line");
+
+// A loss alone comes without a label, and with a largest probability of 0.
+DP_HD bool has_other_label(const Record& r, int64_t label) {
+  return r.label != float(label) && r.label >= 0.0f && r.p_max > 0.0f;
+}
+
+// Why a presentation cannot be added to its record; kSkippedKinds if it can.
+DP_HD int fault_of(const Record& r, const SoftmaxStats& s, int64_t label) {
+  if (!is_finite(r.loss + s.value[kLoss])) return kNotFinite;
+  return has_other_label(r, label) && s.value[kPMax] > 0.0f ? kChangedLabel : kSkippedKinds;
+}
 
 DP_HD void update_record(Record& r, const SoftmaxStats& s, int64_t label) {
   const bool correct = s.value[kCorrect] != 0.0f;
@@ -37,14 +50,19 @@ DP_HD void update_record(Record& r, const SoftmaxStats& s, int64_t label) {
   const float deviation = s.value[kPLabel] - r.p_label_mean;
   r.p_label_mean += deviation / r.count;
   r.p_label_m2 += deviation * (s.value[kPLabel] - r.p_label_mean);
+  if (r.p_max <= 0.0f && r.label >= 0.0f && s.value[kPMax] > 0.0f) r.label = float(label);
+  const float margins_before = r.logit_margin;
   r.p_max += s.value[kPMax];
   r.logit_margin += s.value[kLogitMargin];
   r.p_margin += s.value[kPMargin];
   r.correct += s.value[kCorrect];
+  if (!is_finite(r.logit_margin)) {
+    r.logit_margin = margins_before;
+    r.unrivalled += 1.0f;
+  }
   if (was_correct && !correct) r.forgotten += 1.0f;
   if (correct && r.first_correct == 0.0f) r.first_correct = r.count;
   if (!correct) r.last_wrong = r.count;
-  r.label = float(label);
 }
 
 }  // namespace dp

@@ -4,9 +4,11 @@
 // the prediction. Then sums over the other classes, relative to the largest logit. Both are associative, so lanes and
 // warps combine partial results. The CPU reads a row from memory for each of the two; CUDA kernels read it once, and
 // hold it in registers or bring the sums up to a larger logit when one comes.
+//
+// A class at -inf is masked: its probability is 0, and it adds nothing. Nobody looks for other values that are not
+// finite: the extrema pass over NaN, the sums keep it, and inf - inf makes one, so that the loss tells.
 #pragma once
 
-#include <cfloat>
 #include <cmath>
 #include <cstdint>
 
@@ -16,17 +18,12 @@ namespace dp {
 
 enum Stat { kLoss, kEl2n, kEntropy, kPLabel, kPMax, kLogitMargin, kPMargin, kCorrect, kStats };
 
-// F is float, or a vector of floats that holds one row in each lane.
+// F is float, or a vector of floats that holds one row in each lane. Where the loss is not finite, nothing is known.
 template <class F>
 struct StatsOf {
   F value[kStats];
 };
 using SoftmaxStats = StatsOf<float>;
-
-struct RowResult {
-  SoftmaxStats stats;
-  bool finite;
-};
 
 // Sums over classes other than the label; d = z - top <= 0, e = exp(d).
 struct OtherClasses {
@@ -34,7 +31,7 @@ struct OtherClasses {
 
   DP_HD void add(float z, float top) {
     float d = z - top;
-    d = d < -110.0f ? -110.0f : d;  // keeps 0 log 0 = 0 where d would overflow
+    d = d < -110.0f ? -110.0f : d;  // keeps 0 log 0 = 0 where d is infinite, and NaN
     const float exponential = expf(d);
     e += exponential;
     e_times_d += exponential * d;
@@ -60,9 +57,6 @@ struct OtherClasses {
 
 DP_HD float larger(float a, float b) { return a > b ? a : b; }
 
-// z - z is NaN exactly where z is infinite or NaN; a sum of it stays NaN.
-DP_HD float finite_probe(float z) { return z - z; }
-
 // The functions that the formula needs, for one row.
 struct RowMath {
   using F = float;
@@ -82,15 +76,14 @@ struct RowMath {
 };
 
 // `before` and `after` are the largest logits of the classes on either side of the label, -inf for none; e,
-// e_times_d and e_squared are sums over these classes.
+// e_times_d and e_squared are sums over these classes. The margin of a label whose rivals are all masked is infinite.
 template <class Math, class F = typename Math::F>
 DP_HD StatsOf<F> finish_stats(F z_label, F before, F after, F e, F e_times_d, F e_squared) {
-  const F zero = Math::all(0.0f), one = Math::all(1.0f), most = Math::all(FLT_MAX), lowest = Math::all(-88.0f);
+  const F zero = Math::all(0.0f), one = Math::all(1.0f), lowest = Math::all(-88.0f);
   const F rival = Math::select(before > after, before, after);
   const auto on_top = z_label >= rival;
-  const auto alone = rival == Math::all(-INFINITY);  // a single class has no rival: its margins are 0
 
-  const F distance = Math::select(alone, zero, z_label - rival);
+  const F distance = z_label - rival;
   const F below = Math::select(distance > zero, zero - distance, distance);
   const F d_lower = Math::select(below > lowest, below, lowest);
   const F e_lower = Math::exp(d_lower);  // of the lower of label and rival; of the upper one exp(0) is 1
@@ -100,35 +93,37 @@ DP_HD StatsOf<F> finish_stats(F z_label, F before, F after, F e, F e_times_d, F 
   const F log_sum = Math::log1p(Math::select(on_top, e, (e - one) + e_label));
   const F share = one / (e_label + e);
   const F entropy = log_sum - (e_times_d + e_label * d_label) * share;
-  // A difference of finite logits can overflow; two opposite infinities would make a sum NaN.
-  const F clamped = Math::select(distance > most, most, Math::select(distance < zero - most, zero - most, distance));
 
   StatsOf<F> s;
-  s.value[kLoss] = Math::select(on_top, zero, zero - clamped) + log_sum;
+  // A label at +inf would leave no trace but the NaN of inf - inf.
+  s.value[kLoss] = Math::select(on_top, zero, zero - distance) + log_sum + (z_label - z_label);
   s.value[kEl2n] = Math::product(Math::sqrt(e_squared + e * e), share);  // 1 - p_y is the others' share
   s.value[kEntropy] = Math::select(entropy > zero, entropy, zero);
   s.value[kPLabel] = Math::product(e_label, share);
   s.value[kPMax] = share;
-  s.value[kLogitMargin] = clamped;
-  s.value[kPMargin] = Math::select(alone, zero, Math::product(e_label - e_rival, share));
+  s.value[kLogitMargin] = distance;
+  s.value[kPMargin] = Math::product(e_label - e_rival, share);
   s.value[kCorrect] = Math::select(on_top, Math::select(z_label > before, one, zero), zero);
   return s;
 }
 
-DP_HD SoftmaxStats finish_stats(float z_label, float before, float after, const OtherClasses& o) {
-  return finish_stats<RowMath>(z_label, before, after, o.e, o.e_times_d, o.e_squared);
+// With a single class there is nothing to have a margin to.
+DP_HD SoftmaxStats finish_stats(float z_label, float before, float after, const OtherClasses& o, bool single_class) {
+  SoftmaxStats s = finish_stats<RowMath>(z_label, before, after, o.e, o.e_times_d, o.e_squared);
+  if (single_class) s.value[kLogitMargin] = s.value[kPMargin] = 0.0f;
+  return s;
 }
 
-// The result that `softmax_stats` wrote for a row.
-DP_HD RowResult given_row(const float* stats) {
-  RowResult r{};
-  float probe = 0.0f;
+// What `softmax_stats` wrote for a row.
+DP_HD SoftmaxStats given_stats(const float* stats) {
+  SoftmaxStats given;
+  float probe = stats[kLogitMargin] > -INFINITY ? 0.0f : NAN;
   for (int s = 0; s < kStats; ++s) {
-    r.stats.value[s] = stats[s];
-    probe += finite_probe(stats[s]);
+    given.value[s] = stats[s];
+    if (s != kLogitMargin) probe += stats[s] - stats[s];  // NaN where it is not finite
   }
-  r.finite = probe == 0.0f;
-  return r;
+  given.value[kLoss] += probe;
+  return given;
 }
 
 }  // namespace dp

@@ -13,7 +13,8 @@
 
 namespace dp {
 
-// Less than this counts as this, so that neither a change nor the square of its deviation can overflow.
+// Less than this, as of a masked class, counts as this, so that neither a change nor the square of its deviation can
+// overflow.
 constexpr float kLowestLogP = -1e16f;
 
 struct TemporalView {
@@ -30,10 +31,14 @@ struct TemporalView {
   DP_HD float* log_p(int64_t example) const { return row(example) + 2 + 2 * window; }
 };
 
-DP_HD float log_probability(float z, float top, float log_sum) {
-  const float log_p = (z - top) - log_sum;
-  return log_p < kLowestLogP ? kLowestLogP : log_p;
-}
+// The largest logit of a row, and the logarithm of the sum of exponentials relative to it: NaN where a logit is NaN or
+// +inf, or all are -inf.
+struct Normalizer {
+  float top, log_sum;
+
+  DP_HD float log_p(float z) const { return (z - top) - log_sum; }
+  DP_HD float clamped_log_p(float z) const { return log_p(z) < kLowestLogP ? kLowestLogP : log_p(z); }
+};
 
 // Root of the sum of squared deviations from the mean; exactly 0 where all are equal.
 DP_HD float spread(const float* values, int64_t n) {

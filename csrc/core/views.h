@@ -53,6 +53,6 @@ auto visit_m2(const MomentsView& state, F&& f) {
 constexpr int64_t kPadding = -1;
 
 // Why a presentation was left out; positions in the counter that kernels add to.
-enum Skipped { kBadIndex = 0, kBadLabel = 1, kNotFinite = 2, kSkippedKinds = 3 };
+enum Skipped { kBadIndex = 0, kBadLabel = 1, kNotFinite = 2, kChangedLabel = 3, kSkippedKinds = 4 };
 
 }  // namespace dp

@@ -15,7 +15,7 @@ inline void add_skipped(int64_t* skipped, const int64_t (&local)[kSkippedKinds])
   }
 }
 
-// out: [rows, kStats]; rows with a bad label or a value that is not finite become NaN.
+// out: [rows, kStats]; rows with a bad label or a loss that is not finite become NaN.
 void softmax_stats(const LogitsView& logits, const int64_t* labels, float* out, int64_t begin, int64_t end);
 
 // Adds to `skipped` what could not be recorded.
@@ -27,8 +27,11 @@ void record_given_stats(Record* table, int64_t examples, const int64_t* index, c
                         const int64_t* labels, int64_t classes, const DuplicateChains& chains, int64_t* skipped,
                         int64_t begin, int64_t end);
 
+// `records` [state.examples] are those that record_stats has recorded the same rows in, and tells of which a label has
+// changed (null: not known).
 void record_temporal(const TemporalView& state, const int64_t* index, const LogitsView& logits, const int64_t* labels,
-                     const DuplicateChains& chains, int64_t* skipped, int64_t begin, int64_t end);
+                     const Record* records, const DuplicateChains& chains, int64_t* skipped, int64_t begin,
+                     int64_t end);
 
 // `scale` [rows] multiplies each row (null: 1); a row of scale 0 carries no gradient and is passed over.
 // `subset` [state.pixels] names the pixels to read (null: all).

@@ -40,6 +40,8 @@ DP_INLINE To same_bits(const From& from) {
 
 DP_INLINE Floats all(float x) { return Floats{} + x; }
 DP_INLINE Floats larger(Floats a, Floats b) { return a > b ? a : b; }
+// x, or the bound where x is below it; NaN stays.
+DP_INLINE Floats at_least(Floats bound, Floats x) { return bound > x ? bound : x; }
 
 // A vector in two halves, the halves in two, and so on: few steps that depend on each other.
 using Quad = float __attribute__((vector_size(16)));

@@ -6,23 +6,20 @@
 namespace dp::cpu {
 namespace {
 
-// Two passes over the logits of a row. `z` are kLanes adjacent logits; in `others` the label, and classes that
-// were seen before, are -inf, so that they weigh nothing.
+// Two passes over the logits of a row. Of kLanes adjacent logits, the label and classes that were seen before are
+// -inf, as masked ones are, so that they weigh nothing.
 struct Highest {
-  Floats top = all(-INFINITY), probe = all(0.0f);
+  Floats top = all(-INFINITY);
 
-  DP_INLINE void add(Floats z, Floats others) {
-    top = larger(others, top);
-    probe += z - z;  // NaN exactly where z is infinite or NaN
-  }
+  DP_INLINE void add(Floats others) { top = larger(others, top); }
 };
 
 struct Sums {
   Floats top;
   Floats e = all(0.0f), e_times_d = all(0.0f), e_squared = all(0.0f);
 
-  DP_INLINE void add(Floats, Floats others) {
-    const Floats d = larger(others - top, all(kLowest));  // keeps 0 log 0 = 0 where d would overflow
+  DP_INLINE void add(Floats others) {
+    const Floats d = at_least(all(kLowest), others - top);  // keeps 0 log 0 = 0 where d is infinite, and NaN
     const Floats exponential = exp_nonpositive(d);
     e += exponential;
     e_times_d += exponential * d;
@@ -59,24 +56,22 @@ template <class T, class Pass>
 DP_INLINE void visit_others(Pass& pass, const T* z, int64_t classes, int64_t label) {
   const int64_t whole = classes - classes % kLanes, label_at = label - label % kLanes;
   int64_t c = 0;
-  for (; c < whole && c < label_at; c += kLanes) pass.add(load(z + c), load(z + c));
+  for (; c < whole && c < label_at; c += kLanes) pass.add(load(z + c));
   if (c < whole) {
-    pass.add(load(z + c), load(z + c) + without_lane(label - c));
-    for (c += kLanes; c < whole; c += kLanes) pass.add(load(z + c), load(z + c));
+    pass.add(load(z + c) + without_lane(label - c));
+    for (c += kLanes; c < whole; c += kLanes) pass.add(load(z + c));
   }
   if (c < classes) {  // looks back at classes seen before, so that it need not look beyond the row
-    const Floats last = load_last(z, classes);
-    Floats others = last + last_lanes(classes - whole);
+    Floats others = load_last(z, classes) + last_lanes(classes - whole);
     if (label >= whole) others += without_lane(label - classes + kLanes);
-    pass.add(last, others);
+    pass.add(others);
   }
 }
 
 template <class T>
-DP_INLINE RowResult row_stats(const T* z, int64_t classes, int64_t label) {
+DP_INLINE SoftmaxStats row_stats(const T* z, int64_t classes, int64_t label) {
   Highest highest;
   visit_others(highest, z, classes, label);
-  if (sum(highest.probe) != 0.0f) return {{}, false};  // NaN compares unequal
   const float z_label = to_float(z[label]), rival = largest(highest.top);
   float before = -INFINITY, after = rival;
   if (z_label == rival) {  // a tie, which the lower class wins
@@ -84,7 +79,7 @@ DP_INLINE RowResult row_stats(const T* z, int64_t classes, int64_t label) {
   }
   Sums sums{all(larger(z_label, rival))};
   visit_others(sums, z, classes, label);
-  return {finish_stats(z_label, before, after, sums.total()), true};
+  return finish_stats(z_label, before, after, sums.total(), classes == 1);
 }
 
 // Rows of few classes go side by side, one in each lane: a row alone would leave most lanes empty, and the
@@ -92,17 +87,16 @@ DP_INLINE RowResult row_stats(const T* z, int64_t classes, int64_t label) {
 constexpr int64_t kNarrow = 32;
 
 template <class T>
-DP_INLINE void side_by_side_stats(const T* const* rows, const int64_t* labels, int64_t classes, RowResult* out) {
+DP_INLINE void side_by_side_stats(const T* const* rows, const int64_t* labels, int64_t classes, SoftmaxStats* out) {
   float z[kNarrow][kLanes];
   for (int l = 0; l < kLanes; ++l) {
     for (int64_t c = 0; c < classes; ++c) z[c][l] = to_float(rows[l][c]);
   }
   Ints label;
   for (int l = 0; l < kLanes; ++l) label[l] = int32_t(labels[l]);
-  Floats z_label = all(0.0f), before = all(-INFINITY), after = all(-INFINITY), probe = all(0.0f);
+  Floats z_label = all(0.0f), before = all(-INFINITY), after = all(-INFINITY);
   for (int32_t c = 0; c < classes; ++c) {
     const Floats x = load(z[c]), out_of_it = all(-INFINITY);
-    probe += x - x;
     z_label = label == c ? x : z_label;
     before = larger(label > c ? x : out_of_it, before);
     after = larger(label < c ? x : out_of_it, after);
@@ -110,12 +104,12 @@ DP_INLINE void side_by_side_stats(const T* const* rows, const int64_t* labels, i
   Sums sums{larger(z_label, larger(before, after))};
   for (int32_t c = 0; c < classes; ++c) {
     const Floats x = load(z[c]);
-    sums.add(x, label == c ? all(-INFINITY) : x);
+    sums.add(label == c ? all(-INFINITY) : x);
   }
-  const auto stats = finish_stats<LaneMath>(z_label, before, after, sums.e, sums.e_times_d, sums.e_squared);
+  auto stats = finish_stats<LaneMath>(z_label, before, after, sums.e, sums.e_times_d, sums.e_squared);
+  if (classes == 1) stats.value[kLogitMargin] = stats.value[kPMargin] = all(0.0f);
   for (int l = 0; l < kLanes; ++l) {
-    for (int s = 0; s < kStats; ++s) out[l].stats.value[s] = stats.value[s][l];
-    out[l].finite = probe[l] == 0.0f;
+    for (int s = 0; s < kStats; ++s) out[l].value[s] = stats.value[s][l];
   }
 }
 
@@ -135,14 +129,14 @@ struct Group {
 // results[l] becomes that of the l-th row; the group can be filled anew, in place of the rows it has. Never inlined:
 // which products are fused with sums, compilers choose for each copy anew, and the bits of a row must not depend on
 // the rows around it or on the operator.
-#define DP_DEFINE_FINISH(T)                                                                               \
-  DP_CLONES __attribute__((noinline)) void finish(Group<T>& group, int64_t classes, RowResult* results) { \
-    if (classes <= kNarrow) {                                                                             \
-      for (int l = group.size; l < kLanes; ++l) group.z[l] = group.z[0], group.label[l] = group.label[0]; \
-      side_by_side_stats(group.z, group.label, classes, results);                                         \
-    } else {                                                                                              \
-      for (int l = 0; l < group.size; ++l) results[l] = row_stats(group.z[l], classes, group.label[l]);   \
-    }                                                                                                     \
+#define DP_DEFINE_FINISH(T)                                                                                  \
+  DP_CLONES __attribute__((noinline)) void finish(Group<T>& group, int64_t classes, SoftmaxStats* results) { \
+    if (classes <= kNarrow) {                                                                                \
+      for (int l = group.size; l < kLanes; ++l) group.z[l] = group.z[0], group.label[l] = group.label[0];    \
+      side_by_side_stats(group.z, group.label, classes, results);                                            \
+    } else {                                                                                                 \
+      for (int l = 0; l < group.size; ++l) results[l] = row_stats(group.z[l], classes, group.label[l]);      \
+    }                                                                                                        \
   }
 DP_FOR_LOGIT_TYPES(DP_DEFINE_FINISH)
 #undef DP_DEFINE_FINISH
@@ -150,7 +144,7 @@ DP_FOR_LOGIT_TYPES(DP_DEFINE_FINISH)
 template <class T>
 void stats_rows(const T* data, const LogitsView& logits, const int64_t* labels, float* out, int64_t begin,
                 int64_t end) {
-  RowResult results[kLanes];
+  SoftmaxStats results[kLanes];
   for (int64_t start = begin; start < end; start += kLanes) {
     Group<T> group;
     for (int64_t row = start; row < end && group.size < kLanes; ++row) {
@@ -158,9 +152,9 @@ void stats_rows(const T* data, const LogitsView& logits, const int64_t* labels, 
     }
     finish(group, logits.classes, results);
     for (int l = 0; l < group.size; ++l) {
-      const bool known = results[l].finite && is_class(labels[start + l], logits);
+      const bool known = is_finite(results[l].value[kLoss]) && is_class(labels[start + l], logits);
       float* stats = out + (start + l) * kStats;
-      for (int s = 0; s < kStats; ++s) stats[s] = known ? results[l].stats.value[s] : std::nanf("");
+      for (int s = 0; s < kStats; ++s) stats[s] = known ? results[l].value[s] : std::nanf("");
     }
   }
 }
@@ -168,17 +162,19 @@ void stats_rows(const T* data, const LogitsView& logits, const int64_t* labels, 
 // kGiven: the rows are not of logits, but of statistics.
 template <bool kGiven, class T>
 void record_group(Group<T>& group, Record* table, const int64_t* index, int64_t classes, int64_t* local) {
-  RowResult results[kLanes];
+  SoftmaxStats results[kLanes];
   if constexpr (kGiven) {
-    for (int l = 0; l < group.size; ++l) results[l] = given_row(group.z[l]);
+    for (int l = 0; l < group.size; ++l) results[l] = given_stats(group.z[l]);
   } else {
     finish(group, classes, results);
   }
   for (int l = 0; l < group.size; ++l) {
-    if (results[l].finite) {
-      update_record(table[index[group.row[l]]], results[l].stats, group.label[l]);
+    Record& record = table[index[group.row[l]]];
+    const int fault = fault_of(record, results[l], group.label[l]);
+    if (fault == kSkippedKinds) {
+      update_record(record, results[l], group.label[l]);
     } else {
-      ++local[kNotFinite];
+      ++local[fault];
     }
   }
   group.size = 0;

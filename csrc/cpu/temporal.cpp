@@ -25,25 +25,15 @@ DP_INLINE void store_left(float* at, Floats x, int64_t n) {
   }
 }
 
-DP_INLINE Floats exp_clamped(Floats x) { return exp_nonpositive(larger(x, all(kLowest))); }
-
-struct Normalizer {
-  float top, log_sum;
-  bool finite;
-};
+DP_INLINE Floats exp_clamped(Floats x) { return exp_nonpositive(at_least(all(kLowest), x)); }
 
 template <class T>
 DP_INLINE Normalizer normalizer(const T* z, int64_t classes) {
-  Floats top = all(-INFINITY), probe = all(0.0f), e = all(0.0f);
-  for (int64_t c = 0; c < classes; c += kLanes) {
-    const Floats x = load_left(z + c, classes - c, to_float(z[0]));
-    top = larger(x, top);
-    probe += x - x;  // NaN exactly where x is infinite or NaN
-  }
-  if (sum(probe) != 0.0f) return {0.0f, 0.0f, false};  // NaN compares unequal
+  Floats top = all(-INFINITY), e = all(0.0f);
+  for (int64_t c = 0; c < classes; c += kLanes) top = larger(load_left(z + c, classes - c, -INFINITY), top);
   const float highest = largest(top);
   for (int64_t c = 0; c < classes; c += kLanes) e += exp_clamped(load_left(z + c, classes - c, -INFINITY) - highest);
-  return {highest, std::log(sum(e)), true};
+  return {highest, std::log(sum(e))};
 }
 
 // Sum of p |log p - last log p|; log_p [classes] holds the last and becomes that of this row.
@@ -62,8 +52,8 @@ DP_INLINE float change_log_p(const T* z, int64_t classes, const Normalizer& n, f
 
 template <class T>
 DP_INLINE void temporal_rows(const T* data, const TemporalView& state, const int64_t* index, const LogitsView& logits,
-                             const int64_t* labels, const DuplicateChains& chains, int64_t* skipped, int64_t begin,
-                             int64_t end) {
+                             const int64_t* labels, const Record* records, const DuplicateChains& chains,
+                             int64_t* skipped, int64_t begin, int64_t end) {
   int64_t local[kSkippedKinds] = {};
   for (int64_t head = begin; head < end; ++head) {
     if (!chains.is_head(head)) continue;
@@ -80,11 +70,16 @@ DP_INLINE void temporal_rows(const T* data, const TemporalView& state, const int
       __builtin_prefetch(state.row(example), 1);  // in no cache, as a rule; there when the logits have been read
       const T* z = data + row * logits.row_stride;
       const Normalizer n = normalizer(z, logits.classes);
-      if (!n.finite) {
+      const float z_label = to_float(z[labels[row]]);
+      if (!is_finite(n.log_p(z_label))) {
         ++local[kNotFinite];
         continue;
       }
-      const float p_label = std::exp(log_probability(to_float(z[labels[row]]), n.top, n.log_sum));
+      if (records != nullptr && has_other_label(records[example], labels[row])) {
+        ++local[kChangedLabel];
+        continue;
+      }
+      const float p_label = std::exp(n.clamped_log_p(z_label));
       const float change = state.with_changes ? change_log_p(z, logits.classes, n, state.log_p(example)) : 0.0f;
       update_temporal(state.row(example), state, p_label, change);
     }
@@ -92,11 +87,11 @@ DP_INLINE void temporal_rows(const T* data, const TemporalView& state, const int
   add_skipped(skipped, local);
 }
 
-#define DP_DEFINE_ROWS(T)                                                                                            \
-  DP_CLONES void clone_temporal_rows(const T* data, const TemporalView& state, const int64_t* index,                 \
-                                     const LogitsView& logits, const int64_t* labels, const DuplicateChains& chains, \
-                                     int64_t* skipped, int64_t begin, int64_t end) {                                 \
-    temporal_rows(data, state, index, logits, labels, chains, skipped, begin, end);                                  \
+#define DP_DEFINE_ROWS(T)                                                                                           \
+  DP_CLONES void clone_temporal_rows(const T* data, const TemporalView& state, const int64_t* index,                \
+                                     const LogitsView& logits, const int64_t* labels, const Record* records,        \
+                                     const DuplicateChains& chains, int64_t* skipped, int64_t begin, int64_t end) { \
+    temporal_rows(data, state, index, logits, labels, records, chains, skipped, begin, end);                        \
   }
 DP_FOR_LOGIT_TYPES(DP_DEFINE_ROWS)
 #undef DP_DEFINE_ROWS
@@ -104,9 +99,10 @@ DP_FOR_LOGIT_TYPES(DP_DEFINE_ROWS)
 }  // namespace
 
 void record_temporal(const TemporalView& state, const int64_t* index, const LogitsView& logits, const int64_t* labels,
-                     const DuplicateChains& chains, int64_t* skipped, int64_t begin, int64_t end) {
+                     const Record* records, const DuplicateChains& chains, int64_t* skipped, int64_t begin,
+                     int64_t end) {
   visit_logits(logits, [&](auto* data) {
-    clone_temporal_rows(data, state, index, logits, labels, chains, skipped, begin, end);
+    clone_temporal_rows(data, state, index, logits, labels, records, chains, skipped, begin, end);
   });
 }
 

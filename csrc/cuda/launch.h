@@ -17,8 +17,9 @@ int record_stats(Record* table, int64_t examples, const int64_t* index, const Lo
 int record_given_stats(Record* table, int64_t examples, const int64_t* index, const float* stats, const int64_t* labels,
                        int64_t rows, int64_t classes, int64_t* skipped, void* stream);
 
+// `records` [state.examples] are those that record_stats has recorded the same rows in (null: not known).
 int record_temporal(const TemporalView& state, const int64_t* index, const LogitsView& logits, const int64_t* labels,
-                    int64_t* skipped, void* stream);
+                    const Record* records, int64_t* skipped, void* stream);
 
 // `scale` [rows] multiplies each row (null: 1); `subset` [state.pixels] names the pixels to read (null: all).
 int record_gradients(const MomentsView& state, const int64_t* index, const GradientsView& gradients, const float* scale,

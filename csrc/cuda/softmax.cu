@@ -10,32 +10,31 @@ namespace {
 
 constexpr int kHeldClasses = 1024;  // rows up to this length wait in registers
 
-// The largest logits of the classes on either side of the label, and whether all are finite.
+// The largest logits of the classes on either side of the label.
 struct Extrema {
-  float before = -INFINITY, after = -INFINITY, probe = 0.0f;
+  float before = -INFINITY, after = -INFINITY;
 
   __device__ __forceinline__ void add(float z, bool is_before, bool is_after) {
-    probe += finite_probe(z);
     before = is_before ? larger(z, before) : before;
     after = is_after ? larger(z, after) : after;
   }
 
   __device__ __forceinline__ void reduce() {
-    probe = sum_warp(probe);
     before = reduce_warp(before, larger);
     after = reduce_warp(after, larger);
   }
 };
 
-__device__ __forceinline__ RowResult finish_row(float z_label, const Extrema& extrema, const OtherClasses& mine) {
+__device__ __forceinline__ SoftmaxStats finish_lanes(float z_label, const Extrema& extrema, const OtherClasses& mine,
+                                                     bool single_class) {
   const OtherClasses others = {sum_warp(mine.e), sum_warp(mine.e_times_d), sum_warp(mine.e_squared)};
-  return {finish_stats(z_label, extrema.before, extrema.after, others), extrema.probe == 0.0f};
+  return finish_stats(z_label, extrema.before, extrema.after, others, single_class);
 }
 
 // One warp reads one row, kWidth adjacent classes a lane at a time; every lane gets the result. Here the row
 // stays in registers between the search for the largest logit and the sums relative to it.
 template <int kWidth, class T>
-__device__ __forceinline__ RowResult held_row_stats(const T* z, int classes, int label, int lane) {
+__device__ __forceinline__ SoftmaxStats held_row_stats(const T* z, int classes, int label, int lane) {
   constexpr int kPacks = kHeldClasses / (kWarp * kWidth);
   Pack<T, kWidth> held[kPacks];
   const float z_label = to_float(z[label]);
@@ -66,12 +65,12 @@ __device__ __forceinline__ RowResult held_row_stats(const T* z, int classes, int
       }
     }
   }
-  return finish_row(z_label, extrema, others);
+  return finish_lanes(z_label, extrema, others, classes == 1);
 }
 
 // Longer rows are read once as well: each lane sums relative to the largest logit that it has seen so far.
 template <int kWidth, class T>
-__device__ __forceinline__ RowResult online_row_stats(const T* z, int64_t classes, int64_t label, int lane) {
+__device__ __forceinline__ SoftmaxStats online_row_stats(const T* z, int64_t classes, int64_t label, int lane) {
   constexpr int kLoads = kWidth == 1 ? 8 : 2;
   constexpr int64_t kStep = int64_t(kLoads) * kWarp * kWidth;
   const float z_label = to_float(z[label]);
@@ -109,11 +108,11 @@ __device__ __forceinline__ RowResult online_row_stats(const T* z, int64_t classe
   }
   extrema.reduce();
   others.rebase(top, larger(z_label, larger(extrema.before, extrema.after)));
-  return finish_row(z_label, extrema, others);
+  return finish_lanes(z_label, extrema, others, classes == 1);
 }
 
 template <int kWidth, bool kHeld, class T>
-__device__ __forceinline__ RowResult row_stats(const T* z, int64_t classes, int64_t label, int lane) {
+__device__ __forceinline__ SoftmaxStats row_stats(const T* z, int64_t classes, int64_t label, int lane) {
   if constexpr (kHeld) {
     return held_row_stats<kWidth>(z, int(classes), int(label), lane);
   } else {
@@ -129,12 +128,14 @@ __global__ void __launch_bounds__(kBlock, 4)
   const int64_t row = int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
   if (row >= logits.rows) return;
   const int64_t label = labels[row];
-  RowResult r{{}, false};
-  if (label >= 0 && label < logits.classes) {
+  SoftmaxStats r;
+  r.value[kLoss] = NAN;
+  if (is_class(label, logits)) {
     r = row_stats<kWidth, kHeld>(data + row * logits.row_stride, logits.classes, label, lane);
   }
   if (lane == 0) {
-    for (int s = 0; s < kStats; ++s) out[row * kStats + s] = r.finite ? r.stats.value[s] : NAN;
+    const bool known = is_finite(r.value[kLoss]);
+    for (int s = 0; s < kStats; ++s) out[row * kStats + s] = known ? r.value[s] : NAN;
   }
 }
 
@@ -163,12 +164,13 @@ __device__ __forceinline__ void record_rows(Record* table, int64_t examples, con
       if (lane == 0) count_skipped(skipped, kBadLabel);
       continue;
     }
-    const RowResult r = result_of(row, label);
+    const SoftmaxStats r = result_of(row, label);
     if (lane == 0) {
-      if (r.finite) {
-        update_record(record, r.stats, label);
+      const int fault = fault_of(record, r, label);
+      if (fault == kSkippedKinds) {
+        update_record(record, r, label);
       } else {
-        count_skipped(skipped, kNotFinite);
+        count_skipped(skipped, fault);
       }
     }
   }
@@ -201,7 +203,7 @@ __global__ void __launch_bounds__(kBlock, 4)
   const int64_t head = int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
   if (head >= rows || index[head] == kPadding) return;
   record_rows(table, examples, index, labels, rows, classes, skipped, head, lane,
-              [&](int64_t row, int64_t) { return given_row(stats + row * kStats); });
+              [&](int64_t row, int64_t) { return given_stats(stats + row * kStats); });
 }
 
 // Calls launch(data, width, held) with the widest reads that the layout allows.

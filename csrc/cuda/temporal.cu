@@ -1,31 +1,21 @@
 #include <cmath>
 #include <type_traits>
 
-#include "../core/softmax.h"
-#include "../core/temporal.h"
 #include "launch.h"
 #include "warp.cuh"
 
 namespace dp::cuda {
 namespace {
 
-struct Normalizer {
-  float top, log_sum;
-  bool finite;
-};
-
 template <class T>
 __device__ __forceinline__ Normalizer normalizer(const T* z, int64_t classes, int lane) {
-  float top = -INFINITY, probe = 0.0f, e = 0.0f;
+  float top = -INFINITY, e = 0.0f;
 #pragma unroll 4
-  for (int64_t c = lane; c < classes; c += kWarp) {
-    top = larger(to_float(z[c]), top);
-    probe += finite_probe(to_float(z[c]));
-  }
+  for (int64_t c = lane; c < classes; c += kWarp) top = larger(to_float(z[c]), top);
   top = reduce_warp(top, larger);
 #pragma unroll 4
   for (int64_t c = lane; c < classes; c += kWarp) e += expf(to_float(z[c]) - top);
-  return {top, logf(sum_warp(e)), sum_warp(probe) == 0.0f};
+  return {top, logf(sum_warp(e))};
 }
 
 // Sum of p |log p - last log p|; log_p [classes] holds the last and becomes that of this row.
@@ -35,7 +25,7 @@ __device__ __forceinline__ float change_log_p(const T* z, int64_t classes, const
   float change = 0.0f;
 #pragma unroll 4
   for (int64_t c = lane; c < classes; c += kWarp) {
-    const float x = log_probability(to_float(z[c]), n.top, n.log_sum);
+    const float x = n.clamped_log_p(to_float(z[c]));
     change += expf(x) * fabsf(x - log_p[c]);
     log_p[c] = x;
   }
@@ -47,7 +37,7 @@ __device__ __forceinline__ float change_log_p(const T* z, int64_t classes, const
 template <class T>
 __global__ void __launch_bounds__(kBlock, 4)
     record_temporal_kernel(TemporalView state, const int64_t* index, const T* data, LogitsView logits,
-                           const int64_t* labels, int64_t* skipped) {
+                           const int64_t* labels, const Record* records, int64_t* skipped) {
   const int lane = threadIdx.x % kWarp;
   const int64_t head = int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
   if (head >= logits.rows) return;
@@ -64,27 +54,29 @@ __global__ void __launch_bounds__(kBlock, 4)
     }
     const T* z = data + row * logits.row_stride;
     const Normalizer n = normalizer(z, logits.classes, lane);
-    if (!n.finite) {
+    const float z_label = to_float(z[labels[row]]);
+    if (!is_finite(n.log_p(z_label))) {
       if (lane == 0) count_skipped(skipped, kNotFinite);
       continue;
     }
-    const float change = state.with_changes ? change_log_p(z, logits.classes, n, state.log_p(example), lane) : 0.0f;
-    if (lane == 0) {
-      const float p_label = expf(log_probability(to_float(z[labels[row]]), n.top, n.log_sum));
-      update_temporal(state.row(example), state, p_label, change);
+    if (records != nullptr && has_other_label(records[example], labels[row])) {
+      if (lane == 0) count_skipped(skipped, kChangedLabel);
+      continue;
     }
+    const float change = state.with_changes ? change_log_p(z, logits.classes, n, state.log_p(example), lane) : 0.0f;
+    if (lane == 0) update_temporal(state.row(example), state, expf(n.clamped_log_p(z_label)), change);
   }
 }
 
 }  // namespace
 
 int record_temporal(const TemporalView& state, const int64_t* index, const LogitsView& logits, const int64_t* labels,
-                    int64_t* skipped, void* stream) {
+                    const Record* records, int64_t* skipped, void* stream) {
   if (logits.rows == 0) return cudaSuccess;
   visit_logits(logits, [&](auto* data) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
     DP_LAUNCH((record_temporal_kernel<T>), blocks_for(logits.rows), kBlock, 0, stream, state, index, data, logits,
-              labels, skipped);
+              labels, records, skipped);
   });
   return cudaGetLastError();
 }

@@ -39,11 +39,12 @@ void record_given_stats(const Tensor& table, const Tensor& index, const Tensor& 
 }
 
 void record_temporal(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
-                     int64_t window, double decay, const Tensor& skipped) {
-  const RecordTemporalArguments a(table, index, logits, labels, window, decay, skipped);
+                     int64_t window, double decay, const Tensor& skipped, const std::optional<Tensor>& records) {
+  const RecordTemporalArguments a(table, index, logits, labels, window, decay, skipped, records);
   const DuplicateChains chains(indices(a.index), a.logits.view.rows);
   torch::stable::parallel_for(0, a.logits.view.rows, grain(a.logits.view.classes), [&](int64_t begin, int64_t end) {
-    cpu::record_temporal(a.table, indices(a.index), a.logits.view, indices(a.labels), chains, a.skipped, begin, end);
+    cpu::record_temporal(a.table, indices(a.index), a.logits.view, indices(a.labels), a.records, chains, a.skipped,
+                         begin, end);
   });
 }
 

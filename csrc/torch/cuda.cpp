@@ -60,11 +60,11 @@ void record_given_stats(const Tensor& table, const Tensor& index, const Tensor& 
 }
 
 void record_temporal(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
-                     int64_t window, double decay, const Tensor& skipped) {
+                     int64_t window, double decay, const Tensor& skipped, const std::optional<Tensor>& records) {
   const Launch launch(logits);
-  const RecordTemporalArguments a(table, index, logits, labels, window, decay, skipped);
-  launch.check(
-      cuda::record_temporal(a.table, indices(a.index), a.logits.view, indices(a.labels), a.skipped, launch.stream()));
+  const RecordTemporalArguments a(table, index, logits, labels, window, decay, skipped, records);
+  launch.check(cuda::record_temporal(a.table, indices(a.index), a.logits.view, indices(a.labels), a.records, a.skipped,
+                                     launch.stream()));
 }
 
 void record_gradients(const Tensor& count, const Tensor& mean, const Tensor& m2, const Tensor& index,

@@ -19,6 +19,14 @@ struct StatsArguments {
   }
 };
 
+inline Record* record_table(const Tensor& t, const char* name) {
+  STD_TORCH_CHECK(t.dim() == 2 && t.size(1) * sizeof(float) == sizeof(Record), name, ": expected [examples, 16]");
+  Record* table = reinterpret_cast<Record*>(state<float>(t, ScalarType::Float, name));
+  STD_TORCH_CHECK(reinterpret_cast<uintptr_t>(table) % alignof(Record) == 0, name,
+                  ": expected data aligned to 64 bytes");
+  return table;
+}
+
 // A batch of `rows` rows, and the table of records that it goes to.
 struct RecordsArguments {
   Tensor index;
@@ -28,10 +36,7 @@ struct RecordsArguments {
 
   RecordsArguments(const Tensor& t, const Tensor& i, int64_t rows, const Tensor& counters) : index(dense(i)) {
     check_vector(index, rows, ScalarType::Long, "index");
-    STD_TORCH_CHECK(t.dim() == 2 && t.size(1) * sizeof(float) == sizeof(Record), "table: expected [examples, 16]");
-    table = reinterpret_cast<Record*>(state<float>(t, ScalarType::Float, "table"));
-    STD_TORCH_CHECK(reinterpret_cast<uintptr_t>(table) % alignof(Record) == 0,
-                    "table: expected data aligned to 64 bytes");
+    table = record_table(t, "table");
     examples = t.size(0);
     skipped = skipped_counts(counters);
   }
@@ -59,10 +64,11 @@ struct RecordGivenStatsArguments : RecordsArguments {
 struct RecordTemporalArguments : StatsArguments {
   Tensor index;
   TemporalView table;
+  const Record* records = nullptr;
   int64_t* skipped;
 
   RecordTemporalArguments(const Tensor& t, const Tensor& i, const Tensor& z, const Tensor& y, int64_t window,
-                          double decay, const Tensor& counters)
+                          double decay, const Tensor& counters, const std::optional<Tensor>& r)
       : StatsArguments(z, y), index(dense(i)) {
     check_vector(index, logits.view.rows, ScalarType::Long, "index");
     STD_TORCH_CHECK(window >= 3 && window < (1 << 24), "window: expected at least 3 presentations, got ", window);
@@ -71,6 +77,10 @@ struct RecordTemporalArguments : StatsArguments {
     STD_TORCH_CHECK(logits.view.classes > 0 && (width == TemporalView::narrow(window) || width == wide),
                     "table: expected [examples, ", TemporalView::narrow(window), " or ", wide, "]");
     table = {state<float>(t, ScalarType::Float, "table"), t.size(0), width, window, float(decay), width == wide};
+    if (r) {
+      records = record_table(*r, "records");
+      STD_TORCH_CHECK(r->size(0) == t.size(0), "records: expected as many examples as the table has, ", t.size(0));
+    }
     skipped = skipped_counts(counters);
   }
 };
@@ -117,16 +127,25 @@ inline bool accepts_rows(const Tensor& table, const Tensor& index, const Tensor&
          inside(index, table.size(0)) && inside(labels, logits.size(1));
 }
 
-inline bool accepts_stats(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
-                          const Tensor& skipped) {
-  return accepts_rows(table, index, logits, labels, skipped) && table.size(1) * sizeof(float) == sizeof(Record) &&
+inline bool are_records(const Tensor& table) {
+  return table.size(1) * sizeof(float) == sizeof(Record) &&
          reinterpret_cast<uintptr_t>(table.const_data_ptr()) % alignof(Record) == 0;
 }
 
+inline bool accepts_stats(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
+                          const Tensor& skipped) {
+  return accepts_rows(table, index, logits, labels, skipped) && are_records(table);
+}
+
 inline bool accepts_temporal(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
-                             int64_t window, double decay, const Tensor& skipped) {
-  return accepts_rows(table, index, logits, labels, skipped) && window >= 3 && decay > 0 && decay <= 1 &&
-         (table.size(1) == TemporalView::narrow(window) || table.size(1) == TemporalView::wide(window, logits.size(1)));
+                             int64_t window, double decay, const Tensor& skipped,
+                             const std::optional<Tensor>& records) {
+  if (!accepts_rows(table, index, logits, labels, skipped) || window < 3 || !(decay > 0 && decay <= 1)) return false;
+  const int64_t examples = table.size(0), width = table.size(1);
+  if (width != TemporalView::narrow(window) && width != TemporalView::wide(window, logits.size(1))) return false;
+  return !records ||
+         (records->dim() == 2 && Look(logits).is_state(*records, examples, records->size(1), ScalarType::Float) &&
+          are_records(*records));
 }
 
 inline bool accepts_gradients(const Tensor& count, const Tensor& mean, const Tensor& m2, const Tensor& index,

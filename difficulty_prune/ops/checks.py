@@ -190,10 +190,10 @@ def check_moments(
     check_state(m2, tuple(mean.shape), (torch.float32, torch.bfloat16), prefix + "m2")
 
 
-def check_table(table: Tensor) -> None:
-    check_state(table, (None, RECORD_WIDTH), torch.float32, "table")
+def check_table(table: Tensor, examples: int | None = None, name: str = "table") -> None:
+    check_state(table, (examples, RECORD_WIDTH), torch.float32, name)
     if not torch.compiler.is_compiling() and table.is_cpu and table.data_ptr() % 64:
-        raise ValueError("table: got data that is not aligned to 64 bytes, a record; make the table with new_table")
+        raise ValueError(f"{name}: got data that is not aligned to 64 bytes, a record; make the table with new_table")
 
 
 def check_temporal(window: int, decay: float) -> None:

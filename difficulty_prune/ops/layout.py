@@ -24,8 +24,13 @@ RECORD: Final = (
     "first_correct",
     "last_wrong",
     "label",
+    "unrivalled",
 )
-"""Columns of a record table; `RECORD_WIDTH` - len(RECORD) more are unused."""
+"""Columns of a record table; `RECORD_WIDTH` - len(RECORD) more are unused.
+
+label: of all presentations, for one with another label is left out. A negative one stays, and labels are then neither
+kept nor compared. unrivalled: presentations whose logit margin is in no sum, since all other classes were masked.
+"""
 
 RECORD_WIDTH: Final = 16
 STAT: Final = {name: column for column, name in enumerate(STATS)}
@@ -54,5 +59,10 @@ def temporal_parts(rows: Tensor, window: int) -> dict[str, Tensor]:
 PADDING: Final = -1
 """The index of a row that only fills up a batch, where an operator knows of such rows."""
 
-SKIPPED: Final = ("bad index", "bad label", "not finite")
-"""Why presentations were left out: positions in the `skipped` counter."""
+SKIPPED: Final = ("bad index", "bad label", "not finite", "changed label")
+"""Why presentations were left out: positions in the `skipped` counter.
+
+bad index, bad label: outside the dataset or the classes. not finite: the loss is not finite in float32, as where a
+logit is NaN or +inf, all are -inf, or that of the label is; or a gradient is not. changed label: the example was
+presented with another label before.
+"""

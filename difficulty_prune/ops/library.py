@@ -26,9 +26,9 @@ SCHEMAS = {
     "record_given_stats_": "(Tensor(a!) table, Tensor index, Tensor stats, Tensor labels, int num_classes, "
     "Tensor(b!) skipped) -> ()",
     "try_record_temporal_": "(Tensor(a!) table, Tensor index, Tensor logits, Tensor labels, int window, float decay, "
-    "Tensor(b!) skipped) -> bool",
+    "Tensor(b!) skipped, Tensor? records=None) -> bool",
     "record_temporal_": "(Tensor(a!) table, Tensor index, Tensor logits, Tensor labels, int window, float decay, "
-    "Tensor(b!) skipped) -> ()",
+    "Tensor(b!) skipped, Tensor? records=None) -> ()",
     "try_record_gradients_": "(Tensor(a!) count, Tensor(b!) mean, Tensor(c!) m2, Tensor index, Tensor gradients, "
     "Tensor? scale, Tensor? pixels, Tensor(d!) skipped) -> bool",
     "record_gradients_": "(Tensor(a!) count, Tensor(b!) mean, Tensor(c!) m2, Tensor index, Tensor gradients, "

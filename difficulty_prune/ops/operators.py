@@ -6,7 +6,6 @@ those would stop the training step, so the kernels leave such rows out and count
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import NoneType
 from typing import Final
 
@@ -34,7 +33,8 @@ from .checks import (
 from .layout import PADDING, RECORD_WIDTH, SKIPPED, STAT, STATS, temporal_width
 
 _ops = torch.ops.difficulty_prune
-_KINDS: Final = frozenset((Tensor, NoneType, int, float))
+_REQUIRED: Final = frozenset((Tensor,))
+_OPTIONAL: Final = frozenset((Tensor, NoneType))
 
 
 def missing_kernels() -> str | None:
@@ -66,7 +66,7 @@ def new_temporal_table(
 
 
 def new_skipped(device: torch.device | str | None = None) -> Tensor:
-    """Counters of presentations that were left out, [3] int64, in the order of `SKIPPED`."""
+    """Counters of presentations that were left out, [4] int64, in the order of `SKIPPED`."""
     return new_state((len(SKIPPED),), torch.int64, device)
 
 
@@ -85,7 +85,8 @@ def softmax_stats(logits: Tensor, labels: Tensor) -> Tensor:
 
     Returns:
         [B, 8] float32, columns `STATS`: loss, el2n, entropy, p of the label, largest p, logit margin, p margin,
-        correct (0 or 1). A row with a value that is not finite is NaN.
+        correct (0 or 1). A class at -inf is masked: its probability is 0. The logit margin is +inf where all other
+        classes are masked. A row whose loss is not finite in float32 is NaN.
 
     Raises:
         TypeError, ValueError: wrong type, dtype, shape, device or label.
@@ -93,6 +94,8 @@ def softmax_stats(logits: Tensor, labels: Tensor) -> Tensor:
     >>> stats = softmax_stats(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
     >>> [round(x, 4) for x in stats[0].tolist()]
     [0.6931, 0.7071, 0.6931, 0.5, 0.5, 0.0, 0.0, 0.0]
+    >>> softmax_stats(torch.tensor([[0.0, 0.0, -torch.inf]]), torch.tensor([1])).equal(stats)
+    True
     """
     check_logits(logits)
     check_labels(labels, logits)
@@ -102,24 +105,26 @@ def softmax_stats(logits: Tensor, labels: Tensor) -> Tensor:
 def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor | None = None) -> None:
     """`softmax_stats` fused with the update of each example's record, in place.
 
-    An example that occurs twice in the batch counts twice, in batch order.
+    An example that occurs twice in the batch counts twice, in batch order. A row whose loss is not finite is left out,
+    and so is one whose label is not that of the example's earlier presentations: it is of another example, or of
+    another dataset.
 
     Args:
         table: [N, 16] float32 from `new_table`, changed in place.
         index: [B] int64, positions in the dataset, 0..N-1.
-        logits: [B, C] float32, bfloat16 or float16.
+        logits: [B, C] float32, bfloat16 or float16. -inf masks a class.
         labels: [B] int64, in 0..C-1.
-        skipped: [3] int64 from `new_skipped`, to which rows that could not be recorded are added. Without it,
-            such rows are left out and not counted.
+        skipped: [4] int64 from `new_skipped`, to which rows that could not be recorded are added by reason, see
+            `SKIPPED`. Without it, such rows are left out and not counted.
 
     Raises:
         TypeError, ValueError, IndexError: wrong type, dtype, shape, device, label or index.
 
     >>> from difficulty_prune.ops import FIELD
-    >>> table = new_table(10)
-    >>> record_stats_(table, torch.tensor([3, 3]), torch.zeros(2, 5), torch.tensor([0, 1]))
-    >>> table[3, FIELD["count"]].item(), table[3, FIELD["correct"]].item()
-    (2.0, 1.0)
+    >>> table, skipped = new_table(10), new_skipped()
+    >>> record_stats_(table, torch.tensor([3, 3, 3]), torch.zeros(3, 5), torch.tensor([0, 0, 1]), skipped)
+    >>> table[3, FIELD["count"]].item(), table[3, FIELD["correct"]].item(), dict(zip(SKIPPED, skipped.tolist()))
+    (2.0, 2.0, {'bad index': 0, 'bad label': 0, 'not finite': 0, 'changed label': 1})
     """
     if skipped is not None and try_record_stats_(table, index, logits, labels, skipped):
         return
@@ -138,7 +143,8 @@ def try_record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tens
     >>> try_record_stats_(new_table(2), torch.tensor([9]), torch.zeros(1, 5), torch.tensor([0]), new_skipped())
     False
     """
-    return _worked(_ops.try_record_stats_.default, table, index, logits, labels, skipped)
+    arguments = (table, index, logits, labels, skipped)
+    return _can_try(*arguments) and _ops.try_record_stats_.default(*arguments)
 
 
 def record_given_stats_(
@@ -156,7 +162,8 @@ def record_given_stats_(
         stats: [B, 8] float32 from `softmax_stats`.
         labels: [B] int64, in 0..num_classes-1.
         num_classes: columns of the logits.
-        skipped: as for `record_stats_`. A row with a statistic that is not finite counts as one of such logits.
+        skipped: as for `record_stats_`. A row with a statistic that is not finite, other than a logit margin of +inf,
+            counts as one without a finite loss.
 
     Raises:
         TypeError, ValueError, IndexError: wrong type, dtype, shape, device, label or index.
@@ -184,11 +191,13 @@ def record_temporal_(
     window: int = 10,
     decay: float = 0.9,
     skipped: Tensor | None = None,
+    records: Tensor | None = None,
 ) -> None:
     """Adds a presentation of each row to its example's windows of presentations, in place.
 
     The windows are those of dynamic uncertainty (arXiv 2306.05175) and TDDS (arXiv 2311.13613). An example that occurs
-    twice in the batch counts twice, in batch order.
+    twice in the batch counts twice, in batch order. The log-probability of a class that -inf masks counts as -1e16, as
+    any lower one does; what a row without a finite loss says is left out.
 
     Args:
         table: [N, width] float32 from `new_temporal_table`, changed in place. Whether it has room for the changes that
@@ -199,6 +208,8 @@ def record_temporal_(
         window: presentations in a window, at least 3; that of the table.
         decay: weight of the newest window in the moving average of TDDS, in (0, 1].
         skipped: as for `record_stats_`.
+        records: [N, 16] float32, in which `record_stats_` has recorded the same batch just before. A row that it left
+            out because the example's label had changed is left out here too; without records nobody can know.
 
     Raises:
         TypeError, ValueError, IndexError: wrong type, dtype, shape, device, window, decay, label or index.
@@ -211,8 +222,9 @@ def record_temporal_(
     [0.5, 1.0, 0.5]
     """
     check_temporal(window, decay)
-    arguments = (table, index, logits, labels)
-    if skipped is not None and _worked(_ops.try_record_temporal_.default, *arguments, window, decay, skipped):
+    arguments = (table, index, logits, labels, window, decay)
+    can_try = _can_try(table, index, logits, labels, skipped, optional=(records,))
+    if can_try and _ops.try_record_temporal_.default(*arguments, skipped, records):
         return
     check_logits(logits)
     check_labels(labels, logits)
@@ -220,16 +232,21 @@ def record_temporal_(
     check_index(index, logits.shape[0], table.shape[0])
     skipped = new_skipped(table.device) if skipped is None else check_skipped(skipped)
     check_same_device(table=table, index=index, logits=logits, skipped=skipped)
-    _ops.record_temporal_(*arguments, window, decay, skipped)
+    if records is not None:
+        check_table(records, table.shape[0], "records")
+        check_same_device(table=table, records=records)
+    _ops.record_temporal_(*arguments, skipped, records)
 
 
-def _worked(attempt: Callable[..., bool], *arguments: Tensor | float | None) -> bool:
-    """Whether one compiled call, which looks at its arguments first, did all the work.
+def _can_try(*required: Tensor | None, optional: tuple[Tensor | None, ...] = ()) -> bool:
+    """Whether one compiled call, which looks at its arguments first, may try to do all the work.
 
     It leaves undone what it has something to complain of; the checks in Python then say what is wrong. Looking from
-    Python at arguments that are right, as nearly all are, would take longer than the work itself.
+    Python at arguments that are right, as nearly all are, would take longer than the work itself. But what is no tensor
+    PyTorch would refuse in its own words.
     """
-    return _KINDS.issuperset(map(type, arguments)) and not torch.compiler.is_compiling() and attempt(*arguments)
+    tensors = _REQUIRED.issuperset(map(type, required)) and _OPTIONAL.issuperset(map(type, optional))
+    return tensors and not torch.compiler.is_compiling()
 
 
 def record_gradients_(
@@ -264,7 +281,8 @@ def record_gradients_(
     ([0, 0, 1, 0], 6.0)
     """
     arguments = (count, mean, m2, index, gradients, scale, pixels)
-    if skipped is None or not _worked(_ops.try_record_gradients_.default, *arguments, skipped):
+    can_try = _can_try(count, mean, m2, index, gradients, skipped, optional=(scale, pixels))
+    if not can_try or not _ops.try_record_gradients_.default(*arguments, skipped):
         _ops.record_gradients_(*arguments, _check_record_gradients(*arguments, skipped))
 
 
@@ -303,7 +321,7 @@ def merge_moments_(
     Args:
         count, other_count: [N] int32.
         mean, other_mean: [N, P] float32.
-        m2, other_m2: [N, P] float32 or bfloat16, each as it likes.
+        m2, other_m2: [N, P] float32 or bfloat16, independently.
 
     Raises:
         TypeError, ValueError: wrong type, dtype, shape or device.
@@ -351,8 +369,8 @@ def record_losses_(
 ) -> None:
     """Adds one loss per row to the records, for tasks without class logits, in place.
 
-    Of what else a record holds, nothing is known: probabilities and margins stay 0, and no prediction counts as
-    right. An example that occurs twice in the batch counts twice, in batch order.
+    Of what else a record holds, nothing is known: probabilities and margins stay 0, no prediction counts as right, and
+    the label is neither compared nor changed. An example that occurs twice in the batch counts twice, in batch order.
 
     Args:
         table: [N, 16] float32 from `new_table`, changed in place.

@@ -11,12 +11,12 @@ Nothing here is tuned; duplicates in a batch are found by comparing all pairs of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
-from .layout import FIELD, PADDING, RECORD_WIDTH, STAT, STATS, temporal_parts
+from .layout import FIELD, PADDING, RECORD_WIDTH, SKIPPED, STAT, STATS, temporal_parts
 
 __all__ = [
     "gradient_variance",
@@ -35,28 +35,27 @@ __all__ = [
 def softmax_stats(logits: Tensor, labels: Tensor) -> Tensor:
     """Eight statistics of each row: logits [B, C], labels [B] -> [B, 8] float32, columns `STATS`.
 
-    A row with a label outside 0..C-1 or with a value that is not finite is NaN. With a single class the two
-    margins are 0, for want of a rival.
+    A row with a label outside 0..C-1 or with a loss that is not finite is NaN: that is one with a logit of NaN or +inf,
+    with all at -inf, or with that of the label at -inf. A class at -inf has probability 0, and 0 log 0 = 0. The logit
+    margin is +inf where all other classes are at -inf. With a single class the two margins are 0, for want of a rival.
     """
     z = logits.float()
     batch, classes = z.shape
-    valid = (labels >= 0) & (labels < classes) & z.isfinite().all(1)
-    z = torch.where(valid[:, None], z, 0.0)
+    valid = (labels >= 0) & (labels < classes)
     y = torch.where(valid, labels, 0)
     own = torch.arange(classes, device=z.device) == y[:, None]
 
     log_p = z.log_softmax(1)
     p = log_p.exp()
+    valid &= log_p[own].isfinite()
     result = z.new_zeros(batch, len(STATS))
-    # A difference of finite logits can overflow; two opposite infinities would make a sum NaN.
-    limit = torch.finfo(torch.float32).max
-    result[:, STAT["loss"]] = -log_p[own].clamp(min=-limit)
+    result[:, STAT["loss"]] = -log_p[own]
     result[:, STAT["el2n"]] = (p - own.float()).norm(dim=1)
     result[:, STAT["entropy"]] = -(p * torch.where(p > 0, log_p, 0.0)).sum(1)
     result[:, STAT["p_label"]] = p[own]
     result[:, STAT["p_max"]] = p.amax(1)
     if classes > 1:
-        result[:, STAT["logit_margin"]] = (z[own] - z.masked_fill(own, -torch.inf).amax(1)).clamp(-limit, limit)
+        result[:, STAT["logit_margin"]] = z[own] - z.masked_fill(own, -torch.inf).amax(1)
         result[:, STAT["p_margin"]] = p[own] - p.masked_fill(own, -torch.inf).amax(1)
     is_top = z == z.amax(1, keepdim=True)
     lowest_top = is_top.int().argmax(1)  # argmax of equal values: the first on every device
@@ -76,12 +75,10 @@ try_record_temporal_ = try_record_gradients_ = try_record_stats_
 def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor | None = None) -> None:
     """Adds one presentation of each row to the record of its example.
 
-    table [N, 16] float32 and skipped [3] int64 are changed in place. Rows that cannot be recorded are left
-    out and counted in `skipped` (bad index, bad label, not finite).
+    table [N, 16] float32 and skipped [4] int64 are changed in place. Rows that cannot be recorded are left out and
+    counted in `skipped`, by the reasons of `SKIPPED`.
     """
-    stats = softmax_stats(logits, labels)
-    for rows in _recordable(table, index, logits, labels, logits.shape[1], skipped):
-        table[index[rows]] = _updated_records(table[index[rows]], stats[rows], labels[rows])
+    _record(table, index, softmax_stats(logits, labels), labels, logits.shape[1], skipped)
 
 
 @torch.no_grad()
@@ -90,9 +87,21 @@ def record_given_stats_(
 ) -> None:
     """`record_stats_` from stats [B, 8] float32 of `softmax_stats`; rows of index `PADDING` are passed over."""
     used = index != PADDING
-    index, stats, labels = index[used], stats[used], labels[used]
-    for rows in _recordable(table, index, stats, labels, num_classes, skipped):
-        table[index[rows]] = _updated_records(table[index[rows]], stats[rows], labels[rows])
+    _record(table, index[used], stats[used], labels[used], num_classes, skipped)
+
+
+def _record(table: Tensor, index: Tensor, stats: Tensor, labels: Tensor, classes: int, skipped: Tensor | None) -> None:
+    bounded = stats.clone()
+    bounded[:, STAT["logit_margin"]].masked_fill_(stats[:, STAT["logit_margin"]] == torch.inf, 0)
+    loss, has_label = stats[:, STAT["loss"]], stats[:, STAT["p_max"]] > 0  # which a loss alone leaves at 0
+    for rows in _recordable(len(table), index, bounded.isfinite().all(1), labels, classes, skipped):
+        records = table[index[rows]]
+        overflows = ~(records[:, FIELD["loss"]] + loss[rows]).isfinite()
+        changed = ~overflows & has_label[rows] & _has_other_label(records, labels[rows])
+        _count(skipped, {"not finite": overflows, "changed label": changed})
+        kept = ~(overflows | changed)
+        rows = rows[kept]
+        table[index[rows]] = _updated_records(records[kept], stats[rows], labels[rows])
 
 
 @torch.no_grad()
@@ -104,19 +113,30 @@ def record_temporal_(
     window: int = 10,
     decay: float = 0.9,
     skipped: Tensor | None = None,
+    records: Tensor | None = None,
 ) -> None:
     """Adds one presentation of each row to what the scores that look at changes over time keep of its example.
 
-    table [N, width] float32 (see `temporal_parts`) and skipped [3] int64 are changed in place. Rows that cannot be
-    recorded are left out and counted in `skipped` (bad index, bad label, not finite).
+    table [N, width] float32 (see `temporal_parts`) and skipped [4] int64 are changed in place. Rows that cannot be
+    recorded are left out and counted in `skipped`, by the reasons of `SKIPPED`. records [N, 16] are those in which
+    `record_stats_` has recorded the same batch: a row of another label was left out there.
     """
+    classes = logits.shape[1]
+    finite = softmax_stats(logits, labels)[:, STAT["loss"]].isfinite()
     log_p = log_probabilities(logits)
-    for rows in _recordable(table, index, logits, labels, logits.shape[1], skipped):
+    for rows in _recordable(len(table), index, finite, labels, classes, skipped):
+        if records is not None:
+            changed = _has_other_label(records[index[rows]], labels[rows])
+            _count(skipped, {"changed label": changed})
+            rows = rows[~changed]
         table[index[rows]] = _updated_temporal(table[index[rows]], log_p[rows], labels[rows], window, decay)
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
-    """Log-softmax [..., C] float32; less than -1e16 counts as that, so that no square of a change can overflow."""
+    """Log-softmax [..., C] float32 of logits [..., C]; NaN where it has no value.
+
+    Less than -1e16, as of a class at -inf, counts as that, so that no square of a change can overflow.
+    """
     return logits.float().log_softmax(-1).clamp(min=-1e16)
 
 
@@ -139,7 +159,7 @@ def record_gradients_(
 ) -> None:
     """Welford update of the channel mean of each row's gradient.
 
-    count [N] int32, mean [N, P] float32, m2 [N, P] float32 or bfloat16, skipped [3] int64: changed in place.
+    count [N] int32, mean [N, P] float32, m2 [N, P] float32 or bfloat16, skipped [4] int64: changed in place.
     gradients [B, C, ...] with P = product of the dimensions after C, or P = len(pixels) where `pixels` [P] int64
     names the ones to keep. scale [B] float32 multiplies each row; a row of scale 0 carries no gradient and is
     passed over.
@@ -154,8 +174,7 @@ def record_gradients_(
         signal = signal * scale[:, None]
     bad_index = (index < 0) | (index >= count.shape[0])
     not_finite = ~bad_index & used & ~signal.isfinite().all(1)
-    if skipped is not None:
-        skipped += torch.stack([bad_index.sum(), torch.zeros_like(skipped[0]), not_finite.sum()])
+    _count(skipped, {"bad index": bad_index, "not finite": not_finite})
 
     rows = (used & ~(bad_index | not_finite)).nonzero()[:, 0]
     for turn in _turns(index[rows]):
@@ -223,15 +242,21 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ (x >> 16)
 
 
-def _recordable(
-    table: Tensor, index: Tensor, values: Tensor, labels: Tensor, classes: int, skipped: Tensor | None
-) -> Iterator[Tensor]:
-    """The rows that can be recorded, in parts as of `_turns`; the others are counted."""
-    bad_index = (index < 0) | (index >= table.shape[0])
-    bad_label = ~bad_index & ((labels < 0) | (labels >= classes))
-    not_finite = ~bad_index & ~bad_label & ~values.isfinite().all(1)
+def _count(skipped: Tensor | None, left_out: Mapping[str, Tensor]) -> None:
+    """Adds the number of rows [B] bool that were left out for a reason to its counter."""
     if skipped is not None:
-        skipped += torch.stack([bad_index.sum(), bad_label.sum(), not_finite.sum()])
+        for reason, rows in left_out.items():
+            skipped[SKIPPED.index(reason)] += rows.sum()
+
+
+def _recordable(
+    examples: int, index: Tensor, finite: Tensor, labels: Tensor, classes: int, skipped: Tensor | None
+) -> Iterator[Tensor]:
+    """The rows that can be recorded as far as they themselves tell, in parts as of `_turns`; the others are counted."""
+    bad_index = (index < 0) | (index >= examples)
+    bad_label = ~bad_index & ((labels < 0) | (labels >= classes))
+    not_finite = ~bad_index & ~bad_label & ~finite
+    _count(skipped, {"bad index": bad_index, "bad label": bad_label, "not finite": not_finite})
     rows = (~(bad_index | bad_label | not_finite)).nonzero()[:, 0]
     for turn in _turns(index[rows]):
         yield rows[turn]
@@ -244,6 +269,12 @@ def _turns(index: Tensor) -> Iterator[Tensor]:
         yield (occurrence == turn).nonzero()[:, 0]
 
 
+def _has_other_label(records: Tensor, labels: Tensor) -> Tensor:
+    """Whether records [B, 16] know another label than labels [B]: not those of losses alone, nor negative ones."""
+    known = records[:, FIELD["label"]]
+    return (records[:, FIELD["p_max"]] > 0) & (known >= 0) & (known != labels)
+
+
 def _updated_records(records: Tensor, stats: Tensor, labels: Tensor) -> Tensor:
     """records [B, 16] after one more presentation each, with stats [B, 8]."""
     old = {name: records[:, column] for name, column in FIELD.items()}
@@ -253,6 +284,8 @@ def _updated_records(records: Tensor, stats: Tensor, labels: Tensor) -> Tensor:
     was_correct = (old["count"] > 0) & (old["last_wrong"] != old["count"])
     deviation = stat["p_label"] - old["p_label_mean"]
     p_label_mean = old["p_label_mean"] + deviation / count
+    margins = old["logit_margin"] + stat["logit_margin"]
+    keeps_label = (stat["p_max"] > 0) & (old["label"] >= 0)
     new = {
         "count": count,
         "p_label_mean": p_label_mean,
@@ -260,9 +293,11 @@ def _updated_records(records: Tensor, stats: Tensor, labels: Tensor) -> Tensor:
         "forgotten": old["forgotten"] + (was_correct & ~correct),
         "first_correct": torch.where(correct & (old["first_correct"] == 0), count, old["first_correct"]),
         "last_wrong": torch.where(correct, old["last_wrong"], count),
-        "label": labels.to(records.dtype),
+        "label": torch.where(keeps_label, labels.to(records.dtype), old["label"]),
+        "logit_margin": torch.where(margins.isfinite(), margins, old["logit_margin"]),
+        "unrivalled": old["unrivalled"] + ~margins.isfinite(),
     }
-    for name in ("loss", "el2n", "entropy", "p_max", "logit_margin", "p_margin", "correct"):
+    for name in ("loss", "el2n", "entropy", "p_max", "p_margin", "correct"):
         new[name] = old[name] + stat[name]
     columns = [new[name] for name in FIELD]
     columns += [torch.zeros_like(count)] * (RECORD_WIDTH - len(FIELD))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..ops.layout import FIELD
-from ..ops.operators import new_table, record_stats_
+from ..ops.operators import new_skipped, new_table, record_stats_
 from .catalogue import check_scores
 from .temporal import TEMPORAL, TemporalOptions, dyn_unc, tdds
 
@@ -23,7 +23,7 @@ _FORMULAS: Final[dict[str, Callable[[_Fields], Tensor]]] = {
     "max_confidence": lambda f: f["p_max"] / f["count"],
     "variability": lambda f: (f["p_label_m2"].clamp(min=0) / f["count"]).sqrt(),
     "accuracy": lambda f: f["correct"] / f["count"],
-    "aum": lambda f: f["logit_margin"] / f["count"],
+    "aum": lambda f: f["logit_margin"] / (f["count"] - f["unrivalled"]),
     "margin": lambda f: f["p_margin"] / f["count"],
     # A never-learned example has nothing to forget; counting T makes it the hardest instead of the easiest.
     "forgetting": lambda f: torch.where(f["first_correct"] == 0, f["count"], f["forgotten"]),
@@ -34,6 +34,9 @@ _FORMULAS: Final[dict[str, Callable[[_Fields], Tensor]]] = {
 
 def logit_scores(table: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
     """Scores of a record table [N, 16] (see `ops.new_table`), each [N] float32; NaN where never presented.
+
+    A presentation in which all other classes were masked has no logit margin: `aum` is the mean over the rest, and NaN
+    where there is no other.
 
     >>> from difficulty_prune import ops
     >>> table = ops.new_table(2)
@@ -52,7 +55,7 @@ def trajectory_scores(
     """Every score of the logits, of trajectories that are in memory: what a tracker computes while training.
 
     Args:
-        logits: [T, N, C] float32, bfloat16 or float16, T presentations of N examples in order.
+        logits: [T, N, C] float32, bfloat16 or float16, T presentations of N examples in order; -inf masks a class.
         labels: [N] int64.
         names: default: all scores that need no more than logits.
         temporal: options of `tdds` and `dyn_unc`.
@@ -61,8 +64,8 @@ def trajectory_scores(
         By name, each [N] float32.
 
     Raises:
-        TypeError, ValueError: wrong type, dtype or shape, a score that needs more than logits, or logits that are
-            not finite.
+        TypeError, ValueError: wrong type, dtype or shape, a score that needs more than logits, or a presentation
+            whose loss is not finite.
 
     >>> logits = torch.tensor([[[4.0, 1.0]], [[0.0, 1.0]]])
     >>> trajectory_scores(logits, torch.tensor([0]), ("aum", "forgetting"))
@@ -81,10 +84,14 @@ def trajectory_scores(
     if not isinstance(options, TemporalOptions):
         raise TypeError(f"temporal: got {type(temporal).__name__}, expected dp.TemporalOptions(...)")
     table, index = new_table(logits.shape[1], logits.device), torch.arange(logits.shape[1], device=logits.device)
+    skipped = new_skipped(logits.device)
     for step in logits:
-        record_stats_(table, index, step, labels)
-    if not logits.isfinite().all():
-        raise ValueError(f"logits: {int((~logits.isfinite()).sum())} values are not finite; did training diverge?")
+        record_stats_(table, index, step, labels, skipped)
+    if skipped.any():
+        raise ValueError(
+            f"logits: the losses of {int(skipped.sum())} of {logits.shape[0] * logits.shape[1]} presentations are not "
+            "finite; did training diverge, or is the class of a label masked?"
+        )
     scores = logit_scores(table, chosen)
     if "tdds" in chosen:
         scores["tdds"] = tdds(logits.float(), options.window, options.decay)

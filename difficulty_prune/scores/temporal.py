@@ -58,7 +58,7 @@ def tdds(logits: Tensor, window: int = 10, decay: float = 0.9) -> Tensor:
     The change from one presentation to the next is sum_c p_t |log p_t - log p_(t-1)|. A window of presentations holds
     one change less; the score is the moving average over windows, the newest weighing `decay`, of the Euclidean norm of
     the changes' deviations from their mean. (The authors' script measures the first window at every step; here the
-    window moves on, as the paper says.) A log-probability below -1e16 counts as -1e16.
+    window moves on, as the paper says.) A log-probability below -1e16, as of a class masked by -inf, counts as -1e16.
 
     Args:
         logits: [T, N, C] floating point, T presentations of N examples in order.
@@ -69,7 +69,8 @@ def tdds(logits: Tensor, window: int = 10, decay: float = 0.9) -> Tensor:
         [N] float32; NaN where T < window.
 
     Raises:
-        TypeError, ValueError: wrong type, dtype, shape, window or decay, or a value that is not finite.
+        TypeError, ValueError: wrong type, dtype, shape, window or decay, or logits without a softmax: NaN or +inf, or
+            all -inf.
 
     >>> tdds(torch.zeros(4, 2, 3), window=3)
     tensor([0., 0.])
@@ -79,6 +80,11 @@ def tdds(logits: Tensor, window: int = 10, decay: float = 0.9) -> Tensor:
     if logits.shape[2] == 0:
         raise ValueError(f"logits: got shape {tuple(logits.shape)}, expected at least one class")
     log_p = log_probabilities(logits)
+    if log_p.isnan().any():
+        raise ValueError(
+            f"logits: got {int(log_p.isnan().any(2).sum())} presentations without a softmax, expected none with NaN or "
+            "+inf or with all classes at -inf; did training diverge?"
+        )
     changes = (log_p[1:].exp() * (log_p[1:] - log_p[:-1]).abs()).sum(2)
     if len(logits) < window:
         return changes.new_full(logits.shape[1:2], torch.nan)
@@ -108,6 +114,8 @@ def dyn_unc(p_label: Tensor, window: int = 10) -> Tensor:
     """
     check_temporal(window, decay=1)
     _check_trajectory(p_label, "p_label", "[T, N]", 2)
+    if not p_label.isfinite().all():
+        raise ValueError(f"p_label: got {int((~p_label.isfinite()).sum())} values that are not finite, expected none")
     if p_label.numel() and not (p_label.min() >= 0 and p_label.max() <= 1):
         got = f"{p_label.min():g} to {p_label.max():g}"
         raise ValueError(f"p_label: got values from {got}, expected probabilities (the softmax of the logits)")
@@ -124,5 +132,3 @@ def _check_trajectory(values: Tensor, name: str, shape: str, dims: int) -> None:
         raise TypeError(f"{name}: got {values.dtype}, expected a floating-point dtype")
     if values.dim() != dims:
         raise ValueError(f"{name}: got shape {tuple(values.shape)}, expected {shape}, presentations first")
-    if not values.isfinite().all():
-        raise ValueError(f"{name}: got {int((~values.isfinite()).sum())} values that are not finite, expected none")

@@ -52,17 +52,67 @@ class Records:
         """[N] float32, presentations of each example."""
         return self.table[:, FIELD["count"]]
 
-    def labels(self) -> Tensor:
-        """[N] int64, the label that each example was last shown with; -1 where none was."""
-        shown = self.table[:, FIELD["p_max"]] > 0  # which a loss alone leaves at 0
-        return torch.where(shown, self.table[:, FIELD["label"]], -1).long()
+    def labels(self, index: Tensor | None = None) -> Tensor:
+        """The label that each example is shown with; -1 where none was, or labels are not kept.
+
+        [N] int64, or [B] of the examples `index` [B].
+        """
+        table = self.table if index is None else self.table[index]
+        shown = table[:, FIELD["p_max"]] > 0  # which a loss alone leaves at 0
+        return torch.where(shown, table[:, FIELD["label"]], -1).long()
+
+    def forget_labels(self, index: Tensor | None = None) -> None:
+        """From now on keeps and compares no labels of the examples `index` [B], by default of all.
+
+        For labels that are predictions, which may change. An index that does not exist is passed over.
+        """
+        labels = self.table[:, FIELD["label"]]
+        if index is None:
+            labels.fill_(-1)
+            return
+        last = len(self.table) - 1
+        forgotten = torch.where((index < 0) | (index > last), torch.inf, torch.full_like(index, -1, dtype=labels.dtype))
+        labels.scatter_reduce_(0, index.clamp(0, last), forgotten, "amin")
+
+    def agree(self, index: Tensor, labels: Tensor) -> Tensor:
+        """[B] bool: whether a row of a batch that was just recorded came with the label that its example has.
+
+        The others were left out, as presentations of another example. What else is recorded of the batch can so leave
+        out the same rows. A row whose example has no label, or does not exist, agrees.
+
+        >>> records = Records(2)
+        >>> index, labels = torch.tensor([1, 1]), torch.tensor([0, 1])
+        >>> records.record(index, torch.zeros(2, 2), labels)
+        >>> records.agree(index, labels)
+        tensor([ True, False])
+        """
+        last = len(self.table) - 1
+        known = self.labels(index.clamp(0, last))
+        return (known < 0) | (known == labels) | (index < 0) | (index > last)
 
     def scores(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Those of the names that a record holds, each [N] float32; NaN where never presented."""
         return logit_scores(self.table, names)
 
+    def check_merge(self, other: Records) -> None:
+        """ValueError if `other` knows another label of an example: its examples are others, or in another order."""
+        theirs, own = other.labels().to(self.table.device), self.labels()
+        changed = ((theirs >= 0) & (own >= 0) & (theirs != own)).nonzero()[:, 0]
+        if len(changed):
+            first = int(changed[0])
+            raise ValueError(
+                f"merge: {len(changed)} of {len(own)} examples were presented with other labels there than here; that "
+                f"of example {first} is {int(theirs[first])}, expected {int(own[first])}. Merge trackers of one "
+                "dataset, in one order"
+            )
+
     def merge(self, other: Records) -> None:
-        """Adds the presentations that `other` recorded, as if they had come afterwards."""
+        """Adds the presentations that `other` recorded, as if they had come afterwards.
+
+        Raises:
+            ValueError: see `check_merge`.
+        """
+        self.check_merge(other)
         a = {name: self.table[:, column].clone() for name, column in FIELD.items()}
         b = {name: column.clone() for name, column in zip(FIELD, other.table.to(self.table.device).T, strict=False)}
         for name, merged in _merged(a, b).items():
@@ -86,5 +136,6 @@ def _merged(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
     merged["forgotten"] = a["forgotten"] + b["forgotten"] + (ends_correct & starts_wrong)
     merged["first_correct"] = torch.where(a["first_correct"] > 0, a["first_correct"], later("first_correct"))
     merged["last_wrong"] = torch.where(b["last_wrong"] > 0, later("last_wrong"), a["last_wrong"])
-    merged["label"] = torch.where(b["count"] > 0, b["label"], a["label"])
+    merged["label"] = torch.where(b["p_max"] > 0, b["label"], a["label"])
+    merged["label"] = torch.where((a["label"] < 0) | (b["label"] < 0), -1, merged["label"])
     return merged

@@ -14,6 +14,7 @@ from .wanted import Wanted
 from .windows import TemporalRecords
 
 FORMAT: Final = 2  # of a state; 1, without a number, kept `grand` among the moments
+_FIRST_REASONS: Final = 3  # of `SKIPPED`, known from the first
 _KEYS: Final = (
     *("num_examples", "scores", "num_classes", "gradient", "temporal", "steps", "labels_are_predictions"),
     *("table", "temporal_records", "skipped", "moments"),
@@ -37,12 +38,20 @@ def checked_state(state: Any, wanted: Wanted) -> dict[str, Any]:
     if missing:
         raise ValueError(f"load_state_dict: the state has no {missing[0]}; it is damaged")
     saved = {"norms": None, "largest_batch": 0, "other_passes": 0, **state}
+    saved["skipped"] = _with_newer_reasons(saved["skipped"])
     if number == 1 and isinstance(saved["moments"], Mapping) and "grand" in saved["moments"]:
         moments = dict(saved["moments"])
         saved |= {"norms": _norms_of_format_1(moments.pop("grand")), "moments": moments}
     _check_parts(saved, wanted)
     on_device: dict[str, Any] = _on_device(saved, wanted.device)
     return on_device
+
+
+def _with_newer_reasons(skipped: Any) -> Any:
+    """Counters of a state that was saved before the last reasons were known, with 0 for those."""
+    if isinstance(skipped, Tensor) and tuple(skipped.shape) == (_FIRST_REASONS,) and skipped.dtype == torch.int64:
+        return torch.cat([skipped, skipped.new_zeros(len(SKIPPED) - _FIRST_REASONS)])
+    return skipped
 
 
 def _norms_of_format_1(moments: Any) -> Any:

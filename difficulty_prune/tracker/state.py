@@ -138,6 +138,12 @@ class TrackerState:
             self.skipped = SkippedCounts(device)
         return self.skipped
 
+    def note_predictions(self, index: Tensor) -> None:
+        """Forgets the labels that the examples `index` were just shown with: what a model predicts may change."""
+        self.labels_are_predictions = True
+        if self.records is not None:
+            self.records.forget_labels(index)
+
     def note_another_pass(self) -> None:
         """Counts a backward pass through watched inputs that had one before."""
         self.other_passes += 1
@@ -227,6 +233,8 @@ class TrackerState:
                 )
         if self.windows is not None and other.windows is not None:
             self.windows.check_merge(other.windows)
+        if self.records is not None and other.records is not None:
+            self.records.check_merge(other.records)
         self._merge(other)
 
     def _merge(self, other: TrackerState) -> None:

@@ -387,7 +387,8 @@ reduction="weighted_mean")` |
         index = check_batch(self._state, index, logits, labels, gradients, norms)
         if logits is not None and labels is not None:
             self._record_logits(index, logits, labels)
-            self._state.labels_are_predictions |= predicted
+            if predicted:
+                self._state.note_predictions(index)
         for name, gradient in gradients.items():
             self._prepare(gradient, name)
             skipped = self._skipped_gradients()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from difficulty_prune.ops import reference
-from difficulty_prune.ops.layout import FIELD, PADDING, RECORD_WIDTH, STATS, temporal_width
+from difficulty_prune.ops.layout import FIELD, PADDING, RECORD_WIDTH, STAT, STATS, temporal_width
 
 LAUNCHERS = (
     *("softmax_stats", "record_stats", "record_given_stats", "record_temporal"),
@@ -125,6 +125,23 @@ def labels_of(rows: int, classes: int) -> Tensor:
     return labels
 
 
+def labels_of_examples(index: Tensor, classes: int) -> Tensor:
+    """Labels [B] that are the same wherever an example occurs, now and then but for one."""
+    labels = (7 * index + 3).remainder(classes)
+    labels[5::11] = (labels[5::11] + 1) % classes
+    return labels
+
+
+def mask_classes(logits: Tensor, labels: Tensor) -> None:
+    """Of every four rows the first has half its classes masked, the second all but the label, the fourth all."""
+    rows = torch.arange(len(logits))
+    own = labels.remainder(logits.shape[1])[:, None] == torch.arange(logits.shape[1])
+    half = torch.rand(logits.shape, generator=generator(logits.shape)) < 0.5
+    masked = torch.stack([half & ~own, ~own, torch.zeros_like(own), torch.ones_like(own)])[rows % 4, rows]
+    masked[: len(rows) // 3] = False
+    logits.masked_fill_(masked, -torch.inf)
+
+
 def spoil_rows(values: Tensor) -> None:
     """Makes some rows of a batch of at least 7 not finite: at an end, in the middle and at the other end."""
     if len(values) >= 7:
@@ -148,11 +165,17 @@ def softmax_stats_calls() -> Iterator[Call]:
     for classes, dtype, layout in itertools.product(
         (1, 2, 10, 31, 32, 33, 100, 1000, 1024, 1025, 2048), LOGIT_DTYPES, layouts
     ):
-        logits = logits_of(7, classes, dtype, layout)
+        logits, labels = logits_of(7, classes, dtype, layout), labels_of(7, classes)
         spoil_rows(logits)
-        yield softmax_stats_call(f"{classes} classes, {dtype}, {layout}", logits, labels_of(7, classes))
+        yield softmax_stats_call(f"{classes} classes, {dtype}, {layout}", logits, labels)
+        masked = place(logits_of(8, classes, dtype, layout), logits.stride(), logits.storage_offset())
+        labels = labels_of(8, classes)
+        mask_classes(masked, labels)
+        yield softmax_stats_call(f"{classes} classes, some masked, {dtype}, {layout}", masked, labels)
     for dtype, layout in zip(LOGIT_DTYPES, ("contiguous", "shifted", "aligned rows"), strict=True):
-        yield softmax_stats_call(f"32000, {dtype}, {layout}", logits_of(3, 32000, dtype, layout), labels_of(3, 32000))
+        logits, labels = logits_of(8, 32000, dtype, layout), labels_of(8, 32000)
+        mask_classes(logits, labels)
+        yield softmax_stats_call(f"32000, {dtype}, {layout}", logits, labels)
     for rows in (0, 1, 256):
         yield softmax_stats_call(f"{rows} rows", logits_of(rows, 10, torch.float32, "contiguous"), labels_of(rows, 10))
     labels = torch.tensor([-1, 5, FAR, -FAR, 0])
@@ -164,17 +187,21 @@ def softmax_stats_calls() -> Iterator[Call]:
         yield softmax_stats_call(f"extremes, {classes} classes", extremes, torch.zeros(6, dtype=torch.int64))
 
 
-def records_of(examples: int) -> Tensor:
+def records_of(examples: int, classes: int) -> Tensor:
     """A table that holds what some presentations may have left, and 0 in the unused columns."""
     table = torch.rand(examples, RECORD_WIDTH, generator=generator(examples))
     table[:, len(FIELD) :] = 0
-    for field in ("count", "correct", "forgotten", "first_correct", "last_wrong", "label"):
+    for field in ("count", "correct", "forgotten", "first_correct", "last_wrong", "unrivalled"):
         table[:, FIELD[field]] = torch.randint(5, (examples,), generator=generator(field)).float()
+    table[:, FIELD["label"]] = labels_of_examples(torch.arange(examples), classes)
+    table[::7, FIELD["label"]] = -1  # labels that are not kept
+    table[::5, FIELD["p_max"]] = 0  # losses alone, without a label
+    table[::19, FIELD["loss"]] = torch.finfo(torch.float32).max
     return table
 
 
 def record_stats_call(name: str, logits: Tensor, labels: Tensor, index: Tensor, examples: int) -> Call:
-    table, skipped = records_of(examples), torch.tensor([10, 20, 30])
+    table, skipped = records_of(examples, logits.shape[1]), torch.tensor([10, 20, 30, 40])
 
     def expect() -> list[Tensor]:
         after, count = table.clone(), skipped.clone()
@@ -201,17 +228,21 @@ def record_stats_calls() -> Iterator[Call]:
     sizes = ((1, 10), (7, 2), (7, 10), (7, 33), (7, 1000), (7, 1025), (7, 1032), (256, 100))
     for n, ((rows, classes), kind) in enumerate(itertools.product(sizes, kinds)):
         dtype, layout = LOGIT_DTYPES[n // 4 % 3], layouts[(n + n // 4) % 4]
-        logits, labels = logits_of(rows, classes, dtype, layout), labels_of(rows, classes)
+        index = indices_of(rows, 300, kind)
+        logits, labels = logits_of(rows, classes, dtype, layout), labels_of_examples(index, classes)
         spoil_rows(logits)
+        if rows > 7:
+            mask_classes(logits, labels)
         labels[2::50], labels[4::50], labels[6::50] = -1, classes, FAR
         name = f"{rows} rows, {kind}, {classes} classes, {dtype}, {layout}"
-        yield record_stats_call(name, logits, labels, indices_of(rows, 300, kind), 300)
+        yield record_stats_call(name, logits, labels, index, 300)
     nothing = torch.zeros(0, dtype=torch.int64)
     yield record_stats_call("0 rows", torch.zeros(0, 3), nothing, nothing, 2)
 
 
 def record_given_stats_call(name: str, stats: Tensor, labels: Tensor, index: Tensor, examples: int) -> Call:
-    table, skipped, classes = records_of(examples), torch.tensor([10, 20, 30]), 10
+    classes = 10
+    table, skipped = records_of(examples, classes), torch.tensor([10, 20, 30, 40])
 
     def expect() -> list[Tensor]:
         after, count = table.clone(), skipped.clone()
@@ -226,19 +257,29 @@ def record_given_stats_calls() -> Iterator[Call]:
     """Of one column after the other a value is not finite."""
     kinds = ("distinct", "repeated", "all the same", "bad")
     for (rows, kind), shift in itertools.product(itertools.product((0, 1, 9, 256), kinds), (0, 1)):
-        labels = labels_of(rows, 10)
+        index = indices_of(rows, 300, kind)
+        labels = labels_of_examples(index, 10)
         stats = reference.softmax_stats(logits_of(rows, 10, torch.float32, "contiguous"), labels)
         for column, row in enumerate(range(1, min(rows, 9))):
             stats[row, column] = (torch.nan, torch.inf, -torch.inf)[column % 3]
+        stats[9::10, STAT["logit_margin"]] = torch.inf  # a margin alone may be infinite
+        stats[8::10, STAT["p_max"]] = 0
         labels[2::50], labels[4::50], labels[6::50] = -1, 10, FAR
-        index = indices_of(rows, 300, kind)
         index[7::20] = PADDING
         stats = place(stats, (len(STATS), 1), shift)
         yield record_given_stats_call(f"{rows} rows, {kind}, shift {shift}", stats, labels, index, 300)
 
 
 def record_temporal_call(
-    name: str, logits: Tensor, labels: Tensor, index: Tensor, examples: int, window: int, decay: float, changes: bool
+    name: str,
+    logits: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    examples: int,
+    window: int,
+    decay: float,
+    changes: bool,
+    records: Tensor | None = None,
 ) -> Call:
     """The table holds what some presentations may have left."""
     width = temporal_width(window, logits.shape[1] if changes else None)
@@ -246,15 +287,15 @@ def record_temporal_call(
     table = torch.randn(examples, width, generator=g)
     table[:, 0] = torch.randint(2 * window, (examples,), generator=g).float()
     table *= table[:, :1] > 0
-    skipped = torch.tensor([10, 20, 30])
+    skipped = torch.tensor([10, 20, 30, 40])
 
     def expect() -> list[Tensor]:
         after, count = table.clone(), skipped.clone()
-        reference.record_temporal_(after, index, logits, labels, window, decay, count)
+        reference.record_temporal_(after, index, logits, labels, window, decay, count, records)
         return [after, count]
 
     numbers = (examples, width, window, round(100 * decay), int(changes))
-    arguments = (table, *numbers, index, *logits_view(logits), labels, skipped)
+    arguments = (table, *numbers, index, *logits_view(logits), labels, records, skipped)
     return Call(name, "record_temporal", arguments, [table, skipped], expect, atol=3e-5, states=1)
 
 
@@ -265,12 +306,16 @@ def record_temporal_calls() -> Iterator[Call]:
     for n, ((rows, classes), kind) in enumerate(itertools.product(sizes, kinds)):
         dtype, layout = LOGIT_DTYPES[n % 3], layouts[(n + n // 4) % 4]
         window, decay, changes = (3, 10, 10, 50)[(n + n // 3) % 4], (0.9, 0.25, 1.0)[n // 4 % 3], n % 5 != 0
-        logits, labels = logits_of(rows, classes, dtype, layout), labels_of(rows, classes)
+        index = indices_of(rows, 300, kind)
+        logits, labels = logits_of(rows, classes, dtype, layout), labels_of_examples(index, classes)
         spoil_rows(logits)
+        if rows > 7:
+            mask_classes(logits, labels)
         labels[2::50], labels[4::50], labels[6::50] = -1, classes, FAR
+        records = records_of(300, classes) if n % 3 else None
         name = f"{rows} rows, {kind}, {classes} classes, {dtype}, {layout}, windows of {window}, decay {decay}"
-        name += ", changes" * changes
-        yield record_temporal_call(name, logits, labels, indices_of(rows, 300, kind), 300, window, decay, changes)
+        name += ", changes" * changes + ", records" * (records is not None)
+        yield record_temporal_call(name, logits, labels, index, 300, window, decay, changes, records)
     largest = torch.finfo(torch.float32).max
     extremes = torch.tensor([[largest, -largest], [-largest, largest], [0, -largest], [100, -100], [0, 0]])
     index, labels = torch.zeros(5, dtype=torch.int64), torch.tensor([0, 1, 0, 1, 0])
@@ -333,7 +378,7 @@ def record_gradients_call(
     scale: Tensor | None = None,
     subset: Tensor | None = None,
 ) -> Call:
-    skipped = torch.tensor([10, 20, 30])
+    skipped = torch.tensor([10, 20, 30, 40])
 
     def expect() -> list[Tensor]:
         after = [t.clone() for t in (*state.tensors, skipped)]

@@ -33,6 +33,11 @@ def random_labels(rows: int, classes: int, seed: int = 1) -> Tensor:
     return labels
 
 
+def labels_of(index: Tensor, classes: int) -> Tensor:
+    """Labels [B] that are the same wherever an example occurs."""
+    return (7 * index + 3).remainder(classes)
+
+
 def random_gradients(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 2) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 

@@ -110,9 +110,10 @@ void record_temporal() {
   const int64_t examples = number(), width = number(), window = number(), decay_percent = number(), changes = number();
   const Buffer index;
   const Logits logits;
-  const Buffer labels, skipped;
+  const Buffer labels, records, skipped;
   const dp::TemporalView view = {table, examples, width, window, float(decay_percent) / 100.0f, changes != 0};
-  finish(dp::cuda::record_temporal(view, index, logits.view(), labels, skipped, nullptr), {&table, &skipped});
+  const int error = dp::cuda::record_temporal(view, index, logits.view(), labels, records, skipped, nullptr);
+  finish(error, {&table, &skipped});
 }
 
 void record_gradients() {

@@ -62,7 +62,7 @@ def right_arguments(name: str) -> list[Tensor]:
     arguments = [*(t.clone() for t in RIGHT[name]), ops.new_skipped()]
     if name == "record_stats_":
         arguments[0] = ops.new_table(4)  # a clone need not start at a cache line
-    return arguments
+    return arguments + ([ops.new_table(4)] if name == "record_temporal_" else [])
 
 
 def with_options(name: str, tensors: list[Tensor]) -> list[Tensor | float]:
@@ -95,7 +95,7 @@ def refuses(function: Callable[..., None], arguments: list[Tensor | float]) -> b
 
 
 @pytest.mark.parametrize("fault", [None, *WRONG])
-@pytest.mark.parametrize(("name", "position"), [(name, i) for name in RIGHT for i in range(len(RIGHT[name]) + 1)])
+@pytest.mark.parametrize(("name", "position"), [(name, i) for name in RIGHT for i in range(len(right_arguments(name)))])
 def test_the_compiled_look_accepts_what_the_checks_accept(name: str, position: int, fault: str | None) -> None:
     """Every argument in turn is made wrong: the quick look and the checks in Python, which a look that is content
     bypasses, have to agree."""
@@ -153,6 +153,9 @@ def test_kernels_refuse_arguments_that_do_not_fit_together() -> None:
         lambda: kernels.record_temporal_(wide.double(), index, logits, labels, 3, 0.9, skipped),
         lambda: kernels.record_temporal_(wide, index[:1], logits, labels, 3, 0.9, skipped),
         lambda: kernels.record_temporal_(wide, index, logits, labels, 3, 0.9, skipped[:2]),
+        lambda: kernels.record_temporal_(wide, index, logits, labels, 3, 0.9, skipped, table[:3]),
+        lambda: kernels.record_temporal_(wide, index, logits, labels, 3, 0.9, skipped, table[:, :15]),
+        lambda: kernels.record_temporal_(wide, index, logits, labels, 3, 0.9, skipped, table.double()),
         lambda: kernels.record_gradients_(m.count, m.mean[:, :5], m.m2, index, gradients, None, None, skipped),
         lambda: kernels.record_gradients_(m.count, m.mean, m.m2[:3], index, gradients, None, None, skipped),
         lambda: kernels.record_gradients_(m.count.long(), m.mean, m.m2, index, gradients, None, None, skipped),
@@ -218,11 +221,12 @@ UNUSUAL_CALLS = {
         m, gradients = torch.zeros(2, 4), torch.zeros(2, 1, 4)
         call(ops.record_gradients_, torch.zeros(2, 0).int(), m, m.clone(), index, gradients, None, None, skipped)
     """,
-    "record_stats_ into a table that does not start at a cache line": """
+    "record_stats_ into a table that does not start at a cache line, and record_temporal_ beside one": """
         for offset in range(1, 16):  # as a memory-mapped file or a slice of a larger buffer may begin
             table = torch.zeros(5 * 16)[offset : offset + 64].view(4, 16)
             if call(ops.record_stats_, table, index, torch.zeros(2, 3), index, skipped):
                 assert table[:, 0].tolist() == [1, 1, 0, 0]
+            call(ops.record_temporal_, torch.zeros(4, 5), index, torch.zeros(2, 3), index, 3, 0.9, skipped, table)
     """,
 }
 
@@ -231,7 +235,7 @@ import json, os, sys, textwrap
 import torch, difficulty_prune
 torch.set_num_threads(1)  # a forked child has no thread pool
 ops = torch.ops.difficulty_prune
-index, skipped = torch.arange(2), torch.zeros(3, dtype=torch.int64)
+index, skipped = torch.arange(2), difficulty_prune.ops.new_skipped()
 
 def call(op, *arguments):
     try:

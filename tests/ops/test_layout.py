@@ -13,6 +13,7 @@ from operator_inputs import (
     assert_equal_moments,
     identical,
     kernels,
+    labels_of,
     random_gradients,
     random_labels,
     random_logits,
@@ -45,13 +46,14 @@ def test_the_layout_of_logits_does_not_matter(layout: str, dtype, classes: int) 
     index = torch.arange(12).remainder(7)
     tables = [ops.new_table(7), ops.new_table(7)]
     for table, z in zip(tables, (laid_out, logits), strict=True):
-        ops.record_stats_(table, index, z, labels)
+        ops.record_stats_(table, index, z, labels_of(index, classes))
     identical(*tables)
+    assert tables[0][:, FIELD["count"]].sum() == 12
 
 
 def test_expanded_logits_and_strided_integers() -> None:
-    row = random_logits(1, 5)
-    labels, index = random_labels(16, 5), torch.arange(16).remainder(6)
+    row, index = random_logits(1, 5), torch.arange(16).remainder(6)
+    labels = labels_of(index, 5)
     expected = kernels.softmax_stats(row.repeat(8, 1), labels[::2].contiguous())
     identical(kernels.softmax_stats(row.expand(8, 5), labels[::2]), expected)
     tables = [ops.new_table(6), ops.new_table(6)]
@@ -61,7 +63,8 @@ def test_expanded_logits_and_strided_integers() -> None:
 
 
 def test_strided_statistics() -> None:
-    labels, index = random_labels(16, 5), torch.arange(16).remainder(6)
+    index = torch.arange(16).remainder(6)
+    labels = labels_of(index, 5)
     wide = torch.full((17, 9), torch.nan)
     wide[1:, 1:] = kernels.softmax_stats(random_logits(16, 5), labels)
     tables = [ops.new_table(6), ops.new_table(6)]

@@ -46,7 +46,7 @@ def test_a_pixel_that_does_not_exist_leaves_the_row_out(operator, outside: int) 
     pixels = torch.tensor([0, outside])
     m = Moments(3, 2).add(operator, torch.tensor([1]), random_gradients(1, 2, 12), None, pixels)
     assert m.count.tolist() == [0, 0, 0]
-    assert m.skipped.tolist() == [0, 0, 1]
+    assert m.skipped.tolist() == [0, 0, 1, 0]
 
 
 @pytest.mark.parametrize("dtype", GRADIENT_DTYPES)

@@ -60,16 +60,17 @@ def test_bad_rows_are_left_out_counted_and_harm_nothing(operator, classes: int |
     surroundings = torch.full((9, width), 7.0)  # the table lies in the middle: a row too far would show
     table = surroundings[2:7]
     table.zero_()
-    skipped = torch.tensor([100, 200, 300])
+    skipped = torch.tensor([100, 200, 300, 400])
     wild = [-1, 5, -(2**63), 2**63 - 1, 2**31]
-    index = torch.tensor([0, *wild, 1, 1, 1, 2, 2, 2, 2, 4])
+    index = torch.tensor([0, *wild, 1, 1, 1, 2, 2, 2, 2, 2, 2, 4])
     logits, labels = torch.randn(len(index), 3, generator=seeded(0)), torch.arange(len(index)) % 3
     labels[6:9] = torch.tensor([-1, 3, 2**62])
-    logits[9, 0], logits[10, 2], logits[11, 1] = torch.nan, torch.inf, -torch.inf
+    logits[9, 0], logits[10, 2], logits[11, labels[11]], logits[12] = torch.nan, torch.inf, -torch.inf, -torch.inf
+    logits[13, labels[13]], logits[13, labels[13] - 1] = -3e38, 3e38  # the loss is beyond float32
     operator(table, index, logits, labels, 3, 0.9, skipped)
-    assert skipped.tolist() == [105, 203, 303]
+    assert skipped.tolist() == [105, 203, 305, 400]
     expected = ops.new_temporal_table(5, 3, classes)
-    good = torch.tensor([0, 12, 13])
+    good = torch.tensor([0, 14, 15])
     reference.record_temporal_(expected, index[good], logits[good], labels[good], 3)
     close(table, expected)
     assert table[:, 0].tolist() == [1, 0, 1, 0, 1]
@@ -78,12 +79,11 @@ def test_bad_rows_are_left_out_counted_and_harm_nothing(operator, classes: int |
 
 @pytest.mark.parametrize("position", range(19))
 def test_a_value_that_is_not_finite_is_noticed_at_every_position(position: int) -> None:
-    for bad in (torch.nan, torch.inf, -torch.inf):
+    for bad, label in ((torch.nan, 0), (torch.inf, 0), (torch.nan, position), (-torch.inf, position)):
         logits, skipped, table = torch.zeros(1, 19), ops.new_skipped(), ops.new_temporal_table(1, 3, 19)
         logits[0, position] = bad
-        zero = torch.zeros(1, dtype=torch.int64)
-        ops.record_temporal_(table, zero, logits, zero, 3, skipped=skipped)
-        assert skipped.tolist() == [0, 0, 1]
+        ops.record_temporal_(table, torch.zeros(1).long(), logits, torch.tensor([label]), 3, skipped=skipped)
+        assert skipped.tolist() == [0, 0, 1, 0]
         assert not table.any()
 
 
@@ -136,6 +136,13 @@ WRONG = {  # argument: a wrong value, the error, and what it says
     "decay in words": ({"decay": "0.9"}, ValueError, "decay: got '0.9'"),
     "skipped of int32": ({"skipped": torch.zeros(3).int()}, ValueError, "skipped: got torch.int32"),
     "another device": ({"table": torch.zeros(4, 13, device="meta")}, ValueError, "expected one device"),
+    "records of others": (
+        {"records": ops.new_table(5)},
+        ValueError,
+        r"records: got .*\(5, 16\), expected .* \[4, 16\]",
+    ),
+    "records elsewhere": ({"records": torch.zeros(4, 16, device="meta")}, ValueError, "records on meta"),
+    "records that are no tensor": ({"records": 0}, TypeError, "records: got int"),
 }
 
 
@@ -150,6 +157,7 @@ def test_wrong_arguments_are_refused_before_any_work(case: str) -> None:
         "window": 3,
         "decay": 0.9,
         "skipped": ops.new_skipped(),
+        "records": ops.new_table(4),
     }
     if error is TypeError or "int32" in case:
         error = (TypeError, ValueError)

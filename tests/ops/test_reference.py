@@ -17,6 +17,7 @@ from operator_inputs import (
     close,
     identical,
     kernels,
+    labels_of,
     random_gradients,
     random_labels,
     random_logits,
@@ -56,15 +57,17 @@ def test_record_stats_equals_the_reference(dtype, classes: int) -> None:
     got, expected = ops.new_table(11), ops.new_table(11)
     skipped = [ops.new_skipped(), ops.new_skipped()]
     for step in range(5):
-        logits, labels = random_logits(30, classes, dtype, seed=step), random_labels(30, classes, seed=step)
+        logits = random_logits(30, classes, dtype, seed=step)
         logits[step, 0] = torch.nan
         index = torch.randint(10, (30,), generator=torch.Generator().manual_seed(step))  # example 10 is never seen
+        labels = labels_of(index, classes)
+        labels[20] = (labels[20] + 1) % classes
         kernels.record_stats_(got, index, logits, labels, skipped[0])
         reference.record_stats_(expected, index, logits, labels, skipped[1])
     for name in RECORD:
         close(got[:, FIELD[name]], expected[:, FIELD[name]], msg=lambda text, name=name: f"{name}: {text}")
     identical(got[10], torch.zeros(16))
-    assert skipped[0].tolist() == skipped[1].tolist() == [0, 0, 5]
+    assert skipped[0].tolist() == skipped[1].tolist() == [0, 0, 5, 5 if classes > 1 else 0]
 
 
 @pytest.mark.parametrize("namespace", [kernels, reference])
@@ -108,16 +111,19 @@ def test_record_given_stats_equals_the_reference() -> None:
     got, expected = ops.new_table(11), ops.new_table(11)
     skipped = [ops.new_skipped(), ops.new_skipped()]
     for step in range(5):
-        labels = random_labels(30, 10, seed=step)
+        index = torch.randint(-1, 10, (30,), generator=torch.Generator().manual_seed(step))
+        labels = labels_of(index, 10)
+        labels[20] = (labels[20] + 1) % 10
         stats = kernels.softmax_stats(random_logits(30, 10, seed=step), labels)
         for column in range(len(STATS)):
             stats[column, column] = (torch.nan, torch.inf, -torch.inf)[step % 3]
-        index = torch.randint(-1, 10, (30,), generator=torch.Generator().manual_seed(step))
         kernels.record_given_stats_(got, index, stats, labels, 10, skipped[0])
         reference.record_given_stats_(expected, index, stats, labels, 10, skipped[1])
     close(got, expected)
     assert skipped[0].tolist() == skipped[1].tolist()
     assert skipped[0][2] > 30
+    assert skipped[0][3] > 0
+    assert got[:, FIELD["unrivalled"]].sum() > 0
 
 
 @pytest.mark.parametrize("dtype", GRADIENT_DTYPES)

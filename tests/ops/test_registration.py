@@ -12,10 +12,12 @@ from operator_inputs import (
     close,
     identical,
     kernels,
+    labels_of,
     random_gradients,
     random_labels,
     random_logits,
 )
+from torch import Tensor
 
 from difficulty_prune import ops
 from difficulty_prune.ops import reference
@@ -36,12 +38,13 @@ def test_opcheck_softmax_stats(dtype, requires_grad: bool) -> None:
 @pytest.mark.parametrize("dtype", LOGIT_DTYPES)
 def test_opcheck_record_stats(dtype) -> None:
     index = torch.tensor([0, 3, 3, 1, 0, 2])
-    arguments = (ops.new_table(4), index, random_logits(6, 5, dtype), random_labels(6, 5), ops.new_skipped())
+    arguments = (ops.new_table(4), index, random_logits(6, 5, dtype), labels_of(index, 5), ops.new_skipped())
     torch.library.opcheck(kernels.record_stats_.default, arguments)
 
 
 def test_opcheck_record_given_stats() -> None:
-    index, labels = torch.tensor([0, 3, 3, ops.PADDING, 0, 2]), random_labels(6, 5)
+    index = torch.tensor([0, 3, 3, ops.PADDING, 0, 2])
+    labels = labels_of(index, 5)
     stats = ops.softmax_stats(random_logits(6, 5), labels)
     arguments = (ops.new_table(4), index, stats, labels, 5, ops.new_skipped())
     torch.library.opcheck(kernels.record_given_stats_.default, arguments)
@@ -49,9 +52,10 @@ def test_opcheck_record_given_stats() -> None:
 
 @pytest.mark.parametrize("dtype", LOGIT_DTYPES)
 @pytest.mark.parametrize("classes", [None, 5])
-def test_opcheck_record_temporal(dtype, classes: int | None) -> None:
+@pytest.mark.parametrize("records", [None, ops.new_table(4)])
+def test_opcheck_record_temporal(dtype, classes: int | None, records: Tensor | None) -> None:
     table, index = ops.new_temporal_table(4, 3, classes), torch.tensor([0, 3, 3, 1, 0, 3])
-    arguments = (table, index, random_logits(6, 5, dtype), random_labels(6, 5), 3, 0.9, ops.new_skipped())
+    arguments = (table, index, random_logits(6, 5, dtype), labels_of(index, 5), 3, 0.9, ops.new_skipped(), records)
     torch.library.opcheck(kernels.record_temporal_.default, arguments)
 
 
@@ -98,7 +102,7 @@ def test_the_kernels_are_compiled_and_serve_the_cpu() -> None:
 @pytest.mark.parametrize("namespace", [kernels, reference, ops])
 def test_statistics_of_logits_in_a_graph_carry_no_gradient_and_leave_the_loss_alone(namespace) -> None:
     weight = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    x, labels, index = torch.eye(4), torch.tensor([0, 4, 2, 2]), torch.tensor([1, 0, 1, 2])
+    x, labels, index = torch.eye(4), torch.tensor([2, 4, 2, 0]), torch.tensor([1, 0, 1, 2])
     table, skipped = ops.new_table(3), ops.new_skipped()
 
     logits = x @ weight
@@ -146,7 +150,7 @@ def test_losses_of_padding_are_passed_over() -> None:
 
 def test_operators_run_under_inference_mode() -> None:
     table, skipped, m = ops.new_table(3), ops.new_skipped(), Moments(3, 4)
-    logits, labels, index = random_logits(4, 5), random_labels(4, 5), torch.tensor([0, 2, 2, 1])
+    logits, labels, index = random_logits(4, 5), torch.tensor([0, 4, 4, 2]), torch.tensor([0, 2, 2, 1])
     gradients = random_gradients(4, 2, 4)
     with torch.inference_mode():
         stats = ops.softmax_stats(logits.clone(), labels)

@@ -15,6 +15,7 @@ from operator_inputs import (
     close,
     identical,
     kernels,
+    labels_of,
     random_gradients,
     random_labels,
     random_logits,
@@ -43,10 +44,13 @@ def with_threads():
 def test_the_number_of_threads_changes_no_bit(with_threads) -> None:
     """Duplicates of an example are far apart here, so that rows of one example fall to different threads."""
     rows, classes = 3000, 64
-    logits, labels = random_logits(rows, classes), random_labels(rows, classes)
-    logits[::97, 0] = torch.nan
+    logits = random_logits(rows, classes)
+    logits[::97, 0], logits[::89, 1] = torch.nan, -torch.inf
     gradients = random_gradients(rows, 3, 8, 8)
     index = torch.arange(rows).remainder(700)
+    labels = labels_of(index, classes)
+    labels[::31] += 1
+    labels %= classes
     few = torch.arange(rows).remainder(350)  # so few that windows of presentations become complete
     checkpoints = gradients.unflatten(0, (5, 600))
 
