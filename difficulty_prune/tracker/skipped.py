@@ -10,7 +10,7 @@ from .group import Group
 
 
 class SkippedCounts:
-    """Counters [3] int64 in the order of `ops.SKIPPED`, apart because each may be changed by a graph of its own.
+    """Counters [4] int64 in the order of `ops.SKIPPED`, apart because each may be changed by a graph of its own.
 
     Attributes:
         update: what `update` left out, in this process and, of a group, in all.

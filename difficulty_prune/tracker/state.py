@@ -138,11 +138,11 @@ class TrackerState:
             self.skipped = SkippedCounts(device)
         return self.skipped
 
-    def note_predictions(self, index: Tensor) -> None:
-        """Forgets the labels that the examples `index` were just shown with: what a model predicts may change."""
+    def note_predictions(self) -> None:
+        """Keeps and compares no labels from now on: what a model predicts may change, also within a batch."""
+        if self.records is not None and not self.labels_are_predictions:
+            self.records.forget_labels()
         self.labels_are_predictions = True
-        if self.records is not None:
-            self.records.forget_labels(index)
 
     def note_another_pass(self) -> None:
         """Counts a backward pass through watched inputs that had one before."""
@@ -201,7 +201,7 @@ class TrackerState:
         return parts + ([self.norms.counts()] if self.norms is not None else [])
 
     def total_skipped(self) -> Tensor:
-        """[3] int64, what is reported, in the order of `ops.SKIPPED`."""
+        """[4] int64, what is reported, in the order of `ops.SKIPPED`."""
         for moments in self.moments.values():
             moments.settle()
         if self.skipped is None:
@@ -302,6 +302,8 @@ class TrackerState:
         if saved["table"] is not None:
             loaded.records = Records(wanted.num_examples, saved["table"].device)
             loaded.records.table.copy_(saved["table"])
+            if loaded.labels_are_predictions:  # which states of before compared with each other
+                loaded.records.forget_labels()
         if saved["temporal_records"] is not None:
             loaded.windows = TemporalRecords.from_state_dict(saved["temporal_records"], wanted.temporal)
         if saved["skipped"] is not None:

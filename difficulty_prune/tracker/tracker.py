@@ -386,13 +386,13 @@ reduction="weighted_mean")` |
         gradients = {} if gradients is None else gradients
         index = check_batch(self._state, index, logits, labels, gradients, norms)
         if logits is not None and labels is not None:
-            self._record_logits(index, logits, labels)
-            if predicted:
-                self._state.note_predictions(index)
+            self._record_logits(index, logits, labels, predicted)
         for name, gradient in gradients.items():
             self._prepare(gradient, name)
-            skipped = self._skipped_gradients()
-            self._state.moments[name].record(index, self.gradient.with_channels(gradient), None, skipped)
+            records, skipped = self._state.records, self._skipped_gradients()
+            # A row that was left out because its label had changed is passed over here.
+            scale = None if records is None or labels is None else records.agree(index, labels).float()
+            self._state.moments[name].record(index, self.gradient.with_channels(gradient), scale, skipped)
         if norms is not None:
             means = self._state.make_norms(norms.device)
             means.record(index, norms.detach(), self._skipped_gradients())
@@ -402,15 +402,18 @@ reduction="weighted_mean")` |
         assert self._state.skipped is not None
         return self._state.skipped.update if self._wanted.group is None else self._state.skipped.watch
 
-    def _record_logits(self, index: Tensor, logits: Tensor, labels: Tensor) -> None:
+    def _record_logits(self, index: Tensor, logits: Tensor, labels: Tensor, predicted: bool) -> None:
         self._prepare(logits)
         state, group, logits = self._state, self._wanted.group, logits.detach()
         assert state.skipped is not None
+        if predicted:
+            state.note_predictions()
+        table = None if state.records is None else state.records.table
         if group is None:
             if state.records is not None:
                 state.records.record(index, logits, labels, state.skipped.update)
             if state.windows is not None:
-                state.windows.record(index, logits, labels, state.skipped.unreported)
+                state.windows.record(index, logits, labels, state.skipped.unreported, table)
             return
         # A row of statistics is shorter than one of logits, and all that the records need.
         stats = softmax_stats(logits, labels)
@@ -420,7 +423,7 @@ reduction="weighted_mean")` |
             state.records.record_given(index, stats, labels, logits.shape[1], state.skipped.update)
         for everyones_logits in rest:
             assert state.windows is not None
-            state.windows.record_gathered(index, everyones_logits, labels, state.skipped.unreported)
+            state.windows.record_gathered(index, everyones_logits, labels, state.skipped.unreported, table)
 
     def _record_losses(
         self, index: Tensor, loss: Tensor, logits: Tensor | None, labels: Tensor | None, inputs: Tensor | None
@@ -603,8 +606,10 @@ reduction="weighted_mean")` |
             listed = ", ".join(f"{count} x {reason}" for reason, count in skipped.items())
             raise ValueError(
                 f"presentations were left out: {listed}. A bad index or label means that the batch is not what the "
-                "tracker was told; values that are not finite mean that logits or gradients overflowed (lower the "
-                "learning rate, or pass scaler= to watch). To take the scores of the others: allow_skipped=True"
+                "tracker was told, and so does a changed label: the example was presented with another one before, as "
+                "where a validation step shares the tracker, or the data shuffle themselves. Values that are not "
+                "finite mean that losses or gradients overflowed (lower the learning rate, or pass scaler= to watch), "
+                "or that the class of a label is masked by -inf. To take the scores of the others: allow_skipped=True"
             )
 
     # State

@@ -54,16 +54,25 @@ class TemporalRecords:
         kept = classes if "tdds" in names else None
         self.table = new_temporal_table(num_examples, self.options.window, kept, device)
 
-    def record(self, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor | None = None) -> TemporalRecords:
+    def record(
+        self,
+        index: Tensor,
+        logits: Tensor,
+        labels: Tensor,
+        skipped: Tensor | None = None,
+        records: Tensor | None = None,
+    ) -> TemporalRecords:
         """Adds a presentation of the examples `index` [B], with logits [B, C]; see `ops.record_temporal_`."""
         window, decay = self.options.window, self.options.decay
-        record_temporal_(self.table, index, logits, labels, window, decay, skipped)
+        record_temporal_(self.table, index, logits, labels, window, decay, skipped, records)
         return self
 
-    def record_gathered(self, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor) -> None:
+    def record_gathered(
+        self, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor, records: Tensor | None
+    ) -> None:
         """`record` of the rows of all processes of a group, each of which has checked its own; others only fill up."""
         torch.ops.difficulty_prune.record_temporal_(
-            self.table, index, logits, labels, self.options.window, self.options.decay, skipped
+            self.table, index, logits, labels, self.options.window, self.options.decay, skipped, records
         )
 
     @property

@@ -63,7 +63,7 @@ def trajectories(draw) -> Trajectory:
     # hypothesis's fill value makes whole rows constant
     values = st.one_of(st.sampled_from((-1.0, 0.0, 0.5, 1.0)), st.floats(-20, 20, width=32))
     logits = draw(hnp.arrays(np.float32, (rows, classes), elements=values))
-    labels = draw(hnp.arrays(np.int64, rows, elements=st.integers(0, classes - 1)))
+    labels = draw(hnp.arrays(np.int64, num_examples, elements=st.integers(0, classes - 1)))[index]
     cuts = sorted(draw(st.lists(st.integers(0, rows), max_size=4)))
     options = TemporalOptions(draw(st.sampled_from((3, 4, 7, 10))), draw(st.sampled_from((0.9, 0.3, 1.0))))
     return Trajectory(num_examples, *map(torch.from_numpy, (index, logits, labels)), cuts, options)
@@ -80,7 +80,7 @@ def random_trajectory(
     index = torch.randint(num_examples - 2, (rows,), generator=seeded(0))
     index[rows // 2] = num_examples - 2
     logits = (4 * torch.randn(rows, classes, generator=seeded(1))).to(dtype)
-    labels = torch.randint(classes, (rows,), generator=seeded(2))
+    labels = torch.randint(classes, (num_examples,), generator=seeded(2))[index]
     cuts = list(range(0, rows, 32))
     return Trajectory(num_examples, index, logits, labels, cuts, TemporalOptions(**options))
 

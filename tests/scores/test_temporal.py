@@ -71,7 +71,7 @@ def test_functions_take_what_the_definitions_allow_and_refuse_the_rest() -> None
         (lambda: temporal.tdds(logits[0]), ValueError, r"logits: got shape \(2, 3\), expected \[T, N, C\]"),
         (lambda: temporal.tdds(logits.long()), TypeError, "logits: got torch.int64"),
         (lambda: temporal.tdds([0.0]), TypeError, "logits: got list"),
-        (lambda: temporal.tdds(logits / 0), ValueError, "logits: got 24 values that are not finite"),
+        (lambda: temporal.tdds(logits / 0), ValueError, "logits: got 8 presentations without a softmax"),
         (lambda: temporal.tdds(logits[..., :0]), ValueError, "at least one class"),
         (lambda: temporal.dyn_unc(p, 2), ValueError, "window: got 2"),
         (lambda: temporal.dyn_unc(logits), ValueError, r"expected \[T, N\]"),
@@ -98,6 +98,8 @@ def test_trajectories_in_memory_have_every_score_of_the_logits() -> None:
         dp.scores.trajectory_scores(logits, labels, ("vog",))
     with pytest.raises(ValueError, match=r"got logits \(5, 3\)"):
         dp.scores.trajectory_scores(logits[0], labels)
+    logits[2, 0, labels[0] - 1] = -math.inf  # a masked class
+    assert all(score.isfinite().all() for score in dp.scores.trajectory_scores(logits, labels).values())
     logits[3, 2, 1] = math.nan
-    with pytest.raises(ValueError, match="1 values are not finite"):
+    with pytest.raises(ValueError, match="the losses of 1 of 60 presentations are not finite"):
         dp.scores.trajectory_scores(logits, labels)

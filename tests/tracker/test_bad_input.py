@@ -103,7 +103,7 @@ expect(
 )
 
 for name, value in (("NaN", math.nan), ("inf", math.inf), ("-inf", -math.inf)):
-    broken = torch.tensor([[0.0, value, 0.0], [0.0, 1.0, 2.0]])
+    broken = torch.tensor([[0.0, 1.0, value], [0.0, 1.0, 2.0]])  # of the label
     message = ("2 x not finite", "allow_skipped=True")
     expect(
         f"logits {name}, compute",
@@ -282,7 +282,7 @@ def test_finite_rows_count_where_others_are_not_finite():
     torch.testing.assert_close(target.compute(allow_skipped=True)["el2n"], expected, equal_nan=True)
     run = target.finish(architecture="mlp", seed=0, allow_skipped=True)
     np.testing.assert_array_equal(run.scores["el2n"], expected.numpy())
-    assert run.metadata["skipped"] == {"bad index": 0, "bad label": 0, "not finite": 2}
+    assert run.metadata["skipped"] == {"bad index": 0, "bad label": 0, "not finite": 2, "changed label": 0}
     assert run.metadata["presentations"] == 1
 
 

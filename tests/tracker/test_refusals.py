@@ -159,6 +159,8 @@ def test_a_damaged_state_is_refused_and_what_was_recorded_stays(path: tuple[str,
     }[kind]
     if (kind == "gone" and path in FINE_WITHOUT) or (path == ("largest_batch",) and kind == "number"):
         return
+    if path == ("skipped",) and kind == "shape":
+        return  # as of a state from before the last reason was known
     with pytest.raises((ValueError, TypeError)):
         tracker.load_state_dict(damaged(good, path, changed))
     assert same(tracker.state_dict(), good)

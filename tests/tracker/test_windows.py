@@ -248,8 +248,20 @@ def test_a_run_holds_the_scores_and_their_options(scores: tuple[str, ...]) -> No
 def test_a_bad_row_is_counted_once_however_many_tables_leave_it_out() -> None:
     tracker = dp.DifficultyTracker(2, ("el2n", *BOTH))
     tracker.update(torch.tensor([0, 1]), torch.tensor([[1.0, math.nan], [1.0, 2.0]]), torch.tensor([0, 1]))
-    assert tracker.skipped == {"bad index": 0, "bad label": 0, "not finite": 1}
+    assert tracker.skipped == {"bad index": 0, "bad label": 0, "not finite": 1, "changed label": 0}
     assert tracker.presentations == 1
+
+
+def test_a_presentation_with_another_label_is_in_no_window() -> None:
+    trajectory = random_trajectory(window=3)
+    mixed = replace(trajectory, labels=trajectory.labels.clone())
+    seen_before = torch.tensor([bool((trajectory.index[:row] == i).any()) for row, i in enumerate(trajectory.index)])
+    changed = seen_before & (torch.arange(len(trajectory.index)) % 7 == 3)
+    mixed.labels[changed] = (mixed.labels[changed] + 1) % 10
+    tracker = tracked(mixed)
+    assert tracker.skipped == {"bad index": 0, "bad label": 0, "not finite": 0, "changed label": int(changed.sum())}
+    assert int(changed.sum()) > 20
+    assert_scores(tracker.compute(allow_skipped=True), tracked(trajectory.part(~changed)).compute(), identical)
 
 
 def test_a_tracker_that_goes_on_from_a_saved_state_is_as_if_never_stopped() -> None:
