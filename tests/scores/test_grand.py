@@ -134,7 +134,7 @@ X4, LINEAR = images(B, 4), nn.Linear(4, 3).double()
         ((LINEAR, X4, classes(), "mse"), ValueError, "loss: got 'mse'"),
         ((LINEAR, X4, classes(), lambda z, y: z), ValueError, r"loss: returned \(5, 3\)"),
         ((nn.Linear(4, 3).requires_grad_(False), X4, classes()), ValueError, "no parameter requires gradients"),
-        ((LINEAR, images(B, 2, 4), classes()), ValueError, r"model: returned \(1, 2, 3\)"),
+        ((LINEAR, images(B, 2, 4), classes()), ValueError, r"model: returned \(5, 2, 3\)"),
         ((Of(lambda m, x: (m.f(x),), f=LINEAR), X4, classes()), ValueError, "model: returned tuple"),
         ((Of(lambda m, x: m.f(x).mean(0), f=LINEAR), X4, classes()), ValueError, r"model: returned \(3,\)"),
     ],

@@ -2,53 +2,63 @@
 
 from __future__ import annotations
 
-import math
 import sys
-import textwrap
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from textwrap import shorten
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.autograd.graph import get_gradient_edge
 
-from .layer_rules import NotVectorizableError, Use, uses_of, vectorized, wide
-from .parameter_uses import FunctionCall, Recorder, find_batch, unexplained
-
-Loss = Literal["cross_entropy"] | Callable[[Tensor, Tensor], Tensor]
+from .checks import (
+    Loss,
+    check_arguments,
+    check_labels,
+    module_that_mixes,
+    refuse_gradients_left,
+    refuse_hidden,
+    refuse_mixing,
+    refuse_mixing_loss,
+    refuse_reentrant,
+    rounding,
+    warn,
+    warn_of_chance,
+)
+from .independence import Operation, Operations, first_that_may_mix
+from .layer_rules import NotVectorizableError, Use, parts, uses_of, vectorized, wide
+from .parameter_uses import BatchedCall, FunctionCall, Recorder, find_batch, graph, leaves, unexplained
 
 _AT_ONCE: Final = 2**22
 """Temporary numbers, 16 MiB of float32, that bound how many examples go through a layer's rule at once. On a CPU a
 ResNet-18, a small CNN and a transformer took the same time within 15 % with 2^20 to 2^26, and up to 60 % longer with
 2^16; from 2^24 on memory grew by 80 MB."""
 
-_CHANCE: Final = 0.95
-"""A mean loss above this share of log C, the loss of chance, counts as no better than chance. On digits, batches of 32
-were at 0.94 to 1.07 with untrained networks, and at most at 0.90 after one epoch."""
-
-_MOST_ROUNDING: Final = 0.05
-"""Of the largest logit: how much a batch may change an example by rounding. A ResNet-18 in float32 changes it by 1e-6;
-half precision may by some percent; a layer that mixes examples changes it by far more."""
-
 
 def grand(model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss = "cross_entropy") -> Tensor:
     """GraNd: the L2 norm of each example's own loss gradient over all parameters.
 
-    It costs about one forward and one backward pass of the batch. For linear, convolution (2-d), embedding and
-    normalisation layers the norms come from the inputs and the gradients of the outputs, without a gradient per example
-    where that is cheaper. Any other function of a parameter is differentiated on its own, by `torch.func`. Some
-    parameters fit neither way: weight normalisation, batch and time merged into one dimension, PyTorch code that hides
-    its calls. They cost a vectorised backward pass of the whole model or, if `torch.func` cannot run the model, one
-    pass per example, with a warning.
+    It costs about one forward and one backward pass of the batch, and one of a single example. For linear, convolution
+    (2-d), embedding and normalisation layers the norms come from the inputs and the gradients of the outputs, without a
+    gradient per example where that is cheaper. Any other function of a parameter is differentiated on its own, by
+    `torch.func`. Some parameters fit neither way: weight normalisation, batch and time merged into one dimension,
+    PyTorch code that hides its calls. They cost a vectorised backward pass of the whole model or, if `torch.func`
+    cannot run the model, one pass per example, with a warning.
 
-    The value of an example depends neither on its batch nor on the reduction of the loss. The model stays as it was:
-    mode, parameters, their `.grad`, buffers; so does the random state. A compiled model runs uncompiled. Put the model
-    into evaluation mode first.
+    The value of an example depends neither on its batch nor on the reduction of the loss. Two checks see to that. One
+    goes through the operations of the forward pass. If it meets one that may mix examples (sorting them, a choice by
+    numbers, anything unknown), each example goes through the model alone, and one with other logits than in the batch
+    is refused. Kernels that PyTorch does not know of are not seen. The other compares the gradient of the example with
+    the largest loss, by a backward pass of its own, with what the layers' rules say. Parameters for which they differ
+    cost one pass per example.
+
+    The model stays as it was: mode, parameters, their `.grad`, buffers; so does the random state. A compiled model runs
+    uncompiled. Put the model into evaluation mode first.
 
     Args:
         model: maps inputs [B, ...] to logits [B, C]. Parameters with `requires_grad=False` do not count.
@@ -65,12 +75,14 @@ def grand(model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss = "cross_
         TypeError: not a module, or not tensors; a loss that does not return one.
         ValueError: shapes that do not match; a label outside 0..C-1; no parameter requires gradients; batch norm in
             training mode, random numbers in the forward pass (dropout), or anything else that makes an example's
-            output depend on the others or on chance; a gradient that is not finite.
+            output or loss depend on the others or on chance, with the module where they meet; parameters out of sight,
+            by name: sharded (FSDP, DTensor), or used inside a reentrant checkpoint, a reversible block or another
+            `autograd.Function` that has not been given them; a gradient that is not finite.
         RuntimeError: in inference mode.
 
     Warns:
         UserWarning: on this batch the model is no better than chance, as at initialisation, where GraNd measures little
-            but the norm of the input.
+            but the norm of the input; or some parameters cost one backward pass per example, and why.
 
     From Paul, Ganguli and Dziugaite, "Deep Learning on a Data Diet" (NeurIPS 2021, arXiv 2107.07075).
 
@@ -80,10 +92,10 @@ def grand(model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss = "cross_
     >>> grand(model, x, torch.tensor([0, 1]))  # |p - onehot| * |x|
     tensor([0.2012, 0.3803])
     """
-    parameters = _check(model, inputs, labels, loss)
+    parameters = check_arguments(model, inputs, labels, loss)
     if len(inputs) == 0:
         return torch.zeros(0, dtype=_result_dtype(parameters), device=inputs.device)
-    with _plain_execution(inputs.device):
+    with _plain_execution(model, inputs.device):
         squared = _Batch(model, parameters, inputs, labels, loss).squared_norms()
     if not squared.isfinite().all():
         example = int(squared.isfinite().logical_not().nonzero()[0])
@@ -94,35 +106,63 @@ def grand(model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss = "cross_
     return squared.sqrt()
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """A forward pass of some examples.
+
+    Attributes:
+        logits: [b, C] or [b, ...], part of the graph.
+        losses: [b], part of the graph.
+        calls: the calls that take a parameter.
+        operations: all that PyTorch did.
+    """
+
+    logits: Tensor
+    losses: Tensor
+    calls: list[FunctionCall]
+    operations: list[Operation]
+
+
 class _Batch:
     """The examples whose gradients are wanted, and the model in its present state.
 
     Attributes:
         parameters: those that count, by name.
+        dtype: of the result.
+        example: the one whose gradient also comes from a backward pass of its own, to compare with.
+        expected: the squared norms of that gradient, by parameter; those without a gradient are left out.
+        logits: [B, ...], of the examples together; None for a batch of one.
+        allowed: how much logits may change by rounding, as a part of the largest.
+        doubt: the operation because of which all examples are computed alone; empty if there is none.
     """
 
     def __init__(
         self, model: nn.Module, parameters: dict[str, Tensor], inputs: Tensor, labels: Tensor, loss: Loss
     ) -> None:
         self.model, self.parameters, self.loss = model, parameters, loss
-        self.inputs, self.labels = inputs.detach(), labels.detach()
+        self.inputs, self.labels = inputs.detach().requires_grad_(inputs.requires_grad), labels.detach()
         self.buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        self.dtype = _result_dtype(parameters)
+        self.names = {get_gradient_edge(p).node: name for name, p in parameters.items()}
+        self.example, self.expected = 0, dict[str, Tensor]()
+        self.logits: Tensor | None = None
+        self.allowed, self.doubt = 0.0, ""
 
     def squared_norms(self) -> Tensor:
         """[B]"""
+        total = torch.zeros(len(self.inputs), dtype=self.dtype, device=self.inputs.device)
         if len(self.inputs) == 1:
-            self._probe()
-            return self._one_by_one(list(self.parameters))
+            return sum(self._one_by_one(list(self.parameters)).values(), total)
         groups, rest = self._uses_in_fast_layout()
-        total = torch.zeros(len(self.inputs), dtype=_result_dtype(self.parameters), device=self.inputs.device)
-        with torch.no_grad():
-            while groups:
-                names, uses = groups.popitem()  # and with them their activations
-                try:
-                    total += _squared_norms(uses, [self.parameters[name] for name in names], len(total)).to(total)
-                except NotVectorizableError:
-                    rest += names
-        return total + self._by_model(rest).to(total) if rest else total
+        norms, failed = self._by_rules(groups)
+        if rest or failed:
+            norms |= self._by_model(rest + failed)
+        if wrong := self._not_as_expected(norms):
+            names = [name for group in wrong for name in group]
+            reason = f"a backward pass of example {self.example} gives another norm"
+            norms = {group: norm for group, norm in norms.items() if group not in wrong}
+            norms |= self._one_by_one(names, reason)
+        return sum(norms.values(), total)
 
     def _uses_in_fast_layout(self) -> tuple[dict[tuple[str, ...], list[Use]], list[str]]:
         """`uses`, with the channels of images last in memory, as a CPU then convolves a fifth faster."""
@@ -135,24 +175,34 @@ class _Batch:
             self.inputs = given.contiguous(memory_format=torch.channels_last)
             try:
                 return self.uses()
-            except RuntimeError:  # a model that calls view() on its images needs them as they came
+            except (RuntimeError, ValueError):  # a model that calls view() on its images needs them as they came
                 self.inputs = given
         return self.uses()
 
     def uses(self) -> tuple[dict[tuple[str, ...], list[Use]], list[str]]:
-        """The uses that the layers' rules explain, by names of parameters, and the names of all other parameters."""
-        single, own = self._probe()
-        calls, logits = self._record(self.inputs)
-        _refuse_mixing(logits[:1].detach(), own)
-        losses = self._losses(logits, self.labels)
-        if self.loss == "cross_entropy":
-            _warn_of_chance(losses, logits.shape[1])
-        total = losses.sum()
-        if total.grad_fn is None:
-            return {}, []
+        """The uses that the layers' rules explain, by names of parameters, and the names of all other parameters.
 
+        On the way, it looks at the example with the largest loss alone: its outputs, operations and gradient.
+        """
+        batch = self._pass(self.inputs, self.labels)
+        self.logits = batch.logits.detach()
+        self.example = int(batch.losses.detach().nan_to_num(-1, -1, -1).argmax())
+        alone = self._alone(self.example)
+        self._refuse_mixing(self.example, alone.logits[0])
+        if callable(self.loss):
+            self._refuse_mixing_loss(batch.losses)
+        self.expected = self._backward(alone.losses, list(self.parameters))
+        self.doubt = self._operation_that_may_mix(batch.operations, alone.operations)
+        if self.loss == "cross_entropy":
+            warn_of_chance(batch.losses, batch.logits.shape[1])
+        if batch.losses.grad_fn is None:
+            return {}, []
+        if self.doubt:
+            return {}, list(self.parameters)
+        return self._uses(batch.losses.sum(), find_batch(batch.calls, alone.calls, len(self.inputs)))
+
+    def _uses(self, total: Tensor, found: Sequence[BatchedCall]) -> tuple[dict[tuple[str, ...], list[Use]], list[str]]:
         names = {id(p): name for name, p in self.parameters.items()}
-        found = find_batch(calls, single, len(self.inputs))
         explained = names.keys() - unexplained(total, found, self.parameters.values())
         found = [c for c in found if not explained.isdisjoint(map(id, c.call.parameters))]
         edges = [edge for c in found for _, _, edge in c.call.outputs]
@@ -166,6 +216,41 @@ class _Batch:
             for members, use in uses_of(c, own_gradients, wanted, [p for p in wanted if count[id(p)] > 1]):
                 groups.setdefault(tuple(names[id(p)] for p in members), []).append(use)
         return groups, [name for i, name in names.items() if i not in explained]
+
+    # Passes
+
+    def _alone(self, example: int) -> _Pass:
+        """A forward pass of one example; ValueError if the model only takes more of them."""
+        rows = slice(example, example + 1)
+        try:
+            return self._pass(self.inputs[rows], self.labels[rows])
+        except (RuntimeError, ValueError, IndexError) as error:
+            if self.logits is None:
+                raise
+            raise ValueError(
+                f"model: takes a batch of {len(self.inputs)}, but not example {example} alone ({error}), so that no "
+                "example has a gradient of its own; make each example's output its own"
+            ) from error
+
+    def _pass(self, inputs: Tensor, labels: Tensor) -> _Pass:
+        """A forward pass; ValueError if it draws random numbers or uses a parameter out of sight."""
+        before = _random_state(self.inputs.device)
+        operations = Operations([inputs, *self.model.parameters(), *self.buffers.values()])
+        recorder = Recorder(self.parameters.values())
+        with operations, recorder:
+            logits = self._forward(inputs)
+        if any(not torch.equal(a, b) for a, b in zip(before, _random_state(self.inputs.device), strict=True)):
+            raise ValueError(
+                "model: draws random numbers in its forward pass (dropout in training mode?), so that gradients "
+                "differ from call to call; call model.eval()"
+            )
+        hidden = recorder.hidden
+        refuse_hidden({name: hidden[id(p)] for name, p in self.parameters.items() if id(p) in hidden})
+        if self.loss == "cross_entropy":
+            check_labels(self.labels, logits.shape[1])
+        self.allowed = rounding(operations.rounding, self.inputs.device)
+        losses = self._losses(logits, labels)
+        return _Pass(logits, losses, recorder.calls, [*operations.performed, *recorder.reads])
 
     def _forward(self, inputs: Tensor, parameters: Mapping[str, Tensor] = MappingProxyType({})) -> Tensor:
         """Logits of the model with some parameters in place of its own; its buffers stay as they are."""
@@ -194,59 +279,111 @@ class _Batch:
             )
         return losses
 
-    def _record(self, inputs: Tensor) -> tuple[list[FunctionCall], Tensor]:
-        with Recorder(self.parameters.values()) as recorder:
-            logits = self._forward(inputs)
-        return recorder.calls, logits
+    def _backward(self, losses: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """Squared norms of the gradients of one example's loss [1], by parameter; those without one are left out."""
+        nodes = graph(losses)
+        refuse_reentrant(nodes)
+        ends = leaves(nodes)
+        if len(names) < len(self.parameters):
+            ends = [edge for edge in ends if self.names.get(edge.node) in names]
+        with refuse_gradients_left(self.parameters):
+            gradients = torch.autograd.grad(losses, ends, allow_unused=True) if ends else ()
+        return {
+            self.names[edge.node]: parts(g.to_dense()).square().sum().to(self.dtype)
+            for edge, g in zip(ends, gradients, strict=True)
+            if g is not None and edge.node in self.names
+        }
 
-    def _probe(self) -> tuple[list[FunctionCall], Tensor]:
-        """The calls and the logits [1, C] of the first example alone; ValueError if they draw random numbers."""
-        before = _random_state(self.inputs.device)
-        calls, logits = self._record(self.inputs[:1])
-        if any(not torch.equal(a, b) for a, b in zip(before, _random_state(self.inputs.device), strict=True)):
-            raise ValueError(
-                "model: draws random numbers in its forward pass (dropout in training mode?), so that gradients "
-                "differ from call to call; call model.eval()"
-            )
-        if self.loss == "cross_entropy":
-            _check_range(self.labels, logits.shape[1])
-        return calls, logits.detach()
+    # Squared norms [B] by names of parameters
 
-    def _by_model(self, names: Sequence[str]) -> Tensor:
-        """[B]: squared norms over some parameters, by `torch.func` on the whole model."""
+    def _by_rules(self, groups: dict[tuple[str, ...], list[Use]]) -> tuple[dict[tuple[str, ...], Tensor], list[str]]:
+        """Of uses; and the names of the parameters for which `torch.func` cannot run the function."""
+        norms, failed = dict[tuple[str, ...], Tensor](), list[str]()
+        with torch.no_grad():
+            while groups:
+                names, uses = groups.popitem()  # and with them their activations
+                parameters = [self.parameters[name] for name in names]
+                try:
+                    norms[names] = _squared_norms(uses, parameters, len(self.inputs)).to(self.dtype)
+                except NotVectorizableError:
+                    failed += names
+        return norms, failed
+
+    def _by_model(self, names: Sequence[str]) -> dict[tuple[str, ...], Tensor]:
+        """By `torch.func` on the whole model, which gets each example alone."""
         chosen = {name: self.parameters[name].detach() for name in names}
 
-        def squared_norm(x: Tensor, y: Tensor) -> Tensor:
-            def loss(parameters: dict[str, Tensor]) -> Tensor:
-                return self._losses(self._forward(x[None], parameters), y[None]).sum()
+        def of_one(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            def loss(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+                logits = self._forward(x[None], parameters)
+                return self._losses(logits, y[None]).sum(), logits[0]
 
-            gradients = torch.func.grad(loss)(chosen).values()
-            return torch.stack([wide(g).square().sum() for g in gradients]).sum()
+            gradients, logits = torch.func.grad(loss, has_aux=True)(chosen)
+            return torch.stack([parts(g).square().sum() for g in gradients.values()]), logits
 
         at_once = max(1, _AT_ONCE // sum(p.numel() for p in chosen.values()))
+        reason = f"operation {self.doubt!r} may mix the examples of a batch, and " if self.doubt else ""
         try:
             with torch.no_grad():
-                squared: Tensor = vectorized(squared_norm, 0, at_once)(self.inputs, self.labels)
-                return squared
+                norms, logits = vectorized(of_one, 0, at_once)(self.inputs, self.labels)
         except NotVectorizableError as error:
-            warnings.warn(
-                f"grand: one backward pass per example for {', '.join(names)}, because torch.func.vmap cannot run "
-                f"the model: {textwrap.shorten(str(error), 200)}",
-                stacklevel=4,
-            )
-            return self._one_by_one(names)
+            reason += f"torch.func.vmap cannot run the model: {shorten(str(error), 200)}"
+        else:
+            for example in range(len(self.inputs)) if self.doubt else ():
+                self._refuse_mixing(example, logits[example])
+            return {(name,): norms[:, i].to(self.dtype) for i, name in enumerate(chosen)}
+        return self._one_by_one(names, reason)
 
-    def _one_by_one(self, names: Sequence[str]) -> Tensor:
-        """[B]: squared norms over some parameters, by a backward pass for each example."""
-        chosen = [self.parameters[name] for name in names]
-        squared = torch.zeros(len(self.inputs), dtype=_result_dtype(self.parameters), device=self.inputs.device)
-        for i in range(len(squared)):
-            loss = self._losses(self._forward(self.inputs[i : i + 1]), self.labels[i : i + 1]).sum()
-            if loss.requires_grad:
-                for g in torch.autograd.grad(loss, chosen, allow_unused=True):
-                    if g is not None:
-                        squared[i] += wide(g.to_dense()).square().sum().to(squared)
-        return squared
+    def _one_by_one(self, names: Sequence[str], reason: str = "") -> dict[tuple[str, ...], Tensor]:
+        """By a backward pass for each example."""
+        if reason:
+            warn(f"grand: one backward pass per example for {shorten(', '.join(names), 200)}, because {reason}")
+        norms: dict[tuple[str, ...], Tensor]
+        norms = {(name,): torch.zeros(len(self.inputs), dtype=self.dtype, device=self.inputs.device) for name in names}
+        for i in range(len(self.inputs)):
+            alone = self._alone(i)
+            self._refuse_mixing(i, alone.logits[0])
+            for name, squared in self._backward(alone.losses, names).items():
+                norms[name,][i] = squared
+        return norms
+
+    # Checks
+
+    def _operation_that_may_mix(self, batch: Sequence[Operation], alone: Sequence[Operation]) -> str:
+        """Empty if there is none."""
+        size = len(self.inputs)
+        if first_that_may_mix(batch, alone, (size, 1)) is None:
+            return ""
+        # With a single example PyTorch may take another way, as all of its layouts are contiguous.
+        few = torch.tensor([0, 1] if size > 2 else [0, 1, 0], device=self.inputs.device)
+        some = self._pass(self.inputs[few], self.labels[few.to(self.labels.device)])
+        return first_that_may_mix(batch, some.operations, (size, len(few))) or ""
+
+    def _refuse_mixing(self, example: int, alone: Tensor) -> None:
+        """ValueError if the logits [C] of an example that came alone are not those in the batch."""
+        if self.logits is not None:
+            refuse_mixing(example, self.logits[example], alone.detach(), self.allowed, self._mixing_module)
+
+    def _mixing_module(self, example: int) -> str:
+        with torch.no_grad():
+            return module_that_mixes(self.model, self._forward, self.inputs, example, self.allowed)
+
+    def _refuse_mixing_loss(self, together: Tensor) -> None:
+        with torch.no_grad():
+            logits = [self.logits[i : i + 1] for i in range(len(together))] if self.logits is not None else []
+            alone = [self._losses(row, self.labels[i : i + 1]) for i, row in enumerate(logits)]
+            refuse_mixing_loss(together.detach(), torch.cat(alone), self.allowed)
+
+    def _not_as_expected(self, norms: Mapping[tuple[str, ...], Tensor]) -> list[tuple[str, ...]]:
+        """The parameters whose norm for `example` is not that of its own backward pass, in the groups of `norms`."""
+        left = self.expected.keys() - {name for names in norms for name in names}
+        groups = [*norms, *((name,) for name in sorted(left))]
+        zero = torch.zeros((), dtype=self.dtype, device=self.inputs.device)
+        got = torch.stack([norms[names][self.example] if names in norms else zero for names in groups] + [zero])
+        own = torch.stack([sum((self.expected.get(n, zero) for n in names), zero) for names in groups] + [zero])
+        allowed = 10 * self.allowed * own + 0.1 * self.allowed * own.sum()
+        wrong = ((got - own).abs() > allowed) & own.sum().isfinite()
+        return [names for names, differs in zip(groups, wrong.tolist(), strict=False) if differs]
 
 
 def _squared_norms(uses: Sequence[Use], parameters: Sequence[Tensor], size: int) -> Tensor:
@@ -269,79 +406,12 @@ def _squared_norms(uses: Sequence[Use], parameters: Sequence[Tensor], size: int)
 
 
 def _result_dtype(parameters: Mapping[str, Tensor]) -> torch.dtype:
-    return torch.float64 if any(p.dtype == torch.float64 for p in parameters.values()) else torch.float32
-
-
-# Checks: whether each example has a gradient of its own
-
-
-def _check(model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss) -> dict[str, Tensor]:
-    """The parameters that count."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: got {type(model).__name__}, expected a torch.nn.Module")
-    for name, value in (("inputs", inputs), ("labels", labels)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor")
-    if inputs.dim() == 0 or labels.dim() == 0 or len(inputs) != len(labels):
-        raise ValueError(
-            f"got inputs {tuple(inputs.shape)} and labels {tuple(labels.shape)}, expected B examples in both"
-        )
-    if loss == "cross_entropy":
-        if labels.dim() != 1:
-            raise ValueError(f"labels: got {tuple(labels.shape)}, expected [{len(inputs)}], one class per example")
-        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-            raise TypeError(
-                f"labels: got {labels.dtype}, expected int64 classes; pass a loss of your own for other labels"
-            )
-    elif not callable(loss):
-        raise ValueError(f"loss: got {loss!r}, expected 'cross_entropy' or a function of (logits, labels)")
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError("grand: needs gradients; leave torch.inference_mode()")
-    for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
-            state = "is in training mode" if module.training else "has no running statistics"
-            raise ValueError(
-                f"model: batch norm {name!r} {state}, so that the loss of an example depends on the others of its "
-                "batch and no example has a gradient of its own; "
-                + ("call model.eval()" if module.training else "track running statistics, or use another norm")
-            )
-    parameters: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if not parameters:
-        raise ValueError("model: no parameter requires gradients; call requires_grad_() on those that count")
-    return parameters
-
-
-def _check_range(labels: Tensor, classes: int) -> None:
-    wrong = (labels < 0) | (labels >= classes)
-    if wrong.any():
-        raise ValueError(
-            f"labels: got {int(labels[wrong][0])}, expected 0..{classes - 1} for a model of {classes} classes"
-        )
-
-
-def _refuse_mixing(in_batch: Tensor, alone: Tensor) -> None:
-    """ValueError if the logits [1, C] of an example change by far more than rounding when it comes alone."""
-    if in_batch.shape != alone.shape:
-        raise ValueError(f"model: returned {tuple(alone.shape)} for one example and {tuple(in_batch.shape)} in a batch")
-    difference, size = float((in_batch - alone).abs().max()), float(alone.abs().max())
-    if difference > _MOST_ROUNDING * size:
-        raise ValueError(
-            f"model: the logits of the first example change by {difference:.3g} (of {size:.3g}) when it comes alone, "
-            "so that its loss depends on the others of its batch and it has no gradient of its own"
-        )
-
-
-def _warn_of_chance(losses: Tensor, classes: int) -> None:
-    if classes > 1 and float(losses.detach().mean()) >= _CHANCE * math.log(classes):
-        warnings.warn(  # the same words each time, so that a loop over batches warns once
-            "grand: on this batch the model is no better than chance. At initialisation GraNd measures little but the "
-            "norm of the input: train for some epochs first, unless the labels of the batch are known to be wrong",
-            stacklevel=6,
-        )
+    dtypes = {p.dtype for p in parameters.values()}
+    return torch.float32 if dtypes.isdisjoint({torch.float64, torch.complex128}) else torch.float64
 
 
 @contextmanager
-def _plain_execution(device: torch.device) -> Iterator[None]:
+def _plain_execution(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Gradients on; autocast and compiled code off; the random state is restored afterwards."""
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
@@ -349,6 +419,8 @@ def _plain_execution(device: torch.device) -> Iterator[None]:
             stack.enter_context(torch.autocast(kind, enabled=False))
         devices = [] if device.type == "cpu" else [device]
         stack.enter_context(torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"))
+        if device.type == "cuda" and any(isinstance(m, nn.RNNBase) for m in model.modules()):
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # it has no gradients in evaluation mode
         if "torch._dynamo" in sys.modules:  # if not, nothing is compiled, and loading the compiler takes seconds
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .parameter_uses import BatchedCall, tensors_in, with_tensors
+from .independence import tensors_in, with_tensors
+from .parameter_uses import BatchedCall
 
 
 class Use(ABC):
@@ -242,7 +243,7 @@ class Function(Use):
         tensors = [_narrow(t.detach(), d, examples) for t, d in zip(self.batched.call.tensors, dims, strict=True)]
         gradients = [_narrow(g, d, examples) for _, d, g in self.outputs]
         of_one = vectorized(self._of_one, (list(dims), [d for _, d, _ in self.outputs]))
-        return torch.cat([wide(g).flatten(1) for g in of_one(tensors, gradients)], 1)
+        return torch.cat([parts(g).flatten(1) for g in of_one(tensors, gradients)], 1)
 
     def _of_one(self, tensors: list[Tensor], gradients: list[Tensor]) -> tuple[Tensor, ...]:
         """The parameters' gradients of one example, whose tensors come without their batch dimension."""
@@ -289,6 +290,11 @@ def vectorized(function: Callable[..., Any], in_dims: Any, chunk_size: int | Non
 def wide(x: Tensor) -> Tensor:
     """float32, or float64 where x is."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def parts(g: Tensor) -> Tensor:
+    """The numbers of a gradient, of which a complex one has two."""
+    return wide(torch.view_as_real(g.resolve_conj()) if g.is_complex() else g)
 
 
 def _narrow(x: Tensor, dim: int | None, examples: slice) -> Tensor:
@@ -468,6 +474,8 @@ def _by_rule(batched: BatchedCall, gradients: Sequence[Tensor | None]) -> Iterat
     rule = _RULES.get(call.function)
     dims = [d for d in batched.dims if d is not None]
     if rule is None or dims != list(batched.output_dims) or (call.function in _BATCH_FIRST and dims != [0]):
+        return
+    if any(t.is_complex() for t in call.tensors):
         return
     tensors = (t if d is None else t.movedim(d, 0) for t, d in zip(call.tensors, batched.dims, strict=True))
     args, kwargs = with_tensors(call.arguments, tensors)

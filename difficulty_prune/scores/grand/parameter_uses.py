@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.overrides import TorchFunctionMode
+
+from .independence import Operation, tensors_in
+
+_READS: Final = {
+    Tensor.tolist,
+    Tensor.numpy,
+    Tensor.__array__,
+    Tensor.__dlpack__,
+    Tensor.data_ptr,
+    Tensor.storage,
+    Tensor.untyped_storage,
+}
+"""Functions that hand the numbers of a tensor to code outside PyTorch, which no operation shows."""
+
+CHECKPOINT: Final = "CheckpointFunction"
+"""The `autograd.Function` of reentrant checkpointing."""
 
 
 @dataclass(frozen=True)
@@ -52,55 +71,79 @@ class Recorder(TorchFunctionMode):
     """Records the calls of a forward pass that take one of the parameters.
 
     A function counts as one call: what it calls inside is not recorded.
+
+    Attributes:
+        calls: those whose results are part of the graph.
+        hidden: parameters that an `autograd.Function` uses without having been given them, by id, with its name. Their
+            gradient, if any, is computed inside that function's backward pass.
+        reads: the calls that hand the numbers of a tensor to code outside PyTorch.
     """
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
         super().__init__()
-        self._parameters = {id(p): p for p in parameters}
+        self._nodes = {id(p): get_gradient_edge(p).node for p in parameters}
+        here = inspect.currentframe()
+        self._outside = here.f_back.f_code if here is not None and here.f_back is not None else None
         self.calls: list[FunctionCall] = []
+        self.hidden: dict[int, str] = {}
+        self.reads: list[Operation] = []
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         arguments = (args, kwargs or {})
         found = list(tensors_in(arguments))
-        parameters = {id(t): t for t in found if id(t) in self._parameters}
-        if not parameters:
+        if function in _READS:
+            self.reads.append(Operation(function.__name__, inputs=tuple(t.shape for t in found)))
+        parameters = {id(t): t for t in found if id(t) in self._nodes}
+        if not parameters or torch.is_inference_mode_enabled():
             return function(*args, **(kwargs or {}))
         tensors = tuple(t if id(t) in parameters else t.detach() for t in found)
-        versions = tuple(t._version for t in tensors)
-        sources = {get_gradient_edge(t).node for t in found if t.requires_grad}
+        versions = tuple(_version(t) for t in tensors)
+        sources = {t.grad_fn or get_gradient_edge(t).node for t in found if id(t) not in parameters and _in_graph(t)}
         result = function(*args, **(kwargs or {}))
-        outputs = tuple((i, t.shape, get_gradient_edge(t)) for i, t in enumerate(tensors_in(result)) if t.requires_grad)
+        results = list(tensors_in(result))
+        if results:
+            self._look_for_hidden(parameters)
+        outputs = tuple((i, t.shape, get_gradient_edge(t)) for i, t in enumerate(results) if _in_graph(t))
         # A call that only hands back one of its arguments did not compute it.
-        if outputs and sources.isdisjoint(edge.node for _, _, edge in outputs):
-            own = {get_gradient_edge(p).node for p in parameters.values() if p.requires_grad}
-            call = (tensors, versions, tuple(parameters.values()), tuple(sources - own), outputs)
+        own = {self._nodes[i] for i in parameters}
+        if outputs and (sources | own).isdisjoint(edge.node for _, _, edge in outputs):
+            call = (tensors, versions, tuple(parameters.values()), tuple(sources), outputs)
             self.calls.append(FunctionCall(function, arguments, *call))
         return result
 
+    def _look_for_hidden(self, parameters: Iterable[int]) -> None:
+        function = self._outermost_function()
+        if function is None:
+            return
+        given = {node for node, _ in function.next_functions}
+        self.hidden |= {i: _name(function) for i in parameters if self._nodes[i] not in given}
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors of nested tuples, lists and dictionaries, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from tensors_in(item)
-    elif isinstance(value, dict):
-        yield from tensors_in(tuple(value.values()))
+    def _outermost_function(self) -> BackwardCFunction | None:
+        """The context of the `autograd.Function` whose forward is running as part of the graph; None outside of any."""
+        frame, found = inspect.currentframe(), None
+        while frame is not None and frame.f_code is not self._outside:
+            # The first argument, if it can be a context; collecting the local variables of a module takes its time.
+            name = frame.f_code.co_varnames[0] if frame.f_code.co_argcount else "self"
+            first = frame.f_locals.get(name) if name != "self" else None
+            if isinstance(first, BackwardCFunction) and (first.next_functions or _name(first) == CHECKPOINT):
+                found = first
+            frame = frame.f_back
+        return found
 
 
-def with_tensors(value: Any, tensors: Iterator[Tensor]) -> Any:
-    """`value`, with each of its tensors replaced by the next of `tensors`."""
-    if isinstance(value, Tensor):
-        return next(tensors)
-    if isinstance(value, (tuple, list)):
-        items = [with_tensors(item, tensors) for item in value]
-        return items if isinstance(value, list) else tuple(items)
-    if isinstance(value, dict):
-        return {key: with_tensors(item, tensors) for key, item in value.items()}
-    return value
+def _name(function: BackwardCFunction) -> str:
+    return type(function).__name__.removesuffix("Backward")
+
+
+def _in_graph(t: Tensor) -> bool:
+    """False also for a view of a parameter made without gradients: it says `requires_grad`, but nothing computed it."""
+    return t.requires_grad and not (t.grad_fn is None and t._is_view())
+
+
+def _version(t: Tensor) -> int:
+    return 0 if t.is_inference() else t._version
 
 
 def find_batch(calls: Sequence[FunctionCall], single: Sequence[FunctionCall], size: int) -> list[BatchedCall]:
@@ -113,16 +156,26 @@ def find_batch(calls: Sequence[FunctionCall], single: Sequence[FunctionCall], si
 
     A tensor's batch dimension is the only one in which the two passes differ: `size` in the one, 1 in the other. Left
     out are calls with a tensor that differs without such a dimension (say, merged with time), with a result that all
-    examples share, or with an argument that has been changed in place since.
+    examples share, with a result computed from another of its results, or with an argument that has been changed in
+    place since.
     """
     if [c.function for c in calls] != [s.function for s in single]:
         return []
     pairs = ((c, _batched(c, s, size)) for c, s in zip(calls, single, strict=True))
-    return [batched for call, batched in pairs if batched and _unchanged(call)]
+    return [batched for call, batched in pairs if batched and _unchanged(call) and not _entangled(call)]
 
 
 def _unchanged(call: FunctionCall) -> bool:
-    return all(t._version == version for t, version in zip(call.tensors, call.versions, strict=True))
+    return all(_version(t) == version for t, version in zip(call.tensors, call.versions, strict=True))
+
+
+def _entangled(call: FunctionCall) -> bool:
+    """Whether a result was computed from another, as an LSTM cell's output from its state: their gradients overlap."""
+    if len(call.outputs) == 1:
+        return False
+    results = {edge.node for _, _, edge in call.outputs}
+    inner = _walk([n for node in results for n in _next(node)], dict.fromkeys(call.sources, ()))
+    return not results.isdisjoint(inner)
 
 
 def _batched(call: FunctionCall, single: FunctionCall, size: int) -> BatchedCall | None:
@@ -155,15 +208,30 @@ def unexplained(total: Tensor, calls: Iterable[BatchedCall], parameters: Iterabl
     Walks the graph from the loss, and jumps from the results of a call to what computed its arguments. A parameter met
     on the way has a use that no call explains.
     """
-    sources = {edge.node: c.call.sources for c in calls for _, _, edge in c.call.outputs}
-    owner = {get_gradient_edge(p).node: id(p) for p in parameters}
-    todo = [total.grad_fn] if total.grad_fn is not None else []
-    seen: set[Node] = set()
+    jumps = {edge.node: c.call.sources for c in calls for _, _, edge in c.call.outputs}
+    seen = graph(total, jumps)
+    return {id(p) for p in parameters if get_gradient_edge(p).node in seen}
+
+
+def graph(total: Tensor, jumps: Mapping[Node, Iterable[Node]] = MappingProxyType({})) -> set[Node]:
+    """All nodes of the graph that computed a loss; from those in `jumps`, the walk goes on where that says."""
+    return _walk([total.grad_fn] if total.grad_fn is not None else [], jumps)
+
+
+def leaves(nodes: Iterable[Node]) -> list[GradientEdge]:
+    """Where a graph ends: at the parameters, and at any other tensor that requires gradients."""
+    return [GradientEdge(node, 0) for node in nodes if hasattr(node, "variable")]
+
+
+def _walk(start: Iterable[Node], jumps: Mapping[Node, Iterable[Node]]) -> set[Node]:
+    todo, seen = list(start), set()
     while todo:
         node = todo.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        before = sources[node] if node in sources else [n for n, _ in node.next_functions if n is not None]
-        todo.extend(before)
-    return {owner[node] for node in seen if node in owner}
+        if node not in seen:
+            seen.add(node)
+            todo.extend(jumps[node] if node in jumps else _next(node))
+    return seen
+
+
+def _next(node: Node) -> Iterator[Node]:
+    return (n for n, _ in node.next_functions if n is not None)
