@@ -212,6 +212,39 @@ def test_a_function_that_gets_only_some_of_its_parameters() -> None:
     refuses(model, images(B, 4), r"parameter 'inner\.0\.bias' is used inside the autograd function GivenParameters")
 
 
+class GradientOverBatch(torch.autograd.Function):
+    """Its backward pass depends on the batch, though its result does not."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return -g / g.norm()
+
+
+def hooked(x: Tensor) -> Tensor:
+    x.register_hook(lambda g: g * len(g))
+    return x
+
+
+@pytest.mark.parametrize("change", [GradientOverBatch.apply, hooked])
+def test_a_gradient_that_is_changed_on_the_way_is_that_of_the_example_alone(change: Callable[[Tensor], Tensor]) -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.out(change(m.first(x)).tanh())
+
+    model = made(lambda: Of(forward, first=nn.Linear(4, 4), out=nn.Linear(4, CLASSES)))
+    with pytest.warns(UserWarning, match=r"pass per example for first.bias, first.weight, because a backward pass of"):
+        agrees(model, images(B, 4))
+
+
+def test_hooks_of_parameters_count() -> None:
+    model = network()
+    model[0][0].weight.register_hook(lambda g: g * (g > 0))
+    agrees(model, images(B, 4))
+
+
 # Parameters that other processes hold a part of
 
 

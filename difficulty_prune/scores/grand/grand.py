@@ -381,7 +381,7 @@ class _Batch:
         zero = torch.zeros((), dtype=self.dtype, device=self.inputs.device)
         got = torch.stack([norms[names][self.example] if names in norms else zero for names in groups] + [zero])
         own = torch.stack([sum((self.expected.get(n, zero) for n in names), zero) for names in groups] + [zero])
-        allowed = 10 * self.allowed * own + 0.1 * self.allowed * own.sum()
+        allowed = min(10 * self.allowed, 0.1) * own + min(0.1 * self.allowed, 2e-3) * own.sum()
         wrong = ((got - own).abs() > allowed) & own.sum().isfinite()
         return [names for names, differs in zip(groups, wrong.tolist(), strict=False) if differs]
 
