@@ -17,7 +17,7 @@ def find_run_files(named: str | os.PathLike[str] | Iterable[str | os.PathLike[st
     Args:
         named: one or several of: a file, whatever its suffix; a folder, which stands for its `.safetensors` files, or
             for those of its `runs` folder if it has one, as the folder of a study does; or a glob pattern of these.
-            What exists is taken literally, even if its name could be a pattern.
+            What exists is taken literally, even if its name could be a pattern, and so is each folder of a pattern.
 
     Returns:
         In the order of the names; sorted within each.
@@ -55,13 +55,22 @@ def _each(named: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> l
 
 
 def _files_of(name: str) -> list[Path]:
-    if os.path.exists(name):
-        files = _files_in(Path(name))
-    else:
-        files = [path for match in sorted(glob.glob(name)) for path in _files_in(Path(match))]
+    files = [path for match in sorted(_matches(name)) for path in _files_in(Path(match))]
     if not files:
         raise FileNotFoundError(f"{name}: no run files there; expected {EXPECTED}")
     return files
+
+
+def _matches(pattern: str) -> list[str]:
+    """As glob.glob, but a part of the path that exists as it is written is no pattern (`seed=[0,1]/*.safetensors`)."""
+    if os.path.exists(pattern):
+        return [pattern]
+    parent, last = os.path.split(pattern)
+    matches = []
+    for folder in _matches(parent) if parent else [""]:
+        path = os.path.join(folder, last)
+        matches += [path] if os.path.exists(path) else glob.glob(os.path.join(glob.escape(folder), last))
+    return matches
 
 
 def _files_in(path: Path) -> list[Path]:

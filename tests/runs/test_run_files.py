@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Iterable
@@ -78,6 +79,38 @@ def test_what_exists_is_not_read_as_a_pattern(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "a.safetensors").touch()
     assert find_run_files(folder) == [folder / "a.safetensors"]
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize(
+    "pattern", ["{0}/*.safetensors", "{0}/runs/mlp-[01]*", "sw??p/{0}/runs", "{0}/r?ns/*0.safetensors"]
+)
+@pytest.mark.parametrize("folder", ["lr=0.1,seed=[0,1]", "[a]", "what?", "*", "[!0]", "[[]"])
+def test_folders_that_exist_are_not_read_as_patterns(
+    folder: str, pattern: str, absolute: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for parent in (folder, f"sweep/{folder}", "a", "1", "sweep/a", "whats"):
+        for file in ("mlp-0.safetensors", "runs/mlp-0.safetensors"):
+            path = tmp_path / parent / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    named = pattern.format(folder)
+    meant = named.replace(folder, "FOLDER", 1).replace("sw??p", "sweep")
+    file = "mlp-0.safetensors" if meant == "FOLDER/*.safetensors" else "runs/mlp-0.safetensors"
+    expected = [tmp_path / meant.split("FOLDER")[0] / folder / file]
+    found = find_run_files(str(tmp_path / named) if absolute else named)
+    assert [path.absolute() for path in found] == expected
+
+
+@pytest.mark.parametrize("pattern", ["[ab]/*.safetensors", "?/*", "*/[m]lp-0.*", "a/../?/*"])
+def test_patterns_of_folders_match_as_glob_does(pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mlp-0.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+    assert find_run_files(pattern) == [Path(name) for name in sorted(glob.glob(pattern))]
+    assert find_run_files(pattern)
 
 
 def test_a_link_to_nothing_is_found_so_that_loading_names_it(study: Path) -> None:
