@@ -1,7 +1,7 @@
-"""Everything that needs a GPU, in one run: build, correctness, compute-sanitizer, roofline, training step.
+"""Everything that needs a GPU: build, correctness, roofline, training step, GraNd, compute-sanitizer.
 
-    python benchmarks/gpu.py            all of it; writes benchmarks/results/<device>.json
-    python benchmarks/gpu.py exercise   only calls every kernel on awkward shapes (compute-sanitizer runs this)
+    python benchmarks/gpu.py                      all of it; writes benchmarks/results/<device>.json
+    python benchmarks/gpu.py roofline sanitizer   these parts alone, put into the same file
 
 The times come from CUDA graphs of many calls, so they contain no launch overhead from Python. Each call works on
 different examples and inputs, far more than the caches hold. "of copy" is the rate at which the necessary bytes moved,
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from difficulty_prune.tracker.moments import GradientMoments
 ROOT = Path(__file__).parent.parent
 GPU = torch.device("cuda")
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
+LONGEST = 270  # seconds that one of them may take
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -195,22 +197,45 @@ def exercise_gradients(dtype: torch.dtype, channels: int, size: int, m2_dtype: t
     ops.gradient_variance(torch.stack([gradients, shifted]))
 
 
+def plant_fault() -> None:
+    """Reads far beyond a tensor whose memory was taken away: memcheck must see this."""
+    logits, labels = randn(65, 1000), randint(1000, 65)
+    logits.untyped_storage().resize_(64)
+    torch.ops.difficulty_prune.softmax_stats(logits, labels)
+    torch.cuda.synchronize()
+
+
 def sanitize() -> dict[str, str]:
-    """The summary line of each compute-sanitizer tool, run over `exercise`."""
+    """The summary line of each compute-sanitizer tool over `exercise`, and of memcheck over a planted fault."""
     home = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"))
     tool = shutil.which("compute-sanitizer") or str(home / "bin" / "compute-sanitizer")
     if not Path(tool).is_file():
         return dict.fromkeys(SANITIZERS, "not run: compute-sanitizer was not found on PATH or in CUDA_HOME/bin")
-    results = {}
-    for name in SANITIZERS:
-        # Only our kernels: PyTorch's own would take hours.
-        command = [tool, "--tool", name, "--kernel-name", "kernel_substring=dp4cuda", "--error-exitcode", "1"]
-        done = subprocess.run(
-            [*command, sys.executable, __file__, "exercise"], capture_output=True, text=True, check=False, cwd=ROOT
-        )
-        summary = [line for line in done.stdout.splitlines() if "SUMMARY" in line]
-        results[name] = summary[-1].strip("= ") if summary else f"failed: {(done.stdout + done.stderr)[-400:]}"
-    return results
+
+    def run(name: str, work: str) -> str:
+        # Only our kernels; but initcheck must see who writes, and PyTorch's kernels do too.
+        only_ours = [] if name == "initcheck" else ["--kernel-name", "kernel_substring=dp4cuda"]
+        # Without PyTorch's cache every tensor has memory of its own, so that a read beyond its end is seen.
+        environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+        log = ROOT / "build" / f"{name}-{work}.log"
+        log.parent.mkdir(exist_ok=True)
+        command = [tool, "--tool", name, *only_ours, "--log-file", str(log), sys.executable, __file__, work]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=LONGEST
+            )
+        except subprocess.TimeoutExpired:
+            return f"not finished within {LONGEST} s"
+        lines = log.read_text().splitlines() if log.exists() else []
+        summary = [line.strip("= ") for line in lines if "SUMMARY" in line]
+        if not summary:
+            return f"failed: {(done.stdout + done.stderr)[-400:]}"
+        return f"{summary[-1]}, {sum('dp::cuda' in line for line in lines)} lines that name our kernels"
+
+    with ThreadPoolExecutor() as pool:
+        planted = pool.submit(run, "memcheck", "plant_fault")
+        results = dict(zip(SANITIZERS, pool.map(run, SANITIZERS, ["exercise"] * len(SANITIZERS)), strict=True))
+        return {**results, "memcheck of a planted fault": planted.result()}
 
 
 # Time
@@ -242,6 +267,12 @@ def copy_rate() -> float:
     """Bytes per second that a plain copy of 1 GiB reads and writes."""
     a, b = torch.zeros(2**28, device=GPU), torch.empty(2**28, device=GPU)
     return 2 * a.nbytes / seconds_per_call([lambda: b.copy_(a)] * 4)
+
+
+def launch_seconds() -> float:
+    """Seconds of a kernel that does next to nothing: no call takes less."""
+    one = torch.zeros(1, device=GPU)
+    return seconds_per_call([lambda: one.add_(1)] * 100)
 
 
 CALLS = 24  # different batches in one graph
@@ -318,7 +349,15 @@ def row(work: str, seconds: float, moved: int) -> dict[str, Any]:
 def roofline() -> list[dict[str, Any]]:
     rows = []
     for dtype in (torch.float32, torch.bfloat16):
-        for batch, classes in ((256, 10), (1024, 100), (256, 1000), (4096, 1000), (2048, 32000)):
+        for batch, classes in (
+            (256, 10),
+            (1024, 100),
+            (256, 1000),
+            (4096, 1000),
+            (2048, 32000),
+            (16384, 10),
+            (65536, 10),
+        ):
             rows += [time_records(batch, classes, dtype), time_stats(batch, classes, dtype)]
         for batch, side in ((256, 32), (512, 32), (4096, 32), (64, 224), (256, 224)):
             rows += [time_gradients(batch, side, dtype, torch.contiguous_format)]
@@ -420,39 +459,56 @@ def build() -> str:
     ).stdout
 
 
+PARTS: dict[str, Callable[[], Any]] = {
+    "build": build,
+    "errors": check,
+    "copy_bytes_per_second": copy_rate,
+    "launch_seconds": launch_seconds,
+    "roofline": roofline,
+    "training_step": training_step,
+    "grand": time_grand,
+    "sanitizer": sanitize,
+}
+
+
 def show(result: dict[str, Any]) -> None:
     console = Console()
-    grid = Table("work", "time", "MB", "GB/s", "of copy", box=None)
-    for r in result["roofline"]:
-        cells = f"{r['seconds'] * 1e6:.1f} µs", f"{r['bytes'] / 1e6:.1f}", f"{r['bytes_per_second'] / 1e9:.0f}"
-        grid.add_row(r["work"], *cells, f"{r['of_copy']:.0%}")
-    console.print(grid)
-    console.print(f"copy: {result['copy_bytes_per_second'] / 1e9:.0f} GB/s on {result['device']}")
-    for name, step in result["training_step"].items():
+    if "roofline" in result:
+        grid = Table("work", "time", "MB", "GB/s", "of copy", box=None)
+        for r in result["roofline"]:
+            cells = f"{r['seconds'] * 1e6:.1f} µs", f"{r['bytes'] / 1e6:.1f}", f"{r['bytes_per_second'] / 1e9:.0f}"
+            grid.add_row(r["work"], *cells, f"{r['bytes_per_second'] / result['copy_bytes_per_second']:.0%}")
+        console.print(grid)
+        console.print(f"copy: {result['copy_bytes_per_second'] / 1e9:.0f} GB/s on {result['device']}")
+        console.print(f"a kernel that does nothing: {result['launch_seconds'] * 1e6:.1f} µs")
+    for name, step in result.get("training_step", {}).items():
         console.print(f"ResNet-18 step, {name}: {step['seconds'] * 1e3:.2f} ms, {step['ratio_to_off']:.3f}x")
-    console.print(f"GraNd, ResNet-18, B 64: {result['grand']['ratio']:.1f}x faster than a backward pass per example")
-    for name, line in result["sanitizer"].items():
+    if "grand" in result:
+        console.print(
+            f"GraNd, ResNet-18, B 64: {result['grand']['ratio']:.1f}x faster than a backward pass per example"
+        )
+    for name, line in result.get("sanitizer", {}).items():
         console.print(f"{name}: {line}")
 
 
 def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("benchmarks/gpu.py needs a CUDA device, and torch.cuda.is_available() is False")
-    if sys.argv[1:] == ["exercise"]:
-        exercise()
-        return
+    chosen = sys.argv[1:] or list(PARTS)
+    if chosen in (["exercise"], ["plant_fault"]):  # for compute-sanitizer
+        return globals()[chosen[0]]()
+    if unknown := set(chosen) - set(PARTS):
+        raise SystemExit(f"benchmarks/gpu.py: no part is called {sorted(unknown)}; there are {list(PARTS)}")
     name = torch.cuda.get_device_name()
-    result: dict[str, Any] = {"device": name, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
-    result["build"] = build()
-    result["errors"] = check()
-    result["sanitizer"] = sanitize()
-    result["copy_bytes_per_second"] = copy_rate()
-    result["roofline"] = [{**r, "of_copy": r["bytes_per_second"] / result["copy_bytes_per_second"]} for r in roofline()]
-    result["training_step"] = training_step()
-    result["grand"] = time_grand()
-    show(result)
     target = ROOT / "benchmarks" / "results" / f"{name.lower().replace(' ', '-')}.json"
-    target.write_text(json.dumps(result, indent=1) + "\n")
+    result: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {}
+    result |= {"device": name, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
+    for part in chosen:
+        start = time.perf_counter()
+        result[part] = PARTS[part]()
+        print(f"{part}: {time.perf_counter() - start:.0f} s", flush=True)
+        target.write_text(json.dumps(result, indent=1) + "\n")
+    show(result)
 
 
 if __name__ == "__main__":
