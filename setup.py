@@ -3,7 +3,8 @@
 Where they cannot be built, for want of a C++ compiler say, the install goes on without them, with a warning: the
 library then runs on plain PyTorch and SciPy, more slowly, and `difficulty-prune doctor` says so.
 
-DIFFICULTY_PRUNE_CUDA=auto|0|1   auto (default) compiles the CUDA kernels when an nvcc is found
+DIFFICULTY_PRUNE_CUDA=auto|0|1   auto (default) compiles the CUDA kernels when an nvcc is found; with 1 the install
+                                 fails where they cannot be built
 TORCH_CUDA_ARCH_LIST="8.0;9.0+PTX"   architectures; default: what the found nvcc knows, plus PTX
 MAX_JOBS=N   compilations at a time
 """
@@ -63,13 +64,16 @@ def run_nvcc(nvcc: Path, *arguments: str) -> str:
     return result.stdout
 
 
-def cuda_home(nvcc: Path) -> Path:
-    """The toolkit's folder as nvcc itself sees it (nvcc on PATH is often a wrapper script or a link)."""
+def cuda_libraries(nvcc: Path) -> list[str]:
+    """The folders in which nvcc itself looks for the CUDA runtime. Toolkits differ in where they keep it, and the nvcc
+    on PATH is often a wrapper script or a link, so it is asked."""
     result = subprocess.run(
         [str(nvcc), "--dryrun", "-c", "-x", "cu", os.devnull], capture_output=True, text=True, check=False
     )
-    match = re.search(r"^#\$ TOP=(.+)$", result.stderr, flags=re.MULTILINE)
-    return Path(match.group(1)).resolve() if match else nvcc.resolve().parent.parent
+    listed = re.search(r"^#\$ LIBRARIES=(.*)$", result.stderr, flags=re.MULTILINE)
+    found = [Path(folder) for folder in re.findall(r"-L([^\s\"]+)", listed[1] if listed else "")]
+    home = nvcc.resolve().parent.parent
+    return [str(folder.resolve()) for folder in [*found, home / "lib64", home / "lib"] if folder.is_dir()]
 
 
 def architectures(nvcc: Path) -> list[str]:
@@ -114,6 +118,8 @@ class Build(BuildExtension):
         try:
             super().build_extension(ext)
         except (BaseError, OSError, RuntimeError, subprocess.SubprocessError) as error:  # of setuptools and of ninja
+            if ext is OPERATORS and os.environ.get("DIFFICULTY_PRUNE_CUDA") == "1":
+                raise  # who asks for the kernels by name wants no install without them
             warnings.warn(
                 f"{ext.name} was not built ({error}): difficulty_prune will run on plain PyTorch and SciPy, more "
                 "slowly. Install a C++ compiler and reinstall to get the kernels.",
@@ -154,7 +160,7 @@ OPERATORS = CppExtension(
     extra_compile_args=["-O3", "-g0", "-fvisibility=hidden", *SIMD, *WARNINGS],
 )
 if NVCC:
-    OPERATORS.library_dirs.append(str(cuda_home(NVCC) / "lib64"))
+    OPERATORS.library_dirs += cuda_libraries(NVCC)
     OPERATORS.libraries += ["cudart_static", "rt", "dl", "pthread"]
 
 HOST = Extension(

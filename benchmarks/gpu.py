@@ -1,7 +1,9 @@
-"""Everything that needs a GPU: build, correctness, roofline, training step, GraNd, compute-sanitizer.
+"""Everything that needs a GPU: correctness, roofline, training step, GraNd, compute-sanitizer.
 
     python benchmarks/gpu.py                      all of it; writes benchmarks/results/<device>.json
     python benchmarks/gpu.py roofline sanitizer   these parts alone, put into the same file
+
+The package must be installed with its CUDA kernels: DIFFICULTY_PRUNE_CUDA=1 make setup.
 
 The times come from CUDA graphs of many calls, so they contain no launch overhead from Python. Each call works on
 different examples and inputs, far more than the caches hold. "of copy" is the rate at which the necessary bytes moved,
@@ -155,46 +157,60 @@ def check() -> dict[str, float]:
 
 
 def exercise() -> None:
-    """Calls every kernel on shapes that take every path: narrow, wide, misaligned, with duplicates, with bad values."""
+    """Calls every kernel on shapes that take every path: narrow, wide, misaligned, with duplicates, with bad values.
+
+    What they read is made on the CPU and copied, because initcheck looks at our kernels alone, and would not know what
+    one of PyTorch's had written.
+    """
     for dtype in DTYPES:
         for classes in (1, 2, 10, 32, 33, 1000, 1024, 1025, 5000):
             for offset in (0, 1):  # an odd offset rules out 16-byte reads
-                logits = randn(65, classes + offset, dtype=dtype)[:, offset:]
-                index, table = randint(20, 65), ops.new_table(20, GPU)
-                labels = index % classes
-                logits[::9, -1] = -torch.inf  # a masked class, now and then that of the label
-                logits[3, 0], index[4:6], labels[7] = torch.nan, torch.tensor([-1, 2**40], device=GPU), classes
-                stats = ops.softmax_stats(logits, labels)
-                ops.record_stats_(table, index, logits, labels, ops.new_skipped(GPU))
-                ops.record_given_stats_(table, index, stats, labels, classes, ops.new_skipped(GPU))
-                for kept in (None, classes):  # without and with the state that TDDS needs
-                    windows = ops.new_temporal_table(20, 3, kept, GPU)
-                    ops.record_temporal_(windows, index, logits, labels, 3, 0.9, ops.new_skipped(GPU), table)
+                exercise_logits(dtype, classes, offset)
         for channels, size in ((1, 1), (3, 3), (3, 255), (3, 1024), (4, 3072), (3, 50176), (1, 70000)):
             for m2_dtype in (torch.float32, torch.bfloat16):
                 exercise_gradients(dtype, channels, size, m2_dtype)
     torch.cuda.synchronize()
 
 
+def exercise_logits(dtype: torch.dtype, classes: int, offset: int) -> None:
+    made = torch.Generator().manual_seed(classes)
+    rows = torch.randn(65, classes + offset, generator=made).to(dtype)
+    index = torch.randint(20, (65,), generator=made)
+    labels = index % classes
+    rows[::9, -1] = -torch.inf  # a masked class, now and then that of the label
+    rows[3, offset], index[4:6], labels[7] = torch.nan, torch.tensor([-1, 2**40]), classes
+    logits, index, labels = rows.to(GPU)[:, offset:], index.to(GPU), labels.to(GPU)
+    table, skipped = ops.new_table(20).to(GPU), ops.new_skipped().to(GPU)
+    stats = ops.softmax_stats(logits, labels)
+    ops.record_stats_(table, index, logits, labels, skipped)
+    ops.record_given_stats_(table, index, stats, labels, classes, skipped)
+    for kept in (None, classes):  # without and with the state that TDDS needs
+        windows = ops.new_temporal_table(20, 3, kept).to(GPU)
+        ops.record_temporal_(windows, index, logits, labels, 3, 0.9, skipped, table)
+
+
 def exercise_gradients(dtype: torch.dtype, channels: int, size: int, m2_dtype: torch.dtype) -> None:
     def state(pixels: int) -> tuple[Tensor, Tensor, Tensor]:
-        count = torch.zeros(9, dtype=torch.int32, device=GPU)
-        return count, torch.zeros(9, pixels, device=GPU), torch.zeros(9, pixels, dtype=m2_dtype, device=GPU)
+        mean, m2 = torch.zeros(9, pixels), torch.zeros(9, pixels, dtype=m2_dtype)
+        return torch.zeros(9, dtype=torch.int32).to(GPU), mean.to(GPU), m2.to(GPU)
 
-    index, scale = randint(9, 17), torch.rand(17, device=GPU)
+    made = torch.Generator().manual_seed(size)
+    index, scale = torch.randint(9, (17,), generator=made), torch.rand(17, generator=made)
     scale[2], index[3] = 0, -1
-    gradients = randn(17, channels, size, dtype=dtype)
+    gradients = torch.randn(17, channels, size, generator=made).to(dtype)
     gradients[5, 0, size // 2] = torch.inf
+    last = gradients.unsqueeze(3).to(memory_format=torch.channels_last).to(GPU)
+    shifted = torch.randn(17 * channels * size + 1, generator=made).to(dtype).to(GPU)[1:].view(17, channels, size)
+    both = torch.stack([gradients, gradients.flip(0)]).to(GPU)
+    subset = torch.randperm(size, generator=made)[: (size + 1) // 2].to(GPU)
+    index, scale, gradients, skipped = index.to(GPU), scale.to(GPU), gradients.to(GPU), ops.new_skipped().to(GPU)
     whole, other = state(size), state(size)
-    last = gradients.unsqueeze(3).to(memory_format=torch.channels_last)
-    shifted = randn(17 * channels * size + 1, dtype=dtype)[1:].view(17, channels, size)
     for layout in (gradients, last, shifted):
-        ops.record_gradients_(*whole, index, layout, scale, None, ops.new_skipped(GPU))
-        ops.record_gradients_(*other, index, layout, None, None, ops.new_skipped(GPU))
+        ops.record_gradients_(*whole, index, layout, scale, None, skipped)
+        ops.record_gradients_(*other, index, layout, None, None, skipped)
     ops.merge_moments_(*whole, *other)
-    subset = torch.randperm(size, device=GPU)[: (size + 1) // 2]
-    ops.record_gradients_(*state(len(subset)), index, gradients, scale, subset, ops.new_skipped(GPU))
-    ops.gradient_variance(torch.stack([gradients, shifted]))
+    ops.record_gradients_(*state(len(subset)), index, gradients, scale, subset, skipped)
+    ops.gradient_variance(both)
 
 
 def plant_fault() -> None:
@@ -213,13 +229,12 @@ def sanitize() -> dict[str, str]:
         return dict.fromkeys(SANITIZERS, "not run: compute-sanitizer was not found on PATH or in CUDA_HOME/bin")
 
     def run(name: str, work: str) -> str:
-        # Only our kernels; but initcheck must see who writes, and PyTorch's kernels do too.
-        only_ours = [] if name == "initcheck" else ["--kernel-name", "kernel_substring=dp4cuda"]
         # Without PyTorch's cache every tensor has memory of its own, so that a read beyond its end is seen.
         environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
         log = ROOT / "build" / f"{name}-{work}.log"
         log.parent.mkdir(exist_ok=True)
-        command = [tool, "--tool", name, *only_ours, "--log-file", str(log), sys.executable, __file__, work]
+        ours = ["--kernel-name", "kernel_substring=dp4cuda"]
+        command = [tool, "--tool", name, *ours, "--log-file", str(log), sys.executable, __file__, work]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=LONGEST
@@ -451,12 +466,9 @@ def time_grand(batch: int = 64) -> dict[str, float]:
 
 
 def build() -> str:
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-build-isolation", "--editable", str(ROOT)], check=True
-    )
-    return subprocess.run(
-        [sys.executable, "-m", "difficulty_prune.cli", "doctor"], capture_output=True, text=True, check=True
-    ).stdout
+    """What was built, as `difficulty-prune doctor` tells it."""
+    command = [sys.executable, "-m", "difficulty_prune.cli", "doctor"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 PARTS: dict[str, Callable[[], Any]] = {
@@ -494,6 +506,10 @@ def show(result: dict[str, Any]) -> None:
 def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("benchmarks/gpu.py needs a CUDA device, and torch.cuda.is_available() is False")
+    if not torch._C._dispatch_has_kernel_for_dispatch_key("difficulty_prune::softmax_stats", "CUDA"):
+        raise SystemExit(
+            "benchmarks/gpu.py measures the CUDA kernels, and they are not built: see difficulty-prune doctor"
+        )
     chosen = sys.argv[1:] or list(PARTS)
     if chosen in (["exercise"], ["plant_fault"]):  # for compute-sanitizer
         return globals()[chosen[0]]()
