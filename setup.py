@@ -142,6 +142,7 @@ class Build(BuildExtension):
 
 NVCC = wanted_nvcc()
 CUDA_FLAGS = architectures(NVCC) if NVCC else []
+CUDA_LIBRARIES = cuda_libraries(NVCC) if NVCC else []
 CUDA_VERSION = re.search(r"release ([\d.]+)", run_nvcc(NVCC, "--version"))[1] if NVCC else ""
 ARCHITECTURES = " ".join(re.findall(r",code=(\w+)", " ".join(CUDA_FLAGS)))
 SUMMARY = f"difficulty_prune: built with torch {torch.__version__} for torch >= {TORCH_TARGET}, " + (
@@ -160,7 +161,7 @@ OPERATORS = CppExtension(
     extra_compile_args=["-O3", "-g0", "-fvisibility=hidden", *SIMD, *WARNINGS],
 )
 if NVCC:
-    OPERATORS.library_dirs += cuda_libraries(NVCC)
+    OPERATORS.library_dirs += CUDA_LIBRARIES
     OPERATORS.libraries += ["cudart_static", "rt", "dl", "pthread"]
 
 HOST = Extension(

@@ -423,10 +423,13 @@ def training_step(batch: int = 512) -> dict[str, dict[str, float]]:
     for _ in range(15):
         for name, tracker in trackers.items():
             times[name].append(steps(tracker))
+    ratios = {name: sorted(a / b for a, b in zip(t, times["off"], strict=True)) for name, t in times.items()}
     return {
         name: {
             "seconds": statistics.median(t),
-            "ratio_to_off": statistics.median(a / b for a, b in zip(t, times["off"], strict=True)),
+            "ratio_to_off": statistics.median(ratios[name]),
+            "lowest_ratio": ratios[name][0],
+            "highest_ratio": ratios[name][-1],
         }
         for name, t in times.items()
     }

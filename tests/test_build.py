@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from fresh_python import read_setup, run_python
 from places import ROOT
@@ -35,6 +38,33 @@ def test_the_architecture_list_is_honoured_and_checked() -> None:
     wrong = read_setup("ARCHITECTURES", TORCH_CUDA_ARCH_LIST="Hopper")
     assert wrong.returncode != 0
     assert "'Hopper'" in wrong.stderr
+
+
+def test_the_cuda_runtime_is_looked_for_where_nvcc_looks() -> None:
+    if "without CUDA" in read_setup("SUMMARY").stdout:
+        pytest.skip("no nvcc")
+    folders = json.loads(read_setup("CUDA_LIBRARIES").stdout.replace("'", '"'))
+    assert any((Path(folder) / "libcudart_static.a").exists() for folder in folders), folders
+
+
+@pytest.mark.parametrize("choice", ["auto", "1"])
+def test_a_build_that_fails_is_an_error_only_where_the_kernels_were_asked_for(tmp_path, choice) -> None:
+    nvcc = tmp_path / "bin" / "nvcc"  # compiles nothing
+    nvcc.parent.mkdir()
+    nvcc.write_text("#!/bin/sh\necho release 13.0\n")
+    nvcc.chmod(0o755)
+    code = f"""
+import runpy, sys, torch.utils.cpp_extension
+def fails(self, ext): raise RuntimeError("no compiler")
+torch.utils.cpp_extension.BuildExtension.build_extension = fails
+sys.argv = ["setup.py", "build_ext", "--build-lib", {str(tmp_path)!r}, "--build-temp", {str(tmp_path)!r}]
+runpy.run_path("setup.py", run_name="__main__")
+"""
+    settings = {"DIFFICULTY_PRUNE_CUDA": choice, "TORCH_CUDA_ARCH_LIST": "9.0", "CUDA_HOME": str(tmp_path)}
+    result = run_python(code, **settings)
+    assert "no compiler" in result.stderr
+    assert (result.returncode == 0) == (choice == "auto"), result.stderr
+    assert ("will run on plain PyTorch" in result.stderr) == (choice == "auto")
 
 
 def test_without_the_compiled_operators_the_reference_serves_with_one_warning() -> None:

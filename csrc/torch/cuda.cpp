@@ -18,7 +18,7 @@ void* current_stream(int32_t device) {
   }();
   STD_TORCH_CHECK(getter != nullptr, "this PyTorch has no CUDA: aoti_torch_get_current_cuda_stream was not found");
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(getter(device, &stream));
+  STD_TORCH_CHECK(getter(device, &stream) == AOTI_TORCH_SUCCESS, "PyTorch named no current stream of device ", device);
   return stream;
 }
 

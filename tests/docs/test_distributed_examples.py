@@ -14,6 +14,7 @@ def facts(name: str) -> list[str]:
     """The lines that an example prints under torchrun."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     settings = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONWARNINGS": "error"}
+    settings["CUDA_VISIBLE_DEVICES"] = ""  # a machine with one GPU has none for the second process
     command.append(str(EXAMPLES / f"{name}.py"))
     result = subprocess.run(
         command, env=os.environ | settings, capture_output=True, text=True, check=False, timeout=300

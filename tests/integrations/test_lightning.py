@@ -28,6 +28,7 @@ TRAIN = dp.IndexedDataset(TensorDataset(X, Y))
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:GPU available but not used"),
     pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),
     pytest.mark.filterwarnings("ignore:The '.*dataloader' does not have many workers"),
     pytest.mark.filterwarnings("ignore:.*checkpoint that ended before the epoch ended and your dataloader is not res"),

@@ -31,6 +31,7 @@ EVALUATIONS = ["validate", "test", "predict"]
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:GPU available but not used"),
     pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),
     pytest.mark.filterwarnings("ignore:The '.*dataloader' does not have many workers"),
     pytest.mark.filterwarnings("ignore:.*checkpoint that ended before the epoch ended and your dataloader is not res"),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -59,6 +62,18 @@ def test_the_shared_object_holds_code_for_every_listed_architecture() -> None:
 def _triton_tools():
     triton = pytest.importorskip("triton", reason="no triton, so no cuobjdump")
     return (str(path) for path in Path(triton.__file__).parent.rglob("cuobjdump"))
+
+
+@contextmanager
+def refused_synchronisation() -> Iterator[None]:
+    """Within it, PyTorch raises where the host would wait for the device."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def mask(logits: Tensor, labels: Tensor) -> None:
@@ -157,7 +172,7 @@ def test_gradient_moments_equal_the_reference(dtype: torch.dtype, layout: torch.
         count = torch.zeros(40, dtype=torch.int32, device=device)
         mean, m2 = torch.zeros(40, 63, device=device), torch.zeros(40, 63, device=device)
         arguments = (t.to(device) for t in (index, gradients, scale))
-        record(count, mean, m2, *arguments, ops.new_skipped(device))
+        record(count, mean, m2, *arguments, None, ops.new_skipped(device))
         states.append((count.cpu(), mean.cpu(), m2.cpu()))
     for got, expected in zip(*states, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
@@ -202,14 +217,11 @@ def test_update_does_not_wait_for_the_device() -> None:
     tracker = dp.DifficultyTracker(64, scores=("el2n", "vog_loss"))
     index, labels = torch.arange(64).cuda(), torch.zeros(64, dtype=torch.int64).cuda()
     inputs, weight = torch.randn(64, 3, 8, 8).cuda(), torch.ones(64).cuda()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with refused_synchronisation():
         x = tracker.watch(inputs, index, weight=weight)
         logits = x.flatten(1)[:, :10]
         tracker.update(index, logits, labels)
         (torch.nn.functional.cross_entropy(logits, labels, reduction="none") * weight).mean().backward()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert not tracker.compute()["vog_loss"].isnan().any()
 
 
@@ -272,12 +284,8 @@ def test_state_on_the_cpu_gets_the_gradients_of_the_device_without_waiting_for_i
     for seed in range(5):
         for training in (near, far):
             training.load(seed)
-            if seed:  # the first step makes the state
-                torch.cuda.set_sync_debug_mode("error")
-            try:
+            with refused_synchronisation() if seed else nullcontext():  # the first step makes the state
                 training.step()
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
     assert far.tracker.state_dict()["moments"]["vog_loss"]["mean"].device.type == "cpu"
     assert_same_scores(far, near, rtol=1e-4, atol=1e-6)
     assert near.tracker.skipped == far.tracker.skipped
@@ -311,6 +319,7 @@ def test_a_step_captured_in_a_cuda_graph_replays_as_it_runs() -> None:
 @needs_device
 @pytest.mark.cuda
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores", "ignore:.*torch.jit:DeprecationWarning")
 def test_a_compiled_step_changes_the_state_where_it_is(mode: str) -> None:
     """ "reduce-overhead" replays CUDA graphs of its own; they must not work on copies of the state."""
     compiled, eager = Training(), Training()
@@ -370,11 +379,8 @@ def test_weights_come_from_any_device_without_waiting_for_it() -> None:
     cpu, gpu = torch.arange(64), torch.arange(64, device="cuda")
     for epoch in range(2):
         sampler.set_epoch(epoch)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with refused_synchronisation():
             got = [sampler.weight(cpu, device="cuda"), sampler.weight(gpu), sampler.weight(gpu, device="cuda")]
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
         expected = sampler.weight(cpu)
         for weight in got:
             assert weight.device.type == "cuda"
