@@ -73,7 +73,7 @@ def test_positions_beyond_half_precision_keep_their_weights():
     size = 5000
     difficulty = torch.arange(size).half() / 5000
     sampler = make(SoftPrune(keep=0.5), Live(difficulty), epoch=1)
-    second = make(SoftPrune(keep=0.5), Live(torch.zeros(size)))
+    second = make(SoftPrune(keep=0.5), Live(difficulty.flip(0)))
     second.load_state_dict(through_a_file(sampler.state_dict()))
     order, weight = visits(second)
     assert len(set(order)) == 2500

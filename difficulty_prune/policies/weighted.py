@@ -25,7 +25,6 @@ class Weighted(Keeping):
 
     redrawn: ClassVar[bool] = True
     drops_classes: ClassVar[bool] = True
-    ranks: ClassVar[bool] = False  # such as in a first epoch: without differences every example is drawn alike
 
     @abstractmethod
     def inclusion(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Tensor:

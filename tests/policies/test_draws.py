@@ -24,7 +24,10 @@ import difficulty_prune as dp
 from difficulty_prune.policies.compose import PerClass
 from difficulty_prune.policies.weighted import Importance, SoftPrune, draw, proportional
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:difficulty. all .* have the same value"),
+]
 
 
 # Probabilities in proportion to a size

@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from difficulty_prune.policies.uniform import Hardest
 from difficulty_prune.policies.weighted import Importance
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:difficulty. all .* have the same value"),
+]
 
 
 def oracle_importance(difficulty, temperature, kept):

@@ -16,7 +16,10 @@ import difficulty_prune as dp
 from difficulty_prune.policies.compose import PerClass
 from difficulty_prune.policies.weighted import Importance, SoftPrune
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:difficulty. all .* have the same value"),
+]
 
 
 @settings(max_examples=40)
