@@ -79,7 +79,7 @@ def test_rows_that_were_left_out_are_reported_when_an_epoch_is_planned():
     tracker = dp.DifficultyTracker(SIZE, scores=("loss",))
     sampler = dp.PruneSampler(dp.policies.SoftPrune(keep=0.5), tracker.source("loss"))
     tolerant = dp.PruneSampler(dp.policies.SoftPrune(keep=0.5), tracker.source("loss", allow_skipped=True))
-    logits = torch.zeros(SIZE, CLASSES)
+    logits = torch.eye(SIZE, CLASSES)
     logits[3] = torch.nan
     tracker.update(torch.arange(SIZE), logits, LABELS)
     with pytest.raises(ValueError, match="1 x not finite"):
