@@ -7,13 +7,15 @@ import hashlib
 import operator
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
+
+_EXACT_IN_FLOAT64: Final = 2**53
 
 
 class IndexedDataset(Dataset[Any]):
@@ -65,6 +67,7 @@ class IndexedDataset(Dataset[Any]):
     def __getitem__(self, index: Any) -> Any:
         """The sample of a position; of several, in a list or an array, the batch that the dataset gives for them."""
         if isinstance(index, list | tuple | np.ndarray) or (isinstance(index, Tensor) and index.dim()):
+            _refuse_mask(index)
             positions = [self._position(i) for i in index]
             return self._attach(self.dataset[positions], torch.tensor(positions, dtype=torch.int64, device="cpu"))
         position = self._position(index)
@@ -103,6 +106,13 @@ class IndexedDataset(Dataset[Any]):
     def _check_free(self, taken: bool) -> None:
         if taken:
             raise ValueError(f"the sample has a key {self.key!r} already; choose another with key=...")
+
+
+def _refuse_mask(index: Any) -> None:
+    """TypeError for a mask of bool, whose values would pass for the positions 0 and 1."""
+    first = index[0] if len(index) else None
+    if isinstance(first, bool | np.bool_) or (isinstance(first, Tensor) and first.dtype == torch.bool):
+        raise TypeError("index: got a mask of bool, expected positions; take mask.nonzero()[0], or [i for i, m in ...]")
 
 
 def _indexed_named_tuple(kind: Any, key: str, values: tuple[Any, ...]) -> Any:
@@ -145,6 +155,8 @@ def dataset_fingerprint(dataset: Any, labels: Any = None, samples: int = 64) -> 
     size = len(dataset)
     if size == 0:
         raise ValueError(f"dataset: {type(dataset).__name__} is empty, there is nothing to identify")
+    if isinstance(labels, Mapping):
+        raise TypeError(f"labels: got {type(labels).__name__}, expected one label per example, in order")
     known = _targets(dataset) if labels is None else _as_sequence(labels)
     if known is not None and len(known) != size:
         raise ValueError(f"labels: got shape ({len(known)},), expected [{size}], one per example")
@@ -208,7 +220,8 @@ def _targets(dataset: Any) -> Sequence[Any] | NDArray[Any] | None:
 
 def _as_sequence(labels: Any) -> Sequence[Any] | NDArray[Any]:
     if isinstance(labels, Tensor):
-        return labels.detach().cpu().numpy()
+        values = labels.detach().cpu()
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
     return labels if isinstance(labels, np.ndarray) else list(labels)
 
 
@@ -255,19 +268,29 @@ def _digest(value: Any) -> bytes:
         tensor = _as_tensor(value)
         digest.update(repr(tuple(tensor.shape)).encode())
         digest.update(tensor.double().contiguous().numpy().tobytes())
+        if tensor.dtype == torch.int64 and tensor.numel() and int(tensor.abs().max()) > _EXACT_IN_FLOAT64:
+            digest.update(tensor.contiguous().numpy().tobytes())
     return digest.digest()
 
 
 def _as_tensor(value: Any) -> Tensor:
     """Numbers, an array, an image or a tensor as a tensor of real numbers on the CPU."""
     try:
-        tensor = value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(np.array(value), device="cpu")
-    except TypeError as error:
+        tensor = value.detach().cpu() if isinstance(value, Tensor) else _array_as_tensor(np.array(value))
+        tensor = tensor.to_dense() if tensor.layout != torch.strided else tensor.resolve_conj()
+        tensor = tensor.dequantize() if tensor.is_quantized else tensor
+        if tensor.is_nested:
+            raise TypeError("a nested tensor has no shape")
+    except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"dataset: an example holds {type(value).__name__}, which cannot be hashed; expected numbers, text, "
             "arrays, tensors, images, and tuples, lists or mappings of these"
         ) from error
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def _array_as_tensor(array: NDArray[Any]) -> Tensor:
+    return torch.as_tensor(array.astype(array.dtype.newbyteorder("="), copy=False), device="cpu")
 
 
 def reduce_loss(loss: Tensor, owner: Tensor, batch_size: int | None = None) -> Tensor:

@@ -211,6 +211,7 @@ class PruneSampler(Sampler[int]):
         self._difficulty: Callable[[], Any] | Tensor = own
         self._replans = callable(difficulty) or bool(getattr(policy, "redrawn", False))
         self._visited = False  # whether any example has been drawn yet
+        self._drawn, self._asked = False, 0  # in this epoch: whether examples were drawn, how often weights asked for
         self._latest: EpochIterator | None = None
         self._asked_for: Epoch | None = None  # begun by set_epoch, before an earlier one was restored
         values = self._values()
@@ -248,6 +249,12 @@ class PruneSampler(Sampler[int]):
         """
         number = whole_number(epoch, "epoch")
         self._raise_if_off_plan()
+        if number > self.epoch and self._asked > 1 and not self._drawn:  # once is a look at the plan
+            warnings.warn(
+                f"weights were asked for in epoch {self.epoch}, but no example was drawn from this sampler: give it to "
+                "the loader, as in DataLoader(..., sampler=sampler), and not a copy, or shuffle=True in its place",
+                stacklevel=2,
+            )
         if number != self.epoch:
             self._begin(self._plan_for(number), number)
         self._asked_for = None
@@ -285,6 +292,8 @@ class PruneSampler(Sampler[int]):
                 f"world_size: got {self.world_size}, but the epoch has only {length or len(plan)} examples"
             )
         self._epoch = Epoch(epoch, plan, length, self.shuffle, (self.seed, _ORDER))
+        self._drawn, self._asked = False, 0
+        self._trained: Tensor | None = None  # [N] bool: whose weight was asked for since, as far as it is on the CPU
         # Positions in the epoch, over all processes, at which the next iterator begins and the present pass began.
         self._start = self._pass_start = 0
         self._weights = _no_weights(len(self._weights)).index_put_((plan.index,), plan.weight)
@@ -314,7 +323,7 @@ class PruneSampler(Sampler[int]):
     def _drawn_from(self, iterator: EpochIterator, start: int) -> None:
         """Clears the resume offset once an iterator has yielded; not when it is made, since loaders make more of them
         than they use."""
-        self._visited = True
+        self._visited = self._drawn = True
         if iterator.epoch is self._epoch:
             self._start, self._pass_start = 0, start
 
@@ -372,10 +381,13 @@ class PruneSampler(Sampler[int]):
                 the CPU only; of others the next `set_epoch` tells).
         """
         check_index(index, None, len(self._weights))
+        self._asked += 1
         target = index.device if device is None else torch.device(device)
         strict = self._visited and self.outside == "raise"
         if index.device.type == "cpu":
             weights = self._weights[index]
+            if self._drawn:
+                self._note_trained(index)
             if strict and bool(weights.isnan().any()):
                 off_plan = index[weights.isnan()]
                 raise ValueError(_off_plan(len(off_plan), len(index), self.epoch, int(off_plan[0])))
@@ -384,6 +396,11 @@ class PruneSampler(Sampler[int]):
             if strict:
                 self._off_plan_on[index.device] += weights.isnan().sum()
         return weights.nan_to_num(0.0).to(target, non_blocking=True)
+
+    def _note_trained(self, index: Tensor) -> None:
+        if self._trained is None:
+            self._trained = torch.zeros(len(self._weights), dtype=torch.bool, device="cpu")
+        self._trained[index] = True
 
     def _on(self, device: torch.device) -> Tensor:
         """The weights of the plan on a device, and a counter beside them."""
@@ -406,7 +423,8 @@ class PruneSampler(Sampler[int]):
 
         Args:
             consumed: examples of this epoch that this process has trained on: `sampler.start` as it was before the
-                pass, and all since. Default: what the latest iterator has yielded, which is more where the workers
+                pass, and all since, in the order in which the sampler gave them: the loader must not be made with
+                in_order=False. Default: what the latest iterator has yielded, which is more where the workers
                 of a DataLoader fetch ahead.
 
         Raises:
@@ -422,9 +440,24 @@ class PruneSampler(Sampler[int]):
             # The pass may have begun between two examples of this process, under another number of processes.
             before = self._pass_start // self.world_size
             since = done * self.world_size if done < before else self._pass_start + (done - before) * self.world_size
+            self._warn_if_out_of_order(since)
             return self._state_at(self._epoch, since)
         latest = self._latest
         return self._state_at(self._epoch, latest.yielded if latest and latest.epoch is self._epoch else self._start)
+
+    def _warn_if_out_of_order(self, yielded: int) -> None:
+        """Warns of examples that were weighted, but stand behind this position of the epoch."""
+        if self._trained is None:
+            return
+        first = self._trained.clone()
+        first[self.plan.index[self._epoch.order()[:yielded].long()]] = False
+        if bool(first.any()):
+            warnings.warn(
+                f"state_dict: {int(first.sum())} of the examples trained on in epoch {self.epoch} come later in the "
+                "sampler's order than `consumed` says. A training that resumes there shows them twice, and others not "
+                "at all: give the DataLoader in_order=True, and count all examples",
+                stacklevel=3,
+            )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a state: the next iterator yields just what was left of the epoch.
@@ -502,7 +535,14 @@ class PruneSampler(Sampler[int]):
         return {"format": _FORMAT, "examples": len(self._weights), "replans": self._replans, **own}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_latest": None, "_weights_on": {}, "_off_plan_on": {}}
+        return {
+            **self.__dict__,
+            "_latest": None,
+            "_weights_on": {},
+            "_off_plan_on": {},
+            "_asked": 0,
+            "_trained": None,
+        }
 
 
 def _no_weights(size: int) -> Tensor:

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 import difficulty_prune as dp
@@ -397,3 +399,59 @@ def test_fingerprint_of_a_subset_is_that_of_the_same_examples():
     subset = Subset(TensorDataset(x, y), rows)
     assert dp.dataset_fingerprint(subset) == dp.dataset_fingerprint(TensorDataset(x[rows], y[rows]))
     assert dp.dataset_fingerprint(subset) != dp.dataset_fingerprint(Subset(TensorDataset(x, y), rows[::-1]))
+
+
+@pytest.mark.parametrize(
+    "mask", [[True, False, True], np.array([True, False]), torch.tensor([True, False]), [np.True_, np.False_]]
+)
+def test_a_mask_is_not_taken_for_the_positions_0_and_1(mask):
+    with pytest.raises(TypeError, match="got a mask of bool"):
+        dp.IndexedDataset(Tuples())[mask]
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta", "ignore:.*[Qq]uantiz")
+@pytest.mark.parametrize(
+    "change",
+    [
+        torch.Tensor.to_sparse,
+        torch.Tensor.to_sparse_csr,
+        lambda t: torch.quantize_per_tensor(t, scale=1.0, zero_point=0, dtype=torch.qint8),
+    ],
+    ids=["sparse", "compressed", "quantised"],
+)
+def test_fingerprint_takes_tensors_of_any_layout(change):
+    found = {dp.dataset_fingerprint([(t, 0), (t, 1)]) for t in (change(torch.eye(2)), torch.eye(2))}
+    assert len(found) == 1
+
+
+def test_fingerprint_takes_arrays_of_any_byte_order_and_conjugates():
+    values = np.arange(6.0)
+    assert len({dp.dataset_fingerprint([(values.astype(order), 0)]) for order in ("<f8", ">f8")}) == 1
+    z = torch.tensor([1 + 2j])
+    assert dp.dataset_fingerprint([(z.conj(), 0)]) == dp.dataset_fingerprint([(z.conj().resolve_conj(), 0)])
+
+
+@pytest.mark.parametrize(
+    "example", [torch.nested.nested_tensor([torch.ones(1), torch.ones(2)], layout=torch.jagged), object(), {1, 2}]
+)
+def test_fingerprint_names_what_it_cannot_hash(example):
+    with pytest.raises(TypeError, match=f"holds {type(example).__name__}, which cannot be hashed"):
+        dp.dataset_fingerprint([(example, 0)])
+
+
+@given(value=st.integers(2**53, 2**62))
+def test_fingerprint_tells_large_numbers_apart(value):
+    a, b = (dp.dataset_fingerprint([(torch.tensor([v]), 0)]) for v in (value, value + 1))
+    assert a != b
+
+
+def test_labels_by_key_are_refused():
+    with pytest.raises(TypeError, match="labels: got dict, expected one label per example"):
+        dp.dataset_fingerprint([1.0, 2.0], labels={0: 1, 1: 0})
+
+
+def test_labels_in_bfloat16_are_numbers_too():
+    labels = torch.tensor([0, 1, 2])
+    assert dp.dataset_fingerprint([1, 2, 3], labels=labels.bfloat16()) == dp.dataset_fingerprint(
+        [1, 2, 3], labels=labels.float()
+    )

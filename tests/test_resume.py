@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 import difficulty_prune as dp
 
@@ -102,3 +106,40 @@ def test_a_damaged_state_is_refused_and_changes_nothing(policy: str, key: str, v
     with pytest.raises(ValueError, match="load_state_dict"):
         sampler.load_state_dict({name: of for name, of in state.items() if name != key})
     assert list(sampler) == expected
+
+
+class OneSlowWorker(Dataset):
+    """Worker 0 of a loader takes longer, so that the others overtake it."""
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, i):
+        worker = get_worker_info()
+        if worker is not None and worker.id == 0:
+            time.sleep(0.05)
+        return torch.tensor(float(i))
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_batches_that_overtake_others_are_warned_of_where_a_state_counts_examples(in_order):
+    sampler = dp.PruneSampler(dp.policies.Hardest(0.5), torch.arange(40.0), seed=0)
+    data = dp.IndexedDataset(OneSlowWorker())
+    consumed = 0
+    for _, index in DataLoader(data, batch_size=2, sampler=sampler, num_workers=2, in_order=in_order):
+        sampler.weight(index)
+        consumed += len(index)
+        if consumed == 10:
+            break
+    with nullcontext() if in_order else pytest.warns(UserWarning, match="come later in the sampler's order"):
+        sampler.state_dict(consumed=consumed)
+
+
+def test_examples_that_were_not_counted_are_warned_of():
+    sampler = dp.PruneSampler(dp.policies.Random(0.5), torch.arange(40.0), seed=0)
+    sampler.weight(torch.tensor(list(sampler)[:6]))
+    with pytest.warns(UserWarning, match="2 of the examples trained on in epoch 0 come later"):
+        sampler.state_dict(consumed=4)
+    sampler.state_dict(consumed=6)
+    sampler.set_epoch(1)
+    sampler.state_dict(consumed=0)

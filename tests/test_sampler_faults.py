@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import numpy as np
@@ -127,3 +128,19 @@ def test_the_global_seed_does_not_change_an_epoch():
         torch.manual_seed(seed)
         orders.append(visits(make(Importance(), epoch=2)))
     assert orders[0] == orders[1]
+
+
+@pytest.mark.parametrize("policy", [Hardest(0.5), SoftPrune(keep=0.5)], ids=repr)
+@pytest.mark.parametrize("used", ["none", "a copy"])
+def test_a_sampler_that_no_loader_draws_from_is_noticed(policy, used):
+    """The loader shuffles by itself, say: two of three examples would train with weight 0."""
+    sampler = make(policy)
+    drawn = [int(i) for i in (ALL if used == "none" else list(copy.deepcopy(sampler)))]
+    for batch in torch.tensor(drawn).split(8):
+        sampler.weight(batch)
+    with pytest.warns(UserWarning, match="weights were asked for in epoch 0, but no example was drawn"):
+        sampler.set_epoch(1)
+    list(sampler)
+    sampler.weight(sampler.plan.index)
+    sampler.set_epoch(2)  # no warning
+    sampler.set_epoch(3)  # nor of an epoch that was passed over

@@ -27,7 +27,7 @@ from .intervals import (
 from .run_agreement import run_agreement
 from .spearman_brown import odds, step_up, to_pearson
 from .splits import split_halves
-from .streams import check_runs, count, generator, means_of, weights_of
+from .streams import check_runs, count, generator, means_of, warn_of_equal_runs, weights_of
 
 _TOO_WIDE: Final = 10
 """If the largest plausible number of runs is more than so many times the smallest, the number needed is not known."""
@@ -191,6 +191,9 @@ def reliability(runs: RunSet, score: str, *, splits: int = 100, level: float = 0
         TypeError, ValueError: fewer than two runs, a score that not every run has, a level outside (0, 1), no split, or
             scores that rank nothing, because they are the same for all examples or no two runs share two examples.
 
+    Warns:
+        UserWarning: two runs of different seeds have the same values, as if the seed had not been used.
+
     >>> from difficulty_prune import Run
     >>> rng = np.random.default_rng(0)
     >>> hard = rng.normal(size=500)
@@ -215,6 +218,7 @@ def reliability(runs: RunSet, score: str, *, splits: int = 100, level: float = 0
             f"{score}: the runs rank nothing: their values are the same for all examples, or halves of the runs share "
             "fewer than two examples"
         )
+    warn_of_equal_runs(runs, score)
     size = len(runs) // 2
     single, pairs, without = pairs_of_runs(runs, score)
     errors = [standard_error_of_groups(np.array(in_groups), runs.num_examples), jackknife_error(without, size)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -16,6 +18,10 @@ from ..support.ranks import rank_rows
 _MEANS: Final = 1 << 24
 """Numbers of all means in memory at once, 128 MB. More than a block, because every batch of means reads all files anew:
 100 means over 100 runs of 500,000 examples took 3.3 s, and 16 s with the 2^20 numbers of a block."""
+
+
+_TOO_MANY_FOR_CHANCE: Final = 20
+"""Different values of a score that two trainings do not have in common for all examples."""
 
 
 def check_runs(runs: RunSet, score: str, least: int) -> None:
@@ -40,6 +46,25 @@ def generator(seed: int) -> np.random.Generator:
 def read(runs: RunSet, run: int, score: str) -> NDArray[Any]:
     """The score of one run as stored, [N] float64."""
     return np.asarray(runs[run].scores[score], dtype=np.float64)
+
+
+def warn_of_equal_runs(runs: RunSet, score: str) -> None:
+    """Warns of two runs with the same values, which no two trainings have by chance.
+
+    Counts may well agree, and so may a few examples: of these nothing is said.
+    """
+    seen: dict[bytes, int] = {}
+    for run in range(len(runs)):
+        values = read(runs, run, score)
+        first = seen.setdefault(hashlib.blake2b(values.tobytes(), digest_size=16).digest(), run)
+        if first != run and len(np.unique(values)) >= _TOO_MANY_FOR_CHANCE:
+            warnings.warn(
+                f"{score}: {runs[first]!r} and {runs[run]!r} have the same value for every example: one is a copy of "
+                "the other, or both trainings used one seed: they do not tell how far another run would agree. Give "
+                "each training its own seed (torch.manual_seed), and each run once",
+                stacklevel=3,
+            )
+            return
 
 
 def means_of(runs: RunSet, score: str, weights: NDArray[Any]) -> Iterator[NDArray[Any]]:

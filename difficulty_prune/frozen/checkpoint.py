@@ -74,26 +74,33 @@ def score_checkpoint(
         raise RuntimeError(
             f"score_checkpoint: {', '.join(differentiated)} need gradients; leave torch.inference_mode()"
         )
+    of_logits = {"loss", "logits"}
     to_inputs = [name for name in chosen if SCORES[name].needs == "input gradients"]
+    # A tracker of gradient scores alone keeps a record of each presentation for its label.
+    with_logits = not needs.isdisjoint(of_logits) or not any(SCORES[name].needs in of_logits for name in tracker.scores)
     with evaluation_mode(model):
         for batch in loader:
             inputs, labels, index = unpack(batch, needs_labels=label == "true")
             inputs = _checked_inputs(inputs, bool(to_inputs)).to(device).detach()
             with torch.set_grad_enabled(bool(to_inputs)):
                 inputs.requires_grad_(bool(to_inputs))
-                logits = model(inputs)
+                logits = model(inputs.clone())  # whose first layer may work in place
             check_logits(logits)
+            if labels is None and label == "true":
+                raise ValueError(
+                    "loader: got None for the labels, expected int64 [B]; data without labels can be scored by "
+                    "score_checkpoint(..., label='predicted')"
+                )
             if labels is None or label == "predicted":
                 labels = logits.argmax(1)
             elif isinstance(labels, Tensor):
                 labels = labels.to(device)
             check_labels(labels, logits)
             check_index(index, len(logits), tracker.num_examples)
-            with_logits = "loss" in needs or "logits" in needs
             tracker.record(
                 index,
                 logits if with_logits else None,
-                labels if with_logits else None,
+                labels,
                 gradients={name: input_gradient(name, logits, labels, inputs) for name in to_inputs},
                 norms=grand(model, inputs.detach(), labels) if "parameter gradients" in needs else None,
                 predicted=label == "predicted",

@@ -47,7 +47,7 @@ def _outside(values: Tensor, limit: int, padded: Tensor | None = None) -> int | 
 def check_logits(logits: Tensor) -> None:
     _is_tensor(logits, "logits")
     if logits.dtype not in LOGIT_DTYPES:
-        raise TypeError(f"logits: got {logits.dtype}, expected float32, bfloat16 or float16")
+        raise TypeError(f"logits: got {logits.dtype}, expected float32, bfloat16 or float16; convert with .float()")
     if logits.dim() != 2:
         raise ValueError(f"logits: got shape {tuple(logits.shape)}, expected [batch, classes]")
     if logits.shape[1] == 0:

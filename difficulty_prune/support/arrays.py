@@ -22,11 +22,22 @@ def real_numbers(values: Any, name: str) -> NDArray[np.float64]:
     >>> real_numbers([1, 0.5], "score")
     array([1. , 0.5])
     """
+    _refuse_masked(values, name)
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
         got = repr(values) if array.ndim == 0 else f"{array.dtype} {array.shape}"
         raise TypeError(f"{name}: got {got}, expected numbers")
     return array.astype(np.float64)
+
+
+def _refuse_masked(values: Any, name: str) -> None:
+    """ValueError for a masked array that hides values, since NumPy would hand these out."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        hidden = int(np.asarray(values.mask).sum())
+        raise ValueError(
+            f"{name}: got a masked array with {hidden} hidden values, expected plain numbers: fill them first, such as "
+            "with array.filled(nan)"
+        )
 
 
 def as_tensor(values: Any, name: str, expected: str = "numbers [N]") -> Tensor:
@@ -40,6 +51,7 @@ def as_tensor(values: Any, name: str, expected: str = "numbers [N]") -> Tensor:
     """
     if isinstance(values, Tensor):
         return values.detach()
+    _refuse_masked(values, name)
     array = np.array(values)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name}: got {type(values).__name__}, expected {expected}")

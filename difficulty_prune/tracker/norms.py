@@ -38,10 +38,14 @@ class GradientNorms:
         self.mean = new_state((num_examples,), torch.float32, device)
         self._spread = new_state((num_examples,), torch.float32, device)  # which the operators keep beside a mean
 
-    def record(self, index: Tensor, norms: Tensor, skipped: Tensor | None = None) -> None:
-        """Adds norms [B] of the examples `index` [B]; what is not finite is counted in `skipped`."""
+    def record(self, index: Tensor, norms: Tensor, scale: Tensor | None = None, skipped: Tensor | None = None) -> None:
+        """Adds norms [B] of the examples `index` [B]; what is not finite is counted in `skipped`.
+
+        Args:
+            scale: [B] float32, of which 0 passes over a row.
+        """
         state = self.count, self.mean[:, None], self._spread[:, None]
-        record_gradients_(*state, index, norms.float()[:, None], None, None, skipped)
+        record_gradients_(*state, index, norms.float()[:, None], scale, None, skipped)
 
     def merge(self, other: GradientNorms) -> None:
         """Adds the norms that `other` has seen, of this process."""

@@ -38,6 +38,7 @@ class TrackerState:
         watch_phase, update_phase: steps since a gradient was recorded, modulo `GradientOptions.every`.
         labels_are_predictions: whether labels were what the model predicts.
         other_passes: backward passes through watched inputs beyond the first of each.
+        keeps_records: whether a batch of logits is recorded.
         name: under which this state is in `LIVE`.
     """
 
@@ -54,7 +55,9 @@ class TrackerState:
         self.watch_phase = self.update_phase = 0
         self.labels_are_predictions = False
         self.other_passes = 0
-        self._keeps_records = bool(wanted.names(needs=("loss", "logits")))
+        # Gradient scores need a record too, for the label that an example had before. In a group, where keeping it
+        # would cost an exchange in each step, they do without.
+        self.keeps_records = bool(wanted.names(needs=("loss", "logits"))) or wanted.group is None
         self._windowed = wanted.names(windowed=True)
         self._columns: torch.Size | None = None  # of logits that need nothing but a record
         self._go_live()
@@ -117,7 +120,7 @@ class TrackerState:
             if self.windows is None and self._windowed:
                 self.windows = TemporalRecords(wanted.num_examples, shape[1], self._windowed, device, wanted.temporal)
         self.check_device(device)
-        if score is None and self.records is None and self._keeps_records:
+        if score is None and self.records is None and self.keeps_records:
             self.records = Records(wanted.num_examples, device)
         self.start_on(device)
         self._note_columns()
@@ -147,6 +150,21 @@ class TrackerState:
     def note_another_pass(self) -> None:
         """Counts a backward pass through watched inputs that had one before."""
         self.other_passes += 1
+
+    def presented(self, index: Tensor, logits: Tensor | None, labels: Tensor) -> Tensor:
+        """[B] bool: the rows of a batch just recorded that count, whose label is their example's, and possible.
+
+        A label whose logit is -inf has an infinite loss, but a finite gradient.
+        """
+        own = torch.ones_like(index, dtype=torch.bool) if self.records is None else self.records.agree(index, labels)
+        if logits is None:
+            return own
+        valid = labels.clamp(0, logits.shape[1] - 1)
+        return own & (logits.detach().gather(1, valid[:, None])[:, 0] != -torch.inf)
+
+    def count_changed_labels(self, changed: Tensor) -> None:
+        """Counts the rows [B] bool that came with another label than their example has."""
+        self.start_on(changed.device).update[SKIPPED.index("changed label")] += changed.sum()
 
     def try_record(self, index: Tensor, logits: Tensor | None, labels: Tensor | None) -> bool:
         """Records a batch by one compiled call, if a record is all it needs and nothing is wrong with it."""
@@ -210,6 +228,13 @@ class TrackerState:
         return self.skipped.total(
             group if self.wanted.names(needs=("input gradients", "parameter gradients")) else None
         )
+
+    def total_other_passes(self) -> int:
+        """Further backward passes, of all processes of a group."""
+        group = self.wanted.group
+        if group is None or "vog_loss" not in self.wanted.scores:
+            return self.other_passes
+        return int(group.sum(torch.tensor(self.other_passes, dtype=torch.int64, device="cpu")))
 
     @property
     def is_empty(self) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from threading import Lock
+from threading import RLock
 from typing import Any, Final
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -46,6 +48,19 @@ _HOW_GRADIENTS_ARRIVE: Final = {
     "watch": f"call x = tracker.watch(x, index) {_IN_EACH_STEP}",
     "score_checkpoint": "call dp.score_checkpoint(model, loader, tracker) at the epochs of your choice",
 }
+
+
+_RENEWED_IN_FORKS: Final[WeakSet[Any]] = WeakSet()
+"""Trackers whose lock a forked process renews: the thread that held it in the parent is not there to give it back."""
+
+
+def _renew_locks() -> None:
+    for tracker in _RENEWED_IN_FORKS:
+        tracker._lock = RLock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 class DifficultyTracker:
@@ -107,8 +122,9 @@ class DifficultyTracker:
         if group is not None:
             group.definition = {**self._wanted.definition, "num_classes": classes}
         self._extra_backward_scores = self._wanted.names(how="update(inputs=)")
-        self._paused = False
-        self._lock = Lock()
+        self._pauses = 0  # `paused` blocks that are open, in any thread
+        self._lock = RLock()
+        _RENEWED_IN_FORKS.add(self)
         self._recomputed = Recomputed()
         self.reset()
 
@@ -142,16 +158,18 @@ class DifficultyTracker:
         self._state = TrackerState(self._wanted)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"} | {"_pauses": 0}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=Lock())
+        self.__dict__.update(state, _lock=RLock())
+        _RENEWED_IN_FORKS.add(self)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Backward passes in here are not the training step's own, and what was watched does not record them.
 
-        For gradient penalties, saliency maps and the like that go through the same graph.
+        For gradient penalties, saliency maps and the like that go through the same graph. The tracker is paused for
+        every thread, because a backward pass may run in a thread of its own.
 
         >>> tracker = DifficultyTracker(1, scores=("vog_loss",))
         >>> x = tracker.watch(torch.ones(1, 1, 2, 2), torch.tensor([0]))
@@ -161,11 +179,11 @@ class DifficultyTracker:
         >>> tracker.presentations
         1
         """
-        before, self._paused = self._paused, True
+        self._pauses += 1
         try:
             yield
         finally:
-            self._paused = before
+            self._pauses -= 1
 
     # Recording
 
@@ -230,21 +248,26 @@ reduction="weighted_mean")` |
             got = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
             raise TypeError(f"inputs: got {got}, expected floating point; watch embeddings where inputs are integers")
         given, index = index, index_beside(index, inputs, self.num_examples)
-        check_loss_scale(inputs, weight, reduction, accumulation_steps)
+        check_loss_scale(inputs, weight, reduction, accumulation_steps, scaler)
         state, compiling = self._state, torch.compiler.is_compiling()
         if not compiling:
             refuse_transforms("watch")
         if not torch.is_grad_enabled():
-            return self._recomputed.put_off(inputs) if not compiling else inputs
-        if not compiling and in_backward_pass() and not self._recomputed.was_put_off:
-            return self._recomputed.again(inputs, given, state.anchor)
-        if state.watch_phase == 0:
-            self._prepare(inputs, "vog_loss")
-        phase, state.watch_phase = state.watch_phase, (state.watch_phase + 1) % self.gradient.every
-        if not compiling:
+            return self._recomputed.put_off(inputs, given) if not compiling else inputs
+        if not compiling and in_backward_pass() and not self._recomputed.was_put_off(given):
+            return self._recomputed.again(inputs, given, state)
+        if compiling:
+            phase = self._next_to_watch(inputs)
+        else:
+            with self._lock:
+                phase = self._next_to_watch(inputs)
             self._recomputed.note(given, watched=phase == 0)
         if phase or state.skipped is None:
             return inputs
+        if scaler is not None and not scaler.is_enabled():
+            scaler = None  # which leaves no step out
+        if index is given:  # the caller may put the next batch into the same tensor before the backward pass
+            index = index.clone()
         scale = loss_gradient_scale(inputs, weight, reduction, accumulation_steps, scaler)
         moments = state.moments["vog_loss"]
         # A scaler provokes overflows and then leaves the step out: so do we, and that is no fault to report.
@@ -254,9 +277,22 @@ reduction="weighted_mean")` |
         if compiling:
             watched = WatchInputs.apply(inputs, state.anchor, self._record_watched, *tensors)
         else:
-            first = FirstPass(lambda gradient: self._record_watched(gradient, *tensors), state.note_another_pass)
+            first = FirstPass(lambda gradient: self._record_in_turn(gradient, *tensors), state.note_another_pass)
             watched = WatchInputs.apply(inputs, state.anchor, first)
         return watched
+
+    def _next_to_watch(self, inputs: Tensor) -> int:
+        """Steps since one was watched, modulo `every`; 0 for one that is, for which the state is made ready."""
+        state = self._state
+        if state.watch_phase == 0:
+            self._prepare(inputs, "vog_loss")
+        phase, state.watch_phase = state.watch_phase, (state.watch_phase + 1) % self.gradient.every
+        return phase
+
+    def _record_in_turn(self, gradient: Tensor, *tensors: Any) -> bool:
+        """`_record_watched`, while no other thread records."""
+        with self._lock:
+            return self._record_watched(gradient, *tensors)
 
     def _record_watched(
         self,
@@ -270,7 +306,7 @@ reduction="weighted_mean")` |
         skipped: Tensor,
     ) -> bool:
         """What the backward pass does with the gradient of watched inputs, unless paused; `watch` checked the rest."""
-        if self._paused:
+        if self._pauses:
             return False
         gradients = self.gradient.with_channels(gradients)
         if mean.device == gradients.device:
@@ -293,7 +329,7 @@ reduction="weighted_mean")` |
         An example that occurs twice counts twice, in batch order. On an accelerator a bad index and a row of logits
         that is not finite are left out, counted, and reported by the next `compute` or `finish`. A refused call leaves
         nothing behind. In a backward pass nothing is recorded: there, activation checkpointing runs parts of the
-        forward pass again, which have counted already. Threads may share a tracker; their updates take turns.
+        forward pass again, which have counted already. Threads may share a tracker and take turns.
 
         Args:
             index: [B] int64, positions in the dataset, on the CPU or on the device of the logits.
@@ -342,9 +378,7 @@ reduction="weighted_mean")` |
         check_logits(logits)
         check_labels(labels, logits)
         check_depends(inputs, logits)
-        # Not looked for by a tracer, which would take what it sees of the state before it is made for what it will be.
-        tracing = torch.compiler.is_compiling()
-        if not tracing and not any(name in self._state.moments for name in names) and has_module_hooks(logits):
+        if not torch.compiler.is_compiling() and has_module_hooks(logits):
             warnings.warn(
                 f"{', '.join(names)}: not recorded. The extra backward pass would run the full backward hooks of this "
                 "model's modules once more, which whoever set them does not expect; remove the hooks, or score "
@@ -387,15 +421,20 @@ reduction="weighted_mean")` |
         index = check_batch(self._state, index, logits, labels, gradients, norms)
         if logits is not None and labels is not None:
             self._record_logits(index, logits, labels, predicted)
+        scale = None
+        if (gradients or norms is not None) and labels is not None:
+            # A row that was left out, with another label than before or one of probability 0, is passed over here.
+            presented = self._state.presented(index, logits, labels)
+            scale = presented.float()
+            if logits is None:  # else the record has counted it
+                self._state.count_changed_labels(~presented)
         for name, gradient in gradients.items():
             self._prepare(gradient, name)
-            records, skipped = self._state.records, self._skipped_gradients()
-            # A row that was left out because its label had changed is passed over here.
-            scale = None if records is None or labels is None else records.agree(index, labels).float()
-            self._state.moments[name].record(index, self.gradient.with_channels(gradient), scale, skipped)
+            gradient = self.gradient.with_channels(gradient)
+            self._state.moments[name].record(index, gradient, scale, self._skipped_gradients())
         if norms is not None:
             means = self._state.make_norms(norms.device)
-            means.record(index, norms.detach(), self._skipped_gradients())
+            means.record(index, norms.detach(), scale, self._skipped_gradients())
 
     def _skipped_gradients(self) -> Tensor:
         """Where gradients are counted that were left out: apart from logits, if every process counts these."""
@@ -405,6 +444,8 @@ reduction="weighted_mean")` |
     def _record_logits(self, index: Tensor, logits: Tensor, labels: Tensor, predicted: bool) -> None:
         self._prepare(logits)
         state, group, logits = self._state, self._wanted.group, logits.detach()
+        if group is not None and not state.keeps_records:
+            return  # gradients stay where they are seen, and so no exchange is needed
         assert state.skipped is not None
         if predicted:
             state.note_predictions()
@@ -466,16 +507,17 @@ reduction="weighted_mean")` |
             RuntimeError: a gradient score was asked for, but no gradient arrived.
         """
         names = self.scores if scores is None else self._own(scores)
-        if not allow_skipped:
-            self._raise_if_skipped()
-        found = self._state.scores(names)
-        for name in names:
-            if name not in found:
-                found[name] = self._without_gradients(name)
-        if class_normalized:
-            labels = self._known_labels()
-            found = {name: class_normalize(score, labels.to(score.device)) for name, score in found.items()}
-        return {name: found[name] for name in names}
+        with self._lock:
+            if not allow_skipped:
+                self._raise_if_skipped()
+            found = self._state.scores(names)
+            for name in names:
+                if name not in found:
+                    found[name] = self._without_gradients(name)
+            if class_normalized:
+                labels = self._known_labels()
+                found = {name: class_normalize(score, labels.to(score.device)) for name, score in found.items()}
+            return {name: found[name] for name in names}
 
     def _own(self, scores: Iterable[str]) -> tuple[str, ...]:
         chosen = check_scores(scores)
@@ -556,22 +598,23 @@ reduction="weighted_mean")` |
         """
         if self._state.is_empty:
             raise RuntimeError("finish: nothing was recorded; call tracker.update(index, logits, labels) in each step")
-        scores = self.compute(allow_skipped=allow_skipped)
-        warn_of_too_little(self._state, scores)
-        labels = labels_of_run(self._state, labels)
-        facts = {
-            "presentations": self.presentations,
-            "skipped": self.skipped,
-            "options": options_of_scores(self._state),
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            **metadata,
-        }
+        with self._lock:  # no step of another thread in between
+            scores = self.compute(allow_skipped=allow_skipped)
+            warn_of_too_little(self._state, scores)
+            labels, seen = labels_of_run(self._state, labels), seen_by_run(self._state, seen)
+            facts = {
+                "presentations": self.presentations,
+                "skipped": self.skipped,
+                "options": options_of_scores(self._state),
+                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                **metadata,
+            }
         return Run(
             {name: score.cpu().numpy() for name, score in scores.items()},
             architecture=architecture,
             seed=seed,
             labels=labels.cpu().numpy() if isinstance(labels, Tensor) else labels,
-            seen=seen_by_run(self._state, seen),
+            seen=seen,
             probabilities=probabilities,
             predictions=predictions,
             dataset_fingerprint=dataset_fingerprint,
@@ -581,9 +624,10 @@ reduction="weighted_mean")` |
     @property
     def presentations(self) -> int:
         """Presentations recorded, over all examples (waits for the device)."""
-        if self._state.records is not None:
-            return int(self._state.records.count.double().sum())
-        return max((int(counts.sum()) for counts in self._state.counts()), default=0)
+        state = self._state
+        if state.records is not None and self._wanted.names(needs=("loss", "logits")):
+            return int(state.records.count.double().sum())
+        return max((int(counts.double().sum()) for counts in state.counts()), default=0)
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -594,14 +638,16 @@ reduction="weighted_mean")` |
         return dict(zip(SKIPPED, self._state.total_skipped().tolist(), strict=True))
 
     def _raise_if_skipped(self) -> None:
-        if self._state.other_passes:
+        reported = self.skipped  # read before anything is raised: every process of a group has to take part
+        other_passes = self._state.total_other_passes()
+        if other_passes:
             raise ValueError(
-                f"{self._state.other_passes} further backward passes went through watched inputs, and vog_loss does "
+                f"{other_passes} further backward passes went through watched inputs, and vog_loss does "
                 "not know which was the training step's own. Put a pass that is not (a gradient penalty, a saliency "
                 "map, another tracker's update(inputs=)) into `with tracker.paused():`, add up a loss of several parts "
                 "before one backward(), and score again; or take the first pass of each step: allow_skipped=True"
             )
-        skipped = {reason: count for reason, count in self.skipped.items() if count}
+        skipped = {reason: count for reason, count in reported.items() if count}
         if skipped:
             listed = ", ".join(f"{count} x {reason}" for reason, count in skipped.items())
             raise ValueError(
@@ -619,7 +665,8 @@ reduction="weighted_mean")` |
 
         As with modules, the tensors are the live ones, and training goes on in them: save or copy the result.
         """
-        return self._state.state_dict()
+        with self._lock:
+            return self._state.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replaces what was recorded; the tensors are copied: to the device of this tracker, if it was given one.
@@ -628,7 +675,8 @@ reduction="weighted_mean")` |
             ValueError: no such state, a damaged or newer one, or one of another number of examples or classes, of other
                 scores or options. What was recorded stays as it was then.
         """
-        self._state = TrackerState.from_state_dict(state, self._wanted)
+        with self._lock:
+            self._state = TrackerState.from_state_dict(state, self._wanted)
         if self._wanted.group is not None:  # which may go on with the short last batch of an epoch
             group = self._wanted.group
             group.largest_batch = max(group.largest_batch, state.get("largest_batch", 0))
@@ -652,7 +700,9 @@ reduction="weighted_mean")` |
         ):
             if theirs != own:
                 raise ValueError(f"merge: got a tracker with {what} {theirs}, expected {own}")
-        self._state.merge(other._state)
+        first, second = sorted((self, other), key=id)  # always in the same order, or two merges would block each other
+        with first._lock, second._lock:
+            self._state.merge(other._state)
 
     def _prepare(self, batch: Tensor, score: str | None = None) -> None:
         """Checks that logits or losses, or the inputs of a gradient score, suit the state, and makes what it lacks.

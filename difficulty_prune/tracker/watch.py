@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..support.checks import check_number
+from .state import TrackerState
 
 REDUCTIONS: Final = ("mean", "sum", "weighted_mean")
 
@@ -19,6 +20,10 @@ class GradientScaler(Protocol):
 
     def scale(self, outputs: Tensor) -> Tensor:
         """The tensor times the current loss scale."""
+        ...
+
+    def is_enabled(self) -> bool:
+        """Whether it scales, and leaves out steps that overflowed."""
         ...
 
 
@@ -71,33 +76,47 @@ class Recomputed:
 
     Reentrant checkpointing runs it without gradients first, and then, in the backward pass, for good: what was put off
     is watched then. The other kind runs it with gradients first; what it runs again must look the same, and counts no
-    more.
+    more. A call is known by the place of its index in memory.
     """
 
     _REMEMBERED: Final = 64  # calls whose forward pass may be run again, far more than a step has
 
     def __init__(self) -> None:
-        self.was_put_off = False
-        self._watched: dict[tuple[int, int], bool] = {}
+        self._calls: dict[tuple[int, int], str] = {}
 
-    def put_off(self, inputs: Tensor) -> Tensor:
+    def put_off(self, inputs: Tensor, index: Tensor) -> Tensor:
         """The inputs as they are, of a call without gradients."""
-        self.was_put_off = True
+        if self._calls.get(_place(index)) not in ("watched", "passed over"):
+            self._remember(index, "put off")
         return inputs
+
+    def was_put_off(self, index: Tensor) -> bool:
+        """Whether the call with this index was put off, and has not been made up for."""
+        return self._calls.get(_place(index)) == "put off"
 
     def note(self, index: Tensor, *, watched: bool) -> None:
         """Remembers whether a call with gradients watched its inputs, or passed over this step."""
-        self.was_put_off = False
-        self._watched[_place(index)] = watched
-        if len(self._watched) > self._REMEMBERED:
-            del self._watched[next(iter(self._watched))]
+        if in_backward_pass():
+            self._remember(index, "made up for" if watched else "made up for, passed over")
+        else:
+            self._remember(index, "watched" if watched else "passed over")
 
-    def again(self, inputs: Tensor, index: Tensor, anchor: Tensor | None) -> Tensor:
+    def again(self, inputs: Tensor, index: Tensor, state: TrackerState) -> Tensor:
         """What the call with this index gave before, without recording anything."""
-        if anchor is None or not self._watched.get(_place(index), True):
+        call = self._calls.get(_place(index), "watched")
+        if call == "made up for":  # a second backward pass through a reentrant checkpoint
+            state.note_another_pass()
+        if state.anchor is None or call.endswith("passed over"):
             return inputs
-        watched: Tensor = WatchInputs.apply(inputs, anchor, _pass_over)
+        watched: Tensor = WatchInputs.apply(inputs, state.anchor, _pass_over)
         return watched
+
+    def _remember(self, index: Tensor, call: str) -> None:
+        place = _place(index)
+        self._calls.pop(place, None)
+        self._calls[place] = call
+        if len(self._calls) > self._REMEMBERED:
+            del self._calls[next(iter(self._calls))]
 
 
 def _place(index: Tensor) -> tuple[int, int]:
@@ -113,9 +132,13 @@ def in_backward_pass() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
 
 
-def check_loss_scale(inputs: Tensor, weight: Tensor | None, reduction: str, accumulation_steps: float) -> None:
+def check_loss_scale(
+    inputs: Tensor, weight: Tensor | None, reduction: str, accumulation_steps: float, scaler: GradientScaler | None
+) -> None:
     """TypeError or ValueError unless these say how the loss of inputs [B, ...] is made of those of its examples."""
     batch = inputs.shape[0]
+    if scaler is not None and not (hasattr(scaler, "scale") and hasattr(scaler, "is_enabled")):
+        raise TypeError(f"scaler: got {scaler!r}, expected the torch.amp.GradScaler in use, or None")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction: got {reduction!r}, expected 'weighted_mean', 'mean' or 'sum'")
     if weight is not None and (not isinstance(weight, Tensor) or tuple(weight.shape) != (batch,)):

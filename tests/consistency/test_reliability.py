@@ -257,3 +257,16 @@ def test_runs_of_several_architectures_are_compared_like_with_like():
     assert together.value == pytest.approx(rho(matrix.mean(0), fresh.mean(0)), abs=0.01)
     assert ignoring.value < together.value - 0.02
     assert together.architectures == ("a", "b")
+
+
+def test_runs_that_are_the_same_training_are_warned_of():
+    """Another seed in the file name, and none in the training."""
+    matrix = noisy(4)
+    matrix[2] = matrix[0]
+    with pytest.warns(UserWarning, match=r"seed=0.* and .*seed=2.* have the same value for every example"):
+        dp.consistency.reliability(run_set(matrix), "el2n")
+
+
+def test_counts_that_agree_are_no_copies():
+    counts = np.tile(np.arange(SIZE) % 5, (4, 1)).astype(float)
+    assert dp.consistency.reliability(run_set(counts), "el2n").value == pytest.approx(1)

@@ -179,3 +179,40 @@ def test_a_tracker_is_not_merged_with_itself() -> None:
     tracker = dp.DifficultyTracker(N)
     with pytest.raises(ValueError, match="merge: got the tracker itself"):
         tracker.merge(tracker)
+
+
+class Normalising(nn.Module):
+    """A model that normalises its input in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = new_model(0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(x.sub_(0.5).div_(2.0))
+
+
+@pytest.mark.parametrize("score", ["el2n", "vog", "vog_loss", "grand"])
+def test_a_model_may_work_on_its_input_in_place(score: str) -> None:
+    x, y = new_data()
+    found = []
+    for model, inputs in ((Normalising(), x.clone()), (new_model(0), (x - 0.5) / 2)):
+        tracker = dp.DifficultyTracker(N, scores=(score,))
+        dp.score_checkpoint(model, loader_of(inputs, y), tracker)
+        found.append(tracker.compute()[score])
+        assert inputs.equal(x if isinstance(model, Normalising) else (x - 0.5) / 2)
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("batch", ["tuple", "mapping"])
+@pytest.mark.parametrize("score", ["el2n", "vog", "grand"])
+def test_labels_that_are_none_are_not_replaced_by_predictions(batch: str, score: str) -> None:
+    x, _ = new_data()
+    index = torch.arange(N)
+    one = (x, None, index) if batch == "tuple" else {"input": x, "label": None, "index": index}
+    tracker = dp.DifficultyTracker(N, scores=(score,))
+    with pytest.raises(ValueError, match="got None for the labels, .* label='predicted'"):
+        dp.score_checkpoint(new_model(0), [one], tracker)
+    for seed in range(2):
+        dp.score_checkpoint(new_model(seed), [one], tracker, label="predicted")
+    assert tracker.finish(architecture="a", seed=0).labels is None

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import random
 import warnings
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -117,6 +120,14 @@ def test_dropout_is_refused_and_leaves_the_random_state(rows: int) -> None:
     grand(model.eval(), images(rows, 4), classes(rows))
 
 
+@pytest.mark.parametrize("draw", [random.random, np.random.rand], ids=["random", "numpy"])
+def test_chance_from_other_generators_is_refused(draw: Callable[[], float]) -> None:
+    """Such as stochastic depth, whose model forgets to look at its mode."""
+    model = made(lambda: Of(lambda m, x: m.f(x) if draw() < 2 else x, f=nn.Linear(4, 3)))
+    with pytest.raises(ValueError, match="random numbers in its forward pass"):
+        grand(model, images(B, 4), classes())
+
+
 X4, LINEAR = images(B, 4), nn.Linear(4, 3).double()
 
 
@@ -124,6 +135,7 @@ X4, LINEAR = images(B, 4), nn.Linear(4, 3).double()
     ("arguments", "error", "message"),
     [
         ((lambda x: x, X4, classes()), TypeError, "model: got function"),
+        ((nn.DataParallel(LINEAR), X4, classes()), TypeError, "give model.module"),
         ((LINEAR, X4.numpy(), classes()), TypeError, "inputs: got ndarray"),
         ((LINEAR, X4, [0] * B), TypeError, "labels: got list"),
         ((LINEAR, X4, classes(4)), ValueError, r"inputs \(5, 4\) and labels \(4,\)"),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from difficulty_prune.support import blocks as blocks_module
-from difficulty_prune.support.arrays import check_rows, read_only, real_numbers
+from difficulty_prune.support.arrays import as_tensor, check_rows, read_only, real_numbers
 from difficulty_prune.support.blocks import BLOCK, blocks
 
 SIZE = 6
@@ -93,3 +93,11 @@ def test_blocks_cover_all_rows_once_and_hold_no_more_than_they_may(size: int, wi
 def test_a_block_is_as_large_as_it_may_be() -> None:
     assert list(blocks(BLOCK + 1)) == [slice(0, BLOCK), slice(BLOCK, BLOCK + 1)]
     assert list(blocks(3, width=10 * BLOCK)) == [slice(0, 1), slice(1, 2), slice(2, 3)]
+
+
+@pytest.mark.parametrize("take", [lambda v: real_numbers(v, "score"), lambda v: as_tensor(v, "score")])
+def test_hidden_values_of_a_masked_array_are_not_handed_out(take: Any) -> None:
+    values = np.ma.masked_array([1.0, 2.0, 9.0], mask=[False, False, True])
+    with pytest.raises(ValueError, match="score: got a masked array with 1 hidden values"):
+        take(values)
+    assert list(take(values[:2])) == [1.0, 2.0]

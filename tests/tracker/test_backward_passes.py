@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import os
+import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -197,3 +203,157 @@ def test_threads_take_turns() -> None:
     for thread in threads:
         thread.join()
     assert tracker.presentations == 41 * rows
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_loss_in_parts_through_a_reentrant_checkpoint_is_reported(parts: int) -> None:
+    tracker, model = dp.DifficultyTracker(N, ("vog_loss",)), new_model()
+    for _ in range(2):
+        leaf = X.clone().requires_grad_()
+        logits = checkpoint(lambda x: model(tracker.watch(x, INDEX)), leaf, use_reentrant=True)
+        for part in range(parts):
+            (F.cross_entropy(logits, Y) / parts).backward(retain_graph=part < parts - 1)
+    assert tracker.presentations == 2 * N
+    if parts == 1:
+        assert tracker.compute()["vog_loss"].max() < 1e-7
+    else:
+        with pytest.raises(ValueError, match="2 further backward passes"):
+            tracker.compute()
+
+
+def test_several_reentrant_checkpoints_of_one_step_all_count() -> None:
+    tracker, model = dp.DifficultyTracker(N, ("vog_loss",)), new_model()
+    for _ in range(3):
+        total = torch.zeros(())
+        for half in (INDEX[:3], INDEX[3:].clone()):
+            leaf = X[half].requires_grad_()
+            logits = checkpoint(lambda x, i: model(tracker.watch(x, i)), leaf, half, use_reentrant=True)
+            total = total + F.cross_entropy(logits, Y[half])
+        total.backward()
+    assert tracker.presentations == 3 * N
+    assert tracker.compute()["vog_loss"].max() < 1e-7
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_pass_without_gradients_between_does_not_change_what_is_run_again(every: int) -> None:
+    tracker, model = dp.DifficultyTracker(N, ("vog_loss",), gradient=dp.GradientOptions(every=every)), new_model()
+    for _ in range(4):
+        leaf = X.clone().requires_grad_()
+        logits = checkpoint(lambda x: model(tracker.watch(x, INDEX)), leaf, use_reentrant=False)
+        with torch.no_grad():  # a teacher, say
+            model(tracker.watch(leaf, INDEX))
+        F.cross_entropy(logits, Y).backward()
+    assert tracker.presentations == 4 // every * N
+
+
+def test_the_index_may_be_filled_with_the_next_batch_before_the_backward_pass() -> None:
+    tracker, model = dp.DifficultyTracker(N, ("vog_loss",)), new_model()
+    buffer = torch.empty(3, dtype=torch.int64)
+    for _ in range(2):
+        total = torch.zeros(())
+        for half in (INDEX[:3], INDEX[3:]):
+            buffer.copy_(half)
+            total = total + F.cross_entropy(model(tracker.watch(X[half], buffer)), Y[half])
+        total.backward()
+    assert tracker.compute()["vog_loss"].max() < 1e-7
+
+
+@pytest.mark.parametrize("scaler", [None, torch.amp.GradScaler("cpu", enabled=False)], ids=["none", "disabled"])
+def test_overflows_are_silent_only_where_a_scaler_leaves_the_step_out(scaler) -> None:
+    tracker, model = dp.DifficultyTracker(N, ("vog_loss",)), new_model()
+    watched = tracker.watch(X, INDEX, scaler=scaler)
+    (F.cross_entropy(model(watched), Y) + (watched[0] * torch.inf).sum()).backward()
+    with pytest.raises(ValueError, match="1 x not finite"):
+        tracker.compute()
+
+
+@pytest.mark.parametrize("scaler", [True, 65536.0, "yes"])
+def test_what_is_no_scaler_is_refused(scaler) -> None:
+    with pytest.raises(TypeError, match=r"scaler: got .*, expected the torch.amp.GradScaler"):
+        dp.DifficultyTracker(N, ("vog_loss",)).watch(X, INDEX, scaler=scaler)
+
+
+def test_hooks_that_come_later_are_found() -> None:
+    tracker, model = dp.DifficultyTracker(N, ("vog",)), new_model()
+    for step in range(2):
+        x = X.clone().requires_grad_()
+        logits = model(x)
+        with pytest.warns(UserWarning, match="vog: not recorded") if step else contextlib.nullcontext():
+            tracker.update(INDEX, logits, Y, inputs=x)
+        F.cross_entropy(logits, Y).backward()
+        model[1].register_full_backward_hook(lambda *_: None)
+    assert tracker.state_dict()["moments"]["vog"]["count"].tolist() == [1] * N
+
+
+def test_pauses_of_two_threads_end_whatever_their_order() -> None:
+    tracker = dp.DifficultyTracker(N, ("vog_loss",))
+    first, second = tracker.paused(), tracker.paused()
+    first.__enter__()
+    second.__enter__()
+    copied = copy.deepcopy(tracker)
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    for live in (tracker, copied, pickle.loads(pickle.dumps(copied))):  # noqa: S301 (made here)
+        F.cross_entropy(new_model()(live.watch(X, INDEX)), Y).backward()
+        assert live.presentations == N
+
+
+def test_backward_passes_of_threads_take_turns() -> None:
+    tracker = dp.DifficultyTracker(N, ("vog_loss",))
+
+    def steps() -> None:
+        for _ in range(20):
+            tracker.watch(torch.ones(N, 20_000), INDEX, reduction="sum").sum().backward()
+
+    in_threads(steps)
+    assert tracker.presentations == 4 * 20 * N
+    assert tracker.compute()["vog_loss"].max() == 0
+
+
+def test_trackers_are_merged_and_finished_while_others_update() -> None:
+    whole = dp.DifficultyTracker(N, ("loss",))
+    logits = torch.zeros(N, C)
+    finished = []
+
+    def steps() -> None:
+        part = dp.DifficultyTracker(N, ("loss",))
+        for _ in range(50):
+            part.update(INDEX, logits, Y)
+            whole.update(INDEX, logits, Y)
+        whole.merge(part)
+        finished.append(whole.finish(architecture="a", seed=0).metadata["presentations"])
+
+    in_threads(steps)
+    assert whole.presentations == 4 * 100 * N
+    assert all(presentations % N == 0 for presentations in finished)
+
+
+def in_threads(work: Callable[[], None]) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(work) for _ in range(4)]:
+            done.result()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # Python 3.12 and later
+def test_a_process_forked_while_a_thread_updates_may_update() -> None:
+    code = """
+import os, threading, torch, difficulty_prune as dp
+torch.set_num_threads(1)
+tracker = dp.DifficultyTracker(4, ("loss",))
+holding, done = threading.Event(), threading.Event()
+def hold():
+    with tracker._lock:
+        holding.set()
+        done.wait(60)
+threading.Thread(target=hold).start()
+holding.wait(60)
+child = os.fork()
+if child == 0:
+    tracker.update(torch.arange(4), torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64))
+    os._exit(tracker.presentations)
+done.set()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert result.stdout.strip() == "4", result.stderr

@@ -39,6 +39,12 @@ def check_arguments(model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss
     """The parameters that count, by name; TypeError, ValueError or RuntimeError for what `grand` cannot take."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: got {type(model).__name__}, expected a torch.nn.Module")
+    if isinstance(model, nn.DataParallel):
+        raise TypeError("model: got DataParallel, whose replicas hide the parameters; give model.module")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(
+            "model: got a ScriptModule, whose parameters cannot be replaced; give the module it was made of"
+        )
     for name, value in (("inputs", inputs), ("labels", labels)):
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,8 +10,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from textwrap import shorten
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -427,7 +429,10 @@ def _plain_execution(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def _random_state(device: torch.device) -> list[Tensor]:
-    states = [torch.get_rng_state()]
+    """Of the generators that a model may draw from: PyTorch's, Python's and NumPy's."""
+    numpy: dict[str, Any] = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 (it is only looked at)
+    of_numpy = np.append(numpy["key"].astype(np.int64), numpy["pos"])
+    states = [torch.get_rng_state(), torch.tensor(random.getstate()[1], device="cpu"), torch.from_numpy(of_numpy)]
     if device.type != "cpu":
         states.append(torch.get_device_module(device).get_rng_state(device))
     return states
