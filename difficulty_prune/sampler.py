@@ -325,7 +325,7 @@ class PruneSampler(Sampler[int]):
         than they use."""
         self._visited = self._drawn = True
         if iterator.epoch is self._epoch:
-            self._start, self._pass_start = 0, start
+            self._start, self._pass_start, self._trained = 0, start, None
 
     def total_steps(self, batch_size: int, epochs: int, *, drop_last: bool = False) -> int:
         """Optimiser steps of a whole training of this process, for a schedule that is made before it.
@@ -447,7 +447,7 @@ class PruneSampler(Sampler[int]):
 
     def _warn_if_out_of_order(self, yielded: int) -> None:
         """Warns of examples that were weighted, but stand behind this position of the epoch."""
-        if self._trained is None:
+        if self._trained is None or yielded == 0:  # of which a state may well be saved to begin again
             return
         first = self._trained.clone()
         first[self.plan.index[self._epoch.order()[:yielded].long()]] = False

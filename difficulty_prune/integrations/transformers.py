@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
+import pickle
+import re
+import zipfile
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate.utils import send_to_device
@@ -14,11 +21,23 @@ from transformers import Trainer
 
 from ..data import label_key
 from ..sampler import PruneSampler
+from ..support.digest import digest_of_array
+from ..support.file_errors import errors_name
+from ..support.files import MALFORMED, write_atomically
 from ..tracker.tracker import DifficultyTracker
 
 INDEX: Final = "index"
 LABELS: Final = "labels"
 STATE_NAME: Final = "difficulty.pt"
+
+_FORMAT: Final = (
+    1  # of that file: what torch.save writes, with a digest of it as the archive's comment; before, without
+)
+_COMMENT: Final = re.compile(rb"difficulty_prune checkpoint (\d) ([0-9a-f]{32})\n")
+_COMMENT_SIZE: Final = 63  # bytes
+_ZIP_END: Final = b"PK\x05\x06"  # the last 22 bytes of an archive begin with it, and end with the comment's length
+
+_UNREADABLE: Final = (*MALFORMED, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 _OTHER_TASKS: Final = (
     "for other tasks, override DifficultyTrainer.example_loss(self, outputs, labels) to return one loss per example, "
@@ -41,6 +60,11 @@ class DifficultyTrainer(Trainer):
     batches itself: the sampler has neither rank nor world_size, and the tracker has the process group. It fills up the
     last batches with examples from the beginning, unless `dataloader_drop_last=True`.
 
+    A model is one run. Where `model_init` makes a new one for each `train`, as `hyperparameter_search` needs it, each
+    begins with an empty tracker. Without it, a second `train` goes on with weights and scores, and so does one after an
+    error; to train other weights, make a new trainer with a new tracker. What `auto_find_batch_size` tries and breaks
+    off is not recorded. The sampler begins with epoch 0 each time, planned by the scores that there are.
+
     Args:
         args, kwargs: of `Trainer`.
         tracker: records each step's logits (or, where `example_loss` is overridden, losses).
@@ -50,7 +74,7 @@ class DifficultyTrainer(Trainer):
         TypeError: a tracker or sampler of another type, or a `compute_loss_func`.
         ValueError: a sampler whose epochs may differ in length, or that is one process's; a tracker without a process
             group where there are several processes; in `train`, batches without an index or labels, or another task
-            than classification.
+            than classification; a checkpoint that is damaged, foreign, newer, or of another tracker or sampler.
 
     >>> from tempfile import TemporaryDirectory
     >>> from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
@@ -83,6 +107,7 @@ class DifficultyTrainer(Trainer):
             )
         self.tracker = tracker
         self.sampler = sampler
+        self._before: dict[str, Any] | None = None  # what the tracker held before a training that may be tried again
         # The loss of a micro-batch is computed here, and the Trainer divides it by how many there are in a step.
         self.model_accepts_loss_kwargs = False
 
@@ -103,6 +128,42 @@ class DifficultyTrainer(Trainer):
         logits = _class_logits(outputs, labels)
         smoothing = self.args.label_smoothing_factor
         return F.cross_entropy(logits, labels.long(), reduction="none", label_smoothing=smoothing)
+
+    # Trainings
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """See `Trainer.train`."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self._before = None
+
+    def _inner_training_loop(
+        self,
+        batch_size: Any = None,
+        args: Any = None,
+        resume_from_checkpoint: str | None = None,
+        *more: Any,
+        **others: Any,
+    ) -> Any:
+        """One attempt at a training; the Trainer makes another where `auto_find_batch_size` runs out of memory."""
+        if resume_from_checkpoint is None:  # otherwise the checkpoint's state replaces whatever there is
+            self._begin()
+        return super()._inner_training_loop(batch_size, args, resume_from_checkpoint, *more, **others)
+
+    def _begin(self) -> None:
+        """Leaves in the tracker what belongs to the weights, and has the sampler plan epoch 0 by it."""
+        begun = self.tracker.presentations > 0
+        if self.model_init is not None:
+            self.tracker.reset()
+        elif self._before is not None:
+            self.tracker.load_state_dict(self._before)
+        elif self.args.auto_find_batch_size:
+            self._before = deepcopy(self.tracker.state_dict())
+        if self.sampler is not None and (begun or self.sampler.epoch or self.sampler.state_dict()["yielded"]):
+            # Only another epoch is planned anew, so go by way of one.
+            self.sampler.set_epoch(0 if self.sampler.epoch else 1)
+            self.sampler.set_epoch(0)
 
     # The training step
 
@@ -196,9 +257,7 @@ class DifficultyTrainer(Trainer):
             # From the beginning of the epoch, because the Trainer skips what it has done of it.
             state["sampler"] = self.sampler.state_dict(consumed=0)
         if self.args.should_save:
-            path = os.path.join(output_dir, STATE_NAME)
-            torch.save(state, f"{path}.partial")
-            os.replace(f"{path}.partial", path)
+            _write_state(os.path.join(output_dir, STATE_NAME), state)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -207,10 +266,68 @@ class DifficultyTrainer(Trainer):
         path = os.path.join(checkpoint, STATE_NAME)
         if not os.path.isfile(path):
             raise FileNotFoundError(f"{path}: no such file; was the checkpoint saved by a DifficultyTrainer?")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        self.tracker.load_state_dict(send_to_device(state["tracker"], self.args.device))
-        if self.sampler is not None:
-            self.sampler.load_state_dict(state["sampler"])
+        state = _read_state(path)
+        if self.sampler is not None and "sampler" not in state:
+            raise ValueError(
+                f"{path}: got the state of a training without a sampler, expected one with a sampler; resume from a "
+                "checkpoint of such a training, or make the DifficultyTrainer without sampler="
+            )
+        try:
+            self.tracker.load_state_dict(send_to_device(state["tracker"], self.args.device))
+            if self.sampler is not None:
+                self.sampler.load_state_dict(state["sampler"])
+        except MALFORMED as error:
+            raise ValueError(
+                f"{path}: {error}; expected the state of a training with this data, tracker and sampler: resume from "
+                "one of its checkpoints"
+            ) from error
+
+
+def _write_state(path: str, state: dict[str, Any]) -> None:
+    """Writes what `_read_state` and `torch.load` read."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(-2, os.SEEK_END)
+    file.write(_COMMENT_SIZE.to_bytes(2, "little"))
+    file.write(_comment(file.getvalue()))
+    write_atomically(path, file.getvalue())
+
+
+def _read_state(path: str) -> dict[str, Any]:
+    """The state in a file; ValueError for any file that is not just as it was written."""
+    with errors_name(path):
+        content = Path(path).read_bytes()
+    found = _COMMENT.fullmatch(content[-_COMMENT_SIZE:])
+    if found is not None and int(found[1]) > _FORMAT:
+        raise ValueError(f"{path}: got format {int(found[1])}, expected at most {_FORMAT}; upgrade difficulty_prune")
+    try:
+        if found is not None:
+            whole = found[0] == _comment(memoryview(content)[:-_COMMENT_SIZE])
+        else:
+            whole = _has_its_checksums(content)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True) if whole else None
+    except _UNREADABLE:
+        state = None
+    if not isinstance(state, dict) or "tracker" not in state:
+        raise ValueError(
+            f"{path}: got a file that is damaged, cut short or of something else, expected the scores that a "
+            "DifficultyTrainer saved; copy it again from where it came, or resume from another checkpoint"
+        )
+    return state
+
+
+def _comment(content: bytes | memoryview) -> bytes:
+    digest = digest_of_array(np.frombuffer(content, np.uint8))
+    return f"difficulty_prune checkpoint {_FORMAT} {digest}\n".encode()
+
+
+def _has_its_checksums(content: bytes) -> bool:
+    """Whether this is what torch.save wrote, which compresses nothing, and each part is still what it was."""
+    if content[-22:-18] != _ZIP_END or content[-2:] != bytes(2):
+        return False
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        stored = all(part.compress_type == zipfile.ZIP_STORED for part in archive.infolist())
+        return stored and archive.testzip() is None
 
 
 def _class_logits(outputs: Any, labels: Any) -> Tensor:

@@ -211,7 +211,7 @@ def test_labels_that_are_none_are_not_replaced_by_predictions(batch: str, score:
     index = torch.arange(N)
     one = (x, None, index) if batch == "tuple" else {"input": x, "label": None, "index": index}
     tracker = dp.DifficultyTracker(N, scores=(score,))
-    with pytest.raises(ValueError, match="got None for the labels, .* label='predicted'"):
+    with pytest.raises(ValueError, match=r"got None for the labels, .* label=.predicted."):
         dp.score_checkpoint(new_model(0), [one], tracker)
     for seed in range(2):
         dp.score_checkpoint(new_model(seed), [one], tracker, label="predicted")
