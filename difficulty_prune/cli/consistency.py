@@ -6,7 +6,7 @@ import argparse
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import track
@@ -33,8 +33,13 @@ from ..runs.run_set import RunSet
 from ..study.options import add_options, option, read_options
 from ..study.settings import POLICIES
 from ..support.checks import check_between, check_fraction
-from .load_runs import load_runs
+from .load_runs import load_runs, warnings_in_words
 from .output import choose_score, describe, make_console, print_matrix
+
+RANK_NOTHING: Final = (
+    "the runs rank nothing: their values are the same for all examples, or halves of the runs share fewer than two "
+    "examples"
+)
 
 
 @dataclass(frozen=True)
@@ -73,14 +78,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Answers:
-    """What the command answers, for all runs and for those of each architecture."""
+    """What the command answers, for all runs and for those of each architecture; None where the runs rank nothing."""
 
     runs: str
     score: str
     target: float
     reliability: Reliability
-    of_architectures: dict[str, Reliability]
-    of_scores: dict[str, Reliability]
+    of_architectures: dict[str, Reliability | None]
+    of_scores: dict[str, Reliability | None]
     rank_error: RankError
     variance: VarianceShares
     stable: StableSubset
@@ -91,8 +96,8 @@ class Answers:
     def to_dict(self) -> dict[str, Any]:
         """The answers, as JSON can hold them."""
 
-        def with_need(found: Reliability) -> dict[str, Any]:
-            return found.to_dict(self.target)
+        def with_need(found: Reliability | None) -> dict[str, Any] | None:
+            return None if found is None else found.to_dict(self.target)
 
         return {
             "runs": self.runs,
@@ -113,7 +118,9 @@ class Answers:
 def run(parsed: argparse.Namespace) -> int:
     """Prints answers in words and numbers, or all of them as JSON."""
     options = read_options(parsed, Options)
-    answers = collect(load_runs(find_run_files(options.runs), "consistency"), options)
+    runs = load_runs(find_run_files(options.runs), "consistency")
+    with warnings_in_words("consistency"):
+        answers = collect(runs, options)
     if options.figures is not None:
         write_figures(options.figures, answers)
     if parsed.json:
@@ -126,28 +133,51 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def collect(runs: RunSet, options: Options) -> Answers:
-    """Answers every question about the runs."""
+    """Answers every question about the runs.
+
+    Raises:
+        ValueError: a single run, a score that not all runs have, or one by which they rank nothing.
+    """
     score, seed = choose_score(runs, options.score), options.seed
     several = len(runs.architectures) > 1
     repeated = {name: own for name, own in runs.group_by("architecture").items() if len(own) > 1}
     of_scores = {
-        name: reliability(runs, name, seed=seed)
+        name: reliability_if_any(runs, name, seed)
         for name in track(runs.scores, "reliability of each score", console=make_console(stderr=True), transient=True)
     }
+    ranking = [name for name, found in of_scores.items() if found is not None]
+    judged = of_scores[score]
+    if judged is None:
+        others = f"ask for another score, --score {' or '.join(ranking)}" if ranking else "train for more epochs"
+        raise ValueError(f"{score}: {RANK_NOTHING}; {others}")
     return Answers(
         runs=describe(runs),
         score=score,
         target=options.target,
-        reliability=of_scores[score],
-        of_architectures={n: reliability(own, score, seed=seed) for n, own in repeated.items()} if several else {},
+        reliability=judged,
+        of_architectures={n: reliability_if_any(own, score, seed) for n, own in repeated.items()} if several else {},
         of_scores=of_scores,
         rank_error=rank_error(runs, score, seed=seed),
         variance=variance_shares(runs, score),
         stable=stable_subset(runs, score, POLICIES[options.policy](options.keep), seed=seed),
         scores=correlation(runs),
         architectures=correlation(runs, score, between="architectures") if several else None,
-        components=pca(runs),
+        components=pca(runs, ranking),
     )
+
+
+def reliability_if_any(runs: RunSet, score: str, seed: int) -> Reliability | None:
+    """The reliability of the ranking by the score; None if the runs rank nothing by it.
+
+    Raises:
+        ValueError: a single run.
+    """
+    try:
+        return reliability(runs, score, seed=seed)
+    except ValueError:
+        if len(runs) < 2:
+            raise
+        return None
 
 
 def runs_needed(found: Reliability, target: float) -> str:
@@ -176,29 +206,35 @@ def show(answers: Answers, console: Console) -> None:
     say("Can the ranking be trusted, and how many runs does it take?")
     say(f"  {answers.reliability.describe(answers.target)}")
     for name, own in answers.of_architectures.items():
-        say(f"  Of {name} alone: {own.describe(answers.target)}")
+        say(f"  Of {name} alone: {f'not known: {RANK_NOTHING}' if own is None else own.describe(answers.target)}")
     say(f"  {answers.rank_error}")
     say(f"  {answers.variance}")
     say("\nWhich examples?")
     say(f"  {answers.stable}")
     say("\nWhich score?")
     say(f"  {answers.components}")
+    for name, found in answers.of_scores.items():
+        if found is None:
+            say(f"  {name}: not known: {RANK_NOTHING}")
     console.print(score_table(answers))
     console.print()
     print_matrix(console, "means of runs", answers.scores.names, answers.scores.to_dict()["of_means"])
     if answers.architectures is not None:
         say("\nDo architectures agree?")
         say(f"  {answers.architectures}")
-        found = answers.architectures.to_dict()
+        matrices = answers.architectures.to_dict()
         for title, kind in (("means of runs", "of_means"), ("single runs", "of_runs")):
             console.print()
-            print_matrix(console, title, answers.architectures.names, found[kind])
+            print_matrix(console, title, answers.architectures.names, matrices[kind])
 
 
 def score_table(answers: Answers) -> Table:
     """A row per score: how reliable its mean and a single run are, and how many runs reach the target."""
     table = Table("score", "mean of the runs", "interval", "one run", f"runs for {answers.target:g}")
     for name, found in answers.of_scores.items():
+        if found is None:
+            table.add_row(name, "-", "-", "-", "-")
+            continue
         low, high = found.interval
         table.add_row(
             name,

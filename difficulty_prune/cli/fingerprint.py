@@ -21,7 +21,7 @@ from ..runs.run import Run
 from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
 from ..study.options import add_options, option, read_options
-from .load_runs import load_runs
+from .load_runs import load_runs, warn
 from .output import choose_score, describe, make_console
 
 RUNS_TO_COMPARE: Final = 4  # of each architecture: half of them choose the examples, the other half is clustered
@@ -135,19 +135,52 @@ def collect(runs: RunSet, unknown: Sequence[Path], options: Options) -> Answers:
         sensitive=sensitive,
         fingerprint=fingerprint,
         comparison=comparison,
-        identified={str(path): identify(fingerprint, Run.load(path)) for path in unknown},
+        identified={str(path): identify(fingerprint, runs, path) for path in unknown},
     )
 
 
-def identify(fingerprint: ArchitectureFingerprint, run: Run) -> dict[str, Any]:
-    """The architecture that the run seems to have, how probable each known one is, and what the run's file says."""
+def identify(fingerprint: ArchitectureFingerprint, known: RunSet, path: Path) -> dict[str, Any]:
+    """The architecture that the run seems to have, how probable each known one is, and what the run's file says.
+
+    Warns if nothing shows that the run is of the same data as the known ones.
+
+    Raises:
+        ValueError: it is of other data.
+    """
+    run = Run.load(path)
     predicted = fingerprint.predict(run)
+    same_data = is_of_same_data(known, run)
+    if not same_data:
+        warn(
+            "fingerprint",
+            f"nothing shows that {path} is of the same data in the same order as the known runs: they have no dataset "
+            "fingerprint and no labels in common with it. What it is recognised as says nothing if it is of other "
+            "data; give tracker.finish dataset_fingerprint=dp.dataset_fingerprint(dataset), or labels=",
+        )
     return {
         "predicted": predicted,
         "probabilities": fingerprint.predict_proba(run),
         "said to be": run.architecture,
         "agree": predicted == run.architecture,
+        "shown to be of the same data": same_data,
     }
+
+
+def is_of_same_data(known: RunSet, run: Run) -> bool:
+    """Whether its dataset fingerprint or its labels show that the run is of the same data as the known ones.
+
+    Raises:
+        ValueError: its labels are others.
+    """
+    if known.labels is not None and run.labels is not None:
+        differing = int((known.labels != run.labels).sum())
+        if differing:
+            raise ValueError(
+                f"{run!r} is of other data than the known runs: {differing} examples have other labels; compare it "
+                "with runs of its own data"
+            )
+        return True
+    return run.dataset_fingerprint is not None and run.dataset_fingerprint == known[0].dataset_fingerprint
 
 
 def describe_identified(path: str, found: dict[str, Any], accuracy: Accuracy) -> str:

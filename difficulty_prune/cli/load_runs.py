@@ -1,24 +1,36 @@
-"""Reading the runs that a command was given, with warnings in a line each."""
+"""Reading the runs that a command was given, and warnings in a line each."""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..runs.run_set import RunSet
 
 
 def load_runs(files: Iterable[Path], command: str) -> RunSet:
-    """`RunSet.load`, whose warnings go to stderr in the words of a command, without a place in the code.
+    """`RunSet.load`, whose warnings are in the words of a command.
 
     Raises:
         FileNotFoundError, ValueError: as for `RunSet.load`.
     """
+    with warnings_in_words(command):
+        return RunSet.load(files)
+
+
+@contextmanager
+def warnings_in_words(command: str) -> Iterator[None]:
+    """What the block warns users of goes to stderr in the words of a command: once, without a place in the code."""
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        runs = RunSet.load(files)
-    for warning in caught:
-        print(f"difficulty-prune {command}: warning: {warning.message}", file=sys.stderr)
-    return runs
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        warn(command, message)
+
+
+def warn(command: str, message: str) -> None:
+    """Writes a warning in a line to stderr."""
+    print(f"difficulty-prune {command}: warning: {message}", file=sys.stderr)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import math
 from collections.abc import Callable
 from typing import Final
@@ -137,19 +135,6 @@ def build_model(name: str, shape: Shape, num_classes: int) -> nn.Module:
     64
     """
     return find_model(name)(shape, num_classes)
-
-
-def source_digest(name: str) -> str:
-    """A hash of the source of the module that makes the model, so that an edited model is another one.
-
-    32 hexadecimal digits; of a module without source, of its name alone.
-    """
-    module = inspect.getmodule(find_model(name))
-    try:
-        source = name if module is None else inspect.getsource(module)
-    except OSError:
-        source = name
-    return hashlib.blake2b(source.encode(), digest_size=16).hexdigest()
 
 
 def find_model(name: str) -> Callable[[Shape, int], nn.Module]:

@@ -15,7 +15,6 @@ from rich.text import Text
 from ..consistency.correlation import correlation
 from ..consistency.reliability import reliability
 from ..consistency.run_agreement import run_agreement
-from ..data import dataset_fingerprint
 from ..fingerprint.architecture_fingerprint import ArchitectureFingerprint
 from ..fingerprint.sensitive_examples import sensitive_examples
 from ..policies.base import Policy
@@ -29,7 +28,7 @@ from .folder_lock import locked
 from .preflight import check_fit, check_out, make_folders
 from .settings import POLICIES, Settings
 from .study_data import StudyData, load_data
-from .tasks import ComparisonTask, DataSource, ScoringTask, peak_memory, slug
+from .tasks import ComparisonTask, DataSource, ScoringTask, peak_memory, slug, unfinished_runs
 
 TARGET: Final = 0.95  # the reliability for which the runs needed are stated
 RUNS_PER_FINGERPRINT: Final = 3
@@ -42,24 +41,17 @@ def run_study(settings: Settings, console: Console) -> dict[str, Any]:
 
     Raises:
         TypeError, ValueError, OSError: before any training: data that cannot be used, settings that do not fit the
-            data, a folder that cannot be written to, or one that holds runs of another study.
+            data, a folder that cannot be written to, or one that holds a run of another study, under whatever name.
         ValueError: before the comparison: an example without a score.
     """
     start = time.perf_counter()
     check_out(settings)
     with console.status(Text(f"reading {settings.data}")):
         data = load_data(settings.data, settings.test, settings.size)
-        source = DataSource(
-            settings.data,
-            settings.test,
-            dataset_fingerprint(data.train),
-            dataset_fingerprint(data.test),
-            settings.size,
-        )
+        source = DataSource.of(settings.data, settings.test, settings.size)
         check_fit(settings, data)
     scoring = scoring_tasks(settings, source)
-    for task in scoring:
-        task.is_done()  # refuses the runs of another study, before anything is written
+    unfinished_runs(scoring)  # refuses the runs of another study, before anything is written
     make_folders(settings)
     with locked(settings.out):
         return _run_locked(settings, data, source, scoring, console, start)
@@ -75,7 +67,7 @@ def _run_locked(
 ) -> dict[str, Any]:
     """The study itself, while no other one writes to its folder."""
     workers = settings.workers or default_workers()
-    unfinished = [task for task in scoring if not task.is_done()]
+    unfinished = unfinished_runs(scoring)
     run_tasks(unfinished, workers, len(data.train), console, "scoring")
     runs = RunSet.load(task.path for task in scoring)
     if settings.keep:
@@ -277,4 +269,5 @@ def describe(data: StudyData, source: DataSource) -> dict[str, Any]:
         "shape": list(data.shape),
         "classes": data.num_classes,
         "dataset_fingerprint": source.dataset_fingerprint,
+        **source.facts(),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset
 
 from .named_function import import_function, names_function
+from .photographs import open_rgb
 
 _MEMORY_LIMIT: Final = 4 * 2**30  # every worker holds the images too
 _TEST_SHARE: Final = 0.2
@@ -44,6 +46,15 @@ class Images(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.images[index], int(self.labels[index])
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """A hash of all images and labels, 32 hexadecimal digits; computed once, so change neither."""
+        total = hashlib.blake2b(digest_size=16)
+        for part in (self.images, self.labels):
+            total.update(f"{part.dtype} {list(part.shape)}".encode())
+            total.update(part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        return total.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -156,7 +167,7 @@ def _image_folder(folder: str) -> Any:
 
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one that holds a folder of images for each class")
-    return ImageFolder(folder)
+    return ImageFolder(folder, loader=open_rgb)
 
 
 def _torchvision(name: str, root: str) -> tuple[Any, Any]:
@@ -221,9 +232,15 @@ def _to_tensors(dataset: Any, side: int | None = None) -> Images:
 
 
 def _class_names(dataset: Any) -> tuple[str, ...] | None:
-    """Those of a torchvision dataset."""
+    """Those of a torchvision dataset; also of a part of it, of several that agree, and of one that is wrapped."""
     names = getattr(dataset, "classes", None)
-    return tuple(map(str, names)) if isinstance(names, (list, tuple)) else None
+    if isinstance(names, (list, tuple)):
+        return tuple(map(str, names))
+    if isinstance(dataset, ConcatDataset):
+        of_parts = {_class_names(part) for part in dataset.datasets}
+        return of_parts.pop() if len(of_parts) == 1 else None
+    inner = getattr(dataset, "dataset", None)
+    return None if inner is None else _class_names(inner)
 
 
 def _name(dataset: Any, position: int) -> str:

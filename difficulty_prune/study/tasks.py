@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,28 +20,43 @@ from ..policies.base import Policy
 from ..policies.plan import Plan, make_plan
 from ..runs.run import Run
 from ..sampler import PruneSampler
-from ..support.files import write_atomically
 from ..tracker.tracker import DifficultyTracker
 from .hold_out import held_out
-from .models import source_digest
+from .result_file import read_result, write_result
+from .source_digest import source_digest
 from .study_data import StudyData, load_data
 from .train import Recipe, number_of_batches, predict, train
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where the data comes from, and its fingerprints, by which a worker knows that it reads the same data.
+    """Where the data comes from, and what it is, by which a worker knows that it reads the same data.
 
     Attributes:
         size: the side to which images are resized; None for as they are.
-        dataset_fingerprint, test_fingerprint: of the training data and of the test data.
+        dataset_fingerprint, test_fingerprint: of the training data and of the test data, from a sample of each.
+        train_digest, test_digest: of all their images and labels.
     """
 
     spec: str
     test_spec: str | None
+    size: int | None
     dataset_fingerprint: str
     test_fingerprint: str
-    size: int | None = None
+    train_digest: str
+    test_digest: str
+
+    @classmethod
+    def of(cls, spec: str, test_spec: str | None = None, size: int | None = None) -> DataSource:
+        """The source with these arguments of `load_data`, as its data is now.
+
+        Raises:
+            TypeError, ValueError, FileNotFoundError: as for `load_data`.
+        """
+        data = load_data(spec, test_spec, size)
+        train, test = data.train, data.test
+        fingerprints = dataset_fingerprint(train), dataset_fingerprint(test)
+        return cls(spec, test_spec, size, *fingerprints, train.digest, test.digest)
 
     def load(self) -> StudyData:
         """Loads the data.
@@ -51,14 +65,25 @@ class DataSource:
             ValueError: it is not the data of the study.
         """
         data = load_data(self.spec, self.test_spec, self.size)
-        for part, expected in ((data.train, self.dataset_fingerprint), (data.test, self.test_fingerprint)):
-            found = dataset_fingerprint(part)
-            if found != expected:
+        for name, part, expected in (
+            ("training", data.train, self.train_digest),
+            ("test", data.test, self.test_digest),
+        ):
+            if part.digest != expected:
                 raise ValueError(
-                    f"data: {self.spec} has dataset fingerprint {found} in a worker, expected {expected}: it must give "
-                    "the same examples in the same order every time, so fix its seed"
+                    f"data: the {name} data of {self.spec} has digest {part.digest} in a worker, expected {expected}: "
+                    "it must give the same examples in the same order every time, so fix its seed, and leave its files "
+                    "as they are while a study runs"
                 )
         return data
+
+    def facts(self) -> dict[str, str]:
+        """What the files of results say of the test data, and of all images and labels."""
+        return {
+            "test_fingerprint": self.test_fingerprint,
+            "train_digest": self.train_digest,
+            "test_digest": self.test_digest,
+        }
 
 
 @dataclass(frozen=True)
@@ -101,22 +126,20 @@ class ScoringTask:
         if not Path(self.path).exists():
             return False
         run = Run.load(self.path)
-        want = {**self._facts(), "dataset_fingerprint": self.source.dataset_fingerprint}
-        found = {"hold_out": 0.0, **run.metadata}  # older files do not mention it
-        differing: dict[str, Any] = {
-            key: (found.get(key), value) for key, value in want.items() if found.get(key) != value
-        }
+        differing = self.differing(run)
         other = run.seen is None or not np.array_equal(run.seen, self.seen(len(run)))
         if self.hold_out and not differing and other:
             differing["seen"] = ("other examples", f"those of a study whose first seed is {self.first_seed}")
         if not set(self.scores) <= set(run.scores):
             differing["scores"] = (list(run.scores), list(self.scores))
-        if differing:
-            raise ValueError(
-                f"{self.path} is of another study, of other data, test data, model or recipe, (found, wanted): "
-                f"{differing}; choose another --out, or remove it"
-            )
+        refuse_other_study(self.path, differing)
         return True
+
+    def differing(self, run: Run) -> dict[str, tuple[Any, Any]]:
+        """In what the run differs from this one: (found, wanted)."""
+        want = {**self._facts(), "dataset_fingerprint": self.source.dataset_fingerprint}
+        found = {"hold_out": 0.0, **run.metadata}  # older files do not mention it
+        return {key: (found.get(key), value) for key, value in want.items() if found.get(key) != value}
 
     def run(self, report: Callable[[int], None]) -> None:
         """Trains and writes; `report` is called with the number of steps after each epoch."""
@@ -143,9 +166,41 @@ class ScoringTask:
             "seed": self.seed,
             "recipe": asdict(self.recipe),
             "hold_out": self.hold_out,
-            "test_fingerprint": self.source.test_fingerprint,
             "model_digest": source_digest(self.model),
+            **self.source.facts(),
         }
+
+
+def unfinished_runs(tasks: Sequence[ScoringTask]) -> list[ScoringTask]:
+    """The tasks that are still to do. The folder of their runs must hold no others but those that may be averaged.
+
+    These are of the same data, test data and recipe, and of the same model if they name the same; their seeds may be
+    others.
+
+    Raises:
+        ValueError: a run of another study, or a file that is no run.
+    """
+    unfinished = [task for task in tasks if not task.is_done()]
+    own, of_model = {Path(task.path).name for task in tasks}, {task.model: task for task in tasks}
+    for path in sorted(Path(tasks[0].path).parent.glob("*.safetensors")):
+        if path.name not in own:
+            run = Run.load(path)
+            differing = of_model.get(run.architecture, tasks[0]).differing(run)
+            may_differ = {"seed"} if run.architecture in of_model else {"seed", "architecture", "model_digest"}
+            refuse_other_study(path, {key: found for key, found in differing.items() if key not in may_differ})
+    return unfinished
+
+
+def refuse_other_study(path: str | Path, differing: dict[str, tuple[Any, Any]]) -> None:
+    """ValueError if the run in a file differs from what is wanted; `differing`: name -> (found, wanted)."""
+    if not differing:
+        return
+    missing = [name for name, (found, _) in differing.items() if found is None]
+    older = f"; it does not say its {', '.join(missing)}, as runs of earlier versions do not" if missing else ""
+    raise ValueError(
+        f"{path} is of another study, of other data, test data, model or recipe, (found, wanted): {differing}{older}; "
+        "choose another --out, or remove it"
+    )
 
 
 def _keep(seen: NDArray[Any], difficulty: Tensor, labels: Tensor | None = None, generator: Any = None) -> Plan:
@@ -186,7 +241,7 @@ class ComparisonTask:
         """Whether the result of this very task is there; that of another task would be replaced."""
         try:
             return bool(self.result()["task"] == self._facts())
-        except (FileNotFoundError, ValueError, KeyError, TypeError):  # not there, or not the file of a result
+        except (FileNotFoundError, ValueError):  # not there; damaged, or no result of this version
             return False
 
     def run(self, report: Callable[[int], None]) -> None:
@@ -201,17 +256,20 @@ class ComparisonTask:
             "peak_memory_bytes": peak_memory(),
             **outcome.facts(),
         }
-        write_atomically(self.path, json.dumps(result, indent=1))
+        write_result(self.path, result)
 
     def result(self) -> dict[str, Any]:
-        """What `run` wrote."""
-        result: dict[str, Any] = json.loads(Path(self.path).read_text())
-        return result
+        """What `run` wrote.
+
+        Raises:
+            FileNotFoundError, ValueError: it is not there, or damaged.
+        """
+        return read_result(self.path)
 
     def _facts(self) -> dict[str, Any]:
         return {
             "fingerprint": self.source.dataset_fingerprint,  # the key in files of every version
-            "test_fingerprint": self.source.test_fingerprint,
+            **self.source.facts(),
             "architecture": self.model,
             "model_digest": source_digest(self.model),
             "seed": self.seed,

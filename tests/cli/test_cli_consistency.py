@@ -109,6 +109,86 @@ def test_a_run_is_recognised_and_not_learned_from(folder: Path, capsys: pytest.C
     assert "), as its file says.\n" in text
 
 
+def test_a_run_to_recognise_of_perhaps_other_data_is_warned_of(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, scores = tmp_path / "unknown.safetensors", made_run("mlp", 7).scores
+    for known, shown in (
+        ({}, False),
+        ({"labels": np.zeros(SIZE, int)}, False),
+        ({"dataset_fingerprint": "f00d"}, True),
+    ):
+        dp.Run(scores, architecture="mlp", seed=7, **known).save(path)
+        assert main(["fingerprint", str(folder), "--identify", str(path), "--json"]) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out)["identified"][str(path)]["shown to be of the same data"] is shown
+        warned = [line for line in err.splitlines() if "warning" in line]
+        assert len(warned) == (not shown)
+        assert all(f"warning: nothing shows that {path} is of the same data in the same order" in w for w in warned)
+
+
+def test_labels_show_that_a_run_to_recognise_is_of_the_same_data_or_of_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = np.arange(SIZE) % 3
+    for name in ("cnn", "mlp"):
+        for seed in range(4):
+            run = dp.Run(made_run(name, seed).scores, architecture=name, seed=seed, labels=labels)
+            run.save(tmp_path / f"{name}-{seed}.safetensors")
+    unknown = tmp_path / "unknown" / "mlp-3.safetensors"
+    unknown.parent.mkdir()
+    (tmp_path / "mlp-3.safetensors").rename(unknown)
+    assert main(["fingerprint", str(tmp_path), "--identify", str(unknown)]) == 0
+    assert "warning" not in capsys.readouterr().err
+    dp.Run(made_run("mlp", 3).scores, architecture="mlp", seed=3, labels=np.roll(labels, 1)).save(unknown)
+    assert main(["fingerprint", str(tmp_path), "--identify", str(unknown)]) == 2
+    assert "is of other data than the known runs: 399 examples have other labels" in capsys.readouterr().err
+
+
+def partly_constant(folder: Path, **constant: tuple[str, ...]) -> Path:
+    """Three runs each of two architectures, of which some scores are the same for all examples."""
+    for architecture in ("cnn", "mlp"):
+        for seed in range(3):
+            run = made_run(architecture, seed)
+            flat = {score: np.zeros(SIZE) for score in constant.get(architecture, ())}
+            run.with_scores(flat).save(folder / f"{architecture}-{seed}.safetensors")
+    return folder
+
+
+def test_a_score_that_ranks_nothing_is_said_to_and_the_rest_is_answered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = partly_constant(tmp_path, cnn=("vog_loss",), mlp=("vog_loss",))
+    text = said(capsys, "consistency", folder, "--score", "el2n")
+    assert "  vog_loss: not known: the runs rank nothing" in text
+    assert "of 4 pairs of score and architecture" in text, "not of those of vog_loss"
+    found = json.loads(said(capsys, "consistency", folder, "--json"))
+    assert found["of_scores"]["vog_loss"] is None
+    assert found["of_scores"]["el2n"] == found["reliability"]
+    assert main(["consistency", str(folder), "--score", "vog_loss"]) == 2
+    err = capsys.readouterr().err
+    assert "vog_loss: the runs rank nothing: " in err
+    assert err.endswith("; ask for another score, --score el2n or aum\n")
+
+
+def test_an_architecture_that_ranks_nothing_is_said_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = partly_constant(tmp_path, cnn=("el2n",))
+    text = said(capsys, "consistency", folder, "--score", "el2n")
+    assert "  Of cnn alone: not known: the runs rank nothing" in text
+    assert "  Of mlp alone: With 3 runs" in text
+    found = json.loads(said(capsys, "consistency", folder, "--score", "el2n", "--json"))["of_architectures"]
+    assert found["cnn"] is None
+    assert found["mlp"]["value"] > 0.5
+
+
+def test_runs_that_rank_nothing_at_all_need_more_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(2):
+        run = dp.Run({"el2n": np.zeros(9)}, architecture="mlp", seed=seed, vary=seed, dataset_fingerprint="f00d")
+        run.save(tmp_path / f"{seed}.safetensors")
+    assert main(["consistency", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.endswith("; train for more epochs\n")
+
+
 def test_a_run_unlike_any_known_is_said_to_be(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     foreign = tmp_path / "foreign.safetensors"
     made_run("other", 0).save(foreign)

@@ -74,6 +74,15 @@ def test_what_must_fail_is_refused_in_one_line_and_writes_nothing(
     assert message in refused(capsys, *arguments.split())
 
 
+def test_a_folder_with_a_run_of_another_recipe_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """`consistency` would average it with the runs of the study."""
+    run = dp.Run({"el2n": [0.0] * 1437}, architecture="cnn", seed=9, recipe={"epochs": 5})
+    run.save("out/runs/cnn-9.safetensors")
+    line = refused(capsys, "--model", "mlp", "--epochs", "1", "--out", "out")
+    assert "cnn-9.safetensors is of another study" in line.replace("\\", "/")
+    assert "'recipe': ({'epochs': 5}, {'epochs': 1" in line
+
+
 def test_an_error_of_several_lines_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     Path("own_images.py").write_text("def make():\n    raise ValueError('first\\nsecond')\n")
     assert refused(capsys, "--data", "own_images:make") == "difficulty-prune study: first second"

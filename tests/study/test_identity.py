@@ -15,13 +15,14 @@ from PIL import Image
 
 from difficulty_prune.cli.study import same_plans
 from difficulty_prune.study.folder_lock import locked
-from difficulty_prune.study.models import source_digest
 from difficulty_prune.study.study_data import load_data
 
 COMMAND = [sys.executable, "-m", "difficulty_prune.cli", "study", "--runs", "2", "--epochs", "2", "--out", "out"]
 MINE = """
 import torch
 from torch.utils.data import TensorDataset
+
+from head import head
 
 def make(n, seed, flip=False):
     g = torch.Generator().manual_seed(seed)
@@ -30,10 +31,15 @@ def make(n, seed, flip=False):
     return TensorDataset(x, 1 - y if flip else y)
 
 def train(): return make(96, 0)
-def test(): return make(60, 1)
+def test(): return make(96, 1)
 def flipped(): return make(60, 1, True)
-def net(shape, classes): return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes))
+def edited():
+    data = test()
+    data.tensors[0][2] *= -1
+    return data
+def net(shape, classes): return torch.nn.Sequential(torch.nn.Flatten(), head(classes))
 """
+HEAD = "import torch\ndef head(classes): return torch.nn.Linear(64, classes)\n"
 
 
 def study(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -44,6 +50,7 @@ def study(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow  # three commands, each of which starts PyTorch in three processes
 def test_other_test_data_and_an_edited_model_are_refused_and_what_is_reused_is_said(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "head.py").write_text(HEAD)
     options = ("--test", "mine:test", "--keep", "0.9", "--policy", "window", "easiest")
     first = study(tmp_path, *options)
     assert first.returncode == 0, first.stderr
@@ -56,20 +63,15 @@ def test_other_test_data_and_an_edited_model_are_refused_and_what_is_reused_is_s
     assert other.returncode == 2
     assert "of another study" in other.stderr
     assert "test_fingerprint" in other.stderr
-    (tmp_path / "mine.py").write_text(MINE.replace("Linear(64, classes)", "Linear(64, classes, bias=False)"))
+    outside = study(tmp_path, "--test", "mine:edited", "--keep", "0.9")  # the 64 examples of a fingerprint
+    assert outside.returncode == 2
+    assert "test_digest" in outside.stderr
+    assert "test_fingerprint" not in outside.stderr
+    (tmp_path / "head.py").write_text(HEAD.replace("classes)", "classes, bias=False)"))
     edited = study(tmp_path, *options)
     assert edited.returncode == 2
     assert "model_digest" in edited.stderr
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == before
-
-
-def test_a_model_is_known_by_the_source_of_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert source_digest("mlp") == source_digest("cnn")  # of one module
-    monkeypatch.syspath_prepend(tmp_path)
-    for name, text in (("one", MINE), ("same", MINE), ("other", MINE + "\n# edited\n")):
-        (tmp_path / f"{name}_model.py").write_text(text)
-    digests = [source_digest(f"{name}_model:net") for name in ("one", "same", "other")]
-    assert digests[0] == digests[1] != digests[2]
 
 
 def test_one_study_at_a_time_and_a_dead_one_bars_nobody(tmp_path: Path) -> None:

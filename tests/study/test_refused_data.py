@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import TensorDataset
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
+import difficulty_prune as dp
 from difficulty_prune.study.study_data import load_data
 
 Load = Callable[..., None]
@@ -72,6 +73,30 @@ def test_image_folders_whose_classes_have_other_names_are_refused(tmp_path: Path
     assert load_data(train, f"imagefolder:{tmp_path / 'same'}").num_classes == 2
     with pytest.raises(ValueError, match=r"test: got 2 classes, expected the 2 of .*; bird, cat not in both"):
         load_data(train, f"imagefolder:{tmp_path / 'other'}")
+
+
+class Names(TensorDataset):
+    """Images of classes that have names, as those of torchvision."""
+
+    def __init__(self, *classes: str) -> None:
+        super().__init__(torch.rand(20, 1, 8, 8), torch.arange(20) % 2)
+        self.classes = list(classes)
+
+
+def test_names_of_classes_are_found_in_parts_and_wrappers(load: Load) -> None:
+    train = Names("cat", "dog")
+    load(train, Subset(Names("cat", "dog"), [0, 1]))
+    other = Names("bird", "cat")
+    for test in (
+        Subset(other, [0, 1]),
+        Subset(Subset(other, [0, 1, 2]), [1]),
+        ConcatDataset([other, Subset(other, [3])]),
+        dp.IndexedDataset(other),
+    ):
+        for pair in ((train, test), (ConcatDataset([train, train]), test)):
+            with pytest.raises(ValueError, match=r"test: got 2 classes, expected the 2 of .*; bird, dog not in both"):
+                load(*pair)
+    load(train, ConcatDataset([train, other]))  # whose names are not those of all
 
 
 @pytest.mark.parametrize("label", [-1, 0.5, float("nan"), "cat", [0, 1], None])

@@ -302,8 +302,7 @@ def test_every_tracked_score_can_be_asked_for_and_no_other(name: str) -> None:
 
 
 def tasks(folder: Path, runs: int = 4, **changes) -> list[ScoringTask]:
-    data = load_data("digits")
-    source = DataSource("digits", None, dp.dataset_fingerprint(data.train), dp.dataset_fingerprint(data.test))
+    source = DataSource.of("digits")
     recipe = Recipe(epochs=1, batch_size=64)
     settings = {"recipe": recipe, "scores": ("el2n",), "hold_out": 0.3, "first_seed": 3, **changes}
     first = settings["first_seed"]
