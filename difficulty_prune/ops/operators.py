@@ -126,7 +126,8 @@ def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, 
     >>> table[3, FIELD["count"]].item(), table[3, FIELD["correct"]].item(), dict(zip(SKIPPED, skipped.tolist()))
     (2.0, 2.0, {'bad index': 0, 'bad label': 0, 'not finite': 0, 'changed label': 1})
     """
-    if skipped is not None and try_record_stats_(table, index, logits, labels, skipped):
+    arguments = (table, index, logits, labels, skipped)
+    if skipped is not None and _can_try(*arguments) and try_record_stats_(table, index, logits, labels, skipped):
         return
     check_logits(logits)
     check_labels(labels, logits)
@@ -140,11 +141,13 @@ def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, 
 def try_record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor) -> bool:
     """`record_stats_`, if a compiled look finds its arguments right; else nothing is done, and False returned.
 
+    Not for code that is traced, which cannot look.
+
     >>> try_record_stats_(new_table(2), torch.tensor([9]), torch.zeros(1, 5), torch.tensor([0]), new_skipped())
     False
     """
-    arguments = (table, index, logits, labels, skipped)
-    return _can_try(*arguments) and _ops.try_record_stats_.default(*arguments)
+    tensors = type(index) in _REQUIRED and type(logits) in _REQUIRED and type(labels) in _REQUIRED
+    return tensors and _ops.try_record_stats_.default(table, index, logits, labels, skipped)
 
 
 def record_given_stats_(

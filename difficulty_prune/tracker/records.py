@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..ops.layout import FIELD
-from ..ops.operators import new_table, record_given_stats_, record_losses_, record_stats_, try_record_stats_
+from ..ops.operators import new_table, record_given_stats_, record_losses_, record_stats_
 from ..scores.logit_scores import logit_scores
 
 
@@ -30,10 +30,6 @@ class Records:
 
     def __init__(self, num_examples: int, device: torch.device | str | None = None) -> None:
         self.table = new_table(num_examples, device)
-
-    def try_record(self, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor) -> bool:
-        """`record`, if the arguments are right; else nothing is done, and False returned."""
-        return try_record_stats_(self.table, index, logits, labels, skipped)
 
     def record(self, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor | None = None) -> None:
         """Adds a presentation of the examples `index` [B]; see `ops.record_stats_`."""

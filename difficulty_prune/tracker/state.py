@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..ops.layout import SKIPPED
-from ..ops.operators import new_state, new_table
+from ..ops.operators import new_state, new_table, try_record_stats_
 from ..scores.logit_scores import logit_scores
 from .moments import GradientMoments
 from .norms import GradientNorms
@@ -168,14 +168,12 @@ class TrackerState:
 
     def try_record(self, index: Tensor, logits: Tensor | None, labels: Tensor | None) -> bool:
         """Records a batch by one compiled call, if a record is all it needs and nothing is wrong with it."""
+        if self._columns is None or logits is None or labels is None or self.records is None or self.skipped is None:
+            return False
         return (
-            self._columns is not None
-            and isinstance(logits, Tensor)
-            and isinstance(labels, Tensor)
+            isinstance(logits, Tensor)
             and logits.shape[1:] == self._columns
-            and self.records is not None
-            and self.skipped is not None
-            and self.records.try_record(index, logits, labels, self.skipped.update)
+            and try_record_stats_(self.records.table, index, logits, labels, self.skipped.update)
         )
 
     def _note_columns(self) -> None:

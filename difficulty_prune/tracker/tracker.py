@@ -349,7 +349,8 @@ reduction="weighted_mean")` |
         if torch.compiler.is_compiling():
             self._update(index, logits, labels, inputs, loss)
         elif not in_backward_pass():
-            refuse_transforms("update")
+            if torch._C._functorch.peek_interpreter_stack() is not None:
+                refuse_transforms("update")
             with self._lock:
                 if loss is not None or inputs is not None or not self._state.try_record(index, logits, labels):
                     self._update(index, logits, labels, inputs, loss)
