@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from .ops.checks import check_index
-from .policies.base import Policy, at_epoch, check_difficulty
+from .policies.base import Policy, at_epoch, check_difficulty, warn_if_nothing_is_ranked
 from .policies.plan import Plan
+from .policies.weighted import Weighted
 from .support.checks import whole_number
 from .support.randomness import generator_from
 from .tracker.source import ScoreSource
@@ -215,6 +216,8 @@ class PruneSampler(Sampler[int]):
         self._latest: EpochIterator | None = None
         self._asked_for: Epoch | None = None  # begun by set_epoch, before an earlier one was restored
         values = self._values()
+        if not callable(difficulty) and isinstance(policy, Weighted):  # which says nothing of live difficulty
+            warn_if_nothing_is_ranked(values, policy, policy.keep)
         self._weights = _no_weights(len(values))
         self._weights_on: dict[torch.device, Tensor] = {}
         self._off_plan_on: dict[torch.device, Tensor] = {}  # how many were, where nobody may look before the next epoch

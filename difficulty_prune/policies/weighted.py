@@ -25,6 +25,7 @@ class Weighted(Keeping):
 
     redrawn: ClassVar[bool] = True
     drops_classes: ClassVar[bool] = True
+    ranks: ClassVar[bool] = False  # in the first steps of a training, losses may well be the same
 
     @abstractmethod
     def inclusion(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Tensor:

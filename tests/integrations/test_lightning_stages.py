@@ -467,7 +467,6 @@ def test_a_search_within_a_second_fit_keeps_the_scores_of_the_first(tmp_path, fi
     assert dp.Run.load(tmp_path / "run.safetensors").metadata["presentations"] == SIZE + 2 * KEPT
 
 
-@pytest.mark.filterwarnings("ignore:difficulty. all .* have the same value")  # after one batch of a model of zeros
 def test_a_trial_run_writes_no_file(tmp_path):
     model, callback = Classifier(), writer(tmp_path)
     make_trainer(tmp_path, callback).fit(model)

@@ -1,4 +1,4 @@
-"""Difficulty that is the same for all examples ranks nothing, and every policy that goes by it says so."""
+"""Difficulty that is the same for all examples ranks nothing: policies say so; those that draw, if it is fixed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ RANKING = [
     P.Stratified(0.5),
     P.PerClass(P.Hardest(0.5)),
     P.PerClass(P.Easiest(0.5), quota="equal"),
-    P.SoftPrune(0.5),
-    P.Importance(keep=0.5),
 ]
+DRAWING = [P.SoftPrune(0.5), P.Importance(keep=0.5)]
 SAYS = "difficulty: all 8 examples have the same value, .*, which ranks nothing: what .* keeps is random"
 
 
@@ -37,11 +36,22 @@ def test_a_policy_that_ranks_says_that_there_is_nothing_to_rank(policy, value):
 def test_one_example_that_differs_is_a_ranking(policy, place, by):
     difficulty = torch.ones(8, dtype=torch.float64)
     difficulty[place] += by
-    if by == float("inf") and isinstance(policy, P.Stratified | P.Importance):
+    if by == float("inf") and isinstance(policy, P.Stratified):
         return
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         policy(difficulty, labels=[0, 1] * 4)
+
+
+@pytest.mark.parametrize("policy", DRAWING, ids=repr)
+def test_a_policy_that_draws_is_warned_of_by_its_sampler_where_the_difficulty_is_fixed(policy):
+    with pytest.warns(UserWarning, match=SAYS):
+        dp.PruneSampler(policy, torch.zeros(8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dp.PruneSampler(policy, lambda: torch.zeros(8)).set_epoch(1)
+        dp.PruneSampler(policy, torch.arange(8.0)).set_epoch(1)
+        dp.PruneSampler(P.Random(0.5), torch.zeros(8))
 
 
 @pytest.mark.parametrize("policy", [P.Random(0.5), P.PerClass(P.Random(0.5))], ids=repr)

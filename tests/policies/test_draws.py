@@ -24,10 +24,7 @@ import difficulty_prune as dp
 from difficulty_prune.policies.compose import PerClass
 from difficulty_prune.policies.weighted import Importance, SoftPrune, draw, proportional
 
-pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
-    pytest.mark.filterwarnings("ignore:difficulty. all .* have the same value"),
-]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Probabilities in proportion to a size

@@ -14,10 +14,7 @@ from hypothesis import strategies as st
 from difficulty_prune.policies.uniform import Hardest
 from difficulty_prune.policies.weighted import Importance
 
-pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
-    pytest.mark.filterwarnings("ignore:difficulty. all .* have the same value"),
-]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def oracle_importance(difficulty, temperature, kept):

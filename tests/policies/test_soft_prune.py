@@ -16,10 +16,7 @@ import difficulty_prune as dp
 from difficulty_prune.policies.compose import PerClass
 from difficulty_prune.policies.weighted import Importance, SoftPrune
 
-pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
-    pytest.mark.filterwarnings("ignore:difficulty. all .* have the same value"),
-]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @settings(max_examples=40)
