@@ -252,15 +252,20 @@ class PruneSampler(Sampler[int]):
         """
         number = whole_number(epoch, "epoch")
         self._raise_if_off_plan()
-        if number > self.epoch and self._asked > 1 and not self._drawn:  # once is a look at the plan
-            warnings.warn(
-                f"weights were asked for in epoch {self.epoch}, but no example was drawn from this sampler: give it to "
-                "the loader, as in DataLoader(..., sampler=sampler), and not a copy, or shuffle=True in its place",
-                stacklevel=2,
-            )
+        if number > self.epoch and self._asked > 1:  # once is a look at the plan
+            self._warn_if_undrawn()
         if number != self.epoch:
             self._begin(self._plan_for(number), number)
         self._asked_for = None
+
+    def _warn_if_undrawn(self) -> None:
+        """Warns if nothing was drawn in this epoch, though weights were asked for."""
+        if not self._drawn:
+            warnings.warn(
+                f"weights were asked for in epoch {self.epoch}, but no example was drawn from this sampler: give it to "
+                "the loader, as in DataLoader(..., sampler=sampler), and not a copy, or shuffle=True in its place",
+                stacklevel=3,
+            )
 
     def _plan_for(self, epoch: int) -> Plan:
         """The present plan, where neither draws nor difficulty nor the policy change."""
@@ -391,6 +396,8 @@ class PruneSampler(Sampler[int]):
             weights = self._weights[index]
             if self._drawn:
                 self._note_trained(index)
+            elif self._asked == 3 and bool(weights.isnan().any()):
+                self._warn_if_undrawn()  # at once, since an epoch that is the only one ends without another word
             if strict and bool(weights.isnan().any()):
                 off_plan = index[weights.isnan()]
                 raise ValueError(_off_plan(len(off_plan), len(index), self.epoch, int(off_plan[0])))

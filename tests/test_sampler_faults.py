@@ -136,7 +136,7 @@ def test_a_sampler_that_no_loader_draws_from_is_noticed(policy, used):
     """The loader shuffles by itself, say: two of three examples would train with weight 0."""
     sampler = make(policy)
     drawn = [int(i) for i in (ALL if used == "none" else list(copy.deepcopy(sampler)))]
-    for batch in torch.tensor(drawn).split(8):
+    for batch in torch.tensor(drawn)[:20].split(10):
         sampler.weight(batch)
     with pytest.warns(UserWarning, match="weights were asked for in epoch 0, but no example was drawn"):
         sampler.set_epoch(1)
@@ -144,3 +144,11 @@ def test_a_sampler_that_no_loader_draws_from_is_noticed(policy, used):
     sampler.weight(sampler.plan.index)
     sampler.set_epoch(2)  # no warning
     sampler.set_epoch(3)  # nor of an epoch that was passed over
+
+
+def test_it_is_noticed_within_the_first_epoch_too():
+    sampler = make(Hardest(0.5))
+    sampler.weight(ALL), sampler.weight(ALL)
+    with pytest.warns(UserWarning, match="no example was drawn from this sampler"):
+        sampler.weight(ALL)
+    sampler.weight(ALL)  # once is enough

@@ -87,8 +87,8 @@ def group_runs(runs: RunSet, score: str, at_least: int) -> Groups:
     for name, size in zip(groups.architectures, groups.sizes, strict=True):
         if size < at_least:
             raise ValueError(
-                f"runs of {name!r}: got {size}, expected at least {at_least} of each architecture: train "
-                "more, or leave it out"
+                f"runs of {name!r}: got {size}, expected at least {at_least} of each architecture, "
+                "without those to identify: train more, or leave it out"
             )
     return groups
 

@@ -168,8 +168,12 @@ class DifficultyTracker:
     def paused(self) -> Iterator[None]:
         """Backward passes in here are not the training step's own, and what was watched does not record them.
 
-        For gradient penalties, saliency maps and the like that go through the same graph. The tracker is paused for
-        every thread, because a backward pass may run in a thread of its own.
+        For saliency maps, gradients that a penalty is made of, and the like that go through the same graph, before the
+        step's own pass or after it. The tracker is paused for every thread, because a backward pass may run in a thread
+        of its own.
+
+        A penalty on gradients that is part of the step's loss sends a gradient of its own to the inputs, which
+        `vog_loss` would contain. Compute such a penalty from inputs that are not watched, `x.clone().requires_grad_()`.
 
         >>> tracker = DifficultyTracker(1, scores=("vog_loss",))
         >>> x = tracker.watch(torch.ones(1, 1, 2, 2), torch.tensor([0]))
@@ -212,6 +216,7 @@ class DifficultyTracker:
 reduction="weighted_mean")` |
         | `F.cross_entropy(z, y)` with ignored labels -100 | `watch(x, index, weight=(y != -100).float(), \
 reduction="weighted_mean")` |
+        | both of these | `watch(x, index, weight=c[y.clamp(min=0)] * (y != -100), reduction="weighted_mean")` |
         | any of these divided by 4, for gradient accumulation | `watch(..., accumulation_steps=4)` |
         | any of these through a `GradScaler` | `watch(..., scaler=scaler)` |
 
@@ -255,7 +260,7 @@ reduction="weighted_mean")` |
         if not torch.is_grad_enabled():
             return self._recomputed.put_off(inputs, given) if not compiling else inputs
         if not compiling and in_backward_pass() and not self._recomputed.was_put_off(given):
-            return self._recomputed.again(inputs, given, state)
+            return self._recomputed.again(inputs, given, state, self._note_another_pass)
         if compiling:
             phase = self._next_to_watch(inputs)
         else:
@@ -277,7 +282,7 @@ reduction="weighted_mean")` |
         if compiling:
             watched = WatchInputs.apply(inputs, state.anchor, self._record_watched, *tensors)
         else:
-            first = FirstPass(lambda gradient: self._record_in_turn(gradient, *tensors), state.note_another_pass)
+            first = FirstPass(lambda gradient: self._record_in_turn(gradient, *tensors), self._note_another_pass)
             watched = WatchInputs.apply(inputs, state.anchor, first)
         return watched
 
@@ -288,6 +293,10 @@ reduction="weighted_mean")` |
             self._prepare(inputs, "vog_loss")
         phase, state.watch_phase = state.watch_phase, (state.watch_phase + 1) % self.gradient.every
         return phase
+
+    def _note_another_pass(self) -> None:
+        if not self._pauses:
+            self._state.note_another_pass()
 
     def _record_in_turn(self, gradient: Tensor, *tensors: Any) -> bool:
         """`_record_watched`, while no other thread records."""
@@ -334,7 +343,8 @@ reduction="weighted_mean")` |
         Args:
             index: [B] int64, positions in the dataset, on the CPU or on the device of the logits.
             logits: [B, C] float32, bfloat16 or float16, before the softmax.
-            labels: [B] int64.
+            labels: [B] int64. Rows that the loss ignores are no examples: leave them out, `keep = y != -100`, and give
+                `index[keep], logits[keep], y[keep]`.
             inputs: [B, ...] that led to the logits and required gradients; for `vog` and `vog_probability`, at the
                 price of one backward pass to the input each. Call before the training step's own backward pass. After
                 the first step they may be left out, where no gradient is to be recorded. The extra pass would also run
@@ -510,7 +520,7 @@ reduction="weighted_mean")` |
         names = self.scores if scores is None else self._own(scores)
         with self._lock:
             if not allow_skipped:
-                self._raise_if_skipped()
+                self._raise_if_skipped(names)
             found = self._state.scores(names)
             for name in names:
                 if name not in found:
@@ -638,10 +648,10 @@ reduction="weighted_mean")` |
         """
         return dict(zip(SKIPPED, self._state.total_skipped().tolist(), strict=True))
 
-    def _raise_if_skipped(self) -> None:
+    def _raise_if_skipped(self, names: tuple[str, ...]) -> None:
         reported = self.skipped  # read before anything is raised: every process of a group has to take part
         other_passes = self._state.total_other_passes()
-        if other_passes:
+        if other_passes and "vog_loss" in names:
             raise ValueError(
                 f"{other_passes} further backward passes went through watched inputs, and vog_loss does "
                 "not know which was the training step's own. Put a pass that is not (a gradient penalty, a saliency "
@@ -656,7 +666,9 @@ reduction="weighted_mean")` |
                 "tracker was told, and so does a changed label: the example was presented with another one before, as "
                 "where a validation step shares the tracker, or the data shuffle themselves. Values that are not "
                 "finite mean that losses or gradients overflowed (lower the learning rate, or pass scaler= to watch), "
-                "or that the class of a label is masked by -inf. To take the scores of the others: allow_skipped=True"
+                "or that the class of a label is masked by -inf. To take the scores of the others: allow_skipped=True. "
+                "But if wrong labels came first, as from a validation step before the training, the right ones were "
+                "left out: call update in the training step alone, tracker.reset(), and score again"
             )
 
     # State

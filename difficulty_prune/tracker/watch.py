@@ -101,11 +101,11 @@ class Recomputed:
         else:
             self._remember(index, "watched" if watched else "passed over")
 
-    def again(self, inputs: Tensor, index: Tensor, state: TrackerState) -> Tensor:
+    def again(self, inputs: Tensor, index: Tensor, state: TrackerState, note_another: Callable[[], None]) -> Tensor:
         """What the call with this index gave before, without recording anything."""
         call = self._calls.get(_place(index), "watched")
         if call == "made up for":  # a second backward pass through a reentrant checkpoint
-            state.note_another_pass()
+            note_another()
         if state.anchor is None or call.endswith("passed over"):
             return inputs
         watched: Tensor = WatchInputs.apply(inputs, state.anchor, _pass_over)

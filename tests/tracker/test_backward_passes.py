@@ -357,3 +357,32 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert result.stdout.strip() == "4", result.stderr
+
+
+@pytest.mark.parametrize("reentrant", [None, True, False])
+def test_paused_passes_may_come_after_the_steps_own(reentrant: bool | None) -> None:
+    tracker, model = dp.DifficultyTracker(N, ("vog_loss",)), new_model()
+    for _ in range(2):
+        leaf = X.clone().requires_grad_()
+
+        def forward(x: Tensor) -> Tensor:
+            return model(tracker.watch(x, INDEX))
+
+        logits = forward(leaf) if reentrant is None else checkpoint(forward, leaf, use_reentrant=reentrant)
+        loss = F.cross_entropy(logits, Y)
+        loss.backward(retain_graph=True)
+        with tracker.paused():
+            loss.backward()
+    assert tracker.compute()["vog_loss"].max() < 1e-7
+
+
+def test_another_pass_does_not_keep_back_the_scores_of_logits() -> None:
+    tracker, model = dp.DifficultyTracker(N, ("el2n", "vog_loss")), new_model()
+    logits = model(tracker.watch(X, INDEX))
+    tracker.update(INDEX, logits, Y)
+    loss = F.cross_entropy(logits, Y)
+    loss.backward(retain_graph=True)
+    loss.backward()
+    assert not tracker.compute(scores=("el2n",))["el2n"].isnan().any()
+    with pytest.raises(ValueError, match="1 further backward passes"):
+        tracker.compute()
