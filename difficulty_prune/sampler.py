@@ -348,7 +348,8 @@ class PruneSampler(Sampler[int]):
             drop_last: as for the DataLoader.
 
         Raises:
-            TypeError, ValueError: no whole numbers, or less than 1; or see the policy.
+            TypeError, ValueError: no whole numbers, or less than 1; more epochs than the policy is made for; or see the
+                policy.
 
         >>> from difficulty_prune.policies import SoftPrune
         >>> policy = SoftPrune(keep=0.5, anneal=0.25, epochs=4)
@@ -356,6 +357,11 @@ class PruneSampler(Sampler[int]):
         25
         """
         size, count = whole_number(batch_size, "batch_size", least=1), whole_number(epochs, "epochs", least=1)
+        made_for = getattr(self.policy, "epochs", None)
+        if made_for is not None and count > made_for:
+            raise ValueError(
+                f"epochs: got {count}, but {self.policy!r} is made for {made_for}; after these it sees the full data"
+            )
         lengths: dict[Any, int] = {}
         total = 0
         for epoch in range(count):

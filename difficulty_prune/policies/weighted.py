@@ -9,7 +9,6 @@ mean.
 from __future__ import annotations
 
 import math
-import warnings
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -85,9 +84,6 @@ class SoftPrune(Weighted):
 
         Raises:
             ValueError: `anneal` is set, but not `epochs`.
-
-        Warns:
-            UserWarning: an epoch after the last of `epochs`.
         """
         if self.anneal == 0:
             return self
@@ -95,12 +91,6 @@ class SoftPrune(Weighted):
             raise ValueError(
                 f"epochs: got None beside anneal {self.anneal}; say how many epochs the training has, as in "
                 f"SoftPrune(keep={self.keep}, anneal={self.anneal}, epochs=30)"
-            )
-        if epoch >= self.epochs:
-            warnings.warn(
-                f"epoch {epoch} of a SoftPrune for epochs={self.epochs}: the full data, as in its last epochs. Give it "
-                "the number of epochs of the whole training",
-                stacklevel=2,
             )
         pruned = self.epochs - math.ceil(round(self.anneal * self.epochs, 9))
         return self if epoch < pruned else replace(self, keep=1.0, easy_keep=None)

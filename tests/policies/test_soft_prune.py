@@ -99,7 +99,7 @@ def test_the_last_part_of_the_epochs_is_full_and_no_other(epochs, hundredths):
     """An epoch is full if it reaches into the last `anneal` of the training."""
     policy = SoftPrune(keep=0.5, anneal=hundredths / 100, epochs=epochs)
     begin = epochs * (1 - Fraction(hundredths, 100))
-    for epoch in range(epochs):
+    for epoch in range(epochs + 2):
         assert (policy.at(epoch).keep == 1) == (epoch + 1 > begin)
 
 
@@ -198,10 +198,3 @@ def test_the_threshold_is_exact_for_decimal_fractions():
 
 def test_the_number_of_epochs_may_come_from_numpy():
     assert SoftPrune(keep=0.5, anneal=0.5, epochs=np.int64(10)).at(5).keep == 1
-
-
-def test_an_epoch_after_the_last_one_is_warned_of():
-    policy = SoftPrune(keep=0.5, anneal=0.5, epochs=2)
-    assert policy.at(1).keep == 1.0
-    with pytest.warns(UserWarning, match="epoch 2 of a SoftPrune for epochs=2"):
-        policy.at(2)
