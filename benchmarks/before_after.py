@@ -32,7 +32,7 @@ def times(folder: Path, side: str) -> dict[str, list[float]]:
 
 
 def milliseconds(seconds: list[float]) -> str:
-    return f"{min(seconds) * 1e3:.3g} to {max(seconds) * 1e3:.3g} ms ({len(seconds)} runs)"
+    return f"{min(seconds) * 1e3:.4g} to {max(seconds) * 1e3:.4g} ms ({len(seconds)} runs)"
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py                      all of it; writes benchmarks/results/<device>.json
     python benchmarks/gpu.py roofline sanitizer   these parts alone, put into the same file
+    python benchmarks/gpu.py RESULT.json          prints a result again, without a GPU
 
 The package must be installed with its CUDA kernels: DIFFICULTY_PRUNE_CUDA=1 make setup.
 
@@ -474,6 +475,7 @@ def build() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+FOR_SANITIZER = {"exercise": exercise, "plant_fault": plant_fault}
 PARTS: dict[str, Callable[[], Any]] = {
     "build": build,
     "errors": check,
@@ -488,6 +490,11 @@ PARTS: dict[str, Callable[[], Any]] = {
 
 def show(result: dict[str, Any]) -> None:
     console = Console()
+    if "errors" in result:
+        narrow = {name for name in result["errors"] if "M2 bfloat16" in name}
+        for what, names in (("float32 state", result["errors"].keys() - narrow), ("M2 in bfloat16", narrow)):
+            largest = max(result["errors"][name] for name in names)
+            console.print(f"largest error against float64, {what}: {largest:.1e}")
     if "roofline" in result:
         grid = Table("work", "time", "MB", "GB/s", "of copy", box=None)
         for r in result["roofline"]:
@@ -507,6 +514,9 @@ def show(result: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    if len(sys.argv) == 2 and sys.argv[1].endswith(".json"):
+        show(json.loads(Path(sys.argv[1]).read_text()))
+        return
     if not torch.cuda.is_available():
         raise SystemExit("benchmarks/gpu.py needs a CUDA device, and torch.cuda.is_available() is False")
     if not torch._C._dispatch_has_kernel_for_dispatch_key("difficulty_prune::softmax_stats", "CUDA"):
@@ -514,8 +524,9 @@ def main() -> None:
             "benchmarks/gpu.py measures the CUDA kernels, and they are not built: see difficulty-prune doctor"
         )
     chosen = sys.argv[1:] or list(PARTS)
-    if chosen in (["exercise"], ["plant_fault"]):  # for compute-sanitizer
-        return globals()[chosen[0]]()
+    if len(chosen) == 1 and chosen[0] in FOR_SANITIZER:
+        FOR_SANITIZER[chosen[0]]()
+        return
     if unknown := set(chosen) - set(PARTS):
         raise SystemExit(f"benchmarks/gpu.py: no part is called {sorted(unknown)}; there are {list(PARTS)}")
     name = torch.cuda.get_device_name()

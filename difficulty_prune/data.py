@@ -112,7 +112,9 @@ def _refuse_mask(index: Any) -> None:
     """TypeError for a mask of bool, whose values would pass for the positions 0 and 1."""
     first = index[0] if len(index) else None
     if isinstance(first, bool | np.bool_) or (isinstance(first, Tensor) and first.dtype == torch.bool):
-        raise TypeError("index: got a mask of bool, expected positions; take mask.nonzero()[0], or [i for i, m in ...]")
+        raise TypeError(
+            "index: got a mask of bool, expected positions, such as [i for i, kept in enumerate(mask) if kept]"
+        )
 
 
 def _indexed_named_tuple(kind: Any, key: str, values: tuple[Any, ...]) -> Any:

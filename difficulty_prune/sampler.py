@@ -16,7 +16,6 @@ from torch.utils.data import Sampler
 from .ops.checks import check_index
 from .policies.base import Policy, at_epoch, check_difficulty, warn_if_nothing_is_ranked
 from .policies.plan import Plan
-from .policies.weighted import Weighted
 from .support.checks import whole_number
 from .support.randomness import generator_from
 from .tracker.source import ScoreSource
@@ -216,8 +215,8 @@ class PruneSampler(Sampler[int]):
         self._latest: EpochIterator | None = None
         self._asked_for: Epoch | None = None  # begun by set_epoch, before an earlier one was restored
         values = self._values()
-        if not callable(difficulty) and isinstance(policy, Weighted):  # which says nothing of live difficulty
-            warn_if_nothing_is_ranked(values, policy, policy.keep)
+        if not callable(difficulty) and getattr(policy, "redrawn", False):  # which itself says nothing
+            warn_if_nothing_is_ranked(values, policy, getattr(policy, "keep", 0.0))
         self._weights = _no_weights(len(values))
         self._weights_on: dict[torch.device, Tensor] = {}
         self._off_plan_on: dict[torch.device, Tensor] = {}  # how many were, where nobody may look before the next epoch
@@ -348,8 +347,7 @@ class PruneSampler(Sampler[int]):
             drop_last: as for the DataLoader.
 
         Raises:
-            TypeError, ValueError: no whole numbers, or less than 1; more epochs than the policy is made for; or see the
-                policy.
+            TypeError, ValueError: no whole numbers, or less than 1; or see the policy.
 
         >>> from difficulty_prune.policies import SoftPrune
         >>> policy = SoftPrune(keep=0.5, anneal=0.25, epochs=4)
@@ -357,11 +355,6 @@ class PruneSampler(Sampler[int]):
         25
         """
         size, count = whole_number(batch_size, "batch_size", least=1), whole_number(epochs, "epochs", least=1)
-        made_for = getattr(self.policy, "epochs", None)
-        if made_for is not None and count > made_for:
-            raise ValueError(
-                f"epochs: got {count}, but {self.policy!r} is made for {made_for}; after these it sees the full data"
-            )
         lengths: dict[Any, int] = {}
         total = 0
         for epoch in range(count):
@@ -439,9 +432,9 @@ class PruneSampler(Sampler[int]):
 
         Args:
             consumed: examples of this epoch that this process has trained on: `sampler.start` as it was before the
-                pass, and all since, in the order in which the sampler gave them: the loader must not be made with
-                in_order=False. Default: what the latest iterator has yielded, which is more where the workers
-                of a DataLoader fetch ahead.
+                pass, and all since, in the order in which the sampler gave them, so not from a loader with
+                in_order=False. Default: what the latest iterator has yielded, which is more where the workers of a
+                DataLoader fetch ahead.
 
         Raises:
             TypeError, ValueError: no whole number, more than the epoch has, or fewer than 0.
@@ -462,14 +455,14 @@ class PruneSampler(Sampler[int]):
         return self._state_at(self._epoch, latest.yielded if latest and latest.epoch is self._epoch else self._start)
 
     def _warn_if_out_of_order(self, yielded: int) -> None:
-        """Warns of examples that were weighted, but stand behind this position of the epoch."""
-        if self._trained is None or yielded == 0:  # of which a state may well be saved to begin again
+        """Warns of examples whose weight was asked for, although they come after this position of the epoch."""
+        if self._trained is None or yielded == 0:  # whoever saves position 0 may mean to begin again
             return
-        first = self._trained.clone()
-        first[self.plan.index[self._epoch.order()[:yielded].long()]] = False
-        if bool(first.any()):
+        late = self._trained.clone()
+        late[self.plan.index[self._epoch.order()[:yielded].long()]] = False
+        if bool(late.any()):
             warnings.warn(
-                f"state_dict: {int(first.sum())} of the examples trained on in epoch {self.epoch} come later in the "
+                f"state_dict: {int(late.sum())} of the examples trained on in epoch {self.epoch} come later in the "
                 "sampler's order than `consumed` says. A training that resumes there shows them twice, and others not "
                 "at all: give the DataLoader in_order=True, and count all examples",
                 stacklevel=3,

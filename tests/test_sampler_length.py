@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from difficulty_prune.policies.uniform import Easiest
 from difficulty_prune.policies.weighted import SoftPrune
-from difficulty_prune.sampler import PruneSampler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -124,10 +123,3 @@ def test_an_epoch_can_be_cut_off_on_either_side_of_the_end_of_a_chunk(position):
     second = make(Easiest(keep=1.0), torch.zeros(150_000))
     second.load_state_dict(first.state_dict())
     assert list(second) == list(iterator)
-
-
-def test_steps_of_more_epochs_than_the_policy_is_made_for_are_refused():
-    sampler = PruneSampler(SoftPrune(keep=0.5, anneal=0.25, epochs=4), torch.arange(40.0))
-    assert sampler.total_steps(batch_size=4, epochs=4) == 5 * 3 + 10
-    with pytest.raises(ValueError, match=r"epochs: got 5, but SoftPrune\(.*\) is made for 4"):
-        sampler.total_steps(batch_size=4, epochs=5)

@@ -6,7 +6,7 @@ import argparse
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -17,6 +17,7 @@ from ..consistency.pca import PCA, pca
 from ..consistency.rank_error import RankError, rank_error
 from ..consistency.reliability import Reliability, reliability
 from ..consistency.stable_subset import StableSubset, stable_subset
+from ..consistency.streams import RANK_NOTHING, RankNothingError
 from ..consistency.variance_shares import VarianceShares, variance_shares
 from ..plots.axes import save_png
 from ..plots.consistency_figures import (
@@ -35,11 +36,6 @@ from ..study.settings import POLICIES
 from ..support.checks import check_between, check_fraction
 from .load_runs import load_runs, warnings_in_words
 from .output import choose_score, describe, make_console, print_matrix
-
-RANK_NOTHING: Final = (
-    "the runs rank nothing: their values are the same for all examples, or halves of the runs share fewer than two "
-    "examples"
-)
 
 
 @dataclass(frozen=True)
@@ -167,16 +163,10 @@ def collect(runs: RunSet, options: Options) -> Answers:
 
 
 def reliability_if_any(runs: RunSet, score: str, seed: int) -> Reliability | None:
-    """The reliability of the ranking by the score; None if the runs rank nothing by it.
-
-    Raises:
-        ValueError: a single run.
-    """
+    """The reliability of the ranking by the score; None if the runs rank nothing by it."""
     try:
         return reliability(runs, score, seed=seed)
-    except ValueError:
-        if len(runs) < 2:
-            raise
+    except RankNothingError:
         return None
 
 

@@ -33,7 +33,7 @@ from .intervals import (
 )
 from .spearman_brown import fisher
 from .splits import split_halves
-from .streams import check_runs, count, generator, means_of, percent
+from .streams import RankNothingError, check_runs, count, generator, means_of, percent
 
 _SIZES: Final = 12
 """Points of the curve. Each costs `resamples` means over runs; a dozen, even on a log scale, show its shape."""
@@ -183,10 +183,7 @@ def _compare_halves(runs: RunSet, score: str, kinds: NDArray[Any], number: int, 
             tied.append(rank_distance(in_random_order(a, rng), in_random_order(b, rng)))
     distance, if_tied = mean_known(np.array(whole)), mean_known(np.array(tied))
     if math.isnan(distance):
-        raise ValueError(
-            f"{score}: the runs rank nothing: their values are the same for all examples, or halves of the runs share "
-            "fewer than two examples"
-        )
+        raise RankNothingError(score)
     shares = _share(pairs[0]), _share(pairs[1])
     noise, noise_if_tied = (noise_of_two(correlation_of(d), shares) for d in (distance, max(distance, if_tied)))
     return _Halves(correlation_of(distance), np.array(in_groups), shares, noise, noise_if_tied)

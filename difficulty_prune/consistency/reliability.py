@@ -27,7 +27,7 @@ from .intervals import (
 from .run_agreement import run_agreement
 from .spearman_brown import odds, step_up, to_pearson
 from .splits import split_halves
-from .streams import check_runs, count, generator, means_of, warn_of_equal_runs, weights_of
+from .streams import RankNothingError, check_runs, count, generator, means_of, warn_of_equal_runs, weights_of
 
 _TOO_WIDE: Final = 10
 """If the largest plausible number of runs is more than so many times the smallest, the number needed is not known."""
@@ -214,10 +214,7 @@ def reliability(runs: RunSet, score: str, *, splits: int = 100, level: float = 0
         in_groups.append([correlation_of_halves(halves[:, group]) for group in groups])
     half = mean_known(np.array(whole))
     if math.isnan(half):
-        raise ValueError(
-            f"{score}: the runs rank nothing: their values are the same for all examples, or halves of the runs share "
-            "fewer than two examples"
-        )
+        raise RankNothingError(score)
     warn_of_equal_runs(runs, score)
     size = len(runs) // 2
     single, pairs, without = pairs_of_runs(runs, score)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -10,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runs.compatibility import score_digests
 from ..runs.run_set import RunSet
 from ..support.blocks import blocks
 from ..support.checks import whole_number
@@ -19,9 +19,20 @@ _MEANS: Final = 1 << 24
 """Numbers of all means in memory at once, 128 MB. More than a block, because every batch of means reads all files anew:
 100 means over 100 runs of 500,000 examples took 3.3 s, and 16 s with the 2^20 numbers of a block."""
 
-
 _TOO_MANY_FOR_CHANCE: Final = 20
 """Different values of a score that two trainings do not have in common for all examples."""
+
+RANK_NOTHING: Final = (
+    "the runs rank nothing: their values are the same for all examples, or halves of the runs share fewer than two "
+    "examples"
+)
+
+
+class RankNothingError(ValueError):
+    """Runs by whose score no example is harder than another."""
+
+    def __init__(self, score: str) -> None:
+        super().__init__(f"{score}: {RANK_NOTHING}")
 
 
 def check_runs(runs: RunSet, score: str, least: int) -> None:
@@ -53,15 +64,15 @@ def warn_of_equal_runs(runs: RunSet, score: str) -> None:
 
     Counts may well agree, and so may a few examples: of these nothing is said.
     """
-    seen: dict[bytes, int] = {}
+    seen: dict[str, int] = {}
     for run in range(len(runs)):
         values = read(runs, run, score)
-        first = seen.setdefault(hashlib.blake2b(values.tobytes(), digest_size=16).digest(), run)
+        first = seen.setdefault(score_digests({score: values})[score], run)
         if first != run and len(np.unique(values)) >= _TOO_MANY_FOR_CHANCE:
             warnings.warn(
                 f"{score}: {runs[first]!r} and {runs[run]!r} have the same value for every example: one is a copy of "
-                "the other, or both trainings used one seed: they do not tell how far another run would agree. Give "
-                "each training its own seed (torch.manual_seed), and each run once",
+                "the other, or both trainings used one seed. Together they do not tell how far another run would "
+                "agree. Give each training its own seed (torch.manual_seed), and each run once",
                 stacklevel=3,
             )
             return

@@ -30,9 +30,9 @@ INDEX: Final = "index"
 LABELS: Final = "labels"
 STATE_NAME: Final = "difficulty.pt"
 
-_FORMAT: Final = (
-    1  # of that file: what torch.save writes, with a digest of it as the archive's comment; before, without
-)
+_FORMAT: Final = 1
+"""Of that file: what torch.save writes, with a digest of it as the archive's comment. Earlier files have none."""
+
 _COMMENT: Final = re.compile(rb"difficulty_prune checkpoint (\d) ([0-9a-f]{32})\n")
 _COMMENT_SIZE: Final = 63  # bytes
 _ZIP_END: Final = b"PK\x05\x06"  # the last 22 bytes of an archive begin with it, and end with the comment's length

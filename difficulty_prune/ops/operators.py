@@ -127,7 +127,7 @@ def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, 
     (2.0, 2.0, {'bad index': 0, 'bad label': 0, 'not finite': 0, 'changed label': 1})
     """
     arguments = (table, index, logits, labels, skipped)
-    if skipped is not None and _can_try(*arguments) and try_record_stats_(table, index, logits, labels, skipped):
+    if skipped is not None and _can_try(*arguments) and _ops.try_record_stats_.default(*arguments):
         return
     check_logits(logits)
     check_labels(labels, logits)

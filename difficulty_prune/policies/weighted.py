@@ -25,7 +25,7 @@ class Weighted(Keeping):
 
     redrawn: ClassVar[bool] = True
     drops_classes: ClassVar[bool] = True
-    ranks: ClassVar[bool] = False  # in the first steps of a training, losses may well be the same
+    ranks: ClassVar[bool] = False  # live losses may well be the same at first; of fixed ones the sampler warns
 
     @abstractmethod
     def inclusion(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Tensor:
@@ -50,7 +50,7 @@ class SoftPrune(Weighted):
         keep: the fraction of the whole set to keep, in (0, 1].
         anneal: the last fraction of the epochs that sees the full data, with weights of exactly 1; in [0, 1], rounded
             up to whole epochs. The sampler knows which epoch it is; a policy that you call yourself does not.
-        epochs: number of epochs of the training; needed for `anneal`.
+        epochs: number of epochs of the training; needed for `anneal`. Later epochs see the full data.
         easy_keep: in (0, keep]; default: keep / 2. Raised slightly if that makes the number of easy examples whole.
         unseen: "keep" by default, because no example has been seen when training begins.
 

@@ -57,7 +57,8 @@ def run_tasks(tasks: Sequence[Task], workers: int, train_size: int, console: Con
             with _interrupts_postponed():
                 pending = {executor.submit(_run, task) for task in tasks}
             while pending:
-                done, pending = wait(pending, timeout=_REFRESH, return_when=FIRST_COMPLETED)
+                with _interrupts_postponed():  # `wait` locks every future, and would not unlock them
+                    done, pending = wait(pending, timeout=_REFRESH, return_when=FIRST_COMPLETED)
                 for future in done:
                     future.result()
                 # Not .value, which waits for a lock that a killed worker may hold.
@@ -100,7 +101,9 @@ class _WorkerContext(SpawnContext):
 
 @contextlib.contextmanager
 def _interrupts_postponed() -> Iterator[None]:
-    """Ctrl-C and SIGTERM take effect at the end of the block: in the middle, a process could start and be forgotten.
+    """Ctrl-C and SIGTERM take effect at the end of the block.
+
+    In the middle, a process could start and be forgotten, or a lock be left behind that another thread waits for.
 
     Ctrl-C does not reach the processes that start in the block, even while they import: it is for the caller, which
     ends them.

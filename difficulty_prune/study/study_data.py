@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
+from ..support.digest import digest_of_array
 from .named_function import import_function, names_function
 from .photographs import open_rgb
 
@@ -52,8 +53,8 @@ class Images(Dataset[tuple[Tensor, int]]):
         """A hash of all images and labels, 32 hexadecimal digits; computed once, so change neither."""
         total = hashlib.blake2b(digest_size=16)
         for part in (self.images, self.labels):
-            total.update(f"{part.dtype} {list(part.shape)}".encode())
-            total.update(part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+            content = part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+            total.update(f"{part.dtype} {list(part.shape)} {digest_of_array(content)}".encode())
         return total.hexdigest()
 
 

@@ -50,12 +50,13 @@ _HOW_GRADIENTS_ARRIVE: Final = {
 }
 
 
-_RENEWED_IN_FORKS: Final[WeakSet[Any]] = WeakSet()
-"""Trackers whose lock a forked process renews: the thread that held it in the parent is not there to give it back."""
+_LIVE: Final[WeakSet[Any]] = WeakSet()
+"""All trackers of this process."""
 
 
 def _renew_locks() -> None:
-    for tracker in _RENEWED_IN_FORKS:
+    """In a forked process, which lacks the thread that may have held a lock in its parent."""
+    for tracker in _LIVE:
         tracker._lock = RLock()
 
 
@@ -124,7 +125,7 @@ class DifficultyTracker:
         self._extra_backward_scores = self._wanted.names(how="update(inputs=)")
         self._pauses = 0  # `paused` blocks that are open, in any thread
         self._lock = RLock()
-        _RENEWED_IN_FORKS.add(self)
+        _LIVE.add(self)
         self._recomputed = Recomputed()
         self.reset()
 
@@ -162,7 +163,7 @@ class DifficultyTracker:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=RLock())
-        _RENEWED_IN_FORKS.add(self)
+        _LIVE.add(self)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

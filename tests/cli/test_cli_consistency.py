@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import difficulty_prune as dp
+from difficulty_prune.cli.consistency import Options, collect
 from difficulty_prune.cli.main import main
 
 SIZE, SENSITIVE = 400, 40
@@ -297,3 +299,11 @@ def test_bad_input_is_one_clear_line_and_status_2(
     stderr = capsys.readouterr().err
     assert message in stderr
     assert len(stderr.strip().splitlines()) == 1, stderr
+
+
+def test_a_file_that_changes_meanwhile_is_not_taken_for_runs_that_rank_nothing(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "study")
+    runs, file = dp.RunSet.load(tmp_path / "study"), tmp_path / "study" / "runs" / "cnn-0.safetensors"
+    made_run("cnn", 9).save(file)
+    with pytest.raises(ValueError, match=f"{file}.* changed"):
+        collect(runs, Options(runs=(str(folder),)))

@@ -20,7 +20,7 @@ RANKING = [
     P.PerClass(P.Hardest(0.5)),
     P.PerClass(P.Easiest(0.5), quota="equal"),
 ]
-DRAWING = [P.SoftPrune(0.5), P.Importance(keep=0.5)]
+DRAWING = [P.SoftPrune(0.5), P.Importance(keep=0.5), P.PerClass(P.SoftPrune(0.5))]
 SAYS = "difficulty: all 8 examples have the same value, .*, which ranks nothing: what .* keeps is random"
 
 
@@ -46,11 +46,11 @@ def test_one_example_that_differs_is_a_ranking(policy, place, by):
 @pytest.mark.parametrize("policy", DRAWING, ids=repr)
 def test_a_policy_that_draws_is_warned_of_by_its_sampler_where_the_difficulty_is_fixed(policy):
     with pytest.warns(UserWarning, match=SAYS):
-        dp.PruneSampler(policy, torch.zeros(8))
+        dp.PruneSampler(policy, torch.zeros(8), labels=[0, 1] * 4)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        dp.PruneSampler(policy, lambda: torch.zeros(8)).set_epoch(1)
-        dp.PruneSampler(policy, torch.arange(8.0)).set_epoch(1)
+        dp.PruneSampler(policy, lambda: torch.zeros(8), labels=[0, 1] * 4).set_epoch(1)
+        dp.PruneSampler(policy, torch.arange(8.0), labels=[0, 1] * 4).set_epoch(1)
         dp.PruneSampler(P.Random(0.5), torch.zeros(8))
 
 

@@ -159,3 +159,20 @@ run("do")
     assert stdout == "1\n", stderr
     (done,) = tmp_path.glob("do-*")
     assert done.read_text() == "1", "threads of the worker"
+
+
+def test_an_interrupt_while_results_are_awaited_leaves_no_lock_behind(tmp_path: Path) -> None:
+    """`wait` locks all futures: interrupted there, the program never ended, since the executor's thread waited."""
+    code = """
+from concurrent.futures import _base
+enter = _base._AcquireFutures.__enter__
+def enter_and_interrupt(self):
+    enter(self)
+    signal.raise_signal(signal.SIGINT)
+_base._AcquireFutures.__enter__ = enter_and_interrupt
+try:
+    run("sleep", "sleep")
+except KeyboardInterrupt:
+    print("stopped", multiprocessing.active_children())
+"""
+    assert outcome(start(tmp_path, code)) == ("stopped []\n", "")

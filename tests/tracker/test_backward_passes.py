@@ -341,22 +341,26 @@ def test_a_process_forked_while_a_thread_updates_may_update() -> None:
 import os, threading, torch, difficulty_prune as dp
 torch.set_num_threads(1)
 tracker = dp.DifficultyTracker(4, ("loss",))
-holding, done = threading.Event(), threading.Event()
-def hold():
-    with tracker._lock:
-        holding.set()
-        done.wait(60)
-threading.Thread(target=hold).start()
-holding.wait(60)
-child = os.fork()
-if child == 0:
-    tracker.update(torch.arange(4), torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64))
-    os._exit(tracker.presentations)
-done.set()
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+index, labels, stop = torch.arange(200_000) % 4, torch.zeros(200_000, dtype=torch.int64), threading.Event()
+def update():
+    while not stop.is_set():
+        tracker.update(index, torch.zeros(200_000, 2), labels)
+thread = threading.Thread(target=update)
+thread.start()
+statuses = []
+for _ in range(8):
+    child = os.fork()
+    if child == 0:
+        tracker.reset()
+        tracker.update(torch.arange(4), torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64))
+        os._exit(tracker.presentations)
+    statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+stop.set()
+thread.join()
+print(statuses)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
-    assert result.stdout.strip() == "4", result.stderr
+    assert result.stdout.strip() == str([4] * 8), result.stderr
 
 
 @pytest.mark.parametrize("reentrant", [None, True, False])
