@@ -81,7 +81,8 @@ class DifficultyTracker:
         num_examples: N, the length of the whole dataset.
         scores: names from `score_names()`.
         device: where the state lives. Default: where the first logits or inputs are.
-        num_classes: expected columns of the logits; default: those of the first batch.
+        num_classes: expected columns of the logits; default: those of the first batch. With `target="binary"` the
+            expected labels of each example; default: any number.
         target: "classes", of which each row of logits has one (or probabilities of each); or "binary" where each logit
             has a label of its own, 0 or 1.
         right_from: of an example with several rows, such as the tokens of a text, the fraction that has to be right for
