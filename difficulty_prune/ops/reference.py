@@ -62,7 +62,7 @@ def soft_stats(logits: Tensor, targets: Tensor, unnormalised: Tensor | None = No
     """The same for targets that are probabilities: logits and targets q [B, C, ...] -> [B, ..., 8] float32.
 
     loss: -sum q log p; el2n: the norm of p - q; p_label: sum q p; margins and correct: those of the largest q, the
-    lowest class of several. Where q is 0, log p may be anything. unnormalised [1] int64 counts rows whose q is no
+    lowest class of several. Where q is 0, the class may be masked. unnormalised [1] int64 counts rows whose q is no
     distribution: it does not add up to 1 within 0.01, or a part is negative.
     """
     z, q = _rows_of_classes(logits), _rows_of_classes(targets)
@@ -70,7 +70,7 @@ def soft_stats(logits: Tensor, targets: Tensor, unnormalised: Tensor | None = No
     log_p = z.log_softmax(1)
     p = log_p.exp()
     result = _stats_of_class(z, p, own)
-    result[:, STAT["loss"]] = -(q * torch.where(q == 0, 0.0, log_p)).sum(1)
+    result[:, STAT["loss"]] = -(q * torch.where((q == 0) & (log_p == -torch.inf), 0.0, log_p)).sum(1)
     result[:, STAT["el2n"]] = (p - q).norm(dim=1)
     result[:, STAT["entropy"]] = _entropy(p, log_p)
     result[:, STAT["p_label"]] = (q * p).sum(1)
