@@ -57,7 +57,8 @@ def laid_out(values: Tensor, layout: str, generator: torch.Generator) -> Tensor:
         d = dimension()
         return torch.cat([junk, values, junk], d).narrow(d, values.shape[d], values.shape[d])
     if layout == "negated lazily":
-        return torch._neg_view(-values) if values.is_floating_point() else values
+        # Of the copies that PyTorch 2.14 itself makes, those from float16 to float32 may lose the sign.
+        return torch._neg_view(-values) if values.dtype in (torch.float32, torch.bfloat16) else values
     return values
 
 
@@ -192,10 +193,11 @@ class _Maker:
             whole = (shape[0], self.classes, *shape[1:])
             given["logits"] = self.logits_of(*whole)
             given["labels"] = self.targets(whole) if "targets" in self.form else self.class_labels(shape)
-        if self.seed % 3 == 0 and "targets" not in self.form and given["labels"].dtype == torch.int64:
-            labels = given["labels"]
+        if given["labels"].dtype == torch.uint8:
+            given["ignore_index"] = 255
+        elif self.seed % 3 == 0 and given["labels"].dtype == torch.int64:
             given["ignore_index"] = -7
-            given["labels"] = self.laid(torch.where(labels == IGNORED, -7, labels))
+            given["labels"] = self.laid(torch.where(given["labels"] == IGNORED, -7, given["labels"]))
         return given | self.columns(shape)
 
     def class_labels(self, shape: tuple[int, ...]) -> Tensor:
@@ -216,7 +218,7 @@ class _Maker:
         if kind == 0:
             return labels.bool()
         if kind == 1:
-            return labels.to(torch.uint8)
+            return torch.where(unknown, 255, labels).to(torch.uint8)
         if kind == 2:
             return torch.where(unknown, torch.nan, labels.to(self.dtype)).to(self.dtype)
         if kind == 3:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def stats_of(z: np.ndarray, q: np.ndarray, own: int) -> dict[str, float]:
     for c in range(len(z)):
         if q[c] != 0:
             loss -= q[c] * log_p[c]
-        if not p[c] == 0:
+        if p[c] != 0:
             entropy -= p[c] * log_p[c]
         squares += (p[c] - q[c]) ** 2
         p_label += q[c] * p[c]
@@ -231,7 +232,7 @@ class Oracle:
             "accuracy": mean["correct"],
             "aum": sum(margins) / len(margins) if margins else math.nan,
             "margin": mean["p_margin"],
-            "forgetting": sum(a and not b for a, b in zip(right, right[1:], strict=False)) if any(right) else presented,
+            "forgetting": sum(a and not b for a, b in pairwise(right)) if any(right) else presented,
             "learning_time": right.index(True) if any(right) else presented,
             "consistently_learned": always_right_from,
         }

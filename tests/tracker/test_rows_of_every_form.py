@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from row_batches import DTYPES, FORMS, LAYOUTS, N, Batch, as_numbers, make_batch, scores_of, target_of
+from row_batches import DTYPES, FORMS, LAYOUTS, Batch, N, as_numbers, make_batch, scores_of, target_of
 from row_oracle import Oracle
 
 import difficulty_prune as dp
