@@ -139,8 +139,9 @@ def reduce_rows(
     """The weighted mean over the rows of each example: stats [..., 8] -> [examples, 8], and labels [examples] int64.
 
     owner, weight and labels have one value for each row, in any shape. Without owners every example has the same number
-    of adjacent rows. A row of weight 0, of owner -1 or with the loss `NO_ROW` is none. An example without a row has the
-    loss `NO_ROW`; one with a single row its label, any other `NO_LABEL`. Owners outside are counted in `skipped`.
+    of adjacent rows. A row of weight 0, of owner -1 or with the loss `NO_ROW` is none; a negative weight makes the mean
+    NaN. An example without a row has the loss `NO_ROW`; one with a single row its label, any other `NO_LABEL`. Owners
+    outside are counted in `skipped`.
     """
     rows = stats.reshape(-1, len(STATS)).double()
     each = len(rows) // max(examples, 1)
@@ -150,6 +151,7 @@ def reduce_rows(
     share = torch.ones(len(rows), dtype=rows.dtype, device=rows.device)
     if weight is not None:
         share = weight.reshape(-1).to(rows.dtype)
+        share = torch.where(share < 0, torch.nan, share)
         counts &= share != 0
     owner, rows, share = owner[counts], rows[counts], share[counts]
     total = rows.new_zeros(examples).index_add_(0, owner, share)

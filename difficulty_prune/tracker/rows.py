@@ -221,7 +221,7 @@ def _check_ranges(wanted: Wanted, values: dict[str, Tensor]) -> None:
 
 
 def _check_number_of_labels(wanted: Wanted, logits: Tensor) -> None:
-    """Of each example, if the user said it: masks of images, and texts, may have one size in one batch, one in another."""
+    """Of each example, if the user said it: images to segment, and texts, may have another size in every batch."""
     labels = logits.shape[1] if logits.dim() > 1 else 1
     if wanted.num_classes not in (None, labels):
         raise ValueError(
