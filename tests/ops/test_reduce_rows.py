@@ -222,12 +222,12 @@ def test_a_fraction_that_equals_right_from_is_right(namespace, right_from) -> No
 @pytest.mark.parametrize("seed", range(4))
 def test_compiled_records_of_means_are_those_of_the_reference(seed) -> None:
     g = torch.Generator().manual_seed(seed)
-    compiled, plain = [(ops.new_table(5), ops.new_skipped(), ops.new_steps(5)) for _ in range(2)]
-    for _ in range(8):
+    compiled, plain = [(ops.new_table(30), ops.new_skipped(), ops.new_steps(30)) for _ in range(2)]
+    for _ in range(12):
         stats, owner, weight, labels = some_rows(30, 20, int(torch.randint(999, (), generator=g)))
         stats = stats.abs().copysign(torch.where(stats == NO_ROW, -1.0, 1.0))
         stats[torch.rand(30, generator=g) < 0.05, STAT["el2n"]] = torch.nan
-        index = torch.randint(-1, 5, (20,), generator=g)
+        index = torch.randint(-1, 30, (20,), generator=g)
         for namespace, (table, skipped, steps) in ((kernels, compiled), (reference, plain)):
             means, label = namespace.reduce_rows(stats, 20, owner, weight, labels // 2)
             namespace.record_given_stats_(table, index, means, label, 4, skipped, 0.5, 0.6, steps)
