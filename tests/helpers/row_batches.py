@@ -76,6 +76,24 @@ class Batch:
     def update(self, tracker: Any) -> None:
         tracker.update(self.index, **self.given)
 
+    def part(self, places: Tensor, seed: int | None = None) -> Batch:
+        """The examples at some places of the batch, in that order; with a seed, owned rows in another order."""
+        names = [name for name, value in self.given.items() if isinstance(value, Tensor)]
+        if "owned" not in self.form:
+            rows, given = places, {}
+        else:
+            new_place = torch.full((len(self.index) + 1,), -2)
+            new_place[places] = torch.arange(len(places))
+            new_place[-1] = -1
+            owner = new_place[self.owner]
+            rows = torch.arange(len(owner))
+            if seed is not None:
+                rows = torch.randperm(len(owner), generator=torch.Generator().manual_seed(seed))
+            given = {"owner": torch.where(owner == -2, -1, owner)[rows]}
+        given = {name: self.given[name][rows] for name in names if name not in given} | given
+        options = {name: value for name, value in self.given.items() if name not in names}
+        return Batch(self.form, self.index[places], given | options)
+
     def rows(self) -> Iterator[row_oracle.Row]:
         as_array = {
             name: value.double().resolve_neg().numpy() if value.is_floating_point() else value.numpy()
@@ -198,12 +216,22 @@ class _Maker:
         elif self.seed % 3 == 0 and given["labels"].dtype == torch.int64:
             given["ignore_index"] = -7
             given["labels"] = self.laid(torch.where(given["labels"] == IGNORED, -7, given["labels"]))
-        return given | self.columns(shape)
+        given |= self.columns(shape)
+        return given if self.faults else given | {"labels": self.own_label(shape, **given)}
+
+    def own_label(self, shape: tuple[int, ...], labels: Tensor, **given: Any) -> Tensor:
+        """The labels, but every row of an example has the same one in every batch."""
+        if "targets" in self.form:
+            return labels
+        first = torch.arange(shape[0]).view(-1, *(1 for _ in shape[1:])).expand(shape)
+        owner = given.get("owner", first)
+        owner = owner.reshape(*owner.shape, *(1 for _ in shape[owner.dim() :])).expand(shape)
+        own = torch.cat([self.index, self.index.new_zeros(1)])[owner] % (2 if "binary" in self.form else self.classes)
+        unknown = labels.isnan() | (labels == given.get("ignore_index", IGNORED))
+        return torch.where(unknown, labels, own.to(labels.dtype))
 
     def class_labels(self, shape: tuple[int, ...]) -> Tensor:
         labels = self.integers(self.classes, *shape)
-        if not self.faults and shape == (self.examples,):
-            labels = self.index % self.classes
         ignored = self.happens(0.25, *shape)
         if self.odd and shape and shape[0]:
             ignored[0] = True
@@ -211,8 +239,6 @@ class _Maker:
 
     def binary_labels(self, shape: tuple[int, ...]) -> Tensor:
         labels = self.integers(2, *shape)
-        if not self.faults and shape == (self.examples,):
-            labels = self.index % 2
         unknown = self.happens(0.25, *shape)
         kind = self.seed % 5
         if kind == 0:
