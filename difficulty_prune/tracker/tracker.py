@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 import warnings
@@ -23,7 +22,7 @@ from ..scores.catalogue import SCORES, check_scores, check_tracked
 from ..scores.class_normalize import class_normalize
 from ..scores.gradients import check_depends, has_module_hooks, input_gradient
 from ..scores.temporal import TemporalOptions
-from ..support.checks import whole_number
+from ..support.checks import check_number, whole_number
 from .batch import check_batch, index_beside, index_of_rows, refuse_transforms
 from .finish import labels_of_run, options_of_scores, seen_by_run, warn_of_too_little
 from .group import Group
@@ -422,8 +421,7 @@ reduction="weighted_mean")` |
         inputs: Tensor | None,
         values: dict[str, Tensor],
     ) -> None:
-        if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
-            raise TypeError(f"ignore_index: got {ignore_index!r}, expected a whole number, the label to ignore")
+        ignore_index = whole_number(ignore_index, "ignore_index", least=torch.iinfo(torch.int64).min)
         if values:
             _refuse_beside(values, logits=logits, labels=labels, inputs=inputs)
             rows = check_values(self._wanted, index, values, owner, row_weight, ignore_index)
@@ -651,7 +649,7 @@ reduction="weighted_mean")` |
         if labels is None or unknown:
             raise ValueError(
                 f"class_normalized: the class of {unknown} examples is not known, since no logits and labels were "
-                "shown for them; take dp.class_normalize(score, labels) with the labels of the dataset"
+                "shown for them, or several rows; take dp.class_normalize(score, labels) with the labels of the dataset"
             )
         return labels
 
@@ -828,6 +826,7 @@ reduction="weighted_mean")` |
             ("process_group", other.process_group, self.process_group),
             ("gradient options", other.gradient.definition, self.gradient.definition),
             ("temporal options", other.temporal, self.temporal),
+            ("options", other._wanted.kind, self._wanted.kind),
         ):
             if theirs != own:
                 raise ValueError(f"merge: got a tracker with {what} {theirs}, expected {own}")
@@ -861,8 +860,12 @@ def _number_of_examples(value: Any) -> int:
 
 
 def _check_half_life(value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"half_life: got {value!r}, expected a number of presentations above 0")
+    check_number(value, "half_life", "(0, 1e6], of presentations")
+    if not 0 < value <= 1e6:
+        raise ValueError(
+            f"half_life: got {value!r}, expected a number of presentations above 0, at most 1e6; of a loss that never "
+            "fades the mean is the score 'loss'"
+        )
 
 
 def _refuse_beside(values: Mapping[str, Tensor], **others: Tensor | None) -> None:
