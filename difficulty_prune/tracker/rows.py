@@ -112,7 +112,7 @@ class Rows:
         if self._is_soft:
             stats = soft_stats(logits, labels, skipped.unnormalised)
             if labels.is_cpu and not torch.compiler.is_compiling():
-                skipped.warn_of_targets(stacklevel=7)
+                skipped.warn_of_targets(stacklevel=6)
             return stats
         return softmax_stats(logits, labels, self.ignore_index)
 

@@ -440,10 +440,10 @@ reduction="weighted_mean")` |
 
     def _is_plain(self, logits: Tensor, labels: Tensor) -> bool:
         """Whether each example has one row of logits, with a class: what records take as it is."""
-        tensors = isinstance(logits, Tensor) and isinstance(labels, Tensor)
-        if not tensors or self._wanted.target != "classes":
-            return self._wanted.target == "classes"  # of what is no tensor the checks tell
-        return logits.dim() < 3 and not (labels.is_floating_point() and labels.shape == logits.shape)
+        if self._wanted.target != "classes" or (isinstance(logits, Tensor) and logits.dim() > 2):
+            return False
+        tensors = isinstance(logits, Tensor) and isinstance(labels, Tensor)  # of what is none the checks tell
+        return not (tensors and labels.is_floating_point() and labels.shape == logits.shape)
 
     def _input_gradients(
         self, logits: Tensor, labels: Tensor, inputs: Tensor | None, ignore_index: int
