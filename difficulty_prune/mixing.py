@@ -128,7 +128,7 @@ def _read(way: str, index: Tensor, labels: Tensor, mixed: Tensor, rounding: floa
 
     same = own_index == turned_index
     known = same | (lead.abs() > 2 * rounding)
-    theirs = ~same & (lead < 0)
+    theirs = lead < 0
     found = torch.where(theirs, turned, own).masked_fill(~known, _UNKNOWN)
     return _Reading(explained, torch.where(theirs, turned_index, own_index), found)
 

@@ -37,7 +37,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def batch(seed: int, size: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Index, labels, and images [B, B, H, W]; image i is 1 in channel i, so that a mean over pixels says who is in it."""
+    """Index, labels, and images [B, B, H, W] of which image i is 1 in channel i: means of channels say who is in it."""
     generator = torch.Generator().manual_seed(seed)
     index = torch.randperm(1000, generator=generator)[:size]
     labels = torch.randint(classes, (size,), generator=generator)
@@ -147,10 +147,8 @@ def test_timm_collates_what_is_found(seed: int, half: int, classes: int, mode: s
     found = dp.dominant(index, labels, mixed_labels)
     assert len(found[0]) == len(found[1]) == (half if mode == "half" else 2 * half)
     agree(index, labels, mixed, found, found[1] == -100)
-    if mode == "half":
-        silent = of_one_class(index, labels, "flip", half)
-        lead = (mixed.float().mean((2, 3)).topk(2).values if half > 0 else mixed).diff().abs()[:, 0]
-        assert not (found[1][~silent & (lead > 1)] == -100).any()
+    if mode == "half":  # rows of two classes are known, save at ties, which whole numbers of 255 do not have
+        assert not (found[1][~of_one_class(index, labels, "flip", half)] == -100).any()
 
 
 def test_one_proportion_is_believed_where_many_pairs_agree() -> None:
