@@ -164,6 +164,27 @@ def test_one_proportion_is_believed_where_many_pairs_agree() -> None:
         assert torch.equal(found == -100, silent & (mode != "batch"))
 
 
+def test_a_batch_of_whole_images_tells_no_proportion_of_the_other_rows() -> None:
+    """timm's `mode="elem"`, `prob=0.1`: rows of two classes are not mixed, and one that tells nothing may be."""
+    index, labels = torch.arange(40), torch.arange(40).remainder(20)
+    labels[3] = labels[-4]
+    for lam in (0.0, 1.0):
+        mixed_labels = mix(labels, lam, "flip", 20)
+        silent = of_one_class(index, labels, "flip", 40)
+        assert torch.equal(dp.dominant(index, labels, mixed_labels, partner="flip")[1] == -100, silent)
+        assert not (dp.dominant(index, labels, mixed_labels, partner="flip", one_lambda=True)[1] == -100).any()
+
+
+def test_a_few_pairs_tell_no_proportion_of_the_other_rows() -> None:
+    """Seven pairs may agree by chance; an eighth makes it a proportion of the batch."""
+    for pairs, known in ((7, False), (8, True)):
+        half = torch.arange(pairs)
+        labels = torch.cat((half, torch.tensor([20, 20]), half + 8))
+        index = torch.arange(len(labels))
+        _, found = dp.dominant(index, labels, mix(labels, 0.3, "flip", 21))
+        assert (found != -100).tolist() == [True] * pairs + [known] * 2 + [True] * pairs
+
+
 def mix(labels: Tensor, lam: float | Tensor, way: str, classes: int, smoothing: float = 0.0) -> Tensor:
     """The formula of both libraries."""
     own = one_hot(labels, classes) * (1 - smoothing) + smoothing / classes

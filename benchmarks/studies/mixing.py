@@ -135,10 +135,9 @@ def train(
             logits = logits.float()
             trackers["naive"].update(index, logits, y)
             if mix:
-                whose, label = dp.dominant(index, y, targets)
-                keep = label != -100
-                trackers["dominant"].update(whose[keep], logits[keep], label[keep])
-                left_out += len(keep) - int(keep.sum())
+                source, label = dp.dominant(index, y, targets)
+                trackers["dominant"].update(source, logits, label)
+                left_out += int((label == -100).sum())
             optimizer.zero_grad()
             F.cross_entropy(logits, targets).backward()
             optimizer.step()
