@@ -255,10 +255,10 @@ PER_ROW = mix(LABELS, torch.tensor([0.1, 0.3, 0.6, 0.8]), "roll", 4)
         (ROLLED * 2, {}),
         (ROLLED - 0.25, {}),
         (ROLLED * torch.nan, {}),
-        (
-            torch.full((4, 4), 0.25).softmax(1).lerp(torch.rand(4, 4, generator=torch.Generator().manual_seed(0)), 0.5),
-            {},
-        ),
+        (0.8 * mix(LABELS, 0.4, "roll", 4) + 0.2 * one_hot(LABELS.roll(-1), 4), {}),  # three images in one
+        (mix(LABELS, 0.3, "roll", 4, smoothing=-0.4), {}),  # less than nothing of a class
+        (mix(LABELS, 0.3, "roll", 4, smoothing=1.2), {}),  # less of the sources than of other classes
+        (0.1 * ROLLED + 0.9 * mix(LABELS.roll(2), 0.3, "roll", 4), {}),
         (one_hot(LABELS.roll(2), 4).float(), {}),
         (LABELS.flip(0), {}),
         (ROLLED[:, :3], {}),  # label 3 of three classes
