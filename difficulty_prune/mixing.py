@@ -10,9 +10,7 @@ from torch import Tensor
 
 _UNKNOWN: Final = -100  # the default ignore_index of PyTorch's losses
 _NEAR: Final = 0.01  # how far labels may be from what mixing gives; timm's lambda in bfloat16 is off by 0.002
-_PAIRS: Final = (
-    8  # of rows do not agree on a lambda by chance, even in small images, where CutMix has few areas to choose from
-)
+_PAIRS: Final = 8  # of rows do not agree on a lambda by chance, even where CutMix has few areas to choose from
 _PARTNERS: Final = {"roll": "the row before it", "flip": "the row as far from the other end"}
 
 
