@@ -5,6 +5,7 @@ from .data import IndexedDataset, dataset_fingerprint, reduce_loss
 from .fingerprint.architecture_fingerprint import ArchitectureFingerprint
 from .frozen.checkpoint import score_checkpoint
 from .frozen.features import Features, score_features
+from .mixing import dominant
 from .ops import reference
 from .policies.plan import Plan
 from .runs.run_set import Run, RunSet
@@ -35,6 +36,7 @@ __all__ = [
     "class_normalize",
     "consistency",
     "dataset_fingerprint",
+    "dominant",
     "fingerprint",
     "ops",
     "plots",
