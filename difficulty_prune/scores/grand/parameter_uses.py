@@ -99,7 +99,7 @@ class Recorder(TorchFunctionMode):
         if not parameters or torch.is_inference_mode_enabled():
             return function(*args, **(kwargs or {}))
         tensors = tuple(t if id(t) in parameters else t.detach() for t in found)
-        versions = tuple(_version(t) for t in tensors)
+        versions = tuple(version(t) for t in tensors)
         sources = {t.grad_fn or get_gradient_edge(t).node for t in found if id(t) not in parameters and _in_graph(t)}
         result = function(*args, **(kwargs or {}))
         results = list(tensors_in(result))
@@ -142,7 +142,8 @@ def _in_graph(t: Tensor) -> bool:
     return t.requires_grad and not (t.grad_fn is None and t._is_view())
 
 
-def _version(t: Tensor) -> int:
+def version(t: Tensor) -> int:
+    """How often a tensor has been changed in place; one of inference mode does not know."""
     return 0 if t.is_inference() else t._version
 
 
@@ -166,7 +167,7 @@ def find_batch(calls: Sequence[FunctionCall], single: Sequence[FunctionCall], si
 
 
 def _unchanged(call: FunctionCall) -> bool:
-    return all(_version(t) == version for t, version in zip(call.tensors, call.versions, strict=True))
+    return all(version(t) == before for t, before in zip(call.tensors, call.versions, strict=True))
 
 
 def _entangled(call: FunctionCall) -> bool:
