@@ -2,8 +2,8 @@
 
     python examples/text_vog.py
 
-Tokens have no gradient, but their embeddings have. A small GPT-2 of characters learns the descriptions of scikit-learn's
-datasets; in a tenth of the lines the characters have been shuffled. It needs `transformers`.
+Tokens have no gradient, but their embeddings have. A small Llama of characters learns the descriptions of
+scikit-learn's datasets; in a tenth of the lines the characters have been shuffled. It needs `transformers`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, loa
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import difficulty_prune as dp
 
-EPOCHS = 6
+EPOCHS = 8
 LONGEST = 48  # characters of a line
 IGNORED = -100  # the label of padding
 
@@ -41,9 +41,15 @@ def main() -> None:
         data[i] = data[i][torch.randperm(len(data[i]), generator=generator)]
 
     torch.manual_seed(0)
-    size = {"vocab_size": len(code), "n_positions": LONGEST, "n_embd": 32, "n_layer": 1, "n_head": 2}
-    config = GPT2Config(**size, bos_token_id=None, eos_token_id=None, loss_type="ForCausalLM")
-    model = GPT2LMHeadModel(config)
+    config = LlamaConfig(
+        vocab_size=len(code),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=LONGEST,
+    )
+    model = LlamaForCausalLM(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     # A position is to a text what a pixel is to an image, and the width of the embedding is what its colours are.
     options = dp.GradientOptions(channel_dim=2)
