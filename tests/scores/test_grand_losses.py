@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from grand_models import CLASSES, B, Of, classes, close, grand, images, made, parameter, seeded
+from grand_models import CLASSES, B, Of, classes, close, grand, images, made, parameter, routes, seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -18,7 +18,10 @@ from torch.utils._pytree import tree_map
 
 import difficulty_prune as dp
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*no better than chance:UserWarning"),  # untrained models
+    pytest.mark.usefixtures("one_thread"),
+]
 Loss = Callable[[Tensor, Any], Tensor]
 WORDS = 11
 
@@ -190,6 +193,66 @@ def recurrent() -> nn.Module:
         return m.out(m.memory(m.words(tokens))[0])
 
     return Of(forward, words=nn.Embedding(WORDS, 6), memory=nn.GRU(6, 8, batch_first=True), out=nn.Linear(8, WORDS))
+
+
+# Tokens of all examples in one matrix
+
+
+def matrix(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1])
+
+
+MERGED: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
+    "linear": (lambda m, x: m.out(matrix(x)).view(*x.shape[:2], -1), "Linear"),
+    "without a bias": (lambda m, x: F.linear(matrix(x), m.out.weight).view(*x.shape[:2], -1), "Linear"),
+    "addmm": (lambda m, x: torch.addmm(m.out.bias, matrix(x), m.turned).view(*x.shape[:2], -1), "Linear"),
+    "flattened": (lambda m, x: m.out(x.flatten(0, 1)).unflatten(0, x.shape[:2]), "Linear"),
+    "used twice": (lambda m, x: m.out(matrix(x.tanh())).view(*x.shape[:2], -1) + m.out(x), "Linear"),
+    "and turned": (lambda m, x: torch.addmm(m.bias, matrix(x), m.out.weight.T).view(*x.shape[:2], -1), "model"),
+    "a bias of two dimensions": (
+        lambda m, x: torch.addmm(m.bias, matrix(x), m.turned).view(*x.shape[:2], -1),
+        "model",
+    ),
+    "scaled": (
+        lambda m, x: torch.addmm(m.out.bias, matrix(x), m.turned, alpha=2).view(*x.shape[:2], -1),
+        "model",
+    ),
+    "time first": (
+        lambda m, x: m.out(matrix(x.transpose(0, 1))).view(x.shape[1], len(x), -1).transpose(0, 1),
+        "model",
+    ),
+    "every second": (
+        lambda m, x: m.out(matrix(torch.stack([x, x.tanh()], 1))).view(len(x), 2, x.shape[1], -1).sum(1),
+        "Linear",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MERGED)
+@pytest.mark.parametrize("rows", [2, 4, 6])  # 4 is also the number of positions
+def test_positions_and_examples_in_one_matrix(kind: str, rows: int) -> None:
+    function, route = MERGED[kind]
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return function(m, m.first(x).unflatten(1, (4, 4))).mean(1)
+
+    members = {"turned": parameter(4, CLASSES), "bias": parameter(1, CLASSES)}
+    model = made(lambda: Of(forward, first=nn.Linear(6, 16), out=nn.Linear(4, CLASSES), **members))
+    x, y = images(rows, 6), classes(rows)
+    close(grand(model, x, y), one_by_one(model, x, y, F.cross_entropy))
+    used = "turned" if kind in ("addmm", "a bias of two dimensions", "scaled") else "out.weight"
+    assert routes(model, x, y)[used] == route
+
+
+def test_gpt2_with_positions_of_each_text_takes_the_rules_for_every_parameter() -> None:
+    class Placed(Logits):
+        def forward(self, tokens: Tensor) -> Tensor:
+            places = torch.arange(tokens.shape[1]).expand(tokens.shape)
+            return self.model(input_ids=tokens, position_ids=places).logits
+
+    model, (x, y) = made(lambda: Placed(gpt2().model)), texts(3, 7, seed=0)
+    exact(model, x, y, token_mean)
+    assert "model" not in routes(model, x, y, token_mean).values()
 
 
 MODELS = {model.__name__: model for model in (gpt2, llama, encoder, recurrent)}

@@ -51,9 +51,10 @@ def grand(model: nn.Module, inputs: Tensor, labels: Targets, loss: Loss = "cross
     It costs about one forward and one backward pass of the batch, and one of a single example. For linear, convolution
     (2-d), embedding and normalisation layers the norms come from the inputs and the gradients of the outputs, without a
     gradient per example where that is cheaper. Any other function of a parameter is differentiated on its own, by
-    `torch.func`. Some parameters fit neither way: weight normalisation, batch and time merged into one dimension,
-    PyTorch code that hides its calls. They cost a vectorised backward pass of the whole model or, if `torch.func`
-    cannot run the model, one pass per example, with a warning.
+    `torch.func`. Some parameters fit neither way: weight normalisation, a table of positions that all examples share,
+    batch and time merged into one dimension (except for linear layers), PyTorch code that hides its calls. They cost a
+    vectorised backward pass of the whole model or, if `torch.func` cannot run the model, one pass per example, with a
+    warning.
 
     The value of an example depends neither on its batch nor on the reduction of the loss. Two checks see to that. One
     goes through the operations of the forward pass. If it meets one that may mix examples (sorting them, a choice by
