@@ -235,9 +235,13 @@ reduction="weighted_mean")` |
         | `F.cross_entropy(z, y)` with ignored labels -100 | `watch(x, index, weight=(y != -100).float(), \
 reduction="weighted_mean")` |
         | both of these | `watch(x, index, weight=c[y.clamp(min=0)] * (y != -100), reduction="weighted_mean")` |
+        | text, the mean over all tokens of the batch, of which each example has n_i | `watch(x, index, weight=n, \
+reduction="weighted_mean")` |
+        | any sum of f_i l_i, such as f_i = n_i / num_items_in_batch | `watch(x, index, weight=f, reduction="sum")` |
         | any of these divided by 4, for gradient accumulation | `watch(..., accumulation_steps=4)` |
         | any of these through a `GradScaler` | `watch(..., scaler=scaler)` |
 
+        Of text [B, T], watch the embeddings [B, T, D], padded to one length, with `GradientOptions(channel_dim=2)`.
         The gradient is not kept in `.grad`. Under `torch.no_grad()` the inputs come back as they are. The model's first
         layer must not work in place, and each graph is meant for one backward pass: see `paused` for others.
 
