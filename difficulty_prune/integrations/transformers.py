@@ -150,7 +150,9 @@ class DifficultyTrainer(Trainer):
         if task == SINGLE_LABEL:
             return F.cross_entropy(logits, labels.long(), reduction="none", label_smoothing=smoothing)
         if smoothing:
-            raise ValueError(f"label_smoothing_factor: got {smoothing}, expected 0 for a {task}: only classes are smoothed")
+            raise ValueError(
+                f"label_smoothing_factor: got {smoothing}, expected 0 for a {task}: only classes are smoothed"
+            )
         labels = labels.view_as(logits).float()
         if task == REGRESSION:
             return (logits - labels).square().mean(1)
