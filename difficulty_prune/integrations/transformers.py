@@ -420,8 +420,8 @@ def _check_scores(task: str, tracker: DifficultyTracker) -> None:
     others = [name for name in tracker.scores if name not in ("loss", "recent_loss")]
     if task == REGRESSION and others:
         raise ValueError(
-            f"tracker: got the scores {', '.join(others)}, expected 'loss' or 'recent_loss', because a regression has no "
-            "classes: dp.DifficultyTracker(len(train_dataset), scores=('loss',))"
+            f"tracker: got the scores {', '.join(others)}, expected 'loss' or 'recent_loss', because a regression has "
+            "no classes: dp.DifficultyTracker(len(train_dataset), scores=('loss',))"
         )
 
 
