@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,7 @@ def packed_rows(after: Names) -> Rows:
     for place in range(B):
         for pack in range(2):
             mine = (after["document"][pack] == place).nonzero()[:, 0].tolist()
-            for before, t in zip(mine, mine[1:], strict=False):
+            for before, t in pairwise(mine):
                 yield after["index"][place], of_target(after["logits"][pack, before], after["tokens"][pack, t])
 
 
@@ -188,7 +189,7 @@ def boxes() -> Names:
 
 def box_losses(after: Names) -> Rows:
     ends = np.cumsum([0] + [len(target["boxes"]) for target in after["targets"]])
-    for example, first, end in zip(after["index"], ends, ends[1:], strict=False):
+    for example, (first, end) in zip(after["index"], pairwise(ends), strict=True):
         for loss in after["box_loss"][first:end]:
             yield example, {"loss": float(loss)}
 
