@@ -49,3 +49,11 @@ def test_pictures_with_a_wrong_label_among_ten_come_out_hardest() -> None:
         _, _, auroc, share = rows[name]
         assert auroc > least, name
         assert share > 0.5, name  # by chance 0.1
+
+
+def test_boxes_of_mosaics_count_for_the_image_that_they_show() -> None:
+    rows = numbers_by_row("detection_mosaics")
+    for name, least in (("loss:", 0.88), ("el2n:", 0.65), ("accuracy:", 0.6)):
+        _, _, auroc, share = rows[name]
+        assert auroc > least, name
+        assert share > (0.45 if name == "loss:" else 0.2), name  # by chance 0.1
