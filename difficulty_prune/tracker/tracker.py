@@ -157,6 +157,11 @@ class DifficultyTracker:
         return self._wanted.scores
 
     @property
+    def target(self) -> str:
+        """What labels are: "classes" or "binary"."""
+        return self._wanted.target
+
+    @property
     def gradient(self) -> GradientOptions:
         """How input gradients are recorded."""
         return self._wanted.gradient
