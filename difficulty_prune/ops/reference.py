@@ -365,8 +365,8 @@ def merge_moments_(
 def reduce_probabilities(logits: Tensor, examples: int, owner: Tensor, weight: Tensor | None = None) -> Tensor:
     """Softmax of each row, and its weighted mean over the rows of each example: logits [R, C] -> [examples, C] float32.
 
-    owner [R] int64 is the example of a row; one that does not exist, such as `PADDING`, is nobody. weight [R] float32 is
-    at least 0; default: 1. NaN for an example without a row of any weight. No atomics, and nothing to wait for.
+    owner [R] int64 is the example of a row; one that does not exist, such as `PADDING`, is nobody. weight [R] float32
+    is at least 0; default: 1. NaN for an example without a row of any weight. No atomics, and nothing to wait for.
     """
     counts = (owner >= 0) & (owner < examples)
     if weight is not None:
@@ -381,8 +381,8 @@ def reduce_probabilities(logits: Tensor, examples: int, owner: Tensor, weight: T
 def record_means_(count: Tensor, mean: Tensor, index: Tensor, values: Tensor, used: Tensor) -> None:
     """Adds rows to running means; an example that occurs twice counts twice. No atomics, and nothing to wait for.
 
-    count [N] int32 and mean [N, C] float32 or bfloat16 (rounded at random, see `narrow`) are changed in place. index [B]
-    int64; values [B, C] float32; used [B] bool: the rows that count, of those whose index exists.
+    count [N] int32 and mean [N, C] float32 or bfloat16 (rounded at random, see `narrow`) are changed in place. index
+    [B] int64; values [B, C] float32; used [B] bool: the rows that count, of those whose index exists.
     """
     if len(index) == 0:
         return
