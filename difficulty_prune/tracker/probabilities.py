@@ -115,7 +115,8 @@ class MeanProbabilities:
     @classmethod
     def from_state_dict(cls, state: dict[str, Any], options: ProbabilityOptions | None = None) -> MeanProbabilities:
         """The inverse of `state_dict`. The tensors are copied: to where the options say, else to where they were."""
-        means = cls(*state["mean"].shape, state["mean"].device, options)
+        examples, classes = state["mean"].shape
+        means = cls(examples, classes, state["mean"].device, options)
         for name in _TENSORS:
             getattr(means, name).copy_(state[name])
         return means

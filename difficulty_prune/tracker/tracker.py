@@ -93,11 +93,11 @@ class DifficultyTracker:
         mean_probabilities: whether to keep the mean of each example's probabilities [C] over its presentations, which
             suggest a label for it; or a `ProbabilityOptions`, which says in which dtype, and where.
         process_group: of `torch.distributed`, whose processes each see a share of every batch. `update` then exchanges
-            the statistics of the step (the logits, for `tdds`, `dyn_unc` and `mean_probabilities`), so that each process
-            holds the records of all; gradients stay where they are seen, and are merged when they are asked for. So every process calls
-            `update` in every step, and, where gradients are scored, `compute`, `finish`, `state_dict`, `skipped`
-            and `presentations` too; all get the same. One saved state serves every process. No batch may be larger
-            than the largest first one.
+            the statistics of the step (the logits, for `tdds`, `dyn_unc` and `mean_probabilities`), so that each
+            process holds the records of all; gradients stay where they are seen, and are merged when they are asked
+            for. So every process calls `update` in every step, and, where gradients are scored, `compute`, `finish`,
+            `state_dict`, `skipped` and `presentations` too; all get the same. One saved state serves every process. No
+            batch may be larger than the largest first one.
 
     Raises:
         TypeError, ValueError: an unknown score, no score, or a count that is no positive whole number.
@@ -782,8 +782,8 @@ reduction="weighted_mean")` |
             probabilities: [N, C], the softmax of the trained model in evaluation mode, for all examples; with them (or
                 with `predictions` [N] alone) runs tell memorization, agreement and the accuracy over models.
             predictions: [N] int64, the classes that the trained model predicts.
-            mean_probabilities: whether the run keeps those of this tracker, [N, C]; the labels that they suggest it keeps
-                anyhow.
+            mean_probabilities: whether the run keeps those of this tracker, [N, C]; the labels that they suggest it
+                keeps anyhow.
             dataset_fingerprint: from `dp.dataset_fingerprint`, so that runs of different data are not mixed.
             allow_skipped: see `compute`.
             metadata: anything else that JSON can hold, such as epochs=10.
