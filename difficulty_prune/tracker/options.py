@@ -117,7 +117,7 @@ class ProbabilityOptions:
 
     Attributes:
         dtype: "float32", or "bfloat16" with stochastic rounding: right on average, but after T presentations each mean
-            is off by about 0.2 % times the square root of T / 3.
+            is off by about 0.3 % of itself times the square root of T / 3.
         device: where the state lives; None for the device of the logits. On the CPU while the model is on an
             accelerator, probabilities travel there without holding up the training step.
         mmap: a folder (made if missing) with room for the state, which is then held in an unnamed file there, mapped

@@ -126,6 +126,34 @@ def test_a_plan_by_recent_loss_follows_and_ages_tell_what_it_left_out() -> None:
             assert seen[digits.wrong].float().mean() > 0.9
 
 
+def test_what_has_become_stale_is_visited_again_where_it_counts_as_not_seen() -> None:
+    """As docs/policies.md shows it; without it, what `Hardest` leaves out once is never measured again."""
+    digits = Digits.make(planted=40)
+    size, epochs, patience = len(digits.true), 9, 3 * 14
+    tracker = dp.DifficultyTracker(size, ("recent_loss",))
+    digits.trackers = [tracker]
+
+    def difficulty() -> Tensor:
+        return tracker.source("recent_loss")().masked_fill(tracker.age() > patience, torch.nan)
+
+    ages = {}
+    for name, source in (("fresh", difficulty), ("stale", tracker.source("recent_loss"))):
+        tracker.reset()
+        sampler = dp.PruneSampler(dp.policies.Hardest(keep=0.5, unseen="keep"), source, seed=0)
+        oldest = []
+        for epoch in range(epochs):
+            sampler.set_epoch(epoch)
+            order = torch.tensor(list(sampler))
+            assert len(order) >= round(0.5 * size) - 1
+            for index in order.split(128):
+                digits.step(index)
+            oldest.append(float(tracker.age().max()))
+        ages[name] = oldest
+    longest_epoch = -(-size // 128)
+    assert max(ages["fresh"]) <= patience + 2 * longest_epoch
+    assert max(ages["stale"]) > max(ages["fresh"])
+
+
 def test_a_source_of_recent_loss_is_the_score_of_the_moment() -> None:
     tracker = dp.DifficultyTracker(2, ("recent_loss",), half_life=1)
     source = tracker.source("recent_loss")
