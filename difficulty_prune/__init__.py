@@ -14,7 +14,7 @@ from .sampler import PruneSampler
 from .scores.catalogue import SCORES, Score, score_names
 from .scores.class_normalize import class_normalize
 from .scores.temporal import TemporalOptions
-from .tracker.options import GradientOptions
+from .tracker.options import GradientOptions, ProbabilityOptions
 from .tracker.tracker import DifficultyTracker
 from .version import __version__
 
@@ -26,6 +26,7 @@ __all__ = [
     "GradientOptions",
     "IndexedDataset",
     "Plan",
+    "ProbabilityOptions",
     "PruneSampler",
     "Run",
     "RunSet",
