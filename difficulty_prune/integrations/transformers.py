@@ -10,12 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data import label_key
+from ..rows import INDEX, OWNER, WEIGHT
 from ..sampler import PruneSampler
 from ..tracker.tracker import DifficultyTracker
 from .kept_scores import KeepsScores, check_tracker
+from .language_models import ScoresTokens, predicted_owner
 
-INDEX: Final = "index"
 LABELS: Final = "labels"
+IGNORED: Final = -100
 
 _OTHER_TASKS: Final = (
     "for other tasks, override DifficultyTrainer.example_loss(self, outputs, labels) to return one loss per example, "
@@ -180,6 +182,83 @@ class DifficultyTrainer(KeepsScores):
         super()._set_signature_columns_if_needed()
         columns: Any = self._signature_columns
         columns += [name for name in (INDEX, LABELS) if name not in columns]
+
+
+class DifficultyCausalLMTrainer(ScoresTokens):
+    """A `transformers.Trainer` of a causal language model that scores each row of the data set, packed or not.
+
+    A row is a text. Rows that are not packed are `dp.IndexedDataset(rows)`, or have a column "index", as those of
+    `dp.select_rows`. Rows that are packed have their tokens numbered first: `dp.index_rows(tokenised)` adds the column
+    "owner", which is packed like "input_ids". The data collator may pad, or flatten (`DataCollatorWithFlattening`); the
+    model gets what it gets from a `Trainer`, and neither index nor owner.
+
+    The logits are compared with the labels of the next tokens, and -100 is left out, as in the model's own loss, which
+    stays the one that is trained on. One step records each row in it once, by the mean of those of its tokens that are
+    there; a row whose parts come in different micro-batches is presented once with each. Trainings, checkpoints and
+    evaluation are as for `DifficultyTrainer`. There is no sampler: it could not drop a row out of a pack. Choose rows by
+    `dp.select_rows` before packing. Rows with a "weight" have the losses of their tokens multiplied by it; the loss
+    must then be the mean cross entropy of the tokens, as of the models in transformers.
+
+    Args:
+        args, kwargs: of `Trainer`.
+        tracker: made for all rows of the whole data set; any scores of the logits.
+
+    Raises:
+        TypeError: another kind of tracker.
+        ValueError: a model that returns no logits [P, T, V] while it trains; packed rows that do not say which token is
+            of which row; weights with a smoothed loss or one of your own.
+        IndexError: a row that the tracker does not have.
+    """
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """See `Trainer.compute_loss`."""
+        inputs = dict(inputs)
+        index, owner, weight = (inputs.pop(name, None) for name in (INDEX, OWNER, WEIGHT))
+        if not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        labels = inputs.get(LABELS)
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        logits = _token_logits(outputs, labels)
+        next_label, next_logits = labels[:, 1:], logits[:, :-1].transpose(1, 2)
+        owner = predicted_owner(owner, next_label != IGNORED)
+        self.tracker.update(index, next_logits, next_label, owner=owner)
+        self.token_counts.add(index, owner)
+        if weight is not None:
+            loss = loss + self._correction(next_logits, next_label, weight[:, 1:] - 1, num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def _correction(self, logits: Tensor, labels: Tensor, more: Tensor, count: Tensor | int | None) -> Tensor:
+        """What weights add to the mean of the tokens' losses: `more` is the weight of each, less 1."""
+        if self.args.label_smoothing_factor or self.compute_loss_func is not None:
+            raise ValueError(
+                f"got rows with a 'weight', label_smoothing_factor={self.args.label_smoothing_factor} and "
+                f"compute_loss_func={self.compute_loss_func}, expected 0 and None: other losses are no mean that could be "
+                "weighted"
+            )
+        losses = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="none")
+        if count is None or not self.model_accepts_loss_kwargs:
+            return (losses * more).sum() / (labels != IGNORED).sum().clamp(min=1)
+        scale = self.accelerator.num_processes // self.get_tp_size() if self.args.average_tokens_across_devices else 1
+        return (losses * more).sum() / count * scale
+
+
+def _token_logits(outputs: Any, labels: Any) -> Tensor:
+    """The logits [P, T, V] of a causal model."""
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
+    if not isinstance(logits, Tensor) or not isinstance(labels, Tensor) or logits.shape[:-1] != labels.shape:
+        got = _shape(logits) if isinstance(logits, Tensor) else "none"
+        raise ValueError(
+            f"got logits {got} and labels {_shape(labels)}, expected logits [P, T, V] and labels [P, T] of a causal "
+            "language model; where the model returns no logits while it trains (use_liger_kernel=True), switch that off, "
+            "or train with difficulty_prune.integrations.trl.DifficultySFTTrainer"
+        )
+    return logits
 
 
 def _class_logits(outputs: Any, labels: Any) -> Tensor:
