@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from ..rows import INDEX, OWNER, is_table
+from ..select_rows import INDEX, OWNER, is_table
 from ..tracker.tracker import DifficultyTracker
 from .kept_scores import KeepsScores
 from .owner_collator import KEYS, NOBODY, OwnerCollator
@@ -155,6 +155,6 @@ def predicted_owner(owner: Tensor, scored: Tensor) -> Tensor:
 def _refuse_shared_sequences(parallelism: Any) -> None:
     if parallelism is not None and (parallelism.cp_enabled or parallelism.sp_enabled):
         raise ValueError(
-            "parallelism_config: got context or sequence parallelism, expected neither: each process then has a part of "
-            "each row, and the parts would be recorded as if they were whole; train with data or tensor parallelism"
+            "parallelism_config: got context or sequence parallelism, expected neither: each process then has a part "
+            "of each row, and the parts would be recorded as if they were whole; train with data or tensor parallelism"
         )

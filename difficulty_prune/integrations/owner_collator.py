@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..rows import INDEX, OWNER, WEIGHT
+from ..select_rows import INDEX, OWNER, WEIGHT
 
 KEYS: Final = (INDEX, OWNER, WEIGHT)
 TOKENS: Final = "input_ids"
 NOBODY: Final = -1
 
 _WHERE_FROM: Final = (
-    "give rows that are not packed an 'index' (dp.IndexedDataset, dp.select_rows), or number the tokens before packing: "
-    "dp.index_rows(tokenised)"
+    "give rows that are not packed an 'index' (dp.IndexedDataset, dp.select_rows), or number the tokens before "
+    "packing: dp.index_rows(tokenised)"
 )
 
 
@@ -78,8 +78,8 @@ class OwnerCollator:
             bad = owner[(owner < 0) | (owner >= self.num_examples)]
             if len(bad):
                 raise IndexError(
-                    f"got row {bad[0]}, expected 0..{self.num_examples - 1}; make the tracker for all rows of the whole "
-                    "data set, also for those that are not trained on: dp.DifficultyTracker(len(dataset), ...)"
+                    f"got row {bad[0]}, expected 0..{self.num_examples - 1}; make the tracker for all rows of the "
+                    "whole data set, also for those that are not trained on: dp.DifficultyTracker(len(dataset), ...)"
                 )
 
 
@@ -92,7 +92,8 @@ def _owner(sample: dict[str, Any], tokens: int) -> NDArray[np.int64]:
         raise ValueError(f"got samples with {', '.join(sample)}, expected 'owner' or 'index' among them; {_WHERE_FROM}")
     if owner.shape != (tokens,) or (tokens and owner.dtype.kind not in "iu"):
         raise ValueError(
-            f"owner: got {owner.dtype} {owner.shape} for {tokens} tokens, expected a whole number for each; {_WHERE_FROM}"
+            f"owner: got {owner.dtype} {owner.shape} for {tokens} tokens, expected a whole number for each; "
+            f"{_WHERE_FROM}"
         )
     return owner.astype(np.int64, copy=False)
 

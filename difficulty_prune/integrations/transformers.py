@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data import label_key
-from ..rows import INDEX, OWNER, WEIGHT
 from ..sampler import PruneSampler
+from ..select_rows import INDEX, OWNER, WEIGHT
 from ..tracker.tracker import DifficultyTracker
 from .kept_scores import KeepsScores, check_tracker
 from .language_models import ScoresTokens, predicted_owner
@@ -195,8 +195,8 @@ class DifficultyCausalLMTrainer(ScoresTokens):
     The logits are compared with the labels of the next tokens, and -100 is left out, as in the model's own loss, which
     stays the one that is trained on. One step records each row in it once, by the mean of those of its tokens that are
     there; a row whose parts come in different micro-batches is presented once with each. Trainings, checkpoints and
-    evaluation are as for `DifficultyTrainer`. There is no sampler: it could not drop a row out of a pack. Choose rows by
-    `dp.select_rows` before packing. Rows with a "weight" have the losses of their tokens multiplied by it; the loss
+    evaluation are as for `DifficultyTrainer`. There is no sampler: it could not drop a row out of a pack. Choose rows
+    by `dp.select_rows` before packing. Rows with a "weight" have the losses of their tokens multiplied by it; the loss
     must then be the mean cross entropy of the tokens, as of the models in transformers.
 
     Args:
@@ -222,10 +222,11 @@ class DifficultyCausalLMTrainer(ScoresTokens):
         index, owner, weight = (inputs.pop(name, None) for name in (INDEX, OWNER, WEIGHT))
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        labels = inputs.get(LABELS)
+        if weight is not None:
+            self._check_weights_fit()
+        labels: Any = inputs.get(LABELS)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        logits = _token_logits(outputs, labels)
-        next_label, next_logits = labels[:, 1:], logits[:, :-1].transpose(1, 2)
+        next_label, next_logits = labels[:, 1:], _token_logits(outputs, labels)[:, :-1].transpose(1, 2)
         owner = predicted_owner(owner, next_label != IGNORED)
         self.tracker.update(index, next_logits, next_label, owner=owner)
         self.token_counts.add(index, owner)
@@ -233,14 +234,16 @@ class DifficultyCausalLMTrainer(ScoresTokens):
             loss = loss + self._correction(next_logits, next_label, weight[:, 1:] - 1, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
-    def _correction(self, logits: Tensor, labels: Tensor, more: Tensor, count: Tensor | int | None) -> Tensor:
-        """What weights add to the mean of the tokens' losses: `more` is the weight of each, less 1."""
+    def _check_weights_fit(self) -> None:
         if self.args.label_smoothing_factor or self.compute_loss_func is not None:
             raise ValueError(
                 f"got rows with a 'weight', label_smoothing_factor={self.args.label_smoothing_factor} and "
-                f"compute_loss_func={self.compute_loss_func}, expected 0 and None: other losses are no mean that could be "
-                "weighted"
+                f"compute_loss_func={self.compute_loss_func}, expected 0 and None: other losses are no mean that could "
+                "be weighted"
             )
+
+    def _correction(self, logits: Tensor, labels: Tensor, more: Tensor, count: Tensor | int | None) -> Tensor:
+        """What weights add to the mean of the tokens' losses: `more` is the weight of each, less 1."""
         losses = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="none")
         if count is None or not self.model_accepts_loss_kwargs:
             return (losses * more).sum() / (labels != IGNORED).sum().clamp(min=1)
@@ -255,8 +258,8 @@ def _token_logits(outputs: Any, labels: Any) -> Tensor:
         got = _shape(logits) if isinstance(logits, Tensor) else "none"
         raise ValueError(
             f"got logits {got} and labels {_shape(labels)}, expected logits [P, T, V] and labels [P, T] of a causal "
-            "language model; where the model returns no logits while it trains (use_liger_kernel=True), switch that off, "
-            "or train with difficulty_prune.integrations.trl.DifficultySFTTrainer"
+            "language model; where the model returns no logits while it trains (use_liger_kernel=True), switch that "
+            "off, or train with difficulty_prune.integrations.trl.DifficultySFTTrainer"
         )
     return logits
 

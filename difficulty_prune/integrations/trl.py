@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 from trl import SFTTrainer, pack_dataset
 
-from ..rows import INDEX, OWNER, WEIGHT, check_index_column, index_rows, is_table
+from ..select_rows import INDEX, OWNER, WEIGHT, check_index_column, index_rows, is_table
 from ..tracker.tracker import DifficultyTracker
 from .kept_scores import check_tracker
 from .language_models import ScoresTokens, predicted_owner
@@ -39,8 +39,8 @@ class DifficultySFTTrainer(ScoresTokens, SFTTrainer):
 
     Raises:
         TypeError: another kind of tracker, an iterable data set, or an index that is no whole number.
-        ValueError: a data set and a tracker of different lengths, data that were packed without saying which row a token
-            is of, or weights with a loss that is not the sum of the tokens' negative log-likelihoods.
+        ValueError: a data set and a tracker of different lengths, data that were packed without saying which row a
+            token is of, or weights with a loss that is not the sum of the tokens' negative log-likelihoods.
         IndexError: a row that the tracker does not have.
     """
 
@@ -49,7 +49,8 @@ class DifficultySFTTrainer(ScoresTokens, SFTTrainer):
         self._rows_are_numbered = False
         super().__init__(*args, tracker=tracker, **kwargs)
         self.check_rows(self.train_dataset)
-        if WEIGHT in self.train_dataset.column_names:
+        rows: Any = self.train_dataset
+        if WEIGHT in rows.column_names:
             self._check_weights_fit()
 
     def token_loss(self) -> Tensor:
@@ -117,8 +118,8 @@ class DifficultySFTTrainer(ScoresTokens, SFTTrainer):
     def _with_index(self, dataset: Any) -> Any:
         if not is_table(dataset):
             raise TypeError(
-                f"train_dataset: got {type(dataset).__name__}, expected a datasets.Dataset, because rows of a stream have "
-                "no position to be scored by"
+                f"train_dataset: got {type(dataset).__name__}, expected a datasets.Dataset, because rows of a stream "
+                "have no position to be scored by"
             )
         if OWNER in dataset.column_names:
             return dataset
@@ -133,12 +134,13 @@ class DifficultySFTTrainer(ScoresTokens, SFTTrainer):
         return dataset.add_column(INDEX, np.arange(len(dataset), dtype=np.int64))
 
     def _check_weights_fit(self) -> None:
-        smoothing = self.args.label_smoothing_factor
-        if self.args.loss_type != "nll" or smoothing or self.compute_loss_func is not None:
+        args: Any = self.args
+        if args.loss_type != "nll" or args.label_smoothing_factor or self.compute_loss_func is not None:
             raise ValueError(
-                f"train_dataset: got a column {WEIGHT!r} with loss_type={self.args.loss_type!r}, "
-                f"label_smoothing_factor={smoothing} and compute_loss_func={self.compute_loss_func}, expected 'nll', 0 "
-                f"and None: other losses are no sum that could be weighted; remove the column {WEIGHT!r}"
+                f"train_dataset: got a column {WEIGHT!r} with loss_type={args.loss_type!r}, "
+                f"label_smoothing_factor={args.label_smoothing_factor} and compute_loss_func={self.compute_loss_func}, "
+                f"expected 'nll', 0 and None: other losses are no sum that could be weighted; remove "
+                f"the column {WEIGHT!r}"
             )
 
 
@@ -163,7 +165,7 @@ class _Outputs:
         """log_probs, entropy, is_top1 and label_mask."""
         if not self.found or any(part is None for part in self.found):
             raise ValueError(
-                "got outputs of the model without log_probs, entropy, is_top1 and label_mask, which TRL 1.16 computes in "
-                "its fused head; expected trl >= 1.16 and its own SFTTrainer.compute_loss"
+                "got outputs of the model without log_probs, entropy, is_top1 and label_mask, which TRL 1.16 computes "
+                "in its fused head; expected trl >= 1.16 and its own SFTTrainer.compute_loss"
             )
         return self.found

@@ -1,4 +1,4 @@
-"""Rows of a data set of texts: which are kept, and which row each token is of."""
+"""Rows of a data set of texts: those that a plan keeps, and which row each token is of."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def select_rows(dataset: Any, plan: Plan) -> Any:
 
     Raises:
         TypeError: no map-style data set, or no plan.
-        ValueError: a plan of a data set of another length, or rows that were selected before or have a "weight" already.
+        ValueError: a plan of a data set of another length, or rows that were selected before or have a "weight".
         IndexError: the plan keeps a row that the data set does not have.
 
     >>> import torch
@@ -62,8 +62,9 @@ def index_rows(dataset: Any, tokens: str = "input_ids") -> Any:
     """Writes beside each token which row it is of, so that this survives packing.
 
     A pack holds pieces of many rows, and a number per row is lost in it. The new column "owner" holds a list per row,
-    as long as its tokens: for each, the row's position in the data set, or its "index" where the rows have one, as those
-    of `select_rows`. A column "weight" becomes a list in the same way. Call it after tokenising and before packing.
+    as long as its tokens: for each, the row's position in the data set, or its "index" where the rows have one, as
+    those of `select_rows`. A column "weight" becomes a list in the same way. Call it between
+    tokenising and packing.
 
     Args:
         dataset: a `datasets.Dataset` of tokenised rows.
@@ -114,8 +115,8 @@ def check_index_column(dataset: Any) -> None:
     kind = dataset.features[INDEX]
     if getattr(kind, "dtype", "") not in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"):
         raise TypeError(
-            f"dataset: got a column {INDEX!r} of {kind}, expected whole numbers, the positions of the rows in the whole "
-            "data set; rename the column if it means something else"
+            f"dataset: got a column {INDEX!r} of {kind}, expected whole numbers, the positions of the rows in the "
+            "whole data set; rename the column if it means something else"
         )
 
 
@@ -133,8 +134,8 @@ def _check_size(plan: Plan, size: int) -> None:
     examples = plan.summary().get("examples", size)
     if examples != size:
         raise ValueError(
-            f"plan: got one of {examples} examples and a data set of {size} rows, expected the whole data set for which "
-            "the plan was made"
+            f"plan: got one of {examples} examples and a data set of {size} rows, expected the whole data set for "
+            "which the plan was made"
         )
     if int(plan.index[-1]) >= size:
         raise IndexError(f"plan: got position {int(plan.index[-1])}, expected 0..{size - 1}, the rows of the data set")
