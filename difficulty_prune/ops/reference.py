@@ -240,7 +240,7 @@ def _record(
         rows = rows[kept]
         table[index[rows]] = _updated_records(records[kept], stats[rows], labels[rows], right_from, decay)
         if steps is not None:
-            steps[index[rows]] = steps[len(table)]
+            steps[index[rows]] = steps[len(table)].clone()
 
 
 @torch.no_grad()
