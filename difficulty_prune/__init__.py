@@ -13,6 +13,7 @@ from .sampler import PruneSampler
 from .scores.catalogue import SCORES, Score, score_names
 from .scores.class_normalize import class_normalize
 from .scores.temporal import TemporalOptions
+from .select_rows import index_rows, select_rows
 from .tracker.options import GradientOptions
 from .tracker.tracker import DifficultyTracker
 from .version import __version__
@@ -36,6 +37,7 @@ __all__ = [
     "consistency",
     "dataset_fingerprint",
     "fingerprint",
+    "index_rows",
     "ops",
     "plots",
     "policies",
@@ -45,4 +47,5 @@ __all__ = [
     "score_features",
     "score_names",
     "scores",
+    "select_rows",
 ]

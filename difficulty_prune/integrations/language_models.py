@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import TrainerCallback
@@ -89,6 +90,16 @@ class ScoresTokens(KeepsScores):
         with self._collating(keep=True):
             return super().get_train_dataloader()
 
+    def _rows_of_a_batch(self) -> int:
+        """How many rows a training batch may hold at most, where processes have to agree on it; else 0."""
+        if self.tracker.process_group is None:
+            return 0
+        rows: Any = self.train_dataset
+        largest = 1
+        if is_table(rows) and OWNER in rows.column_names:
+            largest = max(len(np.unique(line[OWNER])) for line in rows.select_columns([OWNER]).with_format("numpy"))
+        return largest * self.args.train_batch_size
+
     def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         """See `Trainer.get_eval_dataloader`."""
         with self._collating(keep=False):
@@ -103,7 +114,8 @@ class ScoresTokens(KeepsScores):
     def _collating(self, keep: bool) -> Iterator[None]:
         """While a loader is made, its collator is ours; the Trainer looks at the kind of its own at other times."""
         given: Any = self.data_collator
-        self.data_collator = OwnerCollator(given, self.tracker.num_examples, keep)
+        rows = self._rows_of_a_batch() if keep else 0
+        self.data_collator = OwnerCollator(given, self.tracker.num_examples, keep, rows)
         try:
             yield
         finally:

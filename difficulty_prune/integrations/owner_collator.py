@@ -36,6 +36,8 @@ class OwnerCollator:
         collator: makes batches with "input_ids" of samples with "input_ids"; it gets neither index, owner nor weight.
         num_examples: N, above which there is no row.
         keep: False: only takes them away, for batches that are not recorded.
+        rows: at least so many entries in `index`, the last ones without a token; for several processes, which exchange
+            as many in each step.
 
     Raises:
         ValueError: samples that say nothing of their rows, or a collator that changes the tokens or their order.
@@ -51,10 +53,13 @@ class OwnerCollator:
             [ 0, -1, -1]])}
     """
 
-    def __init__(self, collator: Callable[[list[Any]], Any], num_examples: int, keep: bool = True) -> None:
+    def __init__(
+        self, collator: Callable[[list[Any]], Any], num_examples: int, keep: bool = True, rows: int = 0
+    ) -> None:
         self.collator = collator
         self.num_examples = num_examples
         self.keep = keep
+        self.rows = rows
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         bare = [{name: value for name, value in sample.items() if name not in KEYS} for sample in samples]
@@ -66,7 +71,7 @@ class OwnerCollator:
         self._check(owners)
         index, inverse = np.unique(np.concatenate(owners), return_inverse=True)
         places = _places(batch, lines)
-        batch[INDEX] = torch.from_numpy(index)
+        batch[INDEX] = torch.from_numpy(np.pad(index, (0, max(0, self.rows - len(index))), mode="edge"))
         batch[OWNER] = _at(places, batch[TOKENS], torch.from_numpy(inverse.reshape(-1)), NOBODY)
         if any(WEIGHT in sample for sample in samples):
             weights = [_weight(sample, len(line)) for sample, line in zip(samples, lines, strict=True)]
