@@ -114,7 +114,11 @@ def test_rows_that_were_selected_keep_numbers_and_weights():
     [
         (ROWS, TypeError, "got list, expected a datasets.Dataset"),
         (table(owner=ROWS), ValueError, "has the column 'owner' already"),
-        (table().rename_column("input_ids", "text"), ValueError, "got the columns text, expected 'input_ids'.*tokenise"),
+        (
+            table().rename_column("input_ids", "text"),
+            ValueError,
+            "got the columns text, expected 'input_ids'.*tokenise",
+        ),
         (table(index=[0.5] * 4), TypeError, "column 'index' of .*float64"),
     ],
 )
