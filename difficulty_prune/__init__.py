@@ -14,6 +14,7 @@ from .sampler import PruneSampler
 from .scores.catalogue import SCORES, Score, score_names
 from .scores.class_normalize import class_normalize
 from .scores.temporal import TemporalOptions
+from .select_rows import index_rows, select_rows
 from .tracker.options import GradientOptions, ProbabilityOptions
 from .tracker.tracker import DifficultyTracker
 from .version import __version__
@@ -39,6 +40,7 @@ __all__ = [
     "dataset_fingerprint",
     "dominant",
     "fingerprint",
+    "index_rows",
     "ops",
     "plots",
     "policies",
@@ -48,4 +50,5 @@ __all__ = [
     "score_features",
     "score_names",
     "scores",
+    "select_rows",
 ]

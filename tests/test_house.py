@@ -21,7 +21,7 @@ FLOORS = (
     {"scores", "data", "mixing", "policies"},
     {"runs"},
     {"tracker", "consistency", "fingerprint"},
-    {"frozen", "sampler", "plots"},
+    {"frozen", "sampler", "select_rows", "plots"},
     {"study", "integrations"},
     {"cli"},
 )
