@@ -44,6 +44,11 @@ struct Sums {
   DP_INLINE void add(const T* z, const T* end) {
     for (; z < end; z += lanes_of<F>) add(load<F>(z));
   }
+  DP_INLINE void add(const Sums& o) {
+    e += o.e;
+    e_times_d += o.e_times_d;
+    e_squared += o.e_squared;
+  }
   // To a larger logit: d and so e of every class shrink alike.
   DP_INLINE void rebase(F new_top) {
     const F shift = at_least(all<F>(kLowest), top - new_top);
@@ -124,7 +129,9 @@ DP_INLINE void sum_row(const T* z, int64_t classes, int64_t label, GroupSums& ou
       top = rival;
       sums.rebase(all<F>(top));
     }
-    visit_others<F>(sums, z, from, to, label);
+    Sums<F> block{sums.top};  // apart, because many small addends in a row would each be rounded to a large sum
+    visit_others<F>(block, z, from, to, label);
+    sums.add(block);
   }
   const bool tie = z_label == rival;  // which the lower class wins
   out.z_label[at] = z_label;
@@ -159,10 +166,12 @@ struct Side {
     } else {
       sums.rebase(top);
     }
+    Sums<F> block{top};  // apart, as above
     for (int c = 0; c < n; ++c) {
       const F x = load<F>(tile[c] + lane);
-      sums.add(label == from + c ? out_of_it : x);
+      block.add(label == from + c ? out_of_it : x);
     }
+    sums.add(block);
   }
 };
 
