@@ -82,14 +82,22 @@ template <class F = Floats>
 DP_INLINE F all(float x) {
   return F{} + x;
 }
+// a where it is larger, else b: b as well where one is NaN.
 template <class F>
 DP_INLINE F larger(F a, F b) {
+#ifdef DP_512_BITS
+  if constexpr (lanes_of<F> == 16) {  // of a comparison compilers make two instructions here
+    F x;
+    asm("vmaxps %2, %1, %0" : "=v"(x) : "v"(a), "v"(b));
+    return x;
+  }
+#endif
   return a > b ? a : b;
 }
 // x, or the bound where x is below it; NaN stays.
 template <class F>
 DP_INLINE F at_least(F bound, F x) {
-  return bound > x ? bound : x;
+  return larger(bound, x);
 }
 
 // A vector in two halves, the halves in two, and so on: few steps that depend on each other.
@@ -158,19 +166,20 @@ DP_INLINE void store(float* at, F x) {
 constexpr float kLowest = -88.0f;
 template <class F>
 DP_INLINE F exp_nonpositive(F x) {
-  using Ints = IntsOf<F>;
-  const Ints whole = __builtin_convertvector(x * 1.44269504088896341f - 0.5f, Ints);  // to nearest: x <= 0
-  const F n = __builtin_convertvector(whole, F);
+  // Beside 1.5 * 2^23 a float holds whole numbers alone: the sum rounds, and ends in the bits of the number. With the
+  // bias of exponents these are 0 at kLowest.
+  constexpr float kWhole = 12582912.0f + 127.0f;
+  const F shifted = x * 1.44269504088896341f + kWhole;
+  const F n = shifted - kWhole;
   const F r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
-  F p = all<F>(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
+  F p = all<F>(1.3814540580e-3f);  // of least relative error, 4e-9, between half of -ln 2 and of ln 2
+  p = p * r + 8.3687454462e-3f;
+  p = p * r + 4.1668388993e-2f;
+  p = p * r + 1.6666521132e-1f;
+  p = p * r + 4.9999994040e-1f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  return p * same_bits<F>((whole + 127) << 23);
+  return p * same_bits<F>(same_bits<IntsOf<F>>(shifted) << 23);
 }
 
 // log(1 + x) for x >= 0. The logarithm is that of Cephes; what 1 + x rounds away is added back.
