@@ -78,6 +78,13 @@ DP_INLINE To same_bits(const From& from) {
   return to;
 }
 
+// Of a condition that is no longer a comparison, `?` would be taken apart into its lanes, where the vector is wider
+// than those of the oldest processor.
+template <class F>
+DP_INLINE F select(IntsOf<F> condition, F a, F b) {
+  return F((IntsOf<F>(a) & condition) | (IntsOf<F>(b) & ~condition));
+}
+
 template <class F = Floats>
 DP_INLINE F all(float x) {
   return F{} + x;
@@ -135,6 +142,13 @@ DP_INLINE F load(const float* at) {
 }
 
 template <class F>
+DP_INLINE IntsOf<F> load_ints(const int32_t* at) {
+  IntsOf<F> x;
+  memcpy(&x, at, sizeof x);
+  return x;
+}
+
+template <class F>
 DP_INLINE IntsOf<F> load_halves(const void* at) {
   typename Vectors<lanes_of<F>>::Halves x;
   memcpy(&x, at, sizeof x);
@@ -159,6 +173,26 @@ DP_INLINE F load(const Float16* at) {
 template <class F>
 DP_INLINE void store(float* at, F x) {
   memcpy(at, &x, sizeof x);
+}
+
+// The lanes of a and b in turn, in two vectors.
+template <class F>
+DP_INLINE void interleave(F& a, F& b) {
+  IntsOf<F> low, high;
+  for (int l = 0; l < lanes_of<F>; ++l) {
+    low[l] = l / 2 + l % 2 * lanes_of<F>;
+    high[l] = low[l] + lanes_of<F> / 2;
+  }
+#ifdef __clang__
+  F c, d;
+  for (int l = 0; l < lanes_of<F>; ++l) {
+    c[l] = low[l] < lanes_of<F> ? a[low[l]] : b[low[l] - lanes_of<F>];
+    d[l] = high[l] < lanes_of<F> ? a[high[l]] : b[high[l] - lanes_of<F>];
+  }
+#else
+  const F c = __builtin_shuffle(a, b, low), d = __builtin_shuffle(a, b, high);
+#endif
+  a = c, b = d;
 }
 
 // exp(x) for kLowest <= x <= 0 to about 1 unit in the last place; 0 from there down to about -87.7, where the
@@ -218,7 +252,7 @@ struct LaneMath {
     for (float& root : roots) root = sqrtf(root);
     return load<F>(roots);
   }
-  DP_INLINE static F select(IntsOf<F> condition, F a, F b) { return condition ? a : b; }
+  DP_INLINE static F select(IntsOf<F> condition, F a, F b) { return dp::select(condition, a, b); }
   DP_INLINE static F product(F a, F b) { return a * b; }
 };
 

@@ -166,9 +166,9 @@ struct Leaders {
   F q = all<F>(-INFINITY), first = all<F>(-INFINITY), second = all<F>(-INFINITY);
 
   DP_INLINE void add(F z, F target, IntsOf<F> classes, int32_t end) {
-    const auto leads = ((target > q) & (classes < end)) != 0;
-    index = leads ? classes : index;
-    q = leads ? target : q;
+    const IntsOf<F> leads = (target > q) & (classes < end);
+    index = (classes & leads) | (index & ~leads);
+    q = select(leads, target, q);
     second = larger(z < first ? z : first, second);
     first = larger(z, first);
   }
