@@ -24,8 +24,10 @@ __all__ = [
     "merge_moments_",
     "record_given_stats_",
     "record_gradients_",
+    "record_means_",
     "record_stats_",
     "record_temporal_",
+    "reduce_probabilities",
     "reduce_rows",
     "sigmoid_stats",
     "soft_stats",
@@ -359,6 +361,49 @@ def merge_moments_(
     m2.copy_(torch.where(other_count[:, None] > 0, merged, m2))
     mean += deviation * share
     count.copy_(total)
+
+
+@torch.no_grad()
+def reduce_probabilities(logits: Tensor, examples: int, owner: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Softmax of each row, and its weighted mean over the rows of each example: logits [R, C] -> [examples, C] float32.
+
+    owner [R] int64 is the example of a row; one that does not exist, such as `PADDING`, is nobody. weight [R] float32
+    is at least 0; default: 1. NaN for an example without a row of any weight. No atomics, and nothing to wait for.
+    """
+    counts = (owner >= 0) & (owner < examples)
+    if weight is not None:
+        counts = counts & (weight != 0)
+    p = torch.where(counts[:, None], logits.float().softmax(1), 0)
+    share = torch.where(counts, torch.ones_like(p[:, 0]) if weight is None else weight, 0)[:, None]
+    sums = _sums(torch.cat([p * share, share], 1), torch.where(counts, owner, examples), examples + 1)[:-1]
+    return sums[:, :-1] / sums[:, -1:]
+
+
+@torch.no_grad()
+def record_means_(count: Tensor, mean: Tensor, index: Tensor, values: Tensor, used: Tensor) -> None:
+    """Adds rows to running means; an example that occurs twice counts twice. No atomics, and nothing to wait for.
+
+    count [N] int32 and mean [N, C] float32 or bfloat16 (rounded at random, see `narrow`) are changed in place. index
+    [B] int64; values [B, C] float32; used [B] bool: the rows that count, of those whose index exists.
+    """
+    if len(index) == 0:
+        return
+    example = index.clamp(0, len(count) - 1)
+    used = (used & (example == index))[:, None]
+    place = torch.searchsorted(example.sort().values, example)  # the same for all rows of an example, and for no others
+    sums = _sums(torch.cat([torch.where(used, values, 0), used.to(values.dtype)], 1), place, len(index))[place]
+    total, number, before = sums[:, :-1], sums[:, -1:], mean[example].float()
+    after_count = count[example] + number[:, 0].to(count.dtype)
+    after = before + (total - number * before) / after_count.clamp(min=1)[:, None]
+    count[example] = after_count  # all rows of an example write the same
+    mean[example] = narrow(after, mean.dtype, example, after_count)
+
+
+def _sums(values: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Sums of the rows [R, C] of each group, added in the order of the rows: [groups, C]."""
+    lengths = torch.zeros(groups, dtype=torch.int64, device=group.device).scatter_add_(0, group, torch.ones_like(group))
+    ordered = values[group.argsort(stable=True)]
+    return torch.segment_reduce(ordered, "sum", lengths=lengths, axis=0, unsafe=True)
 
 
 def narrow(m2: Tensor, dtype: torch.dtype, example: Tensor, count: Tensor) -> Tensor:

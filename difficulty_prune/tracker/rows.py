@@ -22,7 +22,7 @@ from ..ops.checks import (
     check_same_device,
     check_targets,
 )
-from ..ops.layout import NO_LABEL
+from ..ops.layout import NO_LABEL, PADDING
 from ..ops.operators import given_stats, reduce_rows, sigmoid_stats, soft_stats, softmax_stats
 from ..scores.catalogue import SCORES
 from .skipped import SkippedCounts
@@ -102,6 +102,23 @@ class Rows:
             return stats, labels.reshape(-1)
         return reduce_rows(stats, self.examples, self.owner, self.weight, labels, skipped.update)
 
+    def probabilities(self) -> Tensor:
+        """Of each example, [B, C] float32: the mean over its rows of logits [R, C]; NaN where it has none that counts.
+
+        Not for a single row of which `statistics` says that it is none.
+        """
+        assert self.logits is not None
+        assert self.labels is not None
+        logits = self.logits.detach()
+        if self.owner is None:
+            return logits.float().softmax(1)
+        owner = self.owner
+        if not self._is_soft:
+            owner = torch.where(self.labels == self.ignore_index, PADDING, owner)
+        return torch.ops.difficulty_prune.reduce_probabilities(  # type: ignore[no-any-return]
+            logits, self.examples, owner, self.weight
+        )
+
     def _of_rows(self, skipped: SkippedCounts, log_loss: bool) -> Tensor:
         if self.logits is None:
             return given_stats(**self.values, log_loss=log_loss)
@@ -143,6 +160,11 @@ def check_rows(
     binary = wanted.target == "binary"
     _refuse_scores(wanted)
     check_logits_of_rows(logits, classes=not binary)
+    if wanted.probabilities is not None and logits.dim() > 2:
+        raise ValueError(
+            "update: mean_probabilities needs one row of logits [B, C] per example, or rows [R, C] with owner=, but "
+            f"got logits {list(logits.shape)}: positions have no class in common; make the tracker without it"
+        )
     if not isinstance(labels, Tensor):
         raise TypeError(f"labels: got {type(labels).__name__}, expected a torch.Tensor")
     wanted.check_columns(_columns_of(logits), tuple(logits.shape))
@@ -173,6 +195,9 @@ def check_values(
     Raises:
         TypeError, ValueError, IndexError: something does not, or a score that is wanted needs something else.
     """
+    if wanted.probabilities is not None:
+        got = ", ".join(f"{name}=" for name in values)
+        raise ValueError(f"update: mean_probabilities needs logits and labels, but got only {got}")
     for score in wanted.names(needs=("loss", "logits")):
         need = GIVEN.get(score)
         if need not in values:

@@ -11,7 +11,7 @@ from ..ops.layout import HALF_LIFE
 from ..scores.catalogue import SCORES, Score
 from ..scores.temporal import TemporalOptions
 from .group import Group
-from .options import GradientOptions
+from .options import GradientOptions, ProbabilityOptions
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Wanted:
     target: str = "classes"
     right_from: float = 1.0
     half_life: float = HALF_LIFE
+    probabilities: ProbabilityOptions | None = None
 
     def names(self, **features: Any) -> tuple[str, ...]:
         """The scores whose catalogue entry has these values, or for a tuple one of them."""
@@ -65,4 +66,5 @@ class Wanted:
             "gradient": self.gradient.definition,
             "temporal": self.temporal.definition,
             **self.kind,
+            "mean_probabilities": None if self.probabilities is None else self.probabilities.dtype,
         }
