@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-import io
-import os
-import pickle
-import re
-import zipfile
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
-from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate.utils import send_to_device
 from torch import Tensor, nn
-from transformers import Trainer
 
 from ..data import label_key
 from ..sampler import PruneSampler
-from ..support.digest import digest_of_array
-from ..support.file_errors import errors_name
-from ..support.files import MALFORMED, write_atomically
+from ..select_rows import INDEX, OWNER, WEIGHT
 from ..tracker.tracker import DifficultyTracker
+from .kept_scores import KeepsScores, check_tracker
+from .language_models import ScoresTokens, predicted_owner
 
-INDEX: Final = "index"
 LABELS: Final = "labels"
-STATE_NAME: Final = "difficulty.pt"
-
-_FORMAT: Final = 1
-"""Of that file: what torch.save writes, with a digest of it as the archive's comment. Earlier files have none."""
-
-_COMMENT: Final = re.compile(rb"difficulty_prune checkpoint (\d) ([0-9a-f]{32})\n")
-_COMMENT_SIZE: Final = 63  # bytes
-_ZIP_END: Final = b"PK\x05\x06"  # the last 22 bytes of an archive begin with it, and end with the comment's length
-
-_UNREADABLE: Final = (*MALFORMED, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile)
+IGNORED: Final = -100
 
 _OTHER_TASKS: Final = (
     "for other tasks, override DifficultyTrainer.example_loss(self, outputs, labels) to return one loss per example, "
@@ -55,7 +35,7 @@ _EXPECTED: Final = {
 }
 
 
-class DifficultyTrainer(Trainer):
+class DifficultyTrainer(KeepsScores):
     """A `transformers.Trainer` that scores each example, and visits what the sampler keeps, weighted as it says.
 
     `train_dataset` is `dp.IndexedDataset(...)` of dict samples with "labels" (or "label"), so that batches have an
@@ -108,21 +88,12 @@ class DifficultyTrainer(Trainer):
     def __init__(
         self, *args: Any, tracker: DifficultyTracker, sampler: PruneSampler | None = None, **kwargs: Any
     ) -> None:
-        if not isinstance(tracker, DifficultyTracker):
-            raise TypeError(f"tracker: got {tracker!r}, expected dp.DifficultyTracker(len(train_dataset), ...)")
+        check_tracker(tracker)
         if sampler is not None:
             _check_sampler(sampler)
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, tracker=tracker, sampler=sampler, **kwargs)
         if self.compute_loss_func is not None:
             raise TypeError("compute_loss_func: expected none; override DifficultyTrainer.example_loss instead")
-        if self.args.world_size > 1 and tracker.process_group is None:
-            raise ValueError(
-                f"the tracker knows what its own process saw alone, and there are {self.args.world_size}; make it as "
-                "DifficultyTracker(..., process_group=torch.distributed.group.WORLD), after TrainingArguments(...)"
-            )
-        self.tracker = tracker
-        self.sampler = sampler
-        self._before: dict[str, Any] | None = None  # what the tracker held before a training that may be tried again
         # The loss of a micro-batch is computed here, and the Trainer divides it by how many there are in a step.
         self.model_accepts_loss_kwargs = False
 
@@ -170,42 +141,6 @@ class DifficultyTrainer(Trainer):
             task = REGRESSION if logits.dim() == 2 and logits.shape[1] == 1 else MULTI_LABEL
         _check_labels(task, logits, labels)
         return task, logits
-
-    # Trainings
-
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """See `Trainer.train`."""
-        try:
-            return super().train(*args, **kwargs)
-        finally:
-            self._before = None
-
-    def _inner_training_loop(
-        self,
-        batch_size: Any = None,
-        args: Any = None,
-        resume_from_checkpoint: str | None = None,
-        *more: Any,
-        **others: Any,
-    ) -> Any:
-        """One attempt at a training; the Trainer makes another where `auto_find_batch_size` runs out of memory."""
-        if resume_from_checkpoint is None:  # otherwise the checkpoint's state replaces whatever there is
-            self._begin()
-        return super()._inner_training_loop(batch_size, args, resume_from_checkpoint, *more, **others)
-
-    def _begin(self) -> None:
-        """Leaves in the tracker what belongs to the weights, and has the sampler plan epoch 0 by it."""
-        begun = self.tracker.presentations > 0
-        if self.model_init is not None:
-            self.tracker.reset()
-        elif self._before is not None:
-            self.tracker.load_state_dict(self._before)
-        elif self.args.auto_find_batch_size:
-            self._before = deepcopy(self.tracker.state_dict())
-        if self.sampler is not None and (begun or self.sampler.epoch or self.sampler.state_dict()["yielded"]):
-            # Only another epoch is planned anew, so go by way of one.
-            self.sampler.set_epoch(0 if self.sampler.epoch else 1)
-            self.sampler.set_epoch(0)
 
     # The training step
 
@@ -294,86 +229,85 @@ class DifficultyTrainer(Trainer):
         columns: Any = self._signature_columns
         columns += [name for name in (INDEX, LABELS) if name not in columns]
 
-    # Checkpoints
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        state = {"tracker": self.tracker.state_dict()}
-        if self.sampler is not None:
-            # From the beginning of the epoch, because the Trainer skips what it has done of it.
-            state["sampler"] = self.sampler.state_dict(consumed=0)
-        if self.args.should_save:
-            _write_state(os.path.join(output_dir, STATE_NAME), state)
+class DifficultyCausalLMTrainer(ScoresTokens):
+    """A `transformers.Trainer` of a causal language model that scores each row of the data set, packed or not.
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None:
-            return
-        path = os.path.join(checkpoint, STATE_NAME)
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"{path}: no such file; was the checkpoint saved by a DifficultyTrainer?")
-        state = _read_state(path)
-        if self.sampler is not None and "sampler" not in state:
+    A row is a text. Rows that are not packed are `dp.IndexedDataset(rows)`, or have a column "index", as those of
+    `dp.select_rows`. Rows that are packed have their tokens numbered first: `dp.index_rows(tokenised)` adds the column
+    "owner", which is packed like "input_ids". The data collator may pad, or flatten (`DataCollatorWithFlattening`); the
+    model gets what it gets from a `Trainer`, and neither index nor owner.
+
+    The logits are compared with the labels of the next tokens, and -100 is left out, as in the model's own loss, which
+    stays the one that is trained on. One step records each row in it once, by the mean of those of its tokens that are
+    there; a row whose parts come in different micro-batches is presented once with each. Trainings, checkpoints and
+    evaluation are as for `DifficultyTrainer`. There is no sampler: it could not drop a row out of a pack. Choose rows
+    by `dp.select_rows` before packing. Rows with a "weight" have the losses of their tokens multiplied by it; the loss
+    must then be the mean cross entropy of the tokens, as of the models in transformers.
+
+    Args:
+        args, kwargs: of `Trainer`.
+        tracker: made for all rows of the whole data set; any scores of the logits.
+
+    Raises:
+        TypeError: another kind of tracker.
+        ValueError: a model that returns no logits [P, T, V] while it trains; packed rows that do not say which token is
+            of which row; weights with a smoothed loss or one of your own.
+        IndexError: a row that the tracker does not have.
+    """
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """See `Trainer.compute_loss`."""
+        inputs = dict(inputs)
+        index, owner, weight = (inputs.pop(name, None) for name in (INDEX, OWNER, WEIGHT))
+        if not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if weight is not None:
+            self._check_weights_fit()
+        labels: Any = inputs.get(LABELS)
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        next_label, next_logits = labels[:, 1:], _token_logits(outputs, labels)[:, :-1].transpose(1, 2)
+        owner = predicted_owner(owner, next_label != IGNORED)
+        self.tracker.update(index, next_logits, next_label, owner=owner)
+        self.token_counts.add(index, owner)
+        if weight is not None:
+            loss = loss + self._correction(next_logits, next_label, weight[:, 1:] - 1, num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def _check_weights_fit(self) -> None:
+        if self.args.label_smoothing_factor or self.compute_loss_func is not None:
             raise ValueError(
-                f"{path}: got the state of a training without a sampler, expected one with a sampler; resume from a "
-                "checkpoint of such a training, or make the DifficultyTrainer without sampler="
+                f"got rows with a 'weight', label_smoothing_factor={self.args.label_smoothing_factor} and "
+                f"compute_loss_func={self.compute_loss_func}, expected 0 and None: other losses are no mean that could "
+                "be weighted"
             )
-        try:
-            self.tracker.load_state_dict(send_to_device(state["tracker"], self.args.device))
-            if self.sampler is not None:
-                self.sampler.load_state_dict(state["sampler"])
-        except MALFORMED as error:
-            raise ValueError(
-                f"{path}: {error}; expected the state of a training with this data, tracker and sampler: resume from "
-                "one of its checkpoints"
-            ) from error
+
+    def _correction(self, logits: Tensor, labels: Tensor, more: Tensor, count: Tensor | int | None) -> Tensor:
+        """What weights add to the mean of the tokens' losses: `more` is the weight of each, less 1."""
+        losses = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="none")
+        if count is None or not self.model_accepts_loss_kwargs:
+            return (losses * more).sum() / (labels != IGNORED).sum().clamp(min=1)
+        scale = self.accelerator.num_processes // self.get_tp_size() if self.args.average_tokens_across_devices else 1
+        return (losses * more).sum() / count * scale
 
 
-def _write_state(path: str, state: dict[str, Any]) -> None:
-    """Writes what `_read_state` and `torch.load` read."""
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(-2, os.SEEK_END)
-    file.write(_COMMENT_SIZE.to_bytes(2, "little"))
-    file.write(_comment(file.getvalue()))
-    write_atomically(path, file.getvalue())
-
-
-def _read_state(path: str) -> dict[str, Any]:
-    """The state in a file; ValueError for any file that is not just as it was written."""
-    with errors_name(path):
-        content = Path(path).read_bytes()
-    found = _COMMENT.fullmatch(content[-_COMMENT_SIZE:])
-    if found is not None and int(found[1]) > _FORMAT:
-        raise ValueError(f"{path}: got format {int(found[1])}, expected at most {_FORMAT}; upgrade difficulty_prune")
-    try:
-        if found is not None:
-            whole = found[0] == _comment(memoryview(content)[:-_COMMENT_SIZE])
-        else:
-            whole = _has_its_checksums(content)
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True) if whole else None
-    except _UNREADABLE:
-        state = None
-    if not isinstance(state, dict) or "tracker" not in state:
+def _token_logits(outputs: Any, labels: Any) -> Tensor:
+    """The logits [P, T, V] of a causal model."""
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
+    if not isinstance(logits, Tensor) or not isinstance(labels, Tensor) or logits.shape[:-1] != labels.shape:
+        got = _shape(logits) if isinstance(logits, Tensor) else "none"
         raise ValueError(
-            f"{path}: got a file that is damaged, cut short or of something else, expected the scores that a "
-            "DifficultyTrainer saved; copy it again from where it came, or resume from another checkpoint"
+            f"got logits {got} and labels {_shape(labels)}, expected logits [P, T, V] and labels [P, T] of a causal "
+            "language model; where the model returns no logits while it trains (use_liger_kernel=True), switch that "
+            "off, or train with difficulty_prune.integrations.trl.DifficultySFTTrainer"
         )
-    return state
-
-
-def _comment(content: bytes | memoryview) -> bytes:
-    digest = digest_of_array(np.frombuffer(content, np.uint8))
-    return f"difficulty_prune checkpoint {_FORMAT} {digest}\n".encode()
-
-
-def _has_its_checksums(content: bytes) -> bool:
-    """Whether this is what torch.save wrote, which compresses nothing, and each part is still what it was."""
-    if content[-22:-18] != _ZIP_END or content[-2:] != bytes(2):
-        return False
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        stored = all(part.compress_type == zipfile.ZIP_STORED for part in archive.infolist())
-        return stored and archive.testzip() is None
+    return logits
 
 
 def _class_logits(outputs: Any, labels: Any) -> Tensor:

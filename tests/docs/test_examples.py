@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 from places import EXAMPLES
 
 
@@ -32,6 +33,15 @@ def test_accuracy_is_higher_where_vog_is_low() -> None:
         accuracy = rows[name]
         assert accuracy == sorted(accuracy, reverse=True), name
         assert accuracy[0] > accuracy[-1] + 0.05, name
+
+
+def test_garbled_text_has_a_high_vog() -> None:
+    pytest.importorskip("transformers")
+    rows = numbers_by_row("text_vog")
+    for name, least in (("vog_loss", 0.62), ("loss", 0.8)):
+        auroc, _, aupr, garbled_share = rows[name]
+        assert auroc > least, name
+        assert aupr > garbled_share + 0.04, name
 
 
 def test_spoiled_masks_come_out_hardest() -> None:
