@@ -258,10 +258,10 @@ void store_group(Group<T>& group, const LogitsView& logits, const int64_t* label
   for (int l = 0; l < group.size; ++l) {
     const int64_t row = group.row[l];
     float* stats = out + row * kStats;
-    if (is_class(labels[row], logits)) {
-      std::copy_n(results[l].value, int(kStats), stats);
-    } else if (is_ignored(labels[row], ignore)) {
+    if (is_ignored(labels[row], ignore)) {  // which may be a class
       store_no_row(stats);
+    } else if (is_class(labels[row], logits)) {
+      std::copy_n(results[l].value, int(kStats), stats);
     } else {
       std::fill_n(stats, int(kStats), std::nanf(""));
     }
