@@ -64,7 +64,7 @@ def soft_stats(logits: Tensor, targets: Tensor, unnormalised: Tensor | None = No
     """The same for targets that are probabilities: logits and targets q [B, C, ...] -> [B, ..., 8] float32.
 
     loss: -sum q log p; el2n: the norm of p - q; p_label: sum q p; margins and correct: those of the largest q, the
-    lowest class of several. Where q is 0, log p may be anything. unnormalised [1] int64 counts rows whose q is no
+    lowest class of several. Where q is 0, the class may be masked. unnormalised [1] int64 counts rows whose q is no
     distribution: it does not add up to 1 within 0.01, or a part is negative.
     """
     z, q = _rows_of_classes(logits), _rows_of_classes(targets)
@@ -72,7 +72,7 @@ def soft_stats(logits: Tensor, targets: Tensor, unnormalised: Tensor | None = No
     log_p = z.log_softmax(1)
     p = log_p.exp()
     result = _stats_of_class(z, p, own)
-    result[:, STAT["loss"]] = -(q * torch.where(q == 0, 0.0, log_p)).sum(1)
+    result[:, STAT["loss"]] = -(q * torch.where((q == 0) & (log_p == -torch.inf), 0.0, log_p)).sum(1)
     result[:, STAT["el2n"]] = (p - q).norm(dim=1)
     result[:, STAT["entropy"]] = _entropy(p, log_p)
     result[:, STAT["p_label"]] = (q * p).sum(1)
@@ -141,8 +141,9 @@ def reduce_rows(
     """The weighted mean over the rows of each example: stats [..., 8] -> [examples, 8], and labels [examples] int64.
 
     owner, weight and labels have one value for each row, in any shape. Without owners every example has the same number
-    of adjacent rows. A row of weight 0, of owner -1 or with the loss `NO_ROW` is none. An example without a row has the
-    loss `NO_ROW`; one with a single row its label, any other `NO_LABEL`. Owners outside are counted in `skipped`.
+    of adjacent rows. A row of weight 0, of owner -1 or with the loss `NO_ROW` is none; a negative weight makes the mean
+    NaN. An example without a row has the loss `NO_ROW`; one with a single row its label, any other `NO_LABEL`. Owners
+    outside are counted in `skipped`.
     """
     rows = stats.reshape(-1, len(STATS)).double()
     each = len(rows) // max(examples, 1)
@@ -152,6 +153,7 @@ def reduce_rows(
     share = torch.ones(len(rows), dtype=rows.dtype, device=rows.device)
     if weight is not None:
         share = weight.reshape(-1).to(rows.dtype)
+        share = torch.where(share < 0, torch.nan, share)
         counts &= share != 0
     owner, rows, share = owner[counts], rows[counts], share[counts]
     total = rows.new_zeros(examples).index_add_(0, owner, share)

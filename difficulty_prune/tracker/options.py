@@ -25,7 +25,8 @@ class GradientOptions:
 
     Attributes:
         channel_dim: dimension of the input that holds channels; their signed mean is taken first, as the paper
-            does. None for inputs without channels. An input [B, F] never has channels.
+            does. None for inputs without channels. An input [B, F] never has channels. Of embedded text [B, T, D] it is
+            2: a position is to a text what a pixel is to an image.
         every: record every so many training steps, from the first on. Shuffle the data, or it is always the same
             examples whose steps are left out.
         pixels: keep and read a fixed random subset of so many pixels, the same in every run; None, or more than there
@@ -81,6 +82,11 @@ class GradientOptions:
         """Pixels of each example of inputs [B, ...] of this shape, of which `pixels` are kept."""
         channel = self._channel(shape)
         return math.prod(size for dim, size in enumerate(shape) if dim not in (0, channel))
+
+    def channels(self, shape: Sequence[int]) -> int:
+        """Channels of inputs [B, ...] of this shape; 1 for those without."""
+        channel = self._channel(shape)
+        return 1 if channel is None else shape[channel]
 
     def _channel(self, shape: Sequence[int]) -> int | None:
         """The dimension of [B, ...] that holds channels."""

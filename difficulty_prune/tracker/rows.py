@@ -71,10 +71,8 @@ class Rows:
 
     @property
     def columns(self) -> int | None:
-        """Of the logits; None where there are none."""
-        if self.logits is None:
-            return None
-        return self.logits.shape[1] if self.logits.dim() > 1 else 1
+        """Of the logits, a number that stays; None where there are none, or each logit is a row of its own."""
+        return None if self.logits is None or self.binary else self.logits.shape[1]
 
     @property
     def classes(self) -> int:
@@ -95,7 +93,7 @@ class Rows:
         stats, labels = self._of_rows(skipped, log_loss), self._labels_of_rows()
         alone = stats.numel() == self.examples * stats.shape[-1]
         if alone and self.owner is None and self.weight is None:
-            stats = stats.view(self.examples, -1)
+            stats = stats.view(self.examples, stats.shape[-1])
             if labels is None:
                 labels = torch.full_like(stats[:, 0], NO_LABEL, dtype=torch.int64)
             return stats, labels.reshape(-1)
@@ -167,6 +165,7 @@ def check_rows(
     if not isinstance(labels, Tensor):
         raise TypeError(f"labels: got {type(labels).__name__}, expected a torch.Tensor")
     if binary:
+        _check_number_of_labels(wanted, logits)
         check_binary_labels(labels, logits, ignore_index)
         shape = tuple(logits.shape)
     elif labels.is_floating_point():
@@ -244,6 +243,16 @@ def _check_ranges(wanted: Wanted, values: dict[str, Tensor]) -> None:
     if correct is not None and correct.is_floating_point() and bool(((correct < 0) | (correct > 1)).any()):
         wrong = correct[(correct < 0) | (correct > 1)][0].item()
         raise ValueError(f"correct: got {wrong:g}, expected whether each row is right, or a fraction in [0, 1]")
+
+
+def _check_number_of_labels(wanted: Wanted, logits: Tensor) -> None:
+    """Of each example, if the user said it: images to segment, and texts, may have another size in every batch."""
+    labels = logits.shape[1] if logits.dim() > 1 else 1
+    if wanted.num_classes not in (None, labels):
+        raise ValueError(
+            f"logits: got shape {tuple(logits.shape)}, {labels} labels for each example, expected "
+            f"{wanted.num_classes}, as num_classes says"
+        )
 
 
 def _refuse_scores(wanted: Wanted) -> None:

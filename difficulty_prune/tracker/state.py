@@ -52,6 +52,7 @@ class TrackerState:
         self.windows: TemporalRecords | None = None
         self.norms: GradientNorms | None = None
         self.moments: dict[str, GradientMoments] = {}
+        self._channels: dict[str, int] = {}  # of the inputs of each gradient score, since the state was made or loaded
         self.probabilities: MeanProbabilities | None = None
         self.skipped: SkippedCounts | None = None
         self.anchor: Tensor | None = None
@@ -92,7 +93,15 @@ class TrackerState:
         if score in self.moments and size != self.moments[score].size:
             raise ValueError(
                 f"{score}: got inputs of shape {tuple(shape)}, {size} pixels, expected {self.moments[score].size} "
-                "as in the first batch; gradients of images of several sizes cannot be averaged"
+                "as in the first batch; gradients of inputs of several sizes cannot be averaged (pad texts to one "
+                "length)"
+            )
+        channels = self.wanted.gradient.channels(shape)
+        if self._channels.get(score, channels) != channels:
+            raise ValueError(
+                f"{score}: got inputs of shape {tuple(shape)}, {channels} channels in dimension "
+                f"{self.wanted.gradient.channel_dim}, expected {self._channels[score]} as in the first batch; their "
+                "mean would be on another scale. Those of embedded text [B, T, D] are GradientOptions(channel_dim=2)"
             )
         return size
 
@@ -122,6 +131,7 @@ class TrackerState:
             size = self.check_gradient(score, device, shape)
             if score not in self.moments:
                 self.moments[score] = GradientMoments(wanted.num_examples, size, device, wanted.gradient, wanted.group)
+            self._channels[score] = wanted.gradient.channels(shape)
         elif columns is not None:
             self.check_logits(device, columns)
             self.num_classes = columns

@@ -82,7 +82,8 @@ class DifficultyTracker:
         num_examples: N, the length of the whole dataset.
         scores: names from `score_names()`.
         device: where the state lives. Default: where the first logits or inputs are.
-        num_classes: expected columns of the logits; default: those of the first batch.
+        num_classes: expected columns of the logits; default: those of the first batch. With `target="binary"` the
+            expected labels of each example; default: any number.
         target: "classes", of which each row of logits has one (or probabilities of each); or "binary" where each logit
             has a label of its own, 0 or 1.
         right_from: of an example with several rows, such as the tokens of a text, the fraction that has to be right for
@@ -158,6 +159,11 @@ class DifficultyTracker:
     def scores(self) -> tuple[str, ...]:
         """The names of the scores that are recorded."""
         return self._wanted.scores
+
+    @property
+    def target(self) -> str:
+        """What labels are: "classes" or "binary"."""
+        return self._wanted.target
 
     @property
     def gradient(self) -> GradientOptions:
@@ -238,9 +244,13 @@ reduction="weighted_mean")` |
         | `F.cross_entropy(z, y)` with ignored labels -100 | `watch(x, index, weight=(y != -100).float(), \
 reduction="weighted_mean")` |
         | both of these | `watch(x, index, weight=c[y.clamp(min=0)] * (y != -100), reduction="weighted_mean")` |
+        | text, the mean over all tokens of the batch, of which each example has n_i | `watch(x, index, weight=n, \
+reduction="weighted_mean")` |
+        | any sum of f_i l_i, such as f_i = n_i / num_items_in_batch | `watch(x, index, weight=f, reduction="sum")` |
         | any of these divided by 4, for gradient accumulation | `watch(..., accumulation_steps=4)` |
         | any of these through a `GradScaler` | `watch(..., scaler=scaler)` |
 
+        Of text [B, T], watch the embeddings [B, T, D], padded to one length, with `GradientOptions(channel_dim=2)`.
         The gradient is not kept in `.grad`. Under `torch.no_grad()` the inputs come back as they are. The model's first
         layer must not work in place, and each graph is meant for one backward pass: see `paused` for others.
 
