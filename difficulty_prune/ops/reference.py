@@ -390,10 +390,13 @@ def record_means_(count: Tensor, mean: Tensor, index: Tensor, values: Tensor, us
         return
     example = index.clamp(0, len(count) - 1)
     used = (used & (example == index))[:, None]
-    place = torch.searchsorted(example.sort().values, example)  # the same for all rows of an example, and for no others
-    sums = _sums(torch.cat([torch.where(used, values, 0), used.to(values.dtype)], 1), place, len(index))[place]
-    total, number, before = sums[:, :-1], sums[:, -1:], mean[example].float()
-    after_count = count[example] + number[:, 0].to(count.dtype)
+    total, number = torch.where(used, values, 0), used.to(values.dtype)
+    ordered = example.sort().values
+    if not example.is_cpu or bool((ordered[1:] == ordered[:-1]).any()):  # on an accelerator nobody looks
+        place = torch.searchsorted(ordered, example)  # the same for all rows of an example, and for no others
+        sums = _sums(torch.cat([total, number], 1), place, len(index))[place]
+        total, number = sums[:, :-1], sums[:, -1:]
+    before, after_count = mean[example].float(), count[example] + number[:, 0].to(count.dtype)
     after = before + (total - number * before) / after_count.clamp(min=1)[:, None]
     count[example] = after_count  # all rows of an example write the same
     mean[example] = narrow(after, mean.dtype, example, after_count)
