@@ -258,10 +258,10 @@ void store_group(Group<T>& group, const LogitsView& logits, const int64_t* label
   for (int l = 0; l < group.size; ++l) {
     const int64_t row = group.row[l];
     float* stats = out + row * kStats;
-    if (is_class(labels[row], logits)) {
-      std::copy_n(results[l].value, int(kStats), stats);
-    } else if (is_ignored(labels[row], ignore)) {
+    if (is_ignored(labels[row], ignore)) {  // which may be a class
       store_no_row(stats);
+    } else if (is_class(labels[row], logits)) {
+      std::copy_n(results[l].value, int(kStats), stats);
     } else {
       std::fill_n(stats, int(kStats), std::nanf(""));
     }
@@ -289,8 +289,8 @@ void stats_rows(const T* data, const LogitsView& logits, const int64_t* labels, 
 
 // kGiven: the rows are not of logits, but of statistics.
 template <bool kGiven, class T>
-void record_group(Group<T>& group, Record* table, int64_t examples, const int64_t* index, int64_t classes,
-                  const RecordOptions& options, int64_t* local) {
+void record_group(Group<T>& group, Record* table, int64_t examples, const int64_t* index, const int64_t* labels,
+                  int64_t classes, const RecordOptions& options, int64_t* local) {
   SoftmaxStats results[kGroup];
   if constexpr (kGiven) {
     for (int l = 0; l < group.size; ++l) results[l] = given_stats(group.z[l]);
@@ -298,14 +298,14 @@ void record_group(Group<T>& group, Record* table, int64_t examples, const int64_
     finish(group, 1, classes, results);
   }
   for (int l = 0; l < group.size; ++l) {
-    const int64_t example = index[group.row[l]];
+    const int64_t example = index[group.row[l]], label = labels[group.row[l]];  // which may be kNoLabel
     Record& record = table[example];
-    const int fault = fault_of(record, results[l], group.label[l]);
+    const int fault = fault_of(record, results[l], label);
     if (fault != kSkippedKinds) {
       ++local[fault];
       continue;
     }
-    update_record(record, results[l], group.label[l], options);
+    update_record(record, results[l], label, options);
     if (options.steps != nullptr) options.steps[example] = options.steps[examples];
   }
   group.size = 0;
@@ -334,11 +334,11 @@ void record_rows(const T* data, int64_t row_stride, int64_t classes, Record* tab
       } else {
         __builtin_prefetch(table + index[row], 1);  // in no cache, as a rule; there when the group is finished
         group.add(data + row * row_stride, row, label);
-        if (group.size == kGroup) record_group<kGiven>(group, table, examples, index, classes, options, local);
+        if (group.size == kGroup) record_group<kGiven>(group, table, examples, index, labels, classes, options, local);
       }
     }
   }
-  if (group.size > 0) record_group<kGiven>(group, table, examples, index, classes, options, local);
+  if (group.size > 0) record_group<kGiven>(group, table, examples, index, labels, classes, options, local);
   add_skipped(skipped, local);
 }
 

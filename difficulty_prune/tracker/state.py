@@ -197,7 +197,7 @@ class TrackerState:
         """Adds those [B, C] of the examples that were just recorded with statistics [B, 8] and labels [B]."""
         assert self.records is not None
         assert self.probabilities is not None
-        finite = stats[:, STAT["loss"]].isfinite() & probabilities.isfinite().all(1)
+        finite = (stats[:, STAT["loss"]] + probabilities.sum(1)).isfinite()
         self.probabilities.record(index, probabilities, finite & self.records.agree(index, labels))
 
     def count_changed_labels(self, changed: Tensor) -> None:
