@@ -21,9 +21,18 @@ IGNORED: Final = -100
 
 _OTHER_TASKS: Final = (
     "for other tasks, override DifficultyTrainer.example_loss(self, outputs, labels) to return one loss per example, "
-    "such as (outputs['logits'][:, 0] - labels) ** 2 for a regression, and give the tracker scores=('loss',); "
+    "such as (outputs['logits'][:, 0] - labels).abs() for another regression, and give the tracker scores=('loss',); "
     "dp.reduce_loss sums up tokens"
 )
+
+SINGLE_LABEL: Final = "single_label_classification"
+MULTI_LABEL: Final = "multi_label_classification"
+REGRESSION: Final = "regression"
+_EXPECTED: Final = {
+    SINGLE_LABEL: "[batch, classes], at least 2 of them, and whole numbers [batch]",
+    MULTI_LABEL: "[batch, labels] and as many labels, each 0 or 1",
+    REGRESSION: "[batch, values] and as many real numbers",
+}
 
 
 class DifficultyTrainer(KeepsScores):
@@ -31,9 +40,14 @@ class DifficultyTrainer(KeepsScores):
 
     `train_dataset` is `dp.IndexedDataset(...)` of dict samples with "labels" (or "label"), so that batches have an
     "index". The model does not get to see it, nor the labels while it trains: they are compared with its logits here.
-    The loss is one cross entropy per example, for classification; override `example_loss` for other tasks. Scores and
-    plan are in the Trainer's checkpoints. Evaluation and prediction take the same datasets, indexed or not, and are
-    neither recorded nor weighted.
+    The loss is one per example, for classification, multi-label classification and regression, as
+    `model.config.problem_type` says; override `example_loss` for other tasks. Scores and plan are in the Trainer's
+    checkpoints. Evaluation and prediction take the same datasets, indexed or not, and are neither recorded nor
+    weighted.
+
+    The tracker of a multi-label task has `target="binary"`; that of a regression has the scores "loss" and
+    "recent_loss" alone. With `label_smoothing_factor`, the smoothed loss is trained on, and what is recorded is that of
+    the labels as they are, so that scores mean the same whatever the smoothing.
 
     The Trainer reads the number of steps per epoch once, and counts epochs by it. So a sampler that plans each epoch
     anew needs a `fixed_length`, such as `round(keep * len(train))`. On several processes, the Trainer shares out the
@@ -47,14 +61,15 @@ class DifficultyTrainer(KeepsScores):
 
     Args:
         args, kwargs: of `Trainer`.
-        tracker: records each step's logits (or, where `example_loss` is overridden, losses).
+        tracker: records each step's logits (for a regression, or where `example_loss` is overridden, losses).
         sampler: default: the Trainer's own.
 
     Raises:
         TypeError: a tracker or sampler of another type, or a `compute_loss_func`.
         ValueError: a sampler whose epochs may differ in length, or that is one process's; a tracker without a process
-            group where there are several processes; in `train`, batches without an index or labels, or another task
-            than classification; a checkpoint that is damaged, foreign, newer, or of another tracker or sampler.
+            group where there are several processes; in `train`, batches without an index or labels, outputs or labels
+            of another task, or a tracker that does not fit the task; a checkpoint that is damaged, foreign, newer, or
+            of another tracker or sampler.
 
     >>> from tempfile import TemporaryDirectory
     >>> from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
@@ -83,7 +98,12 @@ class DifficultyTrainer(KeepsScores):
         self.model_accepts_loss_kwargs = False
 
     def example_loss(self, outputs: Any, labels: Tensor) -> Tensor:
-        """One loss per example, [B]: the cross entropy of logits [B, C] and labels [B]. Override it for other tasks.
+        """One loss per example, [B], as the models of transformers compute it. Override it for other tasks.
+
+        It is the cross entropy of logits [B, C] and classes [B]; for several labels the mean over the logits [B, L] of
+        the binary cross entropy, without those that are NaN (not known); for a regression the mean squared error of the
+        values [B, V]. Where `model.config.problem_type` is None, real numbers are labels of a regression if there is
+        one logit, and several labels otherwise, as in transformers.
 
         Where an example has several losses, such as those of its tokens, `dp.reduce_loss` puts them together; the
         tracker then has the score "loss" alone.
@@ -91,14 +111,36 @@ class DifficultyTrainer(KeepsScores):
         Args:
             outputs: what the model returns without labels. The logits are `outputs["logits"]`, the outputs themselves,
                 or of a tuple (as with `return_dict=False`) the one tensor with a row per example.
-            labels: as in the batch; here, whole numbers.
+            labels: as in the batch.
 
         Raises:
-            ValueError: no such logits or labels.
+            ValueError: no such logits or labels, or labels to be smoothed that are no classes.
         """
-        logits = _class_logits(outputs, labels)
+        task, logits = self._task(outputs, labels)
         smoothing = self.args.label_smoothing_factor
-        return F.cross_entropy(logits, labels.long(), reduction="none", label_smoothing=smoothing)
+        if task == SINGLE_LABEL:
+            return F.cross_entropy(logits, labels.long(), reduction="none", label_smoothing=smoothing)
+        if smoothing:
+            raise ValueError(
+                f"label_smoothing_factor: got {smoothing}, expected 0 for a {task}: only classes are smoothed"
+            )
+        labels = labels.view_as(logits).float()
+        if task == REGRESSION:
+            return (logits - labels).square().mean(1)
+        known = ~labels.isnan()
+        losses = F.binary_cross_entropy_with_logits(logits, labels.nan_to_num(), reduction="none")
+        return (losses * known).sum(1) / known.sum(1).clamp(min=1)
+
+    def _task(self, outputs: Any, labels: Tensor) -> tuple[str, Tensor]:
+        """The problem type, as the config of the model says or as transformers infers it, and the logits [B, C]."""
+        logits = _class_logits(outputs, labels)
+        task = getattr(getattr(self.model, "config", None), "problem_type", None)
+        if task is None and not _is_real(labels):
+            task = SINGLE_LABEL
+        elif task is None:
+            task = REGRESSION if logits.dim() == 2 and logits.shape[1] == 1 else MULTI_LABEL
+        _check_labels(task, logits, labels)
+        return task, logits
 
     # The training step
 
@@ -139,10 +181,14 @@ class DifficultyTrainer(KeepsScores):
         return name
 
     def _update_tracker(self, index: Tensor, outputs: Any, labels: Tensor, losses: Tensor) -> None:
-        if getattr(self.example_loss, "__func__", None) is DifficultyTrainer.example_loss:
-            self.tracker.update(index, _class_logits(outputs, labels), labels.long())
-        else:
+        if getattr(self.example_loss, "__func__", None) is not DifficultyTrainer.example_loss:
+            return self.tracker.update(index, loss=losses)
+        task, logits = self._task(outputs, labels)
+        _check_scores(task, self.tracker)
+        if task == REGRESSION:
             self.tracker.update(index, loss=losses)
+        else:
+            self.tracker.update(index, logits, labels.long() if task == SINGLE_LABEL else labels)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -265,7 +311,7 @@ def _token_logits(outputs: Any, labels: Any) -> Tensor:
 
 
 def _class_logits(outputs: Any, labels: Any) -> Tensor:
-    """The logits [B, C] among a model's outputs; ValueError if there are none, or the labels are no classes [B]."""
+    """The logits among a model's outputs; ValueError if there are none."""
     if isinstance(outputs, Mapping):
         found = [outputs.get("logits")]
         got = f"outputs {', '.join(map(str, outputs))}"
@@ -277,13 +323,40 @@ def _class_logits(outputs: Any, labels: Any) -> Tensor:
         got = type(outputs).__name__
     if len(found) != 1 or not isinstance(found[0], Tensor):
         raise ValueError(f"got {got}, expected 'logits', or one tensor [batch, classes] among them; {_OTHER_TASKS}")
-    logits = found[0]
-    if logits.dim() != 2 or logits.shape[1] < 2 or labels.shape != logits.shape[:1] or _is_real(labels):
+    return found[0]
+
+
+def _check_labels(task: str, logits: Tensor, labels: Tensor) -> None:
+    """ValueError unless these are logits and labels of the task."""
+    fits = logits.dim() == 2
+    if fits and task == SINGLE_LABEL:
+        fits = logits.shape[1] > 1 and labels.shape == logits.shape[:1] and not _is_real(labels)
+    elif fits:
+        of_one_logit = task == REGRESSION and logits.shape[1] == 1 and labels.shape == logits.shape[:1]
+        fits = (labels.shape == logits.shape or of_one_logit) and not labels.dtype.is_complex
+    if task not in _EXPECTED:
+        raise ValueError(f"model.config.problem_type: got {task!r}, expected {', '.join(_EXPECTED)}")
+    if not fits:
         raise ValueError(
-            f"got logits {tuple(logits.shape)} and labels {tuple(labels.shape)} of {labels.dtype}, expected "
-            f"[batch, classes], at least 2 of them, and whole numbers [batch]; {_OTHER_TASKS}"
+            f"{task}: got logits {tuple(logits.shape)} and labels {tuple(labels.shape)} of {labels.dtype}, expected "
+            f"{_EXPECTED[task]} (model.config.problem_type says which task it is); {_OTHER_TASKS}"
         )
-    return logits
+
+
+def _check_scores(task: str, tracker: DifficultyTracker) -> None:
+    """ValueError unless the tracker is one for the task."""
+    target = "binary" if task == MULTI_LABEL else "classes"
+    if task != REGRESSION and tracker.target != target:
+        raise ValueError(
+            f"tracker: got target={tracker.target!r}, expected {target!r} for a {task}: "
+            f"dp.DifficultyTracker(len(train_dataset), ..., target={target!r})"
+        )
+    others = [name for name in tracker.scores if name not in ("loss", "recent_loss")]
+    if task == REGRESSION and others:
+        raise ValueError(
+            f"tracker: got the scores {', '.join(others)}, expected 'loss' or 'recent_loss', because a regression has "
+            "no classes: dp.DifficultyTracker(len(train_dataset), scores=('loss',))"
+        )
 
 
 def _is_real(labels: Tensor) -> bool:
