@@ -28,7 +28,7 @@ import difficulty_prune as dp  # noqa: E402
 from difficulty_prune.integrations.transformers import DifficultyCausalLMTrainer  # noqa: E402
 from difficulty_prune.integrations.trl import DifficultySFTTrainer  # noqa: E402
 
-ROWS, LENGTH, PACK, PACKS, VOCABULARY = 2_000, 96, 512, 4, 8_192
+ROWS, LENGTH, PACK, PACKS, VOCABULARY = 2_000, 96, 512, 2, 8_192
 SCORES = ("loss", "recent_loss", "entropy", "accuracy", "confidence")
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
@@ -100,7 +100,7 @@ def test_sft_trainer(compare: Compare, tmp_path: Path) -> None:
         return kind(make_model(), config, train_dataset=rows(), processing_class=tokenizer, **options)
 
     ours = step_of(make(DifficultySFTTrainer, tracker=dp.DifficultyTracker(ROWS, SCORES)))
-    compare(work("SFTTrainer's step"), "off", ours, step_of(make(trl.SFTTrainer)), Target(slower=1.02), rounds=25)
+    compare(work("SFTTrainer's step"), "off", ours, step_of(make(trl.SFTTrainer)), Target(slower=1.02), rounds=15)
 
 
 def test_trainer_of_a_causal_model(compare: Compare, tmp_path: Path) -> None:
@@ -115,4 +115,4 @@ def test_trainer_of_a_causal_model(compare: Compare, tmp_path: Path) -> None:
         )
 
     ours = step_of(make(DifficultyCausalLMTrainer, tracker=dp.DifficultyTracker(ROWS, SCORES)))
-    compare(work("Trainer's step"), "off", ours, step_of(make(Trainer)), Target(slower=1.02), rounds=25)
+    compare(work("Trainer's step"), "off", ours, step_of(make(Trainer)), Target(slower=1.02), rounds=15)
