@@ -82,8 +82,9 @@ def _check_integers(values: Tensor, rows: int | None, name: str) -> None:
         raise TypeError(f"{name}: got {values.dtype}, expected int64; convert with .long() if the values are whole")
     if values.dim() != 1 or rows not in (None, values.shape[0]):
         expected = "batch" if rows is None else rows
+        several = "; where examples have several rows, give owner=" if name == "index" and values.dim() == 1 else ""
         raise ValueError(
-            f"{name}: got shape {tuple(values.shape)}, expected [{expected}], one value per row of the batch"
+            f"{name}: got shape {tuple(values.shape)}, expected [{expected}], one value per row of the batch{several}"
         )
 
 
