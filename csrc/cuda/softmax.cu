@@ -1,6 +1,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "chains.cuh"
 #include "launch.h"
 #include "packs.cuh"
 #include "warp.cuh"
@@ -135,31 +136,34 @@ __global__ void __launch_bounds__(kBlock, 4)
   }
   if (lane == 0) {
     const bool known = is_finite(r.value[kLoss]);
-    for (int s = 0; s < kStats; ++s) out[row * kStats + s] = known ? r.value[s] : NAN;
+    Pack<float, kStats> known_stats;
+#pragma unroll
+    for (int s = 0; s < kStats; ++s) known_stats.lane[s] = known ? r.value[s] : NAN;
+    store(out + row * kStats, known_stats);
   }
 }
 
-// table [N] of records, index [B], labels [B]. The warp of an example's first row, `head`, handles all of its rows in
-// batch order: deterministic, and no two warps touch one record. result_of(row, label) is the same for every lane.
+// table [N] of records, index [B], labels [B]. result_of(row, label) is the same for every lane.
 template <class ResultOf>
 __device__ __forceinline__ void record_rows(Record* table, int64_t examples, const int64_t* index,
-                                            const int64_t* labels, int64_t rows, int64_t classes, int64_t* skipped,
-                                            int64_t head, int lane, const ResultOf& result_of) {
+                                            const uint32_t* links, const int64_t* labels, int64_t classes,
+                                            int64_t* skipped, int64_t head, int lane, const ResultOf& result_of) {
   constexpr int kFloats = sizeof(Record) / sizeof(float);
   const int64_t example = index[head];
   if (example < 0 || example >= examples) {
     if (lane == 0) count_skipped(skipped, kBadIndex);
     return;
   }
-  if (next_presentation(index, example, 0, head, lane) < head) return;
+  Presentations presentations(links, head);
+  if (!presentations.left()) return;
   float* line = reinterpret_cast<float*>(table + example);
   Record record = {};  // the first lane's is the one that counts
   if (lane == 0) {
     const auto loaded = load<kFloats>(line);
     memcpy(&record, &loaded, sizeof record);
   }
-  for (int64_t row = head; row < rows; row = next_presentation(index, example, row + 1, rows, lane)) {
-    const int64_t label = labels[row];
+  for (; presentations.left(); presentations.next()) {
+    const int64_t row = presentations.row(), label = labels[row];
     if (label < 0 || label >= classes) {
       if (lane == 0) count_skipped(skipped, kBadLabel);
       continue;
@@ -184,12 +188,12 @@ __device__ __forceinline__ void record_rows(Record* table, int64_t examples, con
 // logits [B, C]
 template <int kWidth, bool kHeld, class T>
 __global__ void __launch_bounds__(kBlock, 4)
-    record_stats_kernel(Record* table, int64_t examples, const int64_t* index, const T* data, LogitsView logits,
-                        const int64_t* labels, int64_t* skipped) {
+    record_stats_kernel(Record* table, int64_t examples, const int64_t* index, const uint32_t* links, const T* data,
+                        LogitsView logits, const int64_t* labels, int64_t* skipped) {
   const int lane = threadIdx.x % kWarp;
   const int64_t head = int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
   if (head >= logits.rows) return;
-  record_rows(table, examples, index, labels, logits.rows, logits.classes, skipped, head, lane,
+  record_rows(table, examples, index, links, labels, logits.classes, skipped, head, lane,
               [&](int64_t row, int64_t label) {
                 return row_stats<kWidth, kHeld>(data + row * logits.row_stride, logits.classes, label, lane);
               });
@@ -197,12 +201,13 @@ __global__ void __launch_bounds__(kBlock, 4)
 
 // stats [B, kStats]
 __global__ void __launch_bounds__(kBlock, 4)
-    record_given_stats_kernel(Record* table, int64_t examples, const int64_t* index, const float* stats,
-                              const int64_t* labels, int64_t rows, int64_t classes, int64_t* skipped) {
+    record_given_stats_kernel(Record* table, int64_t examples, const int64_t* index, const uint32_t* links,
+                              const float* stats, const int64_t* labels, int64_t rows, int64_t classes,
+                              int64_t* skipped) {
   const int lane = threadIdx.x % kWarp;
   const int64_t head = int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
   if (head >= rows || index[head] == kPadding) return;
-  record_rows(table, examples, index, labels, rows, classes, skipped, head, lane,
+  record_rows(table, examples, index, links, labels, classes, skipped, head, lane,
               [&](int64_t row, int64_t) { return given_stats(stats + row * kStats); });
 }
 
@@ -220,8 +225,7 @@ int visit_widths(const LogitsView& logits, F&& launch) {
         launch(data, width, std::false_type{});
       }
     };
-    if (logits.classes % kWidth == 0 && aligned(data) &&
-        (logits.rows == 1 || logits.row_stride * sizeof(T) % 16 == 0)) {
+    if (packed(logits, data)) {
       visit_width(std::integral_constant<int, kWidth>{});
     } else {
       visit_width(std::integral_constant<int, 1>{});
@@ -233,6 +237,7 @@ int visit_widths(const LogitsView& logits, F&& launch) {
 }  // namespace
 
 int softmax_stats(const LogitsView& logits, const int64_t* labels, float* out, void* stream) {
+  if (!aligned(out)) return cudaErrorInvalidValue;
   return visit_widths(logits, [&](auto* data, auto width, auto held) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
     DP_LAUNCH((softmax_stats_kernel<decltype(width)::value, decltype(held)::value, T>), blocks_for(logits.rows), kBlock,
@@ -240,20 +245,20 @@ int softmax_stats(const LogitsView& logits, const int64_t* labels, float* out, v
   });
 }
 
-int record_stats(Record* table, int64_t examples, const int64_t* index, const LogitsView& logits, const int64_t* labels,
-                 int64_t* skipped, void* stream) {
+int record_stats(Record* table, int64_t examples, const int64_t* index, const uint32_t* links, const LogitsView& logits,
+                 const int64_t* labels, int64_t* skipped, void* stream) {
   return visit_widths(logits, [&](auto* data, auto width, auto held) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
     DP_LAUNCH((record_stats_kernel<decltype(width)::value, decltype(held)::value, T>), blocks_for(logits.rows), kBlock,
-              0, stream, table, examples, index, data, logits, labels, skipped);
+              0, stream, table, examples, index, links, data, logits, labels, skipped);
   });
 }
 
-int record_given_stats(Record* table, int64_t examples, const int64_t* index, const float* stats, const int64_t* labels,
-                       int64_t rows, int64_t classes, int64_t* skipped, void* stream) {
+int record_given_stats(Record* table, int64_t examples, const int64_t* index, const uint32_t* links, const float* stats,
+                       const int64_t* labels, int64_t rows, int64_t classes, int64_t* skipped, void* stream) {
   if (rows == 0) return cudaSuccess;
-  DP_LAUNCH(record_given_stats_kernel, blocks_for(rows), kBlock, 0, stream, table, examples, index, stats, labels, rows,
-            classes, skipped);
+  DP_LAUNCH(record_given_stats_kernel, blocks_for(rows), kBlock, 0, stream, table, examples, index, links, stats,
+            labels, rows, classes, skipped);
   return cudaGetLastError();
 }
 

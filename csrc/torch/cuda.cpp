@@ -3,6 +3,7 @@
 
 #include "../cuda/launch.h"
 #include "operators.h"
+#include "sort.h"
 
 namespace dp {
 namespace {
@@ -34,6 +35,27 @@ class Launch {
   void* stream_;
 };
 
+// Which rows present the same example. PyTorch sorts long batches: its sort is stable, so the chains are the same every
+// time; it takes memory from PyTorch's allocator and does not wait for the device, so a CUDA graph can capture it.
+class Chains {
+ public:
+  Chains(const Tensor& index, int64_t examples, const Launch& launch)
+      : links_(torch::stable::new_empty(index, {index.size(0)}, ScalarType::Int)) {
+    const int64_t rows = index.size(0);
+    uint32_t* links = static_cast<uint32_t*>(links_.mutable_data_ptr());
+    if (rows <= cuda::kFewRows) {
+      launch.check(cuda::chain_few_rows(indices(index), rows, examples, links, launch.stream()));
+    } else {
+      const auto [sorted, order] = stable_sort(index);
+      launch.check(cuda::chain_sorted_rows(indices(sorted), indices(order), rows, examples, links, launch.stream()));
+    }
+  }
+  const uint32_t* links() const { return static_cast<const uint32_t*>(links_.const_data_ptr()); }
+
+ private:
+  Tensor links_;
+};
+
 Tensor softmax_stats(const Tensor& logits, const Tensor& labels) {
   const Launch launch(logits);
   const StatsArguments a(logits, labels);
@@ -47,24 +69,27 @@ void record_stats(const Tensor& table, const Tensor& index, const Tensor& logits
                   const Tensor& skipped) {
   const Launch launch(logits);
   const RecordStatsArguments a(table, index, logits, labels, skipped);
-  launch.check(cuda::record_stats(a.table, a.examples, indices(a.index), a.logits.view, indices(a.labels), a.skipped,
-                                  launch.stream()));
+  const Chains chains(a.index, a.examples, launch);
+  launch.check(cuda::record_stats(a.table, a.examples, indices(a.index), chains.links(), a.logits.view,
+                                  indices(a.labels), a.skipped, launch.stream()));
 }
 
 void record_given_stats(const Tensor& table, const Tensor& index, const Tensor& stats, const Tensor& labels,
                         int64_t num_classes, const Tensor& skipped) {
   const Launch launch(stats);
   const RecordGivenStatsArguments a(table, index, stats, labels, skipped);
-  launch.check(cuda::record_given_stats(a.table, a.examples, indices(a.index), a.data(), indices(a.labels), a.rows,
-                                        num_classes, a.skipped, launch.stream()));
+  const Chains chains(a.index, a.examples, launch);
+  launch.check(cuda::record_given_stats(a.table, a.examples, indices(a.index), chains.links(), a.data(),
+                                        indices(a.labels), a.rows, num_classes, a.skipped, launch.stream()));
 }
 
 void record_temporal(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
                      int64_t window, double decay, const Tensor& skipped, const std::optional<Tensor>& records) {
   const Launch launch(logits);
   const RecordTemporalArguments a(table, index, logits, labels, window, decay, skipped, records);
-  launch.check(cuda::record_temporal(a.table, indices(a.index), a.logits.view, indices(a.labels), a.records, a.skipped,
-                                     launch.stream()));
+  const Chains chains(a.index, a.table.examples, launch);
+  launch.check(cuda::record_temporal(a.table, indices(a.index), chains.links(), a.logits.view, indices(a.labels),
+                                     a.records, a.skipped, launch.stream()));
 }
 
 void record_gradients(const Tensor& count, const Tensor& mean, const Tensor& m2, const Tensor& index,
@@ -72,8 +97,9 @@ void record_gradients(const Tensor& count, const Tensor& mean, const Tensor& m2,
                       const Tensor& skipped) {
   const Launch launch(gradients);
   const RecordGradientsArguments a(count, mean, m2, index, gradients, scale, pixels, skipped);
-  launch.check(cuda::record_gradients(a.moments, indices(a.index), a.gradients.view, a.scale, a.subset, a.skipped,
-                                      launch.stream()));
+  const Chains chains(a.index, a.moments.examples, launch);
+  launch.check(cuda::record_gradients(a.moments, indices(a.index), chains.links(), a.gradients.view, a.scale, a.subset,
+                                      a.skipped, launch.stream()));
 }
 
 void merge_moments(const Tensor& count, const Tensor& mean, const Tensor& m2, const Tensor& other_count,

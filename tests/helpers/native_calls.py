@@ -20,7 +20,7 @@ from difficulty_prune.ops import reference
 from difficulty_prune.ops.layout import FIELD, PADDING, RECORD_WIDTH, STAT, STATS, temporal_width
 
 LAUNCHERS = (
-    *("softmax_stats", "record_stats", "record_given_stats", "record_temporal"),
+    *("chain_rows", "softmax_stats", "record_stats", "record_given_stats", "record_temporal"),
     *("record_gradients", "merge_moments", "gradient_variance"),
 )
 LOGIT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -150,6 +150,33 @@ def spoil_rows(values: Tensor) -> None:
             values[(row, *(int(part * (n - 1)) for n in shape))] = value
 
 
+FEW_ROWS = 1024  # kFewRows of csrc/cuda/launch.h
+PRECEDED, LAST = -(1 << 31), (1 << 31) - 1  # of csrc/cuda/chains.cuh, as int32
+
+
+def links_of(index: Tensor, examples: int) -> Tensor:
+    """int32 [B]: the next row of the same example, LAST if there is none; with the sign bit where one precedes."""
+    links, latest = torch.full((len(index),), LAST, dtype=torch.int32), dict[int, int]()
+    for row, example in enumerate(index.tolist()):
+        if 0 <= example < examples:
+            if example in latest:
+                before = latest[example]
+                links[before] = (int(links[before]) & PRECEDED) | row
+                links[row] = PRECEDED | LAST
+            latest[example] = row
+    return links
+
+
+def chain_rows_calls() -> Iterator[Call]:
+    for sorts, kind in itertools.product((False, True), ("distinct", "repeated", "all the same", "bad")):
+        for rows, examples in itertools.product((0, 1, 2, 31, 32, 33, 255, 1023, 1024, 2500), (40, 3000)):
+            if sorts or rows <= FEW_ROWS:
+                index, out = indices_of(rows, examples, kind), torch.zeros(rows, dtype=torch.int32)
+                name = f"{rows} rows of {examples} examples, {kind}" + ", sorted" * sorts
+                arguments = (rows, examples, int(sorts), index, out)
+                yield Call(name, "chain_rows", arguments, [out], lambda i=index, n=examples: [links_of(i, n)])
+
+
 def softmax_stats_call(name: str, logits: Tensor, labels: Tensor) -> Call:
     out = torch.randn(len(logits), len(STATS), generator=generator("out"))
     arguments = (*logits_view(logits), labels, out)
@@ -225,7 +252,7 @@ def indices_of(rows: int, examples: int, kind: str) -> Tensor:
 def record_stats_calls() -> Iterator[Call]:
     kinds = ("distinct", "repeated", "all the same", "bad")
     layouts = ("contiguous", "shifted", "aligned rows", "odd rows")
-    sizes = ((1, 10), (7, 2), (7, 10), (7, 33), (7, 1000), (7, 1025), (7, 1032), (256, 100))
+    sizes = ((1, 10), (7, 2), (7, 10), (7, 33), (7, 1000), (7, 1025), (7, 1032), (256, 100), (1100, 4))
     for n, ((rows, classes), kind) in enumerate(itertools.product(sizes, kinds)):
         dtype, layout = LOGIT_DTYPES[n // 4 % 3], layouts[(n + n // 4) % 4]
         index = indices_of(rows, 300, kind)
@@ -487,6 +514,7 @@ def gradient_variance_call(
 
 def all_calls() -> list[Call]:
     return [
+        *chain_rows_calls(),
         *softmax_stats_calls(),
         *record_stats_calls(),
         *record_given_stats_calls(),

@@ -70,15 +70,15 @@ PLANTED = {
     ("softmax.cu", "address"): (
         Fault(
             "one element too far",
-            "out[row * kStats + s] =",
-            "out[row * kStats + s + 1] =",
+            "store(out + row * kStats, known_stats)",
+            "store(out + row * kStats + 4, known_stats)",
             "softmax_stats",
             "AddressSanitizer: heap-buffer-overflow",
         ),
         Fault(
             "alignment not looked at",
-            "logits.classes % kWidth == 0 && aligned(data) &&",
-            "logits.classes % kWidth == 0 &&",
+            "if (packed(logits, data)) {",
+            "if (logits.classes % kWidth == 0) {",
             "record_stats",
             "which requires 16 byte alignment",
         ),
@@ -95,8 +95,8 @@ PLANTED = {
     ("temporal.cu", "thread"): (
         Fault(
             "two warps at one example",
-            "if (next_presentation(index, example, 0, head, lane) < head) return;",
-            "",
+            "presentations(links, head)",
+            "presentations(&kLast - head, head)",
             "record_temporal",
             "ThreadSanitizer: data race",
         ),
@@ -104,8 +104,8 @@ PLANTED = {
     ("gradients.cu", "thread"): (
         Fault(
             "two blocks at one example",
-            "if (next_presentation(index, example, 0, head, lane) < head) return;",
-            "",
+            "presentations(links, head)",
+            "presentations(&kLast - head, head)",
             "record_gradients",
             "ThreadSanitizer: data race",
         ),

@@ -5,13 +5,22 @@
 // ARGUMENTS holds one call after the other: the launcher's number and its arguments, all of them int64. A buffer is
 // its size in bytes (-1: a null pointer), its distance from a 64-byte boundary, and its bytes. Each buffer becomes an
 // allocation that ends where the buffer ends, so that AddressSanitizer sees an access beyond.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <initializer_list>
 #include <memory>
+#include <numeric>
+#include <vector>
 
 #include "../../csrc/cuda/launch.h"
 #include "cuda_runtime.h"
+
+extern "C" {  // null where traffic.cpp is not linked
+[[gnu::weak]] void traffic_watch(const void* memory, size_t bytes);
+[[gnu::weak]] void traffic_forget(const void* memory);
+[[gnu::weak]] void traffic_call();
+}
 
 namespace {
 
@@ -29,12 +38,16 @@ int64_t number() {
 
 class Buffer {
  public:
-  Buffer() : size_(number()), offset_(number()) {
+  Buffer() : Buffer{number(), number()} {
+    if (size_ > 0) read(memory_.get() + offset_, size_);
+  }
+  Buffer(int64_t size, int64_t offset) : size_(size), offset_(offset) {
     if (size_ < 0) return;
     void* memory = nullptr;
     if (posix_memalign(&memory, 64, offset_ + size_) != 0) std::abort();
     memory_.reset(static_cast<char*>(memory));
-    read(memory_.get() + offset_, size_);
+    memset(memory, 0xff, offset_ + size_);
+    if (traffic_watch) traffic_watch(memory_.get() + offset_, size_);
   }
   void write() const { fwrite(memory_.get() + offset_, 1, size_, results); }
   template <class T>
@@ -44,10 +57,35 @@ class Buffer {
 
  private:
   struct Free {
-    void operator()(char* memory) const { std::free(memory); }
+    void operator()(char* memory) const {
+      if (traffic_forget) traffic_forget(memory);
+      std::free(memory);
+    }
   };
   int64_t size_, offset_;
   std::unique_ptr<char, Free> memory_;
+};
+
+// How the rows of a batch are chained: as csrc/torch/cuda.cpp does it, with a sort of the standard library.
+int chain(const int64_t* index, int64_t rows, int64_t examples, bool sorts, uint32_t* links) {
+  if (!sorts) return dp::cuda::chain_few_rows(index, rows, examples, links, nullptr);
+  const Buffer order(8 * rows, 0), sorted(8 * rows, 0);
+  int64_t *const at = order, *const values = sorted;
+  std::iota(at, at + rows, 0);
+  std::stable_sort(at, at + rows, [&](int64_t a, int64_t b) { return index[a] < index[b]; });
+  std::transform(at, at + rows, values, [&](int64_t row) { return index[row]; });
+  return dp::cuda::chain_sorted_rows(values, at, rows, examples, links, nullptr);
+}
+
+class Links {
+ public:
+  Links(const int64_t* index, int64_t rows, int64_t examples) : links_(4 * rows, 0) {
+    if (chain(index, rows, examples, rows > dp::cuda::kFewRows, links_) != 0) std::abort();
+  }
+  operator const uint32_t*() const { return links_; }
+
+ private:
+  Buffer links_;
 };
 
 void finish(int64_t error, std::initializer_list<const Buffer*> written) {
@@ -78,6 +116,12 @@ struct Moments {
   dp::MomentsView view() const { return {count, mean, m2, narrow, examples, pixels}; }
 };
 
+void chain_rows() {
+  const int64_t rows = number(), examples = number(), sorts = number();
+  const Buffer index, links;
+  finish(chain(index, rows, examples, sorts != 0, links), {&links});
+}
+
 void softmax_stats() {
   const Logits logits;
   const Buffer labels, out;
@@ -90,7 +134,8 @@ void record_stats() {
   const Buffer index;
   const Logits logits;
   const Buffer labels, skipped;
-  const int error = dp::cuda::record_stats(table, examples, index, logits.view(), labels, skipped, nullptr);
+  const Links links(index, logits.rows, examples);
+  const int error = dp::cuda::record_stats(table, examples, index, links, logits.view(), labels, skipped, nullptr);
   finish(error, {&table, &skipped});
 }
 
@@ -100,8 +145,9 @@ void record_given_stats() {
   const Buffer index, stats, labels;
   const int64_t rows = number(), classes = number();
   const Buffer skipped;
+  const Links links(index, rows, examples);
   const int error =
-      dp::cuda::record_given_stats(table, examples, index, stats, labels, rows, classes, skipped, nullptr);
+      dp::cuda::record_given_stats(table, examples, index, links, stats, labels, rows, classes, skipped, nullptr);
   finish(error, {&table, &skipped});
 }
 
@@ -112,7 +158,8 @@ void record_temporal() {
   const Logits logits;
   const Buffer labels, records, skipped;
   const dp::TemporalView view = {table, examples, width, window, float(decay_percent) / 100.0f, changes != 0};
-  const int error = dp::cuda::record_temporal(view, index, logits.view(), labels, records, skipped, nullptr);
+  const Links links(index, logits.rows, examples);
+  const int error = dp::cuda::record_temporal(view, index, links, logits.view(), labels, records, skipped, nullptr);
   finish(error, {&table, &skipped});
 }
 
@@ -121,7 +168,9 @@ void record_gradients() {
   const Buffer index;
   const Gradients gradients;
   const Buffer scale, subset, skipped;
-  const int error = dp::cuda::record_gradients(state.view(), index, gradients.view(), scale, subset, skipped, nullptr);
+  const Links links(index, gradients.rows, state.examples);
+  const int error =
+      dp::cuda::record_gradients(state.view(), index, links, gradients.view(), scale, subset, skipped, nullptr);
   finish(error, {&state.count, &state.mean, &state.m2, &skipped});
 }
 
@@ -139,8 +188,8 @@ void gradient_variance() {
   finish(error, {&out});
 }
 
-void (*const kLaunchers[])() = {softmax_stats,    record_stats,  record_given_stats, record_temporal,
-                                record_gradients, merge_moments, gradient_variance};
+void (*const kLaunchers[])() = {chain_rows,      softmax_stats,    record_stats,  record_given_stats,
+                                record_temporal, record_gradients, merge_moments, gradient_variance};
 
 }  // namespace
 
@@ -151,6 +200,9 @@ int main(int argc, char** argv) {
   if (arguments == nullptr || results == nullptr) return 2;
   emulator::device.order = emulator::Order(atoi(argv[3]));
   emulator::device.shared_optin = atoi(argv[4]);
-  for (int64_t launcher; fread(&launcher, sizeof launcher, 1, arguments) == 1;) kLaunchers[launcher]();
+  for (int64_t launcher; fread(&launcher, sizeof launcher, 1, arguments) == 1;) {
+    if (traffic_call) traffic_call();
+    kLaunchers[launcher]();
+  }
   return fclose(results);
 }
