@@ -16,7 +16,8 @@ inline std::pair<Tensor, Tensor> stable_sort(const Tensor& values) {
   const bool descending = false;
   std::array<StableIValue, 4> stack = {from(values), from(std::optional<bool>(true)), from(dimension),
                                        from(descending)};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::sort", "stable", stack.data(), TORCH_ABI_VERSION));
+  STD_TORCH_CHECK(torch_call_dispatcher("aten::sort", "stable", stack.data(), TORCH_ABI_VERSION) == AOTI_TORCH_SUCCESS,
+                  "PyTorch could not sort the index");
   return {to<Tensor>(stack[0]), to<Tensor>(stack[1])};
 }
 
