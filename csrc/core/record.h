@@ -25,13 +25,26 @@ struct alignas(64) Record {
   float last_wrong;     // 1-based presentation of the last wrong prediction, 0 for none
   float label;          // the label of all presentations; negative: labels are neither kept nor compared
   float unrivalled;     // presentations without a logit margin that the sum can take in: all other classes were masked
-  float unused;
+  float recent_loss;    // sum of the losses, in which a presentation weighs `decay` times what the next one weighs
 };
 static_assert(sizeof(Record) == 64, "one cache line");
 
+// Of an example that has several rows, or targets that are probabilities: labels are then not compared any more.
+constexpr int64_t kNoLabel = INT64_MIN;
+
+// Of options.steps, beyond the examples: the number of steps so far, and a place for kernels to count blocks.
+constexpr int kStepCounters = 2;
+
+struct RecordOptions {
+  int64_t ignore = kNoLabel;  // the label of rows that do not count
+  float right_from = 1.0f;    // the fraction of its rows from which an example is right
+  float decay = 0.70710678f;
+  int32_t* steps = nullptr;  // [examples + kStepCounters], at which each example was last seen; null: not kept
+};
+
 // A loss alone comes without a label, and with a largest probability of 0.
 DP_HD bool has_other_label(const Record& r, int64_t label) {
-  return r.label != float(label) && r.label >= 0.0f && r.p_max > 0.0f;
+  return label != kNoLabel && r.label != float(label) && r.label >= 0.0f && r.p_max > 0.0f;
 }
 
 // Why a presentation cannot be added to its record; kSkippedKinds if it can.
@@ -40,8 +53,8 @@ DP_HD int fault_of(const Record& r, const SoftmaxStats& s, int64_t label) {
   return has_other_label(r, label) && s.value[kPMax] > 0.0f ? kChangedLabel : kSkippedKinds;
 }
 
-DP_HD void update_record(Record& r, const SoftmaxStats& s, int64_t label) {
-  const bool correct = s.value[kCorrect] != 0.0f;
+DP_HD void update_record(Record& r, const SoftmaxStats& s, int64_t label, const RecordOptions& options) {
+  const bool correct = s.value[kCorrect] >= options.right_from;
   const bool was_correct = r.count > 0.0f && r.last_wrong != r.count;
   r.count += 1.0f;
   r.loss += s.value[kLoss];
@@ -50,7 +63,14 @@ DP_HD void update_record(Record& r, const SoftmaxStats& s, int64_t label) {
   const float deviation = s.value[kPLabel] - r.p_label_mean;
   r.p_label_mean += deviation / r.count;
   r.p_label_m2 += deviation * (s.value[kPLabel] - r.p_label_mean);
-  if (r.p_max <= 0.0f && r.label >= 0.0f && s.value[kPMax] > 0.0f) r.label = float(label);
+  if (s.value[kPMax] > 0.0f) {
+    if (label == kNoLabel) {
+      r.label = -1.0f;
+    } else if (r.p_max <= 0.0f && r.label >= 0.0f) {
+      r.label = float(label);
+    }
+  }
+  r.recent_loss += (1.0f - options.decay) * (s.value[kLoss] - r.recent_loss);
   const float margins_before = r.logit_margin;
   r.p_max += s.value[kPMax];
   r.logit_margin += s.value[kLogitMargin];

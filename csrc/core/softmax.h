@@ -114,6 +114,21 @@ DP_HD SoftmaxStats finish_stats(float z_label, float before, float after, const 
   return s;
 }
 
+// A row of two classes, of which one logit stands for the second and that of the first is 0.
+template <class Math, class F = typename Math::F, class Mask>
+DP_HD StatsOf<F> binary_stats(F z, Mask is_one) {
+  const F zero = Math::all(0.0f), none = Math::all(-INFINITY), lowest = Math::all(-88.0f);
+  const F z_label = Math::select(is_one, z, zero), rival = Math::select(is_one, zero, z);
+  const F distance = Math::select(z_label > rival, rival - z_label, zero);  // to the larger of the two
+  const F d = Math::select(lowest > distance, lowest, distance);
+  const F e = Math::exp(d);
+  return finish_stats<Math>(z_label, Math::select(is_one, zero, none), Math::select(is_one, none, z), e, e * d, e * e);
+}
+
+// Rows that count for nothing, as where the label says so, and examples without a row: a loss that no other row has.
+constexpr float kNoRow = -INFINITY;
+DP_HD bool is_no_row(const float* stats) { return stats[kLoss] == kNoRow; }
+
 // What `softmax_stats` wrote for a row.
 DP_HD SoftmaxStats given_stats(const float* stats) {
   SoftmaxStats given;

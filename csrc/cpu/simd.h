@@ -1,5 +1,5 @@
 // SIMD without -march and without -ffast-math: the compiler emits each marked function once per instruction
-// set and the loader picks one; wide loops work on explicit vectors of kLanes floats.
+// set and the loader picks one; wide loops work on explicit vectors of floats.
 #pragma once
 
 #include <cmath>
@@ -7,14 +7,18 @@
 
 #include "../core/numbers.h"
 
-// The clones are named by instruction set, not by processor: "arch=haswell" would be chosen on a Haswell
+// The versions are named by instruction set, not by processor: "arch=haswell" would be chosen on a Haswell
 // and on no later processor.
 #if !defined(__x86_64__) || !defined(__GNUC__) || defined(__clang__) || defined(__SANITIZE_ADDRESS__)
 #define DP_CLONES
 #elif __GNUC__ >= 12
 #define DP_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#define DP_256_BITS "arch=x86-64-v3"
+#define DP_512_BITS "arch=x86-64-v4"
 #else
 #define DP_CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
+#define DP_256_BITS "avx2,fma"
+#define DP_512_BITS "avx512f"
 #endif
 
 // Multiversioning does not take templates: one plain function per element type of the logits.
@@ -23,12 +27,48 @@
 // What a marked function calls must become part of it, or it would be compiled for the oldest processor.
 #define DP_INLINE inline __attribute__((always_inline))
 
+// The same where vectors are to fill the registers of each instruction set: BODY is a template in the number of lanes.
+// Never inlined: which products are fused with sums, compilers choose for each copy anew, and the bits of a row must
+// not depend on the rows around it or on the operator.
+#define DP_VERSION(SIGNATURE, BODY, ARGUMENTS, LANES) \
+  __attribute__((noinline)) SIGNATURE { return BODY<LANES> ARGUMENTS; }
+#ifdef DP_512_BITS
+#define DP_VERSIONS(SIGNATURE, BODY, ARGUMENTS)                                   \
+  __attribute__((target("default"))) DP_VERSION(SIGNATURE, BODY, ARGUMENTS, 4);   \
+  __attribute__((target(DP_256_BITS))) DP_VERSION(SIGNATURE, BODY, ARGUMENTS, 8); \
+  __attribute__((target(DP_512_BITS))) DP_VERSION(SIGNATURE, BODY, ARGUMENTS, 16)
+#elif defined(__SANITIZE_ADDRESS__)
+#define DP_VERSIONS(SIGNATURE, BODY, ARGUMENTS) DP_VERSION(SIGNATURE, BODY, ARGUMENTS, 16)  // looks the furthest
+#else
+#define DP_VERSIONS(SIGNATURE, BODY, ARGUMENTS) DP_VERSION(SIGNATURE, BODY, ARGUMENTS, 4)
+#endif
+
 namespace dp {
 
+template <int kLanes>
+struct Vectors;
+#define DP_DEFINE_VECTORS(LANES)                                        \
+  template <>                                                           \
+  struct Vectors<LANES> {                                               \
+    using Floats = float __attribute__((vector_size(4 * LANES)));       \
+    using Ints = int32_t __attribute__((vector_size(4 * LANES)));       \
+    using Halves = uint16_t __attribute__((vector_size(2 * LANES)));    \
+    using HalfFloats = float __attribute__((vector_size(2 * LANES)));   \
+    using HalfDoubles = double __attribute__((vector_size(4 * LANES))); \
+  };
+DP_DEFINE_VECTORS(4)
+DP_DEFINE_VECTORS(8)
+DP_DEFINE_VECTORS(16)
+#undef DP_DEFINE_VECTORS
+
+// What DP_CLONES marks uses one width in every version.
 constexpr int kLanes = 8;
-using Floats = float __attribute__((vector_size(4 * kLanes)));
-using Ints = int32_t __attribute__((vector_size(4 * kLanes)));
-using Halves = uint16_t __attribute__((vector_size(2 * kLanes)));
+using Floats = Vectors<kLanes>::Floats;
+
+template <class F>
+constexpr int lanes_of = sizeof(F) / 4;
+template <class F>
+using IntsOf = typename Vectors<lanes_of<F>>::Ints;
 
 template <class To, class From>
 DP_INLINE To same_bits(const From& from) {
@@ -38,60 +78,91 @@ DP_INLINE To same_bits(const From& from) {
   return to;
 }
 
-DP_INLINE Floats all(float x) { return Floats{} + x; }
-DP_INLINE Floats larger(Floats a, Floats b) { return a > b ? a : b; }
+template <class F = Floats>
+DP_INLINE F all(float x) {
+  return F{} + x;
+}
+template <class F>
+DP_INLINE F larger(F a, F b) {
+  return a > b ? a : b;
+}
 // x, or the bound where x is below it; NaN stays.
-DP_INLINE Floats at_least(Floats bound, Floats x) { return bound > x ? bound : x; }
+template <class F>
+DP_INLINE F at_least(F bound, F x) {
+  return bound > x ? bound : x;
+}
 
 // A vector in two halves, the halves in two, and so on: few steps that depend on each other.
-using Quad = float __attribute__((vector_size(16)));
+template <class F>
 struct Halved {
-  Quad low, high;
+  typename Vectors<lanes_of<F>>::HalfFloats low, high;
 };
 
-DP_INLINE float sum(Floats x) {
-  const Halved h = same_bits<Halved>(x);
-  const Quad q = h.low + h.high;
-  return (q[0] + q[2]) + (q[1] + q[3]);
+template <class F>
+DP_INLINE float sum(F x) {
+  if constexpr (lanes_of<F> == 4) {
+    return (x[0] + x[2]) + (x[1] + x[3]);
+  } else {
+    const auto h = same_bits<Halved<F>>(x);
+    return sum(h.low + h.high);
+  }
 }
 
-DP_INLINE float largest(Floats x) {
-  const Halved h = same_bits<Halved>(x);
-  const Quad q = h.low > h.high ? h.low : h.high;
-  const float even = q[0] > q[2] ? q[0] : q[2], odd = q[1] > q[3] ? q[1] : q[3];
-  return even > odd ? even : odd;
+template <class F>
+DP_INLINE float largest(F x) {
+  if constexpr (lanes_of<F> == 4) {
+    const float even = x[0] > x[2] ? x[0] : x[2], odd = x[1] > x[3] ? x[1] : x[3];
+    return even > odd ? even : odd;
+  } else {
+    const auto h = same_bits<Halved<F>>(x);
+    return largest(larger(h.low, h.high));
+  }
 }
 
-DP_INLINE Floats load(const float* at) {
-  Floats x;
+template <class F = Floats>
+DP_INLINE F load(const float* at) {
+  F x;
   memcpy(&x, at, sizeof x);
   return x;
 }
 
-DP_INLINE Ints load_halves(const void* at) {
-  Halves x;
+template <class F>
+DP_INLINE IntsOf<F> load_halves(const void* at) {
+  typename Vectors<lanes_of<F>>::Halves x;
   memcpy(&x, at, sizeof x);
-  return __builtin_convertvector(x, Ints);
+  return __builtin_convertvector(x, IntsOf<F>);
 }
 
-DP_INLINE Floats load(const BFloat16* at) { return same_bits<Floats>(load_halves(at) << 16); }
+template <class F = Floats>
+DP_INLINE F load(const BFloat16* at) {
+  return same_bits<F>(load_halves<F>(at) << 16);
+}
 
-DP_INLINE Floats load(const Float16* at) {
-  const Ints bits = load_halves(at);
+template <class F = Floats>
+DP_INLINE F load(const Float16* at) {
+  using Ints = IntsOf<F>;
+  const Ints bits = load_halves<F>(at);
   const Ints magnitude = (bits & 0x7fff) << 13;
-  const Ints finite = same_bits<Ints>(same_bits<Floats>(magnitude) * 0x1p112f);
+  const Ints finite = same_bits<Ints>(same_bits<F>(magnitude) * 0x1p112f);
   const Ints wide = magnitude >= (0x7c00 << 13) ? 0x7f800000 | magnitude : finite;
-  return same_bits<Floats>(wide | (bits & 0x8000) << 16);
+  return same_bits<F>(wide | (bits & 0x8000) << 16);
+}
+
+template <class F>
+DP_INLINE void store(float* at, F x) {
+  memcpy(at, &x, sizeof x);
 }
 
 // exp(x) for kLowest <= x <= 0 to about 1 unit in the last place; 0 from there down to about -87.7, where the
 // smallest normal number ends. A polynomial, because std::exp does not vectorise.
 constexpr float kLowest = -88.0f;
-DP_INLINE Floats exp_nonpositive(Floats x) {
+template <class F>
+DP_INLINE F exp_nonpositive(F x) {
+  using Ints = IntsOf<F>;
   const Ints whole = __builtin_convertvector(x * 1.44269504088896341f - 0.5f, Ints);  // to nearest: x <= 0
-  const Floats n = __builtin_convertvector(whole, Floats);
-  const Floats r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
-  Floats p = all(1.9875691500e-4f);
+  const F n = __builtin_convertvector(whole, F);
+  const F r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
+  F p = all<F>(1.9875691500e-4f);
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
@@ -99,18 +170,20 @@ DP_INLINE Floats exp_nonpositive(Floats x) {
   p = p * r + 5.0000001201e-1f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  return p * same_bits<Floats>((whole + 127) << 23);
+  return p * same_bits<F>((whole + 127) << 23);
 }
 
 // log(1 + x) for x >= 0. The logarithm is that of Cephes; what 1 + x rounds away is added back.
-DP_INLINE Floats log1p_nonnegative(Floats x) {
-  const Floats u = x + 1.0f;
+template <class F>
+DP_INLINE F log1p_nonnegative(F x) {
+  using Ints = IntsOf<F>;
+  const F u = x + 1.0f;
   // u = m * 2^whole with m between the square roots of 1/2 and 2
   const Ints bits = same_bits<Ints>(u) - 0x3f3504f3;
-  const Floats whole = __builtin_convertvector(bits >> 23, Floats);
-  const Floats m = same_bits<Floats>((bits & 0x007fffff) + 0x3f3504f3) - 1.0f;
-  const Floats square = m * m;
-  Floats p = all(7.0376836292e-2f);
+  const F whole = __builtin_convertvector(bits >> 23, F);
+  const F m = same_bits<F>((bits & 0x007fffff) + 0x3f3504f3) - 1.0f;
+  const F square = m * m;
+  F p = all<F>(7.0376836292e-2f);
   p = p * m - 1.1514610310e-1f;
   p = p * m + 1.1676998740e-1f;
   p = p * m - 1.2420140846e-1f;
@@ -119,21 +192,24 @@ DP_INLINE Floats log1p_nonnegative(Floats x) {
   p = p * m + 2.0000714765e-1f;
   p = p * m - 2.4999993993e-1f;
   p = p * m + 3.3333331174e-1f;
-  const Floats log_m = m + (p * m * square - whole * 2.12194440e-4f - square * 0.5f);
+  const F log_m = m + (p * m * square - whole * 2.12194440e-4f - square * 0.5f);
   return log_m + whole * 0.693359375f + (x - (u - 1.0f)) / u;
 }
 
-// The functions of finish_stats, for kLanes rows.
+// The functions of finish_stats, for one row in each lane.
+template <class Vector>
 struct LaneMath {
-  using F = Floats;
-  DP_INLINE static F all(float x) { return dp::all(x); }
+  using F = Vector;
+  DP_INLINE static F all(float x) { return dp::all<F>(x); }
   DP_INLINE static F exp(F x) { return exp_nonpositive(x); }
   DP_INLINE static F log1p(F x) { return log1p_nonnegative(x); }
   DP_INLINE static F sqrt(F x) {
-    for (int l = 0; l < kLanes; ++l) x[l] = sqrtf(x[l]);
-    return x;
+    float roots[lanes_of<F>];
+    store(roots, x);
+    for (float& root : roots) root = sqrtf(root);
+    return load<F>(roots);
   }
-  DP_INLINE static F select(Ints condition, F a, F b) { return condition ? a : b; }
+  DP_INLINE static F select(IntsOf<F> condition, F a, F b) { return condition ? a : b; }
   DP_INLINE static F product(F a, F b) { return a * b; }
 };
 

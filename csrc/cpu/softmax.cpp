@@ -1,123 +1,200 @@
+#include <cfloat>
 #include <cmath>
 
 #include "kernels.h"
-#include "simd.h"
+#include "rows.h"
 
 namespace dp::cpu {
 namespace {
 
-// Two passes over the logits of a row. Of kLanes adjacent logits, the label and classes that were seen before are
-// -inf, as masked ones are, so that they weigh nothing.
-struct Highest {
-  Floats top = all(-INFINITY);
+// The classes of a row other than the label, block by block: first the largest of a block, then sums relative to the
+// largest so far. The second look at a block finds it in the nearest cache. Of adjacent logits in one vector, the label
+// and classes that were seen before are -inf, as masked ones are, so that they weigh nothing.
+constexpr int64_t kBlock = 4096;
 
-  DP_INLINE void add(Floats others) { top = larger(others, top); }
+template <class F>
+struct Highest {
+  F top[4] = {all<F>(-INFINITY), all<F>(-INFINITY), all<F>(-INFINITY), all<F>(-INFINITY)};
+
+  DP_INLINE void add(F others) { top[0] = larger(others, top[0]); }
+  template <class T>
+  DP_INLINE void add(const T* z, const T* end) {
+    constexpr int kLanes = lanes_of<F>;
+    for (; z + 4 * kLanes <= end; z += 4 * kLanes) {
+      for (int i = 0; i < 4; ++i) top[i] = larger(load<F>(z + i * kLanes), top[i]);
+    }
+    for (; z < end; z += kLanes) add(load<F>(z));
+  }
+  DP_INLINE float total() const { return largest(larger(larger(top[0], top[1]), larger(top[2], top[3]))); }
 };
 
+template <class F>
 struct Sums {
-  Floats top;
-  Floats e = all(0.0f), e_times_d = all(0.0f), e_squared = all(0.0f);
+  F top;
+  F e = all<F>(0.0f), e_times_d = all<F>(0.0f), e_squared = all<F>(0.0f);
 
-  DP_INLINE void add(Floats others) {
-    const Floats d = at_least(all(kLowest), others - top);  // keeps 0 log 0 = 0 where d is infinite, and NaN
-    const Floats exponential = exp_nonpositive(d);
+  DP_INLINE void add(F others) {
+    const F d = at_least(all<F>(kLowest), others - top);  // keeps 0 log 0 = 0 where d is infinite, and NaN
+    const F exponential = exp_nonpositive(d);
     e += exponential;
     e_times_d += exponential * d;
     e_squared += exponential * exponential;
   }
-
-  DP_INLINE OtherClasses total() const { return {sum(e), sum(e_times_d), sum(e_squared)}; }
+  template <class T>
+  DP_INLINE void add(const T* z, const T* end) {
+    for (; z < end; z += lanes_of<F>) add(load<F>(z));
+  }
+  // To a larger logit: d and so e of every class shrink alike.
+  DP_INLINE void rebase(F new_top) {
+    const F shift = at_least(all<F>(kLowest), top - new_top);
+    const F factor = exp_nonpositive(shift);
+    e_times_d = factor * (e_times_d + shift * e);
+    e *= factor;
+    e_squared *= factor * factor;
+    top = new_top;
+  }
 };
 
 constexpr float kOut = -INFINITY;
 
 // -inf in one lane, 0 in the others.
-DP_INLINE Floats without_lane(int64_t lane) {
-  static constexpr float kWindow[2 * kLanes - 1] = {0, 0, 0, 0, 0, 0, 0, kOut};
-  return load(kWindow + kLanes - 1 - lane);
+template <class F>
+DP_INLINE F without_lane(int64_t lane) {
+  static constexpr float kWindow[31] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, kOut};
+  return load<F>(kWindow + 15 - lane);
 }
 
 // -inf in all lanes but the last n.
-DP_INLINE Floats last_lanes(int64_t n) {
-  static constexpr float kWindow[2 * kLanes] = {kOut, kOut, kOut, kOut, kOut, kOut, kOut, kOut};
-  return load(kWindow + n);
+template <class F>
+DP_INLINE F last_lanes(int64_t n) {
+  static constexpr float kWindow[32] = {kOut, kOut, kOut, kOut, kOut, kOut, kOut, kOut,
+                                        kOut, kOut, kOut, kOut, kOut, kOut, kOut, kOut};
+  return load<F>(kWindow + 16 - lanes_of<F> + n);
 }
 
-// The last kLanes classes of a row; a shorter row stands at the end of zeros.
-template <class T>
-DP_INLINE Floats load_last(const T* z, int64_t classes) {
-  if (classes >= kLanes) return load(z + classes - kLanes);
-  float row[kLanes] = {};
-  for (int64_t c = 0; c < classes; ++c) row[kLanes - classes + c] = to_float(z[c]);
-  return load(row);
-}
-
-template <class T, class Pass>
-DP_INLINE void visit_others(Pass& pass, const T* z, int64_t classes, int64_t label) {
-  const int64_t whole = classes - classes % kLanes, label_at = label - label % kLanes;
-  int64_t c = 0;
-  for (; c < whole && c < label_at; c += kLanes) pass.add(load(z + c));
-  if (c < whole) {
-    pass.add(load(z + c) + without_lane(label - c));
-    for (c += kLanes; c < whole; c += kLanes) pass.add(load(z + c));
+// Classes from..to of a row that has at least as many as a vector. `from` is a multiple of kBlock.
+template <class F, class T, class Pass>
+DP_INLINE void visit_others(Pass& pass, const T* z, int64_t from, int64_t to, int64_t label) {
+  constexpr int kLanes = lanes_of<F>;
+  const int64_t whole = to - to % kLanes, label_at = label - label % kLanes;
+  if (label_at >= from && label_at < whole) {
+    pass.add(z + from, z + label_at);
+    pass.add(load<F>(z + label_at) + without_lane<F>(label - label_at));
+    from = label_at + kLanes;
   }
-  if (c < classes) {  // looks back at classes seen before, so that it need not look beyond the row
-    Floats others = load_last(z, classes) + last_lanes(classes - whole);
-    if (label >= whole) others += without_lane(label - classes + kLanes);
+  pass.add(z + from, z + whole);
+  if (whole < to) {  // looks back at classes seen before, so that it need not look beyond the row
+    F others = load<F>(z + to - kLanes) + last_lanes<F>(to - whole);
+    if (label >= whole && label < to) others += without_lane<F>(label - to + kLanes);
     pass.add(others);
   }
 }
 
-template <class T>
-DP_INLINE SoftmaxStats row_stats(const T* z, int64_t classes, int64_t label) {
-  Highest highest;
-  visit_others(highest, z, classes, label);
-  const float z_label = to_float(z[label]), rival = largest(highest.top);
-  float before = -INFINITY, after = rival;
-  if (z_label == rival) {  // a tie, which the lower class wins
-    for (int64_t c = 0; c < label; ++c) before = larger(to_float(z[c]), before);
-  }
-  Sums sums{all(larger(z_label, rival))};
-  visit_others(sums, z, classes, label);
-  return finish_stats(z_label, before, after, sums.total(), classes == 1);
+// What is known of a group of rows when all their classes have been seen.
+struct GroupSums {
+  float z_label[kGroup] = {}, before[kGroup] = {}, after[kGroup] = {};
+  float e[kGroup] = {}, e_times_d[kGroup] = {}, e_squared[kGroup] = {};
+};
+
+template <class F, class T>
+DP_INLINE float largest_of(const T* z, int64_t n) {
+  Highest<F> highest;
+  const int64_t whole = n - n % lanes_of<F>;
+  highest.add(z, z + whole);
+  float top = highest.total();
+  for (int64_t c = whole; c < n; ++c) top = larger(to_float(z[c]), top);
+  return top;
 }
 
-// Rows of few classes go side by side, one in each lane: a row alone would leave most lanes empty, and the
-// logarithm and the root at its end would be those of a single row.
+template <class F, class T>
+DP_INLINE void sum_row(const T* z, int64_t classes, int64_t label, GroupSums& out, int at) {
+  const float z_label = to_float(z[label]);
+  float rival = -INFINITY,
+        top = z_label > -FLT_MAX ? z_label : -FLT_MAX;  // finite, so that masked classes are below it
+  Sums<F> sums;
+  for (int64_t from = 0; from < classes; from += kBlock) {
+    const int64_t to = std::min(from + kBlock, classes);
+    Highest<F> highest;
+    visit_others<F>(highest, z, from, to, label);
+    rival = larger(highest.total(), rival);
+    if (from == 0) {
+      top = larger(rival, top);
+      sums.top = all<F>(top);
+    } else if (rival > top) {
+      top = rival;
+      sums.rebase(all<F>(top));
+    }
+    visit_others<F>(sums, z, from, to, label);
+  }
+  const bool tie = z_label == rival;  // which the lower class wins
+  out.z_label[at] = z_label;
+  out.before[at] = tie ? largest_of<F>(z, label) : -INFINITY;
+  out.after[at] = rival;
+  out.e[at] = sum(sums.e);
+  out.e_times_d[at] = sum(sums.e_times_d);
+  out.e_squared[at] = sum(sums.e_squared);
+}
+
+// The same for rows side by side, one in each lane: those of few classes, which alone would leave most lanes empty, and
+// those whose classes are not adjacent.
 constexpr int64_t kNarrow = 32;
 
-template <class T>
-DP_INLINE void side_by_side_stats(const T* const* rows, const int64_t* labels, int64_t classes, SoftmaxStats* out) {
-  float z[kNarrow][kLanes];
-  for (int l = 0; l < kLanes; ++l) {
-    for (int64_t c = 0; c < classes; ++c) z[c][l] = to_float(rows[l][c]);
+template <class F>
+struct Side {
+  IntsOf<F> label;
+  F z_label = all<F>(-INFINITY), before = all<F>(-INFINITY), after = all<F>(-INFINITY);
+  Sums<F> sums{all<F>(-FLT_MAX)};
+
+  DP_INLINE void add(const Tile& tile, int lane, int32_t from, int n) {
+    const F out_of_it = all<F>(-INFINITY);
+    for (int c = 0; c < n; ++c) {
+      const F x = load<F>(tile[c] + lane);
+      z_label = label == from + c ? x : z_label;
+      before = larger(label > from + c ? x : out_of_it, before);
+      after = larger(label < from + c ? x : out_of_it, after);
+    }
+    const F top = larger(z_label, larger(larger(before, after), sums.top));
+    if (from == 0) {
+      sums.top = top;
+    } else {
+      sums.rebase(top);
+    }
+    for (int c = 0; c < n; ++c) {
+      const F x = load<F>(tile[c] + lane);
+      sums.add(label == from + c ? out_of_it : x);
+    }
   }
-  Ints label;
-  for (int l = 0; l < kLanes; ++l) label[l] = int32_t(labels[l]);
-  Floats z_label = all(0.0f), before = all(-INFINITY), after = all(-INFINITY);
-  for (int32_t c = 0; c < classes; ++c) {
-    const Floats x = load(z[c]), out_of_it = all(-INFINITY);
-    z_label = label == c ? x : z_label;
-    before = larger(label > c ? x : out_of_it, before);
-    after = larger(label < c ? x : out_of_it, after);
+};
+
+template <class F, class T>
+DP_INLINE void sum_side_by_side(const T* const* z, const int64_t* labels, int64_t class_stride, int64_t classes,
+                                int size, GroupSums& out) {
+  constexpr int kLanes = lanes_of<F>;
+  Side<F> sides[kGroup / kLanes];
+  for (int l = 0; l < kGroup; ++l) sides[l / kLanes].label[l % kLanes] = int32_t(labels[l < size ? l : 0]);
+  const bool adjacent = are_adjacent(z, size);
+  for (int64_t from = 0; from < classes; from += kTile) {
+    const int n = int(std::min<int64_t>(kTile, classes - from));
+    Tile tile;
+    load_tile<kLanes>(tile, z, size, adjacent, class_stride, from, n);
+    for (int l = 0; l < size; l += kLanes) sides[l / kLanes].add(tile, l, int32_t(from), n);
   }
-  Sums sums{larger(z_label, larger(before, after))};
-  for (int32_t c = 0; c < classes; ++c) {
-    const Floats x = load(z[c]);
-    sums.add(label == c ? all(-INFINITY) : x);
-  }
-  auto stats = finish_stats<LaneMath>(z_label, before, after, sums.e, sums.e_times_d, sums.e_squared);
-  if (classes == 1) stats.value[kLogitMargin] = stats.value[kPMargin] = all(0.0f);
-  for (int l = 0; l < kLanes; ++l) {
-    for (int s = 0; s < kStats; ++s) out[l].value[s] = stats.value[s][l];
+  for (int l = 0; l < size; l += kLanes) {
+    const Side<F>& side = sides[l / kLanes];
+    store(out.z_label + l, side.z_label);
+    store(out.before + l, side.before);
+    store(out.after + l, side.after);
+    store(out.e + l, side.sums.e);
+    store(out.e_times_d + l, side.sums.e_times_d);
+    store(out.e_squared + l, side.sums.e_squared);
   }
 }
 
-// Up to kLanes rows, not necessarily neighbours, that are worked on together.
+// Up to kGroup rows and where they come from.
 template <class T>
 struct Group {
-  const T* z[kLanes] = {};
-  int64_t row[kLanes] = {}, label[kLanes] = {};
+  const T* z[kGroup] = {};
+  int64_t row[kGroup] = {}, label[kGroup] = {};
   int size = 0;
 
   void add(const T* data, int64_t at, int64_t its_label) {
@@ -126,102 +203,138 @@ struct Group {
   }
 };
 
-// results[l] becomes that of the l-th row; the group can be filled anew, in place of the rows it has. Never inlined:
-// which products are fused with sums, compilers choose for each copy anew, and the bits of a row must not depend on
-// the rows around it or on the operator.
-#define DP_DEFINE_FINISH(T)                                                                                  \
-  DP_CLONES __attribute__((noinline)) void finish(Group<T>& group, int64_t classes, SoftmaxStats* results) { \
-    if (classes <= kNarrow) {                                                                                \
-      for (int l = group.size; l < kLanes; ++l) group.z[l] = group.z[0], group.label[l] = group.label[0];    \
-      side_by_side_stats(group.z, group.label, classes, results);                                            \
-    } else {                                                                                                 \
-      for (int l = 0; l < group.size; ++l) results[l] = row_stats(group.z[l], classes, group.label[l]);      \
-    }                                                                                                        \
+template <int kLanes, class T>
+DP_INLINE void finish_group(const Group<T>& group, int64_t class_stride, int64_t classes, SoftmaxStats* results) {
+  using F = typename Vectors<kLanes>::Floats;
+  GroupSums rows;
+  if (classes <= kNarrow || class_stride != 1) {
+    sum_side_by_side<F>(group.z, group.label, class_stride, classes, group.size, rows);
+  } else {
+    for (int l = 0; l < group.size; ++l) sum_row<F>(group.z[l], classes, group.label[l], rows, l);
   }
+  for (int l = 0; l < group.size; l += kLanes) {
+    auto stats =
+        finish_stats<LaneMath<F>>(load<F>(rows.z_label + l), load<F>(rows.before + l), load<F>(rows.after + l),
+                                  load<F>(rows.e + l), load<F>(rows.e_times_d + l), load<F>(rows.e_squared + l));
+    if (classes == 1) stats.value[kLogitMargin] = stats.value[kPMargin] = all<F>(0.0f);
+    spread_fault(stats);
+    store_rows(stats, results + l);
+  }
+}
+
+// results [kGroup]: those of the group's rows; NaN where the loss is not finite.
+#define DP_DEFINE_FINISH(T)                                                                                     \
+  DP_VERSIONS(void finish(const Group<T>& group, int64_t class_stride, int64_t classes, SoftmaxStats* results), \
+              finish_group, (group, class_stride, classes, results))
 DP_FOR_LOGIT_TYPES(DP_DEFINE_FINISH)
 #undef DP_DEFINE_FINISH
 
 template <class T>
-void stats_rows(const T* data, const LogitsView& logits, const int64_t* labels, float* out, int64_t begin,
-                int64_t end) {
-  SoftmaxStats results[kLanes];
-  for (int64_t start = begin; start < end; start += kLanes) {
-    Group<T> group;
-    for (int64_t row = start; row < end && group.size < kLanes; ++row) {
-      group.add(data + row * logits.row_stride, row, is_class(labels[row], logits) ? labels[row] : 0);
-    }
-    finish(group, logits.classes, results);
-    for (int l = 0; l < group.size; ++l) {
-      const bool known = is_finite(results[l].value[kLoss]) && is_class(labels[start + l], logits);
-      float* stats = out + (start + l) * kStats;
-      for (int s = 0; s < kStats; ++s) stats[s] = known ? results[l].value[s] : std::nanf("");
+void store_group(Group<T>& group, const LogitsView& logits, const int64_t* labels, float* out) {
+  SoftmaxStats results[kGroup];
+  finish(group, logits.class_stride, logits.classes, results);
+  for (int l = 0; l < group.size; ++l) {
+    float* stats = out + group.row[l] * kStats;
+    if (is_class(labels[group.row[l]], logits)) {
+      std::copy_n(results[l].value, int(kStats), stats);
+    } else {
+      std::fill_n(stats, int(kStats), std::nanf(""));
     }
   }
+  group.size = 0;
+}
+
+template <class T>
+void stats_rows(const T* data, const LogitsView& logits, const int64_t* labels, int64_t ignore, float* out,
+                int64_t begin, int64_t end) {
+  RowOffsets offsets(logits);
+  Group<T> group;
+  for (int64_t row = begin; row < end; ++row) {
+    if (is_ignored(labels[row], ignore)) {
+      store_no_row(out + row * kStats);
+      continue;
+    }
+    group.add(data + offsets.at(row), row, is_class(labels[row], logits) ? labels[row] : 0);
+    if (group.size == kGroup) store_group(group, logits, labels, out);
+  }
+  if (group.size > 0) store_group(group, logits, labels, out);
 }
 
 // kGiven: the rows are not of logits, but of statistics.
 template <bool kGiven, class T>
-void record_group(Group<T>& group, Record* table, const int64_t* index, int64_t classes, int64_t* local) {
-  SoftmaxStats results[kLanes];
+void record_group(Group<T>& group, Record* table, int64_t examples, const int64_t* index, int64_t classes,
+                  const RecordOptions& options, int64_t* local) {
+  SoftmaxStats results[kGroup];
   if constexpr (kGiven) {
     for (int l = 0; l < group.size; ++l) results[l] = given_stats(group.z[l]);
   } else {
-    finish(group, classes, results);
+    finish(group, 1, classes, results);
   }
   for (int l = 0; l < group.size; ++l) {
-    Record& record = table[index[group.row[l]]];
+    const int64_t example = index[group.row[l]];
+    Record& record = table[example];
     const int fault = fault_of(record, results[l], group.label[l]);
-    if (fault == kSkippedKinds) {
-      update_record(record, results[l], group.label[l]);
-    } else {
+    if (fault != kSkippedKinds) {
       ++local[fault];
+      continue;
     }
+    update_record(record, results[l], group.label[l], options);
+    if (options.steps != nullptr) options.steps[example] = options.steps[examples];
   }
   group.size = 0;
 }
 
 template <bool kGiven, class T>
 void record_rows(const T* data, int64_t row_stride, int64_t classes, Record* table, int64_t examples,
-                 const int64_t* index, const int64_t* labels, const DuplicateChains& chains, int64_t* skipped,
-                 int64_t begin, int64_t end) {
+                 const int64_t* index, const int64_t* labels, const RecordOptions& options,
+                 const DuplicateChains& chains, int64_t* skipped, int64_t begin, int64_t end) {
   int64_t local[kSkippedKinds] = {};
   Group<T> group;
+  const auto is_passed_over = [&](int64_t row) {
+    if (is_ignored(labels[row], options.ignore)) return true;
+    if constexpr (kGiven) return index[row] == kPadding || is_no_row(data + row * row_stride);
+    return false;
+  };
   for (int64_t head = begin; head < end; ++head) {
-    if (!chains.is_head(head) || (kGiven && index[head] == kPadding)) continue;
+    if (!chains.is_head(head)) continue;
     for (int64_t row = head; row != DuplicateChains::kEnd; row = chains.next(row)) {
+      if (is_passed_over(row)) continue;
+      const int64_t label = labels[row];
       if (index[row] < 0 || index[row] >= examples) {
         ++local[kBadIndex];
-      } else if (labels[row] < 0 || labels[row] >= classes) {
+      } else if ((label < 0 || label >= classes) && !(kGiven && label == kNoLabel)) {
         ++local[kBadLabel];
       } else {
         __builtin_prefetch(table + index[row], 1);  // in no cache, as a rule; there when the group is finished
-        group.add(data + row * row_stride, row, labels[row]);
-        if (group.size == kLanes) record_group<kGiven>(group, table, index, classes, local);
+        group.add(data + row * row_stride, row, label);
+        if (group.size == kGroup) record_group<kGiven>(group, table, examples, index, classes, options, local);
       }
     }
   }
-  if (group.size > 0) record_group<kGiven>(group, table, index, classes, local);
+  if (group.size > 0) record_group<kGiven>(group, table, examples, index, classes, options, local);
   add_skipped(skipped, local);
 }
 
 }  // namespace
 
-void softmax_stats(const LogitsView& logits, const int64_t* labels, float* out, int64_t begin, int64_t end) {
-  visit_logits(logits, [&](auto* data) { stats_rows(data, logits, labels, out, begin, end); });
+void softmax_stats(const LogitsView& logits, const int64_t* labels, int64_t ignore, float* out, int64_t begin,
+                   int64_t end) {
+  visit_logits(logits, [&](auto* data) { stats_rows(data, logits, labels, ignore, out, begin, end); });
 }
 
 void record_stats(Record* table, int64_t examples, const int64_t* index, const LogitsView& logits,
-                  const int64_t* labels, const DuplicateChains& chains, int64_t* skipped, int64_t begin, int64_t end) {
+                  const int64_t* labels, const RecordOptions& options, const DuplicateChains& chains, int64_t* skipped,
+                  int64_t begin, int64_t end) {
   visit_logits(logits, [&](auto* data) {
-    record_rows<false>(data, logits.row_stride, logits.classes, table, examples, index, labels, chains, skipped, begin,
-                       end);
+    record_rows<false>(data, logits.row_stride, logits.classes, table, examples, index, labels, options, chains,
+                       skipped, begin, end);
   });
 }
 
 void record_given_stats(Record* table, int64_t examples, const int64_t* index, const float* stats,
-                        const int64_t* labels, int64_t classes, const DuplicateChains& chains, int64_t* skipped,
-                        int64_t begin, int64_t end) {
-  record_rows<true>(stats, kStats, classes, table, examples, index, labels, chains, skipped, begin, end);
+                        const int64_t* labels, int64_t classes, const RecordOptions& options,
+                        const DuplicateChains& chains, int64_t* skipped, int64_t begin, int64_t end) {
+  record_rows<true>(stats, kStats, classes, table, examples, index, labels, options, chains, skipped, begin, end);
 }
 
 }  // namespace dp::cpu

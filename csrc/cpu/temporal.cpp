@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "kernels.h"
-#include "simd.h"
+#include "rows.h"
 
 namespace dp::cpu {
 namespace {
@@ -52,12 +52,13 @@ DP_INLINE float change_log_p(const T* z, int64_t classes, const Normalizer& n, f
 
 template <class T>
 DP_INLINE void temporal_rows(const T* data, const TemporalView& state, const int64_t* index, const LogitsView& logits,
-                             const int64_t* labels, const Record* records, const DuplicateChains& chains,
-                             int64_t* skipped, int64_t begin, int64_t end) {
+                             const int64_t* labels, int64_t ignore, const Record* records,
+                             const DuplicateChains& chains, int64_t* skipped, int64_t begin, int64_t end) {
   int64_t local[kSkippedKinds] = {};
   for (int64_t head = begin; head < end; ++head) {
     if (!chains.is_head(head)) continue;
     for (int64_t row = head; row != DuplicateChains::kEnd; row = chains.next(row)) {
+      if (is_ignored(labels[row], ignore)) continue;
       const int64_t example = index[row];
       if (example < 0 || example >= state.examples) {
         ++local[kBadIndex];
@@ -87,11 +88,12 @@ DP_INLINE void temporal_rows(const T* data, const TemporalView& state, const int
   add_skipped(skipped, local);
 }
 
-#define DP_DEFINE_ROWS(T)                                                                                           \
-  DP_CLONES void clone_temporal_rows(const T* data, const TemporalView& state, const int64_t* index,                \
-                                     const LogitsView& logits, const int64_t* labels, const Record* records,        \
-                                     const DuplicateChains& chains, int64_t* skipped, int64_t begin, int64_t end) { \
-    temporal_rows(data, state, index, logits, labels, records, chains, skipped, begin, end);                        \
+#define DP_DEFINE_ROWS(T)                                                                                    \
+  DP_CLONES void clone_temporal_rows(const T* data, const TemporalView& state, const int64_t* index,         \
+                                     const LogitsView& logits, const int64_t* labels, int64_t ignore,        \
+                                     const Record* records, const DuplicateChains& chains, int64_t* skipped, \
+                                     int64_t begin, int64_t end) {                                           \
+    temporal_rows(data, state, index, logits, labels, ignore, records, chains, skipped, begin, end);         \
   }
 DP_FOR_LOGIT_TYPES(DP_DEFINE_ROWS)
 #undef DP_DEFINE_ROWS
@@ -99,10 +101,10 @@ DP_FOR_LOGIT_TYPES(DP_DEFINE_ROWS)
 }  // namespace
 
 void record_temporal(const TemporalView& state, const int64_t* index, const LogitsView& logits, const int64_t* labels,
-                     const Record* records, const DuplicateChains& chains, int64_t* skipped, int64_t begin,
-                     int64_t end) {
+                     int64_t ignore, const Record* records, const DuplicateChains& chains, int64_t* skipped,
+                     int64_t begin, int64_t end) {
   visit_logits(logits, [&](auto* data) {
-    clone_temporal_rows(data, state, index, logits, labels, records, chains, skipped, begin, end);
+    clone_temporal_rows(data, state, index, logits, labels, ignore, records, chains, skipped, begin, end);
   });
 }
 

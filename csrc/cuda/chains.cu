@@ -15,10 +15,11 @@ __device__ __forceinline__ uint32_t link_of(bool preceded, bool followed, uint64
 // One block, with a thread for each row and a power of two of them: a bitonic network sorts keys of example and row.
 // Neighbours in a warp compare their keys without a barrier.
 __global__ void __launch_bounds__(kFewRows, 1)
-    chain_few_rows_kernel(const int64_t* index, int rows, int64_t examples, uint32_t* links) {
+    chain_few_rows_kernel(const int64_t* index, int rows, int64_t examples, uint32_t* links, int32_t* step) {
   constexpr uint64_t kNobody = ~uint64_t(0) / kFewRows;  // rows of no example
   __shared__ uint64_t keys[kFewRows];
   const unsigned i = threadIdx.x;
+  if (i == 0 && step != nullptr) ++*step;
   const int64_t example = int(i) < rows ? index[i] : -1;
   uint64_t key = (example >= 0 && example < examples ? uint64_t(example) : kNobody) * kFewRows + i;
   for (unsigned run = 2; run <= blockDim.x; run *= 2) {
@@ -50,8 +51,10 @@ constexpr int kChained = 4;  // adjacent rows a lane takes
 
 // sorted [B]: the index in ascending order; order [B]: the row that each came from. Lanes hand their ends to their
 // neighbours.
-__global__ void __launch_bounds__(kBlock) chain_sorted_rows_kernel(const int64_t* sorted, const int64_t* order,
-                                                                   int64_t rows, int64_t examples, uint32_t* links) {
+__global__ void __launch_bounds__(kBlock)
+    chain_sorted_rows_kernel(const int64_t* sorted, const int64_t* order, int64_t rows, int64_t examples,
+                             uint32_t* links, int32_t* step) {
+  if (blockIdx.x == 0 && threadIdx.x == 0 && step != nullptr) ++*step;
   const int lane = threadIdx.x % kWarp;
   const int64_t first = (int64_t(blockIdx.x) * kBlock + threadIdx.x) * kChained;
   Pack<int64_t, kChained> example = {}, row = {};
@@ -59,9 +62,9 @@ __global__ void __launch_bounds__(kBlock) chain_sorted_rows_kernel(const int64_t
     example = load<kChained>(sorted + first);
     row = load<kChained>(order + first);
   } else {
-    for (int j = 0; first + j < rows; ++j) {
-      example.lane[j] = sorted[first + j];
-      row.lane[j] = order[first + j];
+#pragma unroll
+    for (int j = 0; j < kChained; ++j) {
+      if (first + j < rows) example.lane[j] = sorted[first + j], row.lane[j] = order[first + j];
     }
   }
   int64_t before = __shfl_sync(kWholeWarp, example.lane[kChained - 1], lane == 0 ? 0 : lane - 1);
@@ -86,22 +89,21 @@ __global__ void __launch_bounds__(kBlock) chain_sorted_rows_kernel(const int64_t
 
 }  // namespace
 
-int chain_few_rows(const int64_t* index, int64_t rows, int64_t examples, uint32_t* links, void* stream) {
-  if (rows == 0) return cudaSuccess;
+int chain_few_rows(const int64_t* index, int64_t rows, int64_t examples, uint32_t* links, int32_t* step, void* stream) {
+  if (rows == 0 && step == nullptr) return cudaSuccess;
   if (rows > kFewRows) return cudaErrorInvalidValue;
   unsigned threads = kWarp;
   while (threads < rows) threads *= 2;
-  DP_LAUNCH(chain_few_rows_kernel, 1, threads, 0, stream, index, int(rows), examples, links);
+  DP_LAUNCH(chain_few_rows_kernel, 1, threads, 0, stream, index, int(rows), examples, links, step);
   return cudaGetLastError();
 }
 
 int chain_sorted_rows(const int64_t* sorted, const int64_t* order, int64_t rows, int64_t examples, uint32_t* links,
-                      void* stream) {
-  if (rows == 0) return cudaSuccess;
-  if (rows >= kLast || !aligned(sorted) || !aligned(order)) return cudaErrorInvalidValue;
+                      int32_t* step, void* stream) {
+  if (rows == 0 || rows >= kLast || !aligned(sorted) || !aligned(order)) return cudaErrorInvalidValue;
   const int64_t each = int64_t(kBlock) * kChained;
   DP_LAUNCH(chain_sorted_rows_kernel, unsigned((rows + each - 1) / each), kBlock, 0, stream, sorted, order, rows,
-            examples, links);
+            examples, links, step);
   return cudaGetLastError();
 }
 

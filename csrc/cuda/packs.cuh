@@ -71,8 +71,10 @@ inline bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(po
 // Whether rows of logits can be read kPackWidth<T> classes at a time in 16-byte pieces.
 template <class T>
 bool packed(const LogitsView& logits, const T* data) {
-  return logits.classes % kPackWidth<T> == 0 && aligned(data) &&
-         (logits.rows == 1 || logits.row_stride * sizeof(T) % 16 == 0);
+  bool fits = logits.class_stride == 1 && logits.classes % kPackWidth<T> == 0 && aligned(data);
+  fits = fits && (logits.positions == 1 || logits.row_stride * sizeof(T) % 16 == 0);
+  for (int d = 0; d < logits.outer_dims; ++d) fits = fits && logits.outer_stride[d] * sizeof(T) % 16 == 0;
+  return fits;
 }
 
 constexpr int64_t kAlwaysAllowed = 48 * 1024;  // bytes of shared memory

@@ -1,28 +1,13 @@
-#include <algorithm>
 #include <cmath>
 #include <type_traits>
 
 #include "chains.cuh"
+#include "held.cuh"
 #include "launch.h"
-#include "packs.cuh"
-#include "warp.cuh"
+#include "rows.cuh"
 
 namespace dp::cuda {
 namespace {
-
-// A row of logits that one warp reads once: its first `held` classes wait in shared memory, and only those beyond its
-// size are read again.
-template <class T>
-struct HeldRow {
-  const T* z;
-  T* shared;
-  int64_t classes, held;
-
-  template <int kWidth>
-  __device__ __forceinline__ Pack<T, kWidth> at(int64_t c) const {
-    return c < held ? load<kWidth>(shared + c) : load<kWidth>(z + c);
-  }
-};
 
 // Fills the row's shared memory on the way. Afterwards each lane may read all of the row.
 template <int kWidth, class T>
@@ -31,10 +16,9 @@ __device__ __forceinline__ Normalizer normalizer(const HeldRow<T>& row, int lane
   const int64_t first = int64_t(lane) * kWidth;
 #pragma unroll 4
   for (int64_t c = first; c < row.classes; c += kWarp * kWidth) {
-    const auto pack = load<kWidth>(row.z + c);
+    const auto pack = row.template read<kWidth>(c);
 #pragma unroll
     for (int j = 0; j < kWidth; ++j) top = larger(to_float(pack.lane[j]), top);
-    if (c < row.held) store(row.shared + c, pack);
   }
   top = reduce_warp(top, larger);
 #pragma unroll 4
@@ -115,19 +99,20 @@ __device__ __forceinline__ void update_windows(float* row, const TemporalView& s
 template <int kWidth, class T>
 __global__ void __launch_bounds__(kBlock, 4)
     record_temporal_kernel(TemporalView state, bool wide_state, const int64_t* index, const uint32_t* links,
-                           const T* data, LogitsView logits, const int64_t* labels, const Record* records, int64_t held,
-                           int64_t* skipped) {
+                           const T* data, LogitsView logits, const int64_t* labels, int64_t ignore,
+                           const Record* records, int64_t held, int64_t* skipped) {
   DP_DYNAMIC_SHARED(uint4, shared);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int64_t head = int64_t(blockIdx.x) * (blockDim.x / kWarp) + warp;
   if (head >= logits.rows) return;
   const int64_t example = index[head];
   if (example < 0 || example >= state.examples) {
-    if (lane == 0) count_skipped(skipped, kBadIndex);
+    if (lane == 0 && !is_ignored(labels[head], ignore)) count_skipped(skipped, kBadIndex);
     return;
   }
   for (Presentations presentations(links, head); presentations.left(); presentations.next()) {
     const int64_t label = labels[presentations.row()];
+    if (is_ignored(label, ignore)) continue;
     if (!is_class(label, logits)) {
       if (lane == 0) count_skipped(skipped, kBadLabel);
       continue;
@@ -152,43 +137,29 @@ __global__ void __launch_bounds__(kBlock, 4)
   }
 }
 
-// Warps of a block, and classes that each of them holds.
-struct Shape {
-  int warps;
-  int64_t held;
-};
-
-template <class Kernel, class T>
-Shape shape_for(Kernel kernel, int64_t classes, const T*) {
-  constexpr int64_t kPiece = 16 / sizeof(T);
-  const int64_t wanted = (classes + kPiece - 1) / kPiece * kPiece;
-  int warps = kWarpsPerBlock;
-  while (warps > 1 && warps * wanted * int64_t(sizeof(T)) > kAlwaysAllowed) warps /= 2;
-  return {warps, shared_memory(kernel, warps * wanted * int64_t(sizeof(T))) / warps / 16 * kPiece};
-}
-
 template <int kWidth, class T>
 void launch(const TemporalView& state, const int64_t* index, const uint32_t* links, const T* data,
-            const LogitsView& logits, const int64_t* labels, const Record* records, int64_t* skipped, void* stream) {
+            const LogitsView& logits, const int64_t* labels, int64_t ignore, const Record* records, int64_t* skipped,
+            void* stream) {
   const auto kernel = record_temporal_kernel<kWidth, T>;
-  const Shape shape = shape_for(kernel, logits.classes, data);
+  const Shape shape = shape_for(kernel, logits.classes, sizeof(T));
   const bool wide_state = kWidth > 1 && state.with_changes && state.width % 4 == 0 && aligned(state.log_p(0));
   const unsigned blocks = unsigned((logits.rows + shape.warps - 1) / shape.warps);
   DP_LAUNCH(kernel, blocks, shape.warps * kWarp, shape.warps * shape.held * sizeof(T), stream, state, wide_state, index,
-            links, data, logits, labels, records, shape.held, skipped);
+            links, data, logits, labels, ignore, records, shape.held, skipped);
 }
 
 }  // namespace
 
 int record_temporal(const TemporalView& state, const int64_t* index, const uint32_t* links, const LogitsView& logits,
-                    const int64_t* labels, const Record* records, int64_t* skipped, void* stream) {
+                    const int64_t* labels, int64_t ignore, const Record* records, int64_t* skipped, void* stream) {
   if (logits.rows == 0) return cudaSuccess;
   visit_logits(logits, [&](auto* data) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
     if (packed(logits, data)) {
-      launch<kPackWidth<T>>(state, index, links, data, logits, labels, records, skipped, stream);
+      launch<kPackWidth<T>>(state, index, links, data, logits, labels, ignore, records, skipped, stream);
     } else {
-      launch<1>(state, index, links, data, logits, labels, records, skipped, stream);
+      launch<1>(state, index, links, data, logits, labels, ignore, records, skipped, stream);
     }
   });
   return cudaGetLastError();

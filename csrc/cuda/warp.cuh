@@ -36,8 +36,8 @@ __device__ __forceinline__ T sum_warp(T value) {
   return reduce_warp(value, [](T a, T b) { return a + b; });
 }
 
-__device__ __forceinline__ void count_skipped(int64_t* skipped, int kind) {
-  atomicAdd(reinterpret_cast<unsigned long long*>(skipped) + kind, 1ull);
+__device__ __forceinline__ void count_skipped(int64_t* skipped, int kind, int number = 1) {
+  atomicAdd(reinterpret_cast<unsigned long long*>(skipped) + kind, static_cast<unsigned long long>(number));
 }
 
 }  // namespace dp::cuda

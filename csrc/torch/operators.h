@@ -7,15 +7,132 @@
 
 namespace dp {
 
+inline int64_t ignored_label(const std::optional<int64_t>& label) { return label ? *label : kNoLabel; }
+
+inline void check_logit_type(const Logits& logits) {
+  STD_TORCH_CHECK(logits.view.type != ElementType::kFloat64, "logits: expected float32, bfloat16 or float16");
+}
+
+// A label for each row, or a target of the same shape as the logits.
+inline void check_labels(const Tensor& labels, const Logits& logits) {
+  STD_TORCH_CHECK(labels.numel() == logits.view.rows && labels.scalar_type() == ScalarType::Long,
+                  "labels: wrong shape or dtype, expected one int64 for each row of logits");
+}
+
+// [B, C], for kernels that record at once.
+struct PlainArguments {
+  Logits logits;
+  Tensor labels;
+
+  PlainArguments(const Tensor& z, const Tensor& y) : logits(Logits::plain(z)), labels(dense(y)) {
+    check_logit_type(logits);
+    check_labels(labels, logits);
+  }
+};
+
+// [B, C, ...], in place.
 struct StatsArguments {
   Logits logits;
   Tensor labels;
 
-  StatsArguments(const Tensor& z, const Tensor& y) : logits(z), labels(dense(y)) {
-    check_vector(labels, logits.view.rows, ScalarType::Long, "labels");
+  StatsArguments(const Tensor& z, const Tensor& y) : logits(Logits::of_classes(z)), labels(dense(y)) {
+    check_logit_type(logits);
+    check_labels(labels, logits);
   }
-  Tensor new_output() const {
-    return torch::stable::new_empty(logits.tensor, {logits.view.rows, int64_t(kStats)}, ScalarType::Float);
+};
+
+inline Tensor new_stats(const Logits& logits) {
+  return torch::stable::new_empty(logits.tensor, logits.rows_and(kStats), ScalarType::Float);
+}
+inline float* floats(Tensor& t) { return static_cast<float*>(t.mutable_data_ptr()); }
+
+struct SoftArguments {
+  Logits logits, targets;
+  int64_t* unnormalised = nullptr;
+
+  SoftArguments(const Tensor& z, const Tensor& q, const std::optional<Tensor>& counter)
+      : logits(Logits::of_classes(z)), targets(Logits::of_classes(q)) {
+    check_logit_type(logits);
+    STD_TORCH_CHECK(z.dim() == q.dim(), "targets: expected the shape of the logits");
+    for (int64_t d = 0; d < z.dim(); ++d) {
+      STD_TORCH_CHECK(z.size(d) == q.size(d), "targets: expected the shape of the logits");
+    }
+    if (counter) {
+      STD_TORCH_CHECK(counter->numel() == 1, "unnormalised: expected one counter");
+      unnormalised = state<int64_t>(*counter, ScalarType::Long, "unnormalised");
+    }
+  }
+};
+
+inline BinaryType binary_type(const Tensor& t) {
+  switch (t.scalar_type()) {
+    case ScalarType::Bool:
+    case ScalarType::Byte:
+      return BinaryType::kBool;
+    case ScalarType::Int:
+      return BinaryType::kInt32;
+    case ScalarType::Long:
+      return BinaryType::kInt64;
+    case ScalarType::Float:
+      return BinaryType::kFloat32;
+    case ScalarType::Double:
+      return BinaryType::kFloat64;
+    case ScalarType::BFloat16:
+      return BinaryType::kBFloat16;
+    case ScalarType::Half:
+      return BinaryType::kFloat16;
+    default:
+      STD_TORCH_CHECK(false, "labels: expected bool, uint8, int32, int64 or floating point");
+  }
+}
+
+struct SigmoidArguments {
+  Logits logits;
+  Tensor tensor;
+  BinaryLabels labels;
+
+  SigmoidArguments(const Tensor& z, const Tensor& y, const std::optional<int64_t>& ignore)
+      : logits(Logits::of_elements(z)),
+        tensor(dense(y)),
+        labels{tensor.const_data_ptr(), binary_type(tensor), ignored_label(ignore)} {
+    check_logit_type(logits);
+    STD_TORCH_CHECK(tensor.numel() == logits.view.rows, "labels: expected one for each logit");
+  }
+};
+
+// stats [..., kStats], and what goes with each row.
+struct ReduceArguments {
+  Tensor stats;
+  std::optional<Tensor> owner, weight, labels;
+  RowsView rows;
+  int64_t* skipped = nullptr;
+
+  ReduceArguments(const Tensor& s, int64_t examples, const std::optional<Tensor>& o, const std::optional<Tensor>& w,
+                  const std::optional<Tensor>& y, const std::optional<Tensor>& counters)
+      : stats(dense(s)) {
+    STD_TORCH_CHECK(
+        stats.dim() > 1 && stats.size(stats.dim() - 1) == kStats && stats.scalar_type() == ScalarType::Float,
+        "stats: expected float32 [..., ", int(kStats), "]");
+    rows = {
+        static_cast<const float*>(stats.const_data_ptr()), stats.numel() / kStats, examples, nullptr, nullptr, nullptr};
+    STD_TORCH_CHECK(examples >= 0 && (o || (examples == 0 ? rows.rows == 0 : rows.rows % examples == 0)),
+                    "examples: expected a number that divides that of the rows, or owners");
+    rows.owner = column<int64_t>(o, owner, ScalarType::Long, "owner");
+    rows.weight = column<float>(w, weight, ScalarType::Float, "weight");
+    rows.labels = column<int64_t>(y, labels, ScalarType::Long, "labels");
+    if (counters) skipped = skipped_counts(*counters);
+  }
+  Tensor new_output() const { return torch::stable::new_empty(stats, {rows.examples, int64_t(kStats)}); }
+  Tensor new_labels() const { return torch::stable::new_empty(stats, {rows.examples}, ScalarType::Long); }
+
+ private:
+  template <class T>
+  const T* column(const std::optional<Tensor>& given, std::optional<Tensor>& kept, ScalarType type, const char* name) {
+    if (!given) return nullptr;
+    kept = dense(*given);
+    STD_TORCH_CHECK(kept->numel() == rows.rows && kept->scalar_type() == type, name,
+                    ": wrong shape or dtype, expected one value for each row");
+    return static_cast<const T*>(kept->const_data_ptr());
   }
 };
 
@@ -42,17 +159,40 @@ struct RecordsArguments {
   }
 };
 
-struct RecordStatsArguments : StatsArguments, RecordsArguments {
-  RecordStatsArguments(const Tensor& t, const Tensor& i, const Tensor& z, const Tensor& y, const Tensor& counters)
-      : StatsArguments(z, y), RecordsArguments(t, i, logits.view.rows, counters) {}
+inline RecordOptions record_options(int64_t examples, int64_t ignore, double right_from, double decay,
+                                    const std::optional<Tensor>& steps) {
+  STD_TORCH_CHECK(right_from > 0 && right_from <= 1, "right_from: expected a number in (0, 1], got ", right_from);
+  STD_TORCH_CHECK(decay >= 0 && decay < 1, "decay: expected a number in [0, 1), got ", decay);
+  RecordOptions options{ignore, float(right_from), float(decay), nullptr};
+  if (steps) {
+    STD_TORCH_CHECK(steps->numel() == examples + kStepCounters, "steps: expected [examples + ", kStepCounters, "]");
+    options.steps = state<int32_t>(*steps, ScalarType::Int, "steps");
+  }
+  return options;
+}
+
+struct RecordStatsArguments : PlainArguments, RecordsArguments {
+  RecordOptions options;
+
+  RecordStatsArguments(const Tensor& t, const Tensor& i, const Tensor& z, const Tensor& y, const Tensor& counters,
+                       const std::optional<int64_t>& ignore, double decay, const std::optional<Tensor>& steps)
+      : PlainArguments(z, y),
+        RecordsArguments(t, i, logits.view.rows, counters),
+        options(record_options(examples, ignored_label(ignore), 1.0, decay, steps)) {}
 };
 
 struct RecordGivenStatsArguments : RecordsArguments {
   Tensor stats, labels;
   int64_t rows;
+  RecordOptions options;
 
-  RecordGivenStatsArguments(const Tensor& t, const Tensor& i, const Tensor& s, const Tensor& y, const Tensor& counters)
-      : RecordsArguments(t, i, i.numel(), counters), stats(dense(s)), labels(dense(y)), rows(index.size(0)) {
+  RecordGivenStatsArguments(const Tensor& t, const Tensor& i, const Tensor& s, const Tensor& y, const Tensor& counters,
+                            double right_from, double decay, const std::optional<Tensor>& steps)
+      : RecordsArguments(t, i, i.numel(), counters),
+        stats(dense(s)),
+        labels(dense(y)),
+        rows(index.size(0)),
+        options(record_options(examples, kNoLabel, right_from, decay, steps)) {
     STD_TORCH_CHECK(stats.dim() == 2 && stats.size(0) == rows && stats.size(1) == kStats &&
                         stats.scalar_type() == ScalarType::Float,
                     "stats: expected float32 [batch, ", int(kStats), "]");
@@ -61,7 +201,7 @@ struct RecordGivenStatsArguments : RecordsArguments {
   const float* data() const { return static_cast<const float*>(stats.const_data_ptr()); }
 };
 
-struct RecordTemporalArguments : StatsArguments {
+struct RecordTemporalArguments : PlainArguments {
   Tensor index;
   TemporalView table;
   const Record* records = nullptr;
@@ -69,7 +209,7 @@ struct RecordTemporalArguments : StatsArguments {
 
   RecordTemporalArguments(const Tensor& t, const Tensor& i, const Tensor& z, const Tensor& y, int64_t window,
                           double decay, const Tensor& counters, const std::optional<Tensor>& r)
-      : StatsArguments(z, y), index(dense(i)) {
+      : PlainArguments(z, y), index(dense(i)) {
     check_vector(index, logits.view.rows, ScalarType::Long, "index");
     STD_TORCH_CHECK(window >= 3 && window < (1 << 24), "window: expected at least 3 presentations, got ", window);
     STD_TORCH_CHECK(decay > 0 && decay <= 1, "decay: expected a number in (0, 1], got ", decay);
@@ -85,13 +225,13 @@ struct RecordTemporalArguments : StatsArguments {
   }
 };
 
-// Values on the CPU are looked at; others would have to be waited for.
-inline bool inside(const Tensor& values, int64_t limit) {
+// Values on the CPU are looked at; others would have to be waited for. One more value may be allowed.
+inline bool inside(const Tensor& values, int64_t limit, int64_t also = 0) {
   if (!values.is_cpu()) return true;
   const int64_t* at = indices(values);
   const int64_t n = values.size(0), stride = values.stride(0);
   bool all = true;  // no early exit, so that the loop vectorises: nearly always all are inside
-  for (int64_t i = 0; i < n; ++i) all &= uint64_t(at[i * stride]) < uint64_t(limit);
+  for (int64_t i = 0; i < n; ++i) all &= uint64_t(at[i * stride]) < uint64_t(limit) || at[i * stride] == also;
   return all;
 }
 
@@ -116,15 +256,15 @@ class Look {
 
 // A batch of logits, and a table of any width to record it in.
 inline bool accepts_rows(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
-                         const Tensor& skipped) {
+                         const Tensor& skipped, const std::optional<int64_t>& ignore) {
   const Look look(logits);
   const ScalarType type = logits.scalar_type();
   if (type != ScalarType::Float && type != ScalarType::BFloat16 && type != ScalarType::Half) return false;
-  if (logits.dim() != 2 || table.dim() != 2 || logits.size(1) == 0) return false;
+  if (logits.dim() != 2 || table.dim() != 2 || logits.size(1) == 0 || logits.stride(1) != 1) return false;
   return look.is_vector(labels, logits.size(0), ScalarType::Long) &&
          look.is_vector(index, logits.size(0), ScalarType::Long) &&
          look.is_state(table, table.size(0), table.size(1), ScalarType::Float) && look.is_counters(skipped) &&
-         inside(index, table.size(0)) && inside(labels, logits.size(1));
+         inside(index, table.size(0)) && inside(labels, logits.size(1), ignore.value_or(0));
 }
 
 inline bool are_records(const Tensor& table) {
@@ -133,14 +273,19 @@ inline bool are_records(const Tensor& table) {
 }
 
 inline bool accepts_stats(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
-                          const Tensor& skipped) {
-  return accepts_rows(table, index, logits, labels, skipped) && are_records(table);
+                          const Tensor& skipped, const std::optional<int64_t>& ignore, double decay,
+                          const std::optional<Tensor>& steps) {
+  if (!accepts_rows(table, index, logits, labels, skipped, ignore) || !are_records(table)) return false;
+  return decay >= 0 && decay < 1 &&
+         (!steps ||
+          (Look(logits).is_vector(*steps, table.size(0) + kStepCounters, ScalarType::Int) && steps->is_contiguous()));
 }
 
 inline bool accepts_temporal(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
-                             int64_t window, double decay, const Tensor& skipped,
-                             const std::optional<Tensor>& records) {
-  if (!accepts_rows(table, index, logits, labels, skipped) || window < 3 || !(decay > 0 && decay <= 1)) return false;
+                             int64_t window, double decay, const Tensor& skipped, const std::optional<Tensor>& records,
+                             const std::optional<int64_t>& ignore) {
+  if (!accepts_rows(table, index, logits, labels, skipped, ignore) || window < 3 || !(decay > 0 && decay <= 1))
+    return false;
   const int64_t examples = table.size(0), width = table.size(1);
   if (width != TemporalView::narrow(window) && width != TemporalView::wide(window, logits.size(1))) return false;
   return !records ||

@@ -6,6 +6,9 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <optional>
+#include <vector>
+
 #include "../core/record.h"
 #include "../core/temporal.h"
 #include "../core/views.h"
@@ -57,11 +60,66 @@ struct Logits {
   Tensor tensor;
   LogitsView view;
 
-  explicit Logits(const Tensor& t) : tensor(t.dim() == 2 && t.stride(1) == 1 ? t : dense(t)) {
-    STD_TORCH_CHECK(tensor.dim() == 2, "logits: expected [batch, classes]");
-    STD_TORCH_CHECK(tensor.scalar_type() != ScalarType::Double, "logits: expected float32, bfloat16 or float16");
-    view = {tensor.const_data_ptr(), element_type(tensor), tensor.size(0), tensor.size(1), tensor.stride(0)};
+  // [B, C], of which kernels read adjacent classes.
+  static Logits plain(const Tensor& t) {
+    STD_TORCH_CHECK(t.dim() == 2, "logits: expected [batch, classes]");
+    return Logits(t.stride(1) == 1 ? t : dense(t), 1);
   }
+  // [B, C, d1, ...]: each position is a row, read where it is. Six dimensions that no stride joins are not.
+  static Logits of_classes(const Tensor& t) {
+    STD_TORCH_CHECK(t.dim() >= 2, "logits: expected [batch, classes, ...]");
+    return Logits(t, 1);
+  }
+  // Every element is a row, of one logit.
+  static Logits of_elements(const Tensor& t) { return Logits(t, t.dim()); }
+
+  // The shape of the rows, and `last` after it.
+  std::vector<int64_t> rows_and(int64_t last) const {
+    std::vector<int64_t> shape;
+    for (int64_t d = 0; d < tensor.dim(); ++d) {
+      if (d != class_dim_) shape.push_back(tensor.size(d));
+    }
+    shape.push_back(last);
+    return shape;
+  }
+
+ private:
+  int64_t class_dim_;
+
+  Logits(const Tensor& t, int64_t class_dim) : tensor(t), class_dim_(class_dim) {
+    if (!lay_out()) {
+      tensor = torch::stable::contiguous(t);
+      lay_out();
+    }
+  }
+
+  bool lay_out() {
+    const bool classes = class_dim_ < tensor.dim();
+    view = {tensor.const_data_ptr(), element_type(tensor), 1, classes ? tensor.size(class_dim_) : 1, 0};
+    view.class_stride = classes ? tensor.stride(class_dim_) : 1;
+    view.positions = 1;
+    for (int64_t d = tensor.dim() - 1; d >= 0; --d) {
+      const int64_t size = tensor.size(d), stride = tensor.stride(d);
+      if (d == class_dim_) continue;
+      view.rows *= size;
+      if (size == 1) continue;
+      if (view.positions == 1 && view.outer_dims == 0) {
+        view.positions = size, view.row_stride = stride;
+      } else if (view.outer_dims == 0 && stride == view.row_stride * view.positions) {
+        view.positions *= size;
+      } else if (view.outer_dims > 0 && stride == last_stride() * last_size()) {
+        last_size() *= size;
+      } else if (view.outer_dims == LogitsView::kOuterDims) {
+        return false;
+      } else {
+        ++view.outer_dims;
+        last_size() = size, last_stride() = stride;
+      }
+    }
+    return true;
+  }
+  int64_t& last_size() { return view.outer_size[view.outer_dims - 1]; }
+  int64_t& last_stride() { return view.outer_stride[view.outer_dims - 1]; }
 };
 
 // gradients [..., B, C, *]: the dimensions from `channel` + 1 on are flattened into pixels, without a copy

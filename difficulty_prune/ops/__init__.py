@@ -2,13 +2,28 @@
 
 from . import reference
 from .checks import check_index, check_labels, check_logits, check_same_device, check_temporal
-from .layout import FIELD, PADDING, RECORD, RECORD_WIDTH, SKIPPED, STAT, STATS, temporal_parts, temporal_width
+from .layout import (
+    DECAY,
+    FIELD,
+    NO_LABEL,
+    NO_ROW,
+    PADDING,
+    RECORD,
+    RECORD_WIDTH,
+    SKIPPED,
+    STAT,
+    STATS,
+    temporal_parts,
+    temporal_width,
+)
 from .operators import (
+    given_stats,
     gradient_variance,
     merge_moments_,
     missing_kernels,
     new_skipped,
     new_state,
+    new_steps,
     new_table,
     new_temporal_table,
     record_given_stats_,
@@ -16,11 +31,17 @@ from .operators import (
     record_losses_,
     record_stats_,
     record_temporal_,
+    reduce_rows,
+    sigmoid_stats,
+    soft_stats,
     softmax_stats,
 )
 
 __all__ = [
+    "DECAY",
     "FIELD",
+    "NO_LABEL",
+    "NO_ROW",
     "PADDING",
     "RECORD",
     "RECORD_WIDTH",
@@ -32,11 +53,13 @@ __all__ = [
     "check_logits",
     "check_same_device",
     "check_temporal",
+    "given_stats",
     "gradient_variance",
     "merge_moments_",
     "missing_kernels",
     "new_skipped",
     "new_state",
+    "new_steps",
     "new_table",
     "new_temporal_table",
     "record_given_stats_",
@@ -44,7 +67,10 @@ __all__ = [
     "record_losses_",
     "record_stats_",
     "record_temporal_",
+    "reduce_rows",
     "reference",
+    "sigmoid_stats",
+    "soft_stats",
     "softmax_stats",
     "temporal_parts",
     "temporal_width",

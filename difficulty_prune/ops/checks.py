@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..support.native import host
-from .layout import PADDING, RECORD_WIDTH, SKIPPED, STATS, temporal_width
+from .layout import NO_LABEL, PADDING, RECORD_WIDTH, SKIPPED, STATS, STEP_COUNTERS, temporal_width
 
 LOGIT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -31,26 +31,39 @@ def _is_tensor(value: object, name: str) -> None:
         raise TypeError(f"{name}: got {type(value).__name__}, expected a torch.Tensor")
 
 
-def _outside(values: Tensor, limit: int, padded: Tensor | None = None) -> int | None:
-    """The first of values [n] int64 outside 0..limit-1; None where there is none, or where a look is not free.
+def _outside(values: Tensor, limit: int, kept: Tensor | None = None, also: int | None = None) -> int | None:
+    """The first of values [...] int64 outside 0..limit-1; None where there is none, or where a look is not free.
 
-    Rows that are padding by the index `padded` [n] are not looked at.
+    Not looked at are those where `kept` [...] is False, and those that are `also`.
     """
     if not values.is_cpu or torch.compiler.is_compiling():
         return None
-    if padded is not None:
-        values = values[padded != PADDING]
+    values = values.reshape(-1)
+    if kept is None and also is not None and _first_outside(values.numpy(), limit) >= 0:
+        kept = values != also
+    if kept is not None:
+        values = values[kept.reshape(-1)]
     position = _first_outside(values.numpy(), limit)
     return None if position < 0 else int(values[position])
 
 
 def check_logits(logits: Tensor) -> None:
+    """Logits [B, C]."""
+    check_logits_of_rows(logits)
+    if logits.dim() != 2:
+        raise ValueError(f"logits: got shape {tuple(logits.shape)}, expected [batch, classes]")
+
+
+def check_logits_of_rows(logits: Tensor, *, classes: bool = True) -> None:
+    """Logits [B, C, ...]; of any shape without classes."""
     _is_tensor(logits, "logits")
     if logits.dtype not in LOGIT_DTYPES:
         raise TypeError(f"logits: got {logits.dtype}, expected float32, bfloat16 or float16; convert with .float()")
-    if logits.dim() != 2:
-        raise ValueError(f"logits: got shape {tuple(logits.shape)}, expected [batch, classes]")
-    if logits.shape[1] == 0:
+    if logits.dim() < (2 if classes else 1):
+        raise ValueError(
+            f"logits: got shape {tuple(logits.shape)}, expected [batch, classes{', ...' if classes else ''}]"
+        )
+    if classes and logits.shape[1] == 0:
         raise ValueError(f"logits: got shape {tuple(logits.shape)}, expected at least one class")
 
 
@@ -74,15 +87,132 @@ def _check_integers(values: Tensor, rows: int | None, name: str) -> None:
         )
 
 
-def check_labels(labels: Tensor, logits: Tensor) -> None:
-    rows, classes = logits.shape
-    _check_integers(labels, rows, "labels")
-    check_same_device(labels=labels, logits=logits)
-    outside = _outside(labels, classes)
-    if outside is not None:
+def check_labels(labels: Tensor, logits: Tensor, ignore_index: int | None = None) -> None:
+    """One class for each row of logits [B, C]; rows of `ignore_index` are none."""
+    _check_integers(labels, logits.shape[0], "labels")
+    _check_classes(labels, logits, ignore_index)
+
+
+def check_labels_of_rows(labels: Tensor, logits: Tensor, ignore_index: int | None = None) -> None:
+    """One class for each row of logits [B, C, ...]."""
+    _is_tensor(labels, "labels")
+    if labels.dtype != torch.int64:
+        raise TypeError(f"labels: got {labels.dtype}, expected int64; convert with .long() if the values are whole")
+    wanted = (logits.shape[0], *logits.shape[2:])
+    if tuple(labels.shape) != wanted:
         raise ValueError(
-            f"labels: got {outside}, expected 0..{classes - 1} for {classes} columns of logits; "
-            "rows to be ignored must be dropped first"
+            f"labels: got shape {tuple(labels.shape)}, expected {list(wanted)} for logits {tuple(logits.shape)}: "
+            "classes come second, as for F.cross_entropy; give a language model's [B, T, V] as logits.transpose(1, 2)"
+        )
+    _check_classes(labels, logits, ignore_index)
+
+
+def _check_classes(labels: Tensor, logits: Tensor, ignore_index: int | None) -> None:
+    check_same_device(labels=labels, logits=logits)
+    classes = logits.shape[1]
+    outside = _outside(labels, classes, also=ignore_index)
+    if outside is not None:
+        ignored = "nothing is ignored here" if ignore_index is None else f"{ignore_index} is ignored"
+        raise ValueError(
+            f"labels: got {outside}, expected 0..{classes - 1} for {classes} columns of logits; {ignored}: "
+            f"if rows of {outside} are to be ignored, say ignore_index={outside}, as to the loss"
+        )
+
+
+def check_targets(targets: Tensor, logits: Tensor) -> None:
+    """Probabilities of the classes of logits [B, C, ...]."""
+    _is_tensor(targets, "labels")
+    if not targets.dtype.is_floating_point:
+        raise TypeError(f"labels: got {targets.dtype}, expected floating point probabilities")
+    if targets.shape != logits.shape:
+        raise ValueError(
+            f"labels: got probabilities of shape {tuple(targets.shape)}, expected that of the logits, "
+            f"{tuple(logits.shape)}"
+        )
+    check_same_device(labels=targets, logits=logits)
+
+
+BINARY_DTYPES = (torch.bool, torch.uint8, torch.int32, torch.int64, torch.float64, *LOGIT_DTYPES)
+
+
+def check_binary_labels(labels: Tensor, logits: Tensor, ignore_index: int | None = None) -> None:
+    """A label of 0 or 1 for each of logits [...]."""
+    _is_tensor(labels, "labels")
+    if labels.dtype not in BINARY_DTYPES:
+        raise TypeError(f"labels: got {labels.dtype}, expected bool, uint8, int32, int64 or floating point")
+    if labels.shape != logits.shape:
+        raise ValueError(
+            f"labels: got shape {tuple(labels.shape)}, expected that of the logits, {tuple(logits.shape)}: 0 or 1 each"
+        )
+    check_same_device(labels=labels, logits=logits)
+    if labels.dtype == torch.bool or not labels.is_cpu or torch.compiler.is_compiling():
+        return
+    wrong = (labels != 0) & (labels != 1)
+    if bool(wrong.any()):  # as a rule not, and then nothing more is looked at
+        wrong &= ~labels.isnan() if labels.is_floating_point() else wrong
+        if ignore_index is not None:
+            wrong &= labels != ignore_index
+        if bool(wrong.any()):
+            raise ValueError(
+                f"labels: got {labels[wrong][0].item()}, expected 0 or 1 for each logit (NaN or ignore_index="
+                f"{ignore_index}: not known)"
+            )
+
+
+def check_reduction(
+    stats: Tensor, examples: int, owner: Tensor | None, weight: Tensor | None, labels: Tensor | None
+) -> None:
+    """What `reduce_rows` takes: one value for each row of stats [..., 8]."""
+    _is_tensor(stats, "stats")
+    if stats.dtype != torch.float32 or stats.dim() < 2 or stats.shape[-1] != len(STATS):
+        raise ValueError(f"stats: got {stats.dtype} {tuple(stats.shape)}, expected float32 [..., {len(STATS)}]")
+    if not _is_count(examples):
+        raise ValueError(f"examples: got {examples!r}, expected how many the rows belong to")
+    rows = stats.numel() // len(STATS)
+    if owner is None and (rows % examples if examples else rows):
+        raise ValueError(
+            f"got {rows} rows for {examples} examples, expected equally many of each, or an owner of each row"
+        )
+    for name, given, dtype in (("owner", owner, torch.int64), ("labels", labels, torch.int64)):
+        if given is not None:
+            _check_column(given, rows, dtype, name)
+            check_same_device(**{"stats": stats, name: given})
+    if owner is not None:
+        check_owner(owner, examples)
+    if weight is not None:
+        _check_column(weight, rows, torch.float32, "weight")
+        check_row_weight(weight)
+        check_same_device(stats=stats, weight=weight)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, torch.SymInt) or (type(value) is int and value >= 0)
+
+
+def _check_column(values: Tensor, rows: int, dtype: torch.dtype, name: str) -> None:
+    _is_tensor(values, name)
+    if values.dtype != dtype or values.numel() != rows:
+        raise ValueError(f"{name}: got {values.dtype} {tuple(values.shape)}, expected {dtype} for each of {rows} rows")
+
+
+def check_owner(owner: Tensor, examples: int) -> None:
+    """Owners [...] in 0..examples-1, or -1 for nobody; looked at on the CPU."""
+    outside = _outside(owner, examples, also=PADDING)
+    if outside is not None:
+        raise IndexError(
+            f"owner: got {outside}, expected 0..{examples - 1}, the place in `index` of the example to which the row "
+            f"belongs, or {PADDING} for nobody"
+        )
+
+
+def check_row_weight(weight: Tensor) -> None:
+    """Weights [...] of rows, at least 0; looked at on the CPU."""
+    if not weight.is_cpu or torch.compiler.is_compiling():
+        return
+    wrong = ~((weight >= 0) & (weight < torch.inf))
+    if bool(wrong.any()):
+        raise ValueError(
+            f"row_weight: got {weight[wrong][0].item()}, expected weights of at least 0; 0 leaves a row out"
         )
 
 
@@ -99,7 +229,7 @@ def check_given_stats(stats: Tensor, labels: Tensor, num_classes: int, index: Te
         raise ValueError(f"num_classes: got {num_classes!r}, expected the columns of the logits, at least 1")
     _check_integers(labels, rows, "labels")
     check_same_device(index=index, stats=stats, labels=labels)
-    outside = _outside(labels, num_classes, index)
+    outside = _outside(labels, num_classes, (index != PADDING) & (labels != NO_LABEL))
     if outside is not None:
         raise ValueError(
             f"labels: got {outside}, expected 0..{num_classes - 1} for {num_classes} classes; "
@@ -107,13 +237,15 @@ def check_given_stats(stats: Tensor, labels: Tensor, num_classes: int, index: Te
         )
 
 
-def check_index(index: Tensor, rows: int | None, num_examples: int, *, padding: bool = False) -> None:
+def check_index(
+    index: Tensor, rows: int | None, num_examples: int, *, padding: bool = False, name: str = "index"
+) -> None:
     """With `padding`, an index may also be `PADDING`."""
-    _check_integers(index, rows, "index")
-    outside = _outside(index, num_examples, index if padding else None)
+    _check_integers(index, rows, name)
+    outside = _outside(index, num_examples, also=PADDING if padding else None)
     if outside is not None:
         raise IndexError(
-            f"index: got {outside}, expected 0..{num_examples - 1} for {num_examples} examples"
+            f"{name}: got {outside}, expected 0..{num_examples - 1} for {num_examples} examples"
             f"{f', or {PADDING} for padding' if padding else ''}; "
             "an index is the example's position in the whole dataset (see IndexedDataset)"
         )
@@ -214,6 +346,23 @@ def check_temporal_table(table: Tensor, window: int, classes: int) -> None:
             f"of {window} and {classes} classes; make the table with new_temporal_table"
         )
     check_state(table, (None, None), torch.float32, "table")
+
+
+def check_steps(steps: Tensor, examples: int) -> None:
+    check_state(steps, (examples + STEP_COUNTERS,), torch.int32, "steps")
+
+
+def check_decay(decay: float) -> None:
+    if not isinstance(decay, int | float) or not 0 <= decay < 1:
+        raise ValueError(f"decay: got {decay!r}, expected what a presentation weighs beside the next one, in [0, 1)")
+
+
+def check_right_from(right_from: float) -> None:
+    if isinstance(right_from, bool) or not isinstance(right_from, int | float) or not 0 < right_from <= 1:
+        raise ValueError(
+            f"right_from: got {right_from!r}, expected the fraction of its rows from which an example is right, "
+            "in (0, 1]"
+        )
 
 
 def check_skipped(skipped: Tensor) -> Tensor:

@@ -25,11 +25,13 @@ RECORD: Final = (
     "last_wrong",
     "label",
     "unrivalled",
+    "recent_loss",
 )
-"""Columns of a record table; `RECORD_WIDTH` - len(RECORD) more are unused.
+"""Columns of a record table.
 
 label: of all presentations, for one with another label is left out. A negative one stays, and labels are then neither
 kept nor compared. unrivalled: presentations whose logit margin is in no sum, since all other classes were masked.
+recent_loss: the sum of (1 - decay) decay^k loss, where k presentations came later.
 """
 
 RECORD_WIDTH: Final = 16
@@ -56,8 +58,23 @@ def temporal_parts(rows: Tensor, window: int) -> dict[str, Tensor]:
     return dict(zip(names, rows.split(sizes, 1), strict=False))
 
 
+HALF_LIFE: Final = 2.0
+"""Presentations after which a loss weighs half as much in `recent_loss`."""
+
+DECAY: Final = 0.5 ** (1 / HALF_LIFE)
+"""What a loss weighs in `recent_loss` beside that of the next presentation."""
+
 PADDING: Final = -1
-"""The index of a row that only fills up a batch, where an operator knows of such rows."""
+"""The index of a row that only fills up a batch, and the owner of one that is nobody's."""
+
+NO_LABEL: Final = -(2**63)
+"""The label of an example whose labels are not to be kept nor compared: it has several rows, or none has a class."""
+
+NO_ROW: Final = float("-inf")
+"""The loss of a row that counts for nothing, as where its label is ignored, and of an example without a row."""
+
+STEP_COUNTERS: Final = 2
+"""Of a tensor of steps [N + 2]: behind those of the examples, the steps so far, and one that kernels use."""
 
 SKIPPED: Final = ("bad index", "bad label", "not finite", "changed label")
 """Why presentations were left out: positions in the `skipped` counter.

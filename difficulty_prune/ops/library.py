@@ -16,19 +16,25 @@ from torch import Tensor
 from torch.library import Library, fallthrough_kernel, register_fake
 
 from . import reference
-from .layout import STATS
+from .layout import DECAY, STATS
 
 NAMESPACE = "difficulty_prune"
 SCHEMAS = {
-    "softmax_stats": "(Tensor logits, Tensor labels) -> Tensor",
-    "try_record_stats_": "(Tensor(a!) table, Tensor index, Tensor logits, Tensor labels, Tensor(b!) skipped) -> bool",
-    "record_stats_": "(Tensor(a!) table, Tensor index, Tensor logits, Tensor labels, Tensor(b!) skipped) -> ()",
+    "softmax_stats": "(Tensor logits, Tensor labels, int? ignore_index=None) -> Tensor",
+    "soft_stats": "(Tensor logits, Tensor targets, Tensor(a!)? unnormalised=None) -> Tensor",
+    "sigmoid_stats": "(Tensor logits, Tensor labels, int? ignore_index=None) -> Tensor",
+    "reduce_rows": "(Tensor stats, int examples, Tensor? owner=None, Tensor? weight=None, Tensor? labels=None, "
+    "Tensor(a!)? skipped=None) -> (Tensor, Tensor)",
+    "try_record_stats_": "(Tensor(a!) table, Tensor index, Tensor logits, Tensor labels, Tensor(b!) skipped, "
+    f"int? ignore_index=None, float decay={DECAY}, Tensor(c!)? steps=None) -> bool",
+    "record_stats_": "(Tensor(a!) table, Tensor index, Tensor logits, Tensor labels, Tensor(b!) skipped, "
+    f"int? ignore_index=None, float decay={DECAY}, Tensor(c!)? steps=None) -> ()",
     "record_given_stats_": "(Tensor(a!) table, Tensor index, Tensor stats, Tensor labels, int num_classes, "
-    "Tensor(b!) skipped) -> ()",
+    f"Tensor(b!) skipped, float right_from=1.0, float decay={DECAY}, Tensor(c!)? steps=None) -> ()",
     "try_record_temporal_": "(Tensor(a!) table, Tensor index, Tensor logits, Tensor labels, int window, float decay, "
-    "Tensor(b!) skipped, Tensor? records=None) -> bool",
+    "Tensor(b!) skipped, Tensor? records=None, int? ignore_index=None) -> bool",
     "record_temporal_": "(Tensor(a!) table, Tensor index, Tensor logits, Tensor labels, int window, float decay, "
-    "Tensor(b!) skipped, Tensor? records=None) -> ()",
+    "Tensor(b!) skipped, Tensor? records=None, int? ignore_index=None) -> ()",
     "try_record_gradients_": "(Tensor(a!) count, Tensor(b!) mean, Tensor(c!) m2, Tensor index, Tensor gradients, "
     "Tensor? scale, Tensor? pixels, Tensor(d!) skipped) -> bool",
     "record_gradients_": "(Tensor(a!) count, Tensor(b!) mean, Tensor(c!) m2, Tensor index, Tensor gradients, "
@@ -90,8 +96,19 @@ for _name in SCHEMAS:
 
 
 @register_fake(f"{NAMESPACE}::softmax_stats")
-def _(logits: Tensor, labels: Tensor) -> Tensor:
-    return logits.new_empty((logits.shape[0], len(STATS)), dtype=torch.float32)
+@register_fake(f"{NAMESPACE}::soft_stats")
+def _(logits: Tensor, target: Tensor, option: Any = None) -> Tensor:
+    return logits.new_empty((logits.shape[0], *logits.shape[2:], len(STATS)), dtype=torch.float32)
+
+
+@register_fake(f"{NAMESPACE}::sigmoid_stats")
+def _(logits: Tensor, labels: Tensor, ignore_index: int | None = None) -> Tensor:
+    return logits.new_empty((*logits.shape, len(STATS)), dtype=torch.float32)
+
+
+@register_fake(f"{NAMESPACE}::reduce_rows")
+def _(stats: Tensor, examples: int, *columns: Tensor | None) -> tuple[Tensor, Tensor]:
+    return stats.new_empty((examples, len(STATS))), stats.new_empty((examples,), dtype=torch.int64)
 
 
 @register_fake(f"{NAMESPACE}::gradient_variance")

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from .layout import FIELD, PADDING, RECORD_WIDTH, SKIPPED, STAT, STATS, temporal_parts
+from .layout import DECAY, FIELD, NO_LABEL, NO_ROW, PADDING, SKIPPED, STAT, STATS, temporal_parts
 
 __all__ = [
     "gradient_variance",
@@ -26,41 +26,141 @@ __all__ = [
     "record_gradients_",
     "record_stats_",
     "record_temporal_",
+    "reduce_rows",
+    "sigmoid_stats",
+    "soft_stats",
     "softmax_stats",
     "spread",
 ]
 
 
 @torch.no_grad()
-def softmax_stats(logits: Tensor, labels: Tensor) -> Tensor:
-    """Eight statistics of each row: logits [B, C], labels [B] -> [B, 8] float32, columns `STATS`.
+def softmax_stats(logits: Tensor, labels: Tensor, ignore_index: int | None = None) -> Tensor:
+    """Eight statistics of each row: logits [B, C, ...], labels [B, ...] -> [B, ..., 8] float32, columns `STATS`.
 
     A row with a label outside 0..C-1 or with a loss that is not finite is NaN: that is one with a logit of NaN or +inf,
     with all at -inf, or with that of the label at -inf. A class at -inf has probability 0, and 0 log 0 = 0. The logit
     margin is +inf where all other classes are at -inf. With a single class the two margins are 0, for want of a rival.
+    A row whose label is `ignore_index` is none: its loss is `NO_ROW`, and the rest is 0.
     """
-    z = logits.float()
-    batch, classes = z.shape
-    valid = (labels >= 0) & (labels < classes)
-    y = torch.where(valid, labels, 0)
-    own = torch.arange(classes, device=z.device) == y[:, None]
-
+    z, y = _rows_of_classes(logits), labels.reshape(-1)
+    valid = (y >= 0) & (y < z.shape[1])
+    own = torch.arange(z.shape[1], device=z.device) == torch.where(valid, y, 0)[:, None]
     log_p = z.log_softmax(1)
     p = log_p.exp()
-    valid &= log_p[own].isfinite()
-    result = z.new_zeros(batch, len(STATS))
+    result = _stats_of_class(z, p, own)
     result[:, STAT["loss"]] = -log_p[own]
     result[:, STAT["el2n"]] = (p - own.float()).norm(dim=1)
-    result[:, STAT["entropy"]] = -(p * torch.where(p > 0, log_p, 0.0)).sum(1)
+    result[:, STAT["entropy"]] = _entropy(p, log_p)
     result[:, STAT["p_label"]] = p[own]
+    result = _known(result, valid)
+    return (result if ignore_index is None else _without(result, y == ignore_index)).view(*labels.shape, len(STATS))
+
+
+@torch.no_grad()
+def soft_stats(logits: Tensor, targets: Tensor, unnormalised: Tensor | None = None) -> Tensor:
+    """The same for targets that are probabilities: logits and targets q [B, C, ...] -> [B, ..., 8] float32.
+
+    loss: -sum q log p; el2n: the norm of p - q; p_label: sum q p; margins and correct: those of the largest q, the
+    lowest class of several. Where q is 0, log p may be anything. unnormalised [1] int64 counts rows whose q is no
+    distribution: it does not add up to 1 within 0.01, or a part is negative.
+    """
+    z, q = _rows_of_classes(logits), _rows_of_classes(targets)
+    own = torch.arange(z.shape[1], device=z.device) == (q == q.amax(1, keepdim=True)).int().argmax(1)[:, None]
+    log_p = z.log_softmax(1)
+    p = log_p.exp()
+    result = _stats_of_class(z, p, own)
+    result[:, STAT["loss"]] = -(q * torch.where(q == 0, 0.0, log_p)).sum(1)
+    result[:, STAT["el2n"]] = (p - q).norm(dim=1)
+    result[:, STAT["entropy"]] = _entropy(p, log_p)
+    result[:, STAT["p_label"]] = (q * p).sum(1)
+    if unnormalised is not None:
+        unnormalised += (~(((q.sum(1) - 1).abs() <= 0.01) & (q.amin(1) >= 0))).sum()
+    return _known(result, own.any(1)).view(logits.shape[0], *logits.shape[2:], len(STATS))
+
+
+@torch.no_grad()
+def sigmoid_stats(logits: Tensor, labels: Tensor, ignore_index: int | None = None) -> Tensor:
+    """The same for labels of 0 or 1: each element of logits [...] is that of class 1, beside 0 for class 0.
+
+    labels [...] are bool, whole or floating; one that is NaN or `ignore_index` is not known, and its row none.
+    """
+    z, y = logits.float().reshape(-1), labels.reshape(-1)
+    unknown = y.isnan() if y.is_floating_point() else torch.zeros_like(y, dtype=torch.bool)
+    if ignore_index is not None:
+        unknown = unknown | (y == ignore_index)
+    label = torch.where(y == 1, 1, torch.where(y == 0, 0, -1))
+    stats = softmax_stats(torch.stack([torch.zeros_like(z), z], 1), label)
+    return _without(stats, unknown).view(*logits.shape, len(STATS))
+
+
+def _rows_of_classes(values: Tensor) -> Tensor:
+    """[B, C, ...] -> [rows, C] float32."""
+    return values.float().movedim(1, -1).reshape(-1, values.shape[1])
+
+
+def _entropy(p: Tensor, log_p: Tensor) -> Tensor:
+    return -(p * torch.where(p > 0, log_p, 0.0)).sum(1)
+
+
+def _stats_of_class(z: Tensor, p: Tensor, own: Tensor) -> Tensor:
+    """What is known of the class that `own` [rows, C] names in each row of z and p, [rows, 8]; the rest is 0."""
+    result = z.new_zeros(len(z), len(STATS))
     result[:, STAT["p_max"]] = p.amax(1)
-    if classes > 1:
+    if z.shape[1] > 1:
         result[:, STAT["logit_margin"]] = z[own] - z.masked_fill(own, -torch.inf).amax(1)
         result[:, STAT["p_margin"]] = p[own] - p.masked_fill(own, -torch.inf).amax(1)
     is_top = z == z.amax(1, keepdim=True)
-    lowest_top = is_top.int().argmax(1)  # argmax of equal values: the first on every device
-    result[:, STAT["correct"]] = (lowest_top == y).float()
-    return torch.where(valid[:, None], result, torch.nan)
+    lowest_top = is_top.int().argmax(1, keepdim=True)  # argmax of equal values: the first on every device
+    result[:, STAT["correct"]] = own.gather(1, lowest_top)[:, 0].float()
+    return result
+
+
+def _known(stats: Tensor, valid: Tensor) -> Tensor:
+    """NaN in rows that are not valid, or whose loss is not finite."""
+    return torch.where((valid & stats[:, STAT["loss"]].isfinite())[:, None], stats, torch.nan)
+
+
+def _without(stats: Tensor, ignored: Tensor) -> Tensor:
+    none = torch.zeros_like(stats)
+    none[:, STAT["loss"]] = NO_ROW
+    return torch.where(ignored[:, None], none, stats)
+
+
+@torch.no_grad()
+def reduce_rows(
+    stats: Tensor,
+    examples: int,
+    owner: Tensor | None = None,
+    weight: Tensor | None = None,
+    labels: Tensor | None = None,
+    skipped: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The weighted mean over the rows of each example: stats [..., 8] -> [examples, 8], and labels [examples] int64.
+
+    owner, weight and labels have one value for each row, in any shape. Without owners every example has the same number
+    of adjacent rows. A row of weight 0, of owner -1 or with the loss `NO_ROW` is none. An example without a row has the
+    loss `NO_ROW`; one with a single row its label, any other `NO_LABEL`. Owners outside are counted in `skipped`.
+    """
+    rows = stats.reshape(-1, len(STATS)).double()
+    each = len(rows) // max(examples, 1)
+    owner = torch.arange(len(rows), device=rows.device) // max(each, 1) if owner is None else owner.reshape(-1)
+    _count(skipped, {"bad index": (owner < PADDING) | (owner >= examples)})
+    counts = (owner >= 0) & (owner < examples) & (rows[:, STAT["loss"]] != NO_ROW)
+    share = torch.ones(len(rows), dtype=rows.dtype, device=rows.device)
+    if weight is not None:
+        share = weight.reshape(-1).to(rows.dtype)
+        counts &= share != 0
+    owner, rows, share = owner[counts], rows[counts], share[counts]
+    total = rows.new_zeros(examples).index_add_(0, owner, share)
+    means = rows.new_zeros(examples, len(STATS)).index_add_(0, owner, rows * share[:, None]) / total[:, None]
+    number = torch.zeros(examples, dtype=torch.int64, device=rows.device).index_add_(0, owner, torch.ones_like(owner))
+    result = _without(means.float(), number == 0)
+    label = torch.full((examples,), NO_LABEL, dtype=torch.int64, device=rows.device)
+    if labels is not None:
+        label[owner] = labels.reshape(-1)[counts]
+        label.masked_fill_(number != 1, NO_LABEL)
+    return result, label
 
 
 def try_record_stats_(*arguments: Tensor | float | None) -> bool:
@@ -72,36 +172,75 @@ try_record_temporal_ = try_record_gradients_ = try_record_stats_
 
 
 @torch.no_grad()
-def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor | None = None) -> None:
+def record_stats_(
+    table: Tensor,
+    index: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    skipped: Tensor | None = None,
+    ignore_index: int | None = None,
+    decay: float = DECAY,
+    steps: Tensor | None = None,
+) -> None:
     """Adds one presentation of each row to the record of its example.
 
-    table [N, 16] float32 and skipped [4] int64 are changed in place. Rows that cannot be recorded are left out and
-    counted in `skipped`, by the reasons of `SKIPPED`.
+    table [N, 16] float32, skipped [4] int64 and steps [N + 2] int32 are changed in place. Rows that cannot be recorded
+    are left out and counted in `skipped`, by the reasons of `SKIPPED`; those of the label `ignore_index` are none.
     """
-    _record(table, index, softmax_stats(logits, labels), labels, logits.shape[1], skipped)
+    stats = softmax_stats(logits, labels, ignore_index)
+    _record(table, index, stats, labels, logits.shape[1], skipped, 1.0, decay, steps)
 
 
 @torch.no_grad()
 def record_given_stats_(
-    table: Tensor, index: Tensor, stats: Tensor, labels: Tensor, num_classes: int, skipped: Tensor | None = None
+    table: Tensor,
+    index: Tensor,
+    stats: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    skipped: Tensor | None = None,
+    right_from: float = 1.0,
+    decay: float = DECAY,
+    steps: Tensor | None = None,
 ) -> None:
-    """`record_stats_` from stats [B, 8] float32 of `softmax_stats`; rows of index `PADDING` are passed over."""
+    """`record_stats_` from stats [B, 8] float32 of `softmax_stats`, or of `reduce_rows`.
+
+    Rows of index `PADDING` and those that are none are passed over. A label of `NO_LABEL` is neither kept nor compared.
+    An example is right where `correct` is at least `right_from`.
+    """
     used = index != PADDING
-    _record(table, index[used], stats[used], labels[used], num_classes, skipped)
+    _record(table, index[used], stats[used], labels[used], num_classes, skipped, right_from, decay, steps)
 
 
-def _record(table: Tensor, index: Tensor, stats: Tensor, labels: Tensor, classes: int, skipped: Tensor | None) -> None:
+def _record(
+    table: Tensor,
+    index: Tensor,
+    stats: Tensor,
+    labels: Tensor,
+    classes: int,
+    skipped: Tensor | None,
+    right_from: float,
+    decay: float,
+    steps: Tensor | None,
+) -> None:
+    is_row = stats[:, STAT["loss"]] != NO_ROW
+    index, stats, labels = index[is_row], stats[is_row], labels[is_row]
     bounded = stats.clone()
     bounded[:, STAT["logit_margin"]].masked_fill_(stats[:, STAT["logit_margin"]] == torch.inf, 0)
     loss, has_label = stats[:, STAT["loss"]], stats[:, STAT["p_max"]] > 0  # which a loss alone leaves at 0
-    for rows in _recordable(len(table), index, bounded.isfinite().all(1), labels, classes, skipped):
+    if steps is not None:
+        steps[len(table)] += 1
+    valid_or_none = torch.where(labels == NO_LABEL, 0, labels)
+    for rows in _recordable(len(table), index, bounded.isfinite().all(1), valid_or_none, classes, skipped):
         records = table[index[rows]]
         overflows = ~(records[:, FIELD["loss"]] + loss[rows]).isfinite()
         changed = ~overflows & has_label[rows] & _has_other_label(records, labels[rows])
         _count(skipped, {"not finite": overflows, "changed label": changed})
         kept = ~(overflows | changed)
         rows = rows[kept]
-        table[index[rows]] = _updated_records(records[kept], stats[rows], labels[rows])
+        table[index[rows]] = _updated_records(records[kept], stats[rows], labels[rows], right_from, decay)
+        if steps is not None:
+            steps[index[rows]] = steps[len(table)].clone()
 
 
 @torch.no_grad()
@@ -114,14 +253,19 @@ def record_temporal_(
     decay: float = 0.9,
     skipped: Tensor | None = None,
     records: Tensor | None = None,
+    ignore_index: int | None = None,
 ) -> None:
     """Adds one presentation of each row to what the scores that look at changes over time keep of its example.
 
     table [N, width] float32 (see `temporal_parts`) and skipped [4] int64 are changed in place. Rows that cannot be
     recorded are left out and counted in `skipped`, by the reasons of `SKIPPED`. records [N, 16] are those in which
-    `record_stats_` has recorded the same batch: a row of another label was left out there.
+    `record_stats_` has recorded the same batch: a row of another label was left out there. Rows of the label
+    `ignore_index` are none.
     """
     classes = logits.shape[1]
+    if ignore_index is not None:
+        kept = labels != ignore_index
+        index, logits, labels = index[kept], logits[kept], labels[kept]
     finite = softmax_stats(logits, labels)[:, STAT["loss"]].isfinite()
     log_p = log_probabilities(logits)
     for rows in _recordable(len(table), index, finite, labels, classes, skipped):
@@ -272,20 +416,21 @@ def _turns(index: Tensor) -> Iterator[Tensor]:
 def _has_other_label(records: Tensor, labels: Tensor) -> Tensor:
     """Whether records [B, 16] know another label than labels [B]: not those of losses alone, nor negative ones."""
     known = records[:, FIELD["label"]]
-    return (records[:, FIELD["p_max"]] > 0) & (known >= 0) & (known != labels)
+    return (records[:, FIELD["p_max"]] > 0) & (known >= 0) & (known != labels) & (labels != NO_LABEL)
 
 
-def _updated_records(records: Tensor, stats: Tensor, labels: Tensor) -> Tensor:
+def _updated_records(records: Tensor, stats: Tensor, labels: Tensor, right_from: float, decay: float) -> Tensor:
     """records [B, 16] after one more presentation each, with stats [B, 8]."""
     old = {name: records[:, column] for name, column in FIELD.items()}
     stat = {name: stats[:, column] for name, column in STAT.items()}
     count = old["count"] + 1
-    correct = stat["correct"] != 0
+    correct = stat["correct"] >= torch.tensor(right_from, dtype=stats.dtype, device=stats.device)
     was_correct = (old["count"] > 0) & (old["last_wrong"] != old["count"])
     deviation = stat["p_label"] - old["p_label_mean"]
     p_label_mean = old["p_label_mean"] + deviation / count
     margins = old["logit_margin"] + stat["logit_margin"]
-    keeps_label = (stat["p_max"] > 0) & (old["label"] >= 0)
+    shown, label = stat["p_max"] > 0, labels.to(records.dtype)
+    label = torch.where(labels == NO_LABEL, -1.0, torch.where(old["label"] >= 0, label, old["label"]))
     new = {
         "count": count,
         "p_label_mean": p_label_mean,
@@ -293,15 +438,14 @@ def _updated_records(records: Tensor, stats: Tensor, labels: Tensor) -> Tensor:
         "forgotten": old["forgotten"] + (was_correct & ~correct),
         "first_correct": torch.where(correct & (old["first_correct"] == 0), count, old["first_correct"]),
         "last_wrong": torch.where(correct, old["last_wrong"], count),
-        "label": torch.where(keeps_label, labels.to(records.dtype), old["label"]),
+        "label": torch.where(shown, label, old["label"]),
         "logit_margin": torch.where(margins.isfinite(), margins, old["logit_margin"]),
         "unrivalled": old["unrivalled"] + ~margins.isfinite(),
+        "recent_loss": old["recent_loss"] + (1 - decay) * (stat["loss"] - old["recent_loss"]),
     }
     for name in ("loss", "el2n", "entropy", "p_max", "p_margin", "correct"):
         new[name] = old[name] + stat[name]
-    columns = [new[name] for name in FIELD]
-    columns += [torch.zeros_like(count)] * (RECORD_WIDTH - len(FIELD))
-    return torch.stack(columns, 1)
+    return torch.stack([new[name] for name in FIELD], 1)
 
 
 def _updated_temporal(rows: Tensor, log_p: Tensor, labels: Tensor, window: int, decay: float) -> Tensor:

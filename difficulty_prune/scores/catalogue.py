@@ -73,6 +73,16 @@ _ALL = (
         how="update",
     ),
     Score(
+        "recent_loss",
+        True,
+        "loss",
+        "nats",
+        _JIANG,
+        "mean of -log p_y in which a presentation weighs half as much as one that came a half-life (2) later",
+        "Follows the model: of two examples it compares what was seen at different times, which tracker.age() tells.",
+        how="update",
+    ),
+    Score(
         "el2n",
         True,
         "logits",

@@ -8,7 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from ..ops.layout import FIELD
+from ..ops.layout import DECAY, FIELD
 from ..ops.operators import new_skipped, new_table, record_stats_
 from .catalogue import check_scores
 from .temporal import TEMPORAL, TemporalOptions, dyn_unc, tdds
@@ -17,6 +17,7 @@ _Fields = Mapping[str, Tensor]
 
 _FORMULAS: Final[dict[str, Callable[[_Fields], Tensor]]] = {
     "loss": lambda f: f["loss"] / f["count"],
+    "recent_loss": lambda f: f["recent_loss"] / f["weight"],
     "el2n": lambda f: f["el2n"] / f["count"],
     "entropy": lambda f: f["entropy"] / f["count"],
     "confidence": lambda f: f["p_label_mean"],
@@ -32,11 +33,11 @@ _FORMULAS: Final[dict[str, Callable[[_Fields], Tensor]]] = {
 }
 
 
-def logit_scores(table: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+def logit_scores(table: Tensor, names: Iterable[str], decay: float = DECAY) -> dict[str, Tensor]:
     """Scores of a record table [N, 16] (see `ops.new_table`), each [N] float32; NaN where never presented.
 
-    A presentation in which all other classes were masked has no logit margin: `aum` is the mean over the rest, and NaN
-    where there is no other.
+    `decay` is that with which `recent_loss` was recorded. A presentation in which all other classes were masked has no
+    logit margin: `aum` is the mean over the rest, and NaN where there is no other.
 
     >>> from difficulty_prune import ops
     >>> table = ops.new_table(2)
@@ -45,6 +46,7 @@ def logit_scores(table: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
     tensor([3., nan])
     """
     fields = {name: table[:, column] for name, column in FIELD.items()}
+    fields["weight"] = 1 - decay ** fields["count"]  # of all presentations in the decayed sum
     seen = fields["count"] > 0
     return {name: torch.where(seen, _FORMULAS[name](fields), torch.nan) for name in names if name in _FORMULAS}
 

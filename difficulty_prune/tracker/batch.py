@@ -21,6 +21,16 @@ def index_beside(index: Tensor, batch: Tensor, num_examples: int) -> Tensor:
     tensor([1])
     """
     check_index(index, batch.shape[0], num_examples)
+    return index_of_rows(index, batch, num_examples)
+
+
+def index_of_rows(index: Tensor, batch: Tensor, num_examples: int) -> Tensor:
+    """The same where a batch may have more rows than examples.
+
+    >>> index_of_rows(torch.tensor([1]), torch.zeros(7, 5), num_examples=2)
+    tensor([1])
+    """
+    check_index(index, None, num_examples)
     if index.device.type == "cpu" and batch.device.type != "cpu":
         return index.to(batch.device, non_blocking=True)
     check_same_device(index=index, batch=batch)
@@ -43,6 +53,7 @@ def check_batch(
     labels: Tensor | None,
     gradients: Mapping[str, Tensor],
     norms: Tensor | None,
+    ignore_index: int | None = None,
 ) -> Tensor:
     """The index, where the batch is, if everything fits together and the state; see `DifficultyTracker.record`.
 
@@ -58,7 +69,7 @@ def check_batch(
         raise TypeError(f"record: got {[type(t).__name__ for t in given]}, expected tensors [batch, ...]")
     index = index_beside(index, given[0], state.wanted.num_examples)
     if logits is not None:
-        _check_logits(state, logits, labels)
+        _check_logits(state, logits, labels, ignore_index)
     for name, gradient in gradients.items():
         _check_gradient(state, name, gradient, index)
     if norms is not None:
@@ -66,10 +77,10 @@ def check_batch(
     return index
 
 
-def _check_logits(state: TrackerState, logits: Tensor, labels: Tensor | None) -> None:
+def _check_logits(state: TrackerState, logits: Tensor, labels: Tensor | None, ignore_index: int | None) -> None:
     if labels is None:
         raise TypeError("record: got logits without labels, expected both")
-    check_labels(labels, logits)
+    check_labels(labels, logits, ignore_index)
     if not torch.compiler.is_compiling():  # else the tracer does, once, when it makes the state
         state.check_logits(logits.device, logits.shape[1])
 

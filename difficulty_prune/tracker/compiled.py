@@ -12,16 +12,16 @@ from torch import Tensor
 from .state import LIVE, TrackerState
 
 
-def make_ready(state: TrackerState, batch: Tensor, score: str | None) -> None:
+def make_ready(state: TrackerState, batch: Tensor, score: str | None, columns: int | None) -> None:
     """`state.make_ready`, of which the graph will know nothing."""
     # Sizes are symbols under dynamic=True; the bounds of a slice are numbers. Any size of batch will do.
     sizes = tuple(slice(size) for size in batch.shape[1:])
-    _run_by_the_tracer(state.name, batch.device, sizes, score)
+    _run_by_the_tracer(state.name, batch.device, sizes, score, slice(columns))
 
 
-def _make_ready(name: str, device: torch.device, sizes: tuple[slice, ...], score: str | None) -> None:
+def _make_ready(name: str, device: torch.device, sizes: tuple[slice, ...], score: str | None, columns: slice) -> None:
     state = LIVE[name]
-    state.make_ready(device, (1, *(size.stop for size in sizes)), score)
+    state.make_ready(device, (1, *(size.stop for size in sizes)), score, columns.stop)
     for tensor in state.tensors():
         # Else a CUDA graph that PyTorch makes of the step would change a copy, at an address of its own.
         torch._dynamo.mark_static_address(tensor)

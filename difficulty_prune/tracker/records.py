@@ -7,8 +7,15 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from ..ops.layout import FIELD
-from ..ops.operators import new_table, record_given_stats_, record_losses_, record_stats_
+from ..ops.layout import FIELD, HALF_LIFE, NO_ROW, STAT, STEP_COUNTERS
+from ..ops.operators import (
+    new_steps,
+    new_table,
+    record_given_stats_,
+    record_stats_,
+    softmax_stats,
+    try_record_stats_,
+)
 from ..scores.logit_scores import logit_scores
 
 
@@ -18,9 +25,12 @@ class Records:
     Args:
         num_examples: N.
         device: where the logits will be.
+        half_life: presentations after which a loss weighs half as much in `recent_loss`.
+        right_from: the fraction of its rows from which an example is right.
 
     Attributes:
         table: [N, 16] float32, see `ops.new_table`.
+        steps: [N + 2] int32, see `ops.new_steps`.
 
     >>> records = Records(2, torch.device("cpu"))
     >>> records.record(torch.tensor([1]), torch.tensor([[4.0, 1.0]]), torch.tensor([0]))
@@ -28,20 +38,55 @@ class Records:
     ({'aum': tensor([nan, 3.])}, tensor([-1,  0]))
     """
 
-    def __init__(self, num_examples: int, device: torch.device | str | None = None) -> None:
+    def __init__(
+        self,
+        num_examples: int,
+        device: torch.device | str | None = None,
+        half_life: float = HALF_LIFE,
+        right_from: float = 1.0,
+    ) -> None:
         self.table = new_table(num_examples, device)
+        self.steps = new_steps(num_examples, device)
+        self.decay = 0.5 ** (1 / half_life)
+        self.right_from = right_from
 
-    def record(self, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor | None = None) -> None:
+    def record(
+        self,
+        index: Tensor,
+        logits: Tensor,
+        labels: Tensor,
+        skipped: Tensor | None = None,
+        ignore_index: int | None = None,
+    ) -> None:
         """Adds a presentation of the examples `index` [B]; see `ops.record_stats_`."""
-        record_stats_(self.table, index, logits, labels, skipped)
+        if logits.stride(1) == 1 or len(logits) == 0:
+            record_stats_(self.table, index, logits, labels, skipped, ignore_index, self.decay, self.steps)
+        else:  # read in place, which recording at once cannot
+            stats = softmax_stats(logits, labels, ignore_index)
+            kept = torch.where(stats[:, STAT["loss"]] == NO_ROW, 0, labels)  # one that is ignored is not looked at
+            self.record_given(index, stats, kept, logits.shape[1], skipped)
 
-    def record_given(self, index: Tensor, stats: Tensor, labels: Tensor, classes: int, skipped: Tensor) -> None:
-        """The same from the statistics of the rows; see `ops.record_given_stats_`."""
-        record_given_stats_(self.table, index, stats, labels, classes, skipped)
+    def try_record(
+        self, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor, ignore_index: int | None
+    ) -> bool:
+        """The same, if one compiled call finds nothing wrong; see `ops.try_record_stats_`."""
+        return try_record_stats_(self.table, index, logits, labels, skipped, ignore_index, self.decay, self.steps)
 
-    def record_losses(self, index: Tensor, loss: Tensor, skipped: Tensor, *, padding: bool) -> None:
-        """The same from losses [B] alone; see `ops.record_losses_`."""
-        record_losses_(self.table, index, loss, skipped, padding=padding)
+    def record_given(
+        self, index: Tensor, stats: Tensor, labels: Tensor, classes: int, skipped: Tensor | None = None
+    ) -> None:
+        """The same from the statistics of the examples; see `ops.record_given_stats_`."""
+        record_given_stats_(self.table, index, stats, labels, classes, skipped, self.right_from, self.decay, self.steps)
+
+    def age(self) -> Tensor:
+        """[N] float64, steps since each example was last presented: 0 in the last step, NaN for never."""
+        now, seen = self.steps[-STEP_COUNTERS], self.steps[:-STEP_COUNTERS]
+        return torch.where(seen > 0, (now - seen).double(), torch.nan)
+
+    def relabel(self, index: Tensor, labels: Tensor) -> None:
+        """From now on the examples `index` [B] have other labels [B]; those that are not compared stay so."""
+        column = self.table[:, FIELD["label"]]
+        column[index] = torch.where(column[index] < 0, -1.0, labels.to(column.dtype))
 
     @property
     def count(self) -> Tensor:
@@ -88,7 +133,7 @@ class Records:
 
     def scores(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Those of the names that a record holds, each [N] float32; NaN where never presented."""
-        return logit_scores(self.table, names)
+        return logit_scores(self.table, names, self.decay)
 
     def check_merge(self, other: Records) -> None:
         """ValueError if `other` knows another label of an example: its examples are others, or in another order."""
@@ -109,13 +154,17 @@ class Records:
             ValueError: see `check_merge`.
         """
         self.check_merge(other)
+        now, theirs = self.steps[-STEP_COUNTERS].clone(), other.steps.to(self.steps.device)
+        self.steps[-STEP_COUNTERS] += theirs[-STEP_COUNTERS]
+        seen = theirs[:-STEP_COUNTERS] > 0
+        self.steps[:-STEP_COUNTERS][seen] = now + theirs[:-STEP_COUNTERS][seen]
         a = {name: self.table[:, column].clone() for name, column in FIELD.items()}
         b = {name: column.clone() for name, column in zip(FIELD, other.table.to(self.table.device).T, strict=False)}
-        for name, merged in _merged(a, b).items():
+        for name, merged in _merged(a, b, self.decay).items():
             self.table[:, FIELD[name]] = merged
 
 
-def _merged(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
+def _merged(a: dict[str, Tensor], b: dict[str, Tensor], decay: float) -> dict[str, Tensor]:
     """The fields of records in which the presentations of `b` follow those of `a`."""
     total = a["count"] + b["count"]
     share = b["count"] / total.clamp(min=1)
@@ -132,6 +181,7 @@ def _merged(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
     merged["forgotten"] = a["forgotten"] + b["forgotten"] + (ends_correct & starts_wrong)
     merged["first_correct"] = torch.where(a["first_correct"] > 0, a["first_correct"], later("first_correct"))
     merged["last_wrong"] = torch.where(b["last_wrong"] > 0, later("last_wrong"), a["last_wrong"])
+    merged["recent_loss"] = a["recent_loss"] * decay ** b["count"] + b["recent_loss"]
     merged["label"] = torch.where(b["p_max"] > 0, b["label"], a["label"])
     merged["label"] = torch.where((a["label"] < 0) | (b["label"] < 0), -1, merged["label"])
     return merged

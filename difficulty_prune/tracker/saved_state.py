@@ -8,16 +8,17 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from ..ops.layout import RECORD_WIDTH, SKIPPED
+from ..ops.layout import FIELD, HALF_LIFE, RECORD_WIDTH, SKIPPED, STEP_COUNTERS
+from ..ops.operators import new_steps
 from ..support.checks import whole_number
 from .wanted import Wanted
 from .windows import TemporalRecords
 
-FORMAT: Final = 2  # of a state; 1, without a number, kept `grand` among the moments
+FORMAT: Final = 3  # of a state; 1, without a number, kept `grand` among the moments; 2 had no recent loss and no steps
 _FIRST_REASONS: Final = 3  # of `SKIPPED`, known from the first
 _KEYS: Final = (
     *("num_examples", "scores", "num_classes", "gradient", "temporal", "steps", "labels_are_predictions"),
-    *("table", "temporal_records", "skipped", "moments"),
+    *("table", "last_seen", "temporal_records", "skipped", "moments"),
 )
 
 
@@ -30,6 +31,8 @@ def checked_state(state: Any, wanted: Wanted) -> dict[str, Any]:
     number = state.get("format", 1)
     if type(number) is not int or not 1 <= number <= FORMAT:
         raise ValueError(f"load_state_dict: format {number!r} is newer than {FORMAT}, the newest known here; upgrade")
+    if number < 3:
+        state = _with_defaults(state)
     expected = wanted.definition | ({} if wanted.num_classes is None else {"num_classes": wanted.num_classes})
     for key, value in expected.items():
         if state.get(key) != value:
@@ -45,6 +48,17 @@ def checked_state(state: Any, wanted: Wanted) -> dict[str, Any]:
     _check_parts(saved, wanted)
     on_device: dict[str, Any] = _on_device(saved, wanted.device)
     return on_device
+
+
+def _with_defaults(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state of before, with what trackers did then; what they did not record is not known."""
+    state = {"target": "classes", "right_from": 1.0, "half_life": HALF_LIFE, "last_seen": None, **state}
+    table = state.get("table")
+    if isinstance(table, Tensor) and table.dim() == 2 and table.shape[1] == RECORD_WIDTH:
+        state["table"] = table = table.clone()
+        table[:, FIELD["recent_loss"]].masked_fill_(table[:, FIELD["count"]] > 0, torch.nan)
+        state["last_seen"] = new_steps(len(table), table.device)
+    return state
 
 
 def _with_newer_reasons(skipped: Any) -> Any:
@@ -65,8 +79,11 @@ def _norms_of_format_1(moments: Any) -> Any:
 def _check_parts(saved: dict[str, Any], wanted: Wanted) -> None:
     n, every = wanted.num_examples, wanted.gradient.every
     classes, steps = saved["num_classes"], saved["steps"]
-    if classes is not None and (type(classes) is not int or classes < 2):
-        raise ValueError(f"load_state_dict: num_classes: got {classes!r}, expected a whole number, at least 2, or None")
+    least = 2 if wanted.target == "classes" else 1
+    if classes is not None and (type(classes) is not int or classes < least):
+        raise ValueError(
+            f"load_state_dict: num_classes: got {classes!r}, expected a whole number, at least {least}, or None"
+        )
     good = isinstance(steps, list | tuple) and len(steps) == 2 and all(type(step) is int for step in steps)
     if not good or not all(0 <= step < every for step in steps):
         raise ValueError(f"load_state_dict: steps: got {steps!r}, expected two whole numbers from 0 to {every - 1}")
@@ -77,6 +94,8 @@ def _check_parts(saved: dict[str, Any], wanted: Wanted) -> None:
     if saved["table"] is not None:
         _check_tensor(saved["table"], (n, RECORD_WIDTH), torch.float32, "table")
         _check_counts(saved["table"][:, 0], "table")
+        _check_tensor(saved["last_seen"], (n + STEP_COUNTERS,), torch.int32, "last_seen")
+        _check_counts(saved["last_seen"], "last_seen")
     if saved["skipped"] is not None:
         _check_tensor(saved["skipped"], (len(SKIPPED),), torch.int64, "skipped")
     if saved["norms"] is not None:

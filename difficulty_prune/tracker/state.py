@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..ops.layout import SKIPPED
-from ..ops.operators import new_state, new_table, try_record_stats_
+from ..ops.operators import new_state, new_table
 from ..scores.logit_scores import logit_scores
 from .moments import GradientMoments
 from .norms import GradientNorms
@@ -75,7 +75,7 @@ class TrackerState:
     def check_logits(self, device: torch.device, classes: int) -> None:
         """ValueError unless logits [B, classes] on the device suit what is there."""
         self.check_device(device)
-        if classes < 2:
+        if classes < 2 and self.wanted.target == "classes":
             raise ValueError(f"logits: got {classes} class, expected at least 2 (give a binary task two columns)")
         if self.num_classes not in (None, classes):
             known = "num_classes says" if self.wanted.num_classes is not None else "the first batch had"
@@ -101,8 +101,14 @@ class TrackerState:
                 f"the tracker with device={str(device)!r}, and load its state into it"
             )
 
-    def make_ready(self, device: torch.device, shape: tuple[int, ...], score: str | None = None) -> None:
-        """Makes what is lacking for logits [B, C] or losses [B], or for the inputs [B, ...] of a gradient score.
+    def make_ready(
+        self,
+        device: torch.device,
+        shape: tuple[int, ...],
+        score: str | None = None,
+        columns: int | None = None,
+    ) -> None:
+        """Makes what is lacking for logits of some columns, values, or the inputs [B, ...] of a gradient score.
 
         Raises:
             ValueError: they do not suit what is there; nothing is made then.
@@ -112,18 +118,21 @@ class TrackerState:
             size = self.check_gradient(score, device, shape)
             if score not in self.moments:
                 self.moments[score] = GradientMoments(wanted.num_examples, size, device, wanted.gradient, wanted.group)
-        elif len(shape) == 2:
-            self.check_logits(device, shape[1])
-            self.num_classes = shape[1]
+        elif columns is not None:
+            self.check_logits(device, columns)
+            self.num_classes = columns
             if wanted.group is not None:
-                wanted.group.definition["num_classes"] = shape[1]
+                wanted.group.definition["num_classes"] = columns
             if self.windows is None and self._windowed:
-                self.windows = TemporalRecords(wanted.num_examples, shape[1], self._windowed, device, wanted.temporal)
+                self.windows = TemporalRecords(wanted.num_examples, columns, self._windowed, device, wanted.temporal)
         self.check_device(device)
         if score is None and self.records is None and self.keeps_records:
-            self.records = Records(wanted.num_examples, device)
+            self.records = self._new_records(device)
         self.start_on(device)
         self._note_columns()
+
+    def _new_records(self, device: torch.device) -> Records:
+        return Records(self.wanted.num_examples, device, self.wanted.half_life, self.wanted.right_from)
 
     def make_norms(self, device: torch.device) -> GradientNorms:
         """The means of `grand`, made if lacking; ValueError for another device than that of the batches."""
@@ -151,12 +160,16 @@ class TrackerState:
         """Counts a backward pass through watched inputs that had one before."""
         self.other_passes += 1
 
-    def presented(self, index: Tensor, logits: Tensor | None, labels: Tensor) -> Tensor:
+    def presented(
+        self, index: Tensor, logits: Tensor | None, labels: Tensor, ignore_index: int | None = None
+    ) -> Tensor:
         """[B] bool: the rows of a batch just recorded that count, whose label is their example's, and possible.
 
         A label whose logit is -inf has an infinite loss, but a finite gradient.
         """
         own = torch.ones_like(index, dtype=torch.bool) if self.records is None else self.records.agree(index, labels)
+        if ignore_index is not None:
+            own = own & (labels != ignore_index)
         if logits is None:
             return own
         valid = labels.clamp(0, logits.shape[1] - 1)
@@ -166,24 +179,26 @@ class TrackerState:
         """Counts the rows [B] bool that came with another label than their example has."""
         self.start_on(changed.device).update[SKIPPED.index("changed label")] += changed.sum()
 
-    def try_record(self, index: Tensor, logits: Tensor | None, labels: Tensor | None) -> bool:
+    def try_record(self, index: Tensor, logits: Tensor | None, labels: Tensor | None, ignore_index: int | None) -> bool:
         """Records a batch by one compiled call, if a record is all it needs and nothing is wrong with it."""
         if self._columns is None or logits is None or labels is None or self.records is None or self.skipped is None:
             return False
         return (
             isinstance(logits, Tensor)
             and logits.shape[1:] == self._columns
-            and try_record_stats_(self.records.table, index, logits, labels, self.skipped.update)
+            and type(ignore_index) is int
+            and self.records.try_record(index, logits, labels, self.skipped.update, ignore_index)
         )
 
     def _note_columns(self) -> None:
-        simple = self.records is not None and self.windows is None and self.wanted.group is None
+        plain = self.wanted.group is None and self.wanted.target == "classes"
+        simple = plain and self.records is not None and self.windows is None
         self._columns = torch.Size((self.num_classes,)) if simple and self.num_classes is not None else None
 
     def tensors(self) -> list[Tensor]:
         """All that the training step changes."""
         found = [self.anchor, *(() if self.skipped is None else self.skipped.tensors())]
-        found += [None if self.records is None else self.records.table]
+        found += [] if self.records is None else [self.records.table, self.records.steps]
         found += [None if self.windows is None else self.windows.table]
         found += [t for m in self.moments.values() for t in (m.count, m.mean, m.m2, m.pixels)]
         return [t for t in found if t is not None]
@@ -205,6 +220,12 @@ class TrackerState:
         if self.norms is not None:
             found["grand"] = self.norms.average()
         return {name: found[name] for name in names if name in found}
+
+    def age(self) -> Tensor:
+        """[N] float64, steps since each example was last presented; NaN for never."""
+        if self.records is None:
+            return torch.full((self.wanted.num_examples,), torch.nan, dtype=torch.float64, device=self.device or "cpu")
+        return self.records.age()
 
     def labels(self) -> Tensor | None:
         """The label of each example, -1 where none was shown; None if no logits were, or not with true labels."""
@@ -276,7 +297,7 @@ class TrackerState:
             self.windows.merge(other.windows)
         if other.records is not None:
             if self.records is None:
-                self.records = Records(wanted.num_examples, home)
+                self.records = self._new_records(home)
             self.records.merge(other.records)
         if other.norms is not None:
             self.make_norms(home).merge(other.norms)
@@ -302,6 +323,7 @@ class TrackerState:
             "labels_are_predictions": self.labels_are_predictions,
             "other_passes": self.other_passes,
             "table": None if self.records is None else self.records.table,
+            "last_seen": None if self.records is None else self.records.steps,
             "temporal_records": None if self.windows is None else self.windows.state_dict(),
             "skipped": None if self.skipped is None else self.total_skipped(),
             "moments": {name: moments.state_dict() for name, moments in self.moments.items()},
@@ -323,8 +345,9 @@ class TrackerState:
         loaded.other_passes = saved["other_passes"]
         loaded.watch_phase, loaded.update_phase = saved["steps"]
         if saved["table"] is not None:
-            loaded.records = Records(wanted.num_examples, saved["table"].device)
+            loaded.records = loaded._new_records(saved["table"].device)
             loaded.records.table.copy_(saved["table"])
+            loaded.records.steps.copy_(saved["last_seen"])
             if loaded.labels_are_predictions:  # which states of before compared with each other
                 loaded.records.forget_labels()
         if saved["temporal_records"] is not None:

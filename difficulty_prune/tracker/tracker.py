@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import RLock
 from typing import Any, Final
 from weakref import WeakSet
@@ -14,8 +15,8 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
-from ..ops.checks import check_labels, check_logits, check_losses
-from ..ops.layout import SKIPPED
+from ..ops.checks import check_index, check_labels, check_logits, check_right_from
+from ..ops.layout import HALF_LIFE, NO_ROW, PADDING, SKIPPED, STAT
 from ..ops.operators import softmax_stats
 from ..runs.run import Run
 from ..scores.catalogue import SCORES, check_scores, check_tracked
@@ -23,10 +24,11 @@ from ..scores.class_normalize import class_normalize
 from ..scores.gradients import check_depends, has_module_hooks, input_gradient
 from ..scores.temporal import TemporalOptions
 from ..support.checks import whole_number
-from .batch import check_batch, index_beside, refuse_transforms
+from .batch import check_batch, index_beside, index_of_rows, refuse_transforms
 from .finish import labels_of_run, options_of_scores, seen_by_run, warn_of_too_little
 from .group import Group
 from .options import GradientOptions
+from .rows import Rows, check_rows, check_values, wants_log_loss
 from .source import ScoreSource
 from .state import TrackerState
 from .wanted import Wanted
@@ -80,6 +82,11 @@ class DifficultyTracker:
         scores: names from `score_names()`.
         device: where the state lives. Default: where the first logits or inputs are.
         num_classes: expected columns of the logits; default: those of the first batch.
+        target: "classes", of which each row of logits has one (or probabilities of each); or "binary" where each logit
+            has a label of its own, 0 or 1.
+        right_from: of an example with several rows, such as the tokens of a text, the fraction that has to be right for
+            the example to count as right in `forgetting`, `learning_time` and `consistently_learned`.
+        half_life: presentations after which a loss weighs half as much in `recent_loss`.
         gradient: options of the gradient scores.
         temporal: options of `tdds` and `dyn_unc`, whose state per example `TemporalOptions.bytes_per_example` tells.
         process_group: of `torch.distributed`, whose processes each see a share of every batch. `update` then exchanges
@@ -105,6 +112,9 @@ class DifficultyTracker:
         *,
         device: torch.device | str | None = None,
         num_classes: int | None = None,
+        target: str = "classes",
+        right_from: float = 1.0,
+        half_life: float = HALF_LIFE,
         gradient: GradientOptions | None = None,
         temporal: TemporalOptions | None = None,
         process_group: Any = None,
@@ -117,9 +127,15 @@ class DifficultyTracker:
         temporal = TemporalOptions() if temporal is None else temporal
         if not isinstance(temporal, TemporalOptions):
             raise TypeError(f"temporal: got {type(temporal).__name__}, expected dp.TemporalOptions(...)")
-        classes = None if num_classes is None else whole_number(num_classes, "num_classes", least=2)
+        if target not in ("classes", "binary"):
+            raise ValueError(f"target: got {target!r}, expected 'classes' or 'binary'")
+        check_right_from(right_from)
+        _check_half_life(half_life)
+        least = 2 if target == "classes" else 1
+        classes = None if num_classes is None else whole_number(num_classes, "num_classes", least=least)
         group = None if process_group is None else Group(process_group)
-        self._wanted = Wanted(size, names, classes, gradient, temporal, group, _device(device))
+        kind = target, float(right_from), float(half_life)
+        self._wanted = Wanted(size, names, classes, gradient, temporal, group, _device(device), *kind)
         if group is not None:
             group.definition = {**self._wanted.definition, "num_classes": classes}
         self._extra_backward_scores = self._wanted.names(how="update(inputs=)")
@@ -331,54 +347,108 @@ reduction="weighted_mean")` |
         logits: Tensor | None = None,
         labels: Tensor | None = None,
         *,
+        owner: Tensor | None = None,
+        row_weight: Tensor | None = None,
+        ignore_index: int = -100,
         inputs: Tensor | None = None,
         loss: Tensor | None = None,
+        entropy: Tensor | None = None,
+        correct: Tensor | None = None,
     ) -> None:
         """Records one presentation of each example in the batch, without waiting for the device.
 
-        An example that occurs twice counts twice, in batch order. On an accelerator a bad index and a row of logits
-        that is not finite are left out, counted, and reported by the next `compute` or `finish`. A refused call leaves
-        nothing behind. In a backward pass nothing is recorded: there, activation checkpointing runs parts of the
+        It takes what the loss takes:
+
+        | logits | labels | such as |
+        |---|---|---|
+        | [B, C] | [B] int64 | classification |
+        | [B, C, d1, ...] | [B, d1, ...] int64 | segmentation; text, `logits.transpose(1, 2)` of [B, T, V] |
+        | [B, C, ...] | [B, C, ...] floating | soft labels, label smoothing, distillation: probabilities |
+        | [R, C] | [R] or [R, C], with `owner` [R] | packed text, boxes, several views of an example |
+        | [B, L] | [B, L] of 0 and 1 | multi-label, of a tracker with `target="binary"` |
+        | none | none, but `loss`, `entropy` or `correct` | what a fused loss hands over in place of logits |
+
+        Each line of logits with its target is a row. One call is one presentation of each example that has a row that
+        counts: the mean over its rows is recorded, whatever their order or number; an example without such a row is not
+        presented. An index that occurs twice counts twice, in batch order. On an accelerator a bad index and a row of
+        logits that is not finite are left out, counted, and reported by the next `compute` or `finish`. A refused call
+        leaves nothing behind. In a backward pass nothing is recorded: there, activation checkpointing runs parts of the
         forward pass again, which have counted already. Threads may share a tracker and take turns.
 
         Args:
             index: [B] int64, positions in the dataset, on the CPU or on the device of the logits.
-            logits: [B, C] float32, bfloat16 or float16, before the softmax.
-            labels: [B] int64. Rows that the loss ignores are no examples: leave them out, `keep = y != -100`, and give
-                `index[keep], logits[keep], y[keep]`.
+            logits: float32, bfloat16 or float16, before the softmax or sigmoid, of any strides.
+            labels: see the table. Of binary ones, those that are NaN are not known and count for nothing.
+            owner: one int64 for each row: the place in `index` of the example to which it belongs, 0..B-1, or -1 for
+                nobody.
+            row_weight: one number for each row, at least 0, by which it weighs in the mean; 0 leaves it out.
+            ignore_index: the label of rows that count for nothing, as for the loss.
             inputs: [B, ...] that led to the logits and required gradients; for `vog` and `vog_probability`, at the
                 price of one backward pass to the input each. Call before the training step's own backward pass. After
                 the first step they may be left out, where no gradient is to be recorded. The extra pass would also run
                 full backward hooks of modules (`register_full_backward_hook`, as per-sample gradient libraries use
                 them) once more, which these do not expect: where there are any, nothing is recorded, with a warning.
-            loss: [B], instead of logits and labels, for tasks with any other loss; only for the score "loss".
+            loss: [B], or one for each row with `owner`: in place of logits and labels, for tasks with any other loss,
+                for "loss" and "recent_loss"; and for "confidence" and "variability" where it is -log p.
+            entropy, correct: of the same shape, for "entropy", and for "accuracy" and the scores that count events;
+                correct is bool, or a fraction.
 
         Raises:
             TypeError, ValueError, IndexError: wrong type, dtype, shape, device, label or index, or an argument that
                 the scores of this tracker need is missing.
         """
-        if torch.compiler.is_compiling():
-            self._update(index, logits, labels, inputs, loss)
-        elif not in_backward_pass():
-            if torch._C._functorch.peek_interpreter_stack() is not None:
-                refuse_transforms("update")
-            with self._lock:
-                if loss is not None or inputs is not None or not self._state.try_record(index, logits, labels):
-                    self._update(index, logits, labels, inputs, loss)
+        compiling = torch.compiler.is_compiling()
+        if not compiling and in_backward_pass():
+            return
+        if not compiling and torch._C._functorch.peek_interpreter_stack() is not None:
+            refuse_transforms("update")
+        plain = owner is None and row_weight is None and inputs is None
+        plain = plain and loss is None and entropy is None and correct is None and not compiling
+        with self._lock if not compiling else nullcontext():
+            if not plain or not self._state.try_record(index, logits, labels, ignore_index):
+                given = {"loss": loss, "entropy": entropy, "correct": correct}
+                values = {name: value for name, value in given.items() if value is not None}
+                self._update(index, logits, labels, owner, row_weight, ignore_index, inputs, values)
 
     def _update(
-        self, index: Tensor, logits: Tensor | None, labels: Tensor | None, inputs: Tensor | None, loss: Tensor | None
+        self,
+        index: Tensor,
+        logits: Tensor | None,
+        labels: Tensor | None,
+        owner: Tensor | None,
+        row_weight: Tensor | None,
+        ignore_index: int,
+        inputs: Tensor | None,
+        values: dict[str, Tensor],
     ) -> None:
-        if loss is not None:
-            self._record_losses(index, loss, logits, labels, inputs)
-        elif logits is None or labels is None:
-            raise TypeError("update: expected logits and labels (or loss=, for the score 'loss' alone)")
-        else:
-            self.record(index, logits, labels, gradients=self._input_gradients(logits, labels, inputs))
-            if inputs is not None and self._extra_backward_scores:
-                self._state.update_phase = (self._state.update_phase + 1) % self.gradient.every
+        if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
+            raise TypeError(f"ignore_index: got {ignore_index!r}, expected a whole number, the label to ignore")
+        if values:
+            _refuse_beside(values, logits=logits, labels=labels, inputs=inputs)
+            rows = check_values(self._wanted, index, values, owner, row_weight, ignore_index)
+            return self._record_rows(index, rows)
+        if logits is None or labels is None:
+            raise TypeError("update: expected logits and labels; or loss=, entropy= or correct= in their place")
+        if not self._is_plain(logits, labels) or owner is not None or row_weight is not None:
+            if inputs is not None:
+                raise ValueError("update: inputs= goes with one row of logits [B, C] and one class [B] per example")
+            rows = check_rows(self._wanted, index, logits, labels, owner, row_weight, ignore_index)
+            return self._record_rows(index, rows)
+        gradients = self._input_gradients(logits, labels, inputs, ignore_index)
+        self.record(index, logits, labels, gradients=gradients, ignore_index=ignore_index)
+        if inputs is not None and self._extra_backward_scores:
+            self._state.update_phase = (self._state.update_phase + 1) % self.gradient.every
 
-    def _input_gradients(self, logits: Tensor, labels: Tensor, inputs: Tensor | None) -> dict[str, Tensor]:
+    def _is_plain(self, logits: Tensor, labels: Tensor) -> bool:
+        """Whether each example has one row of logits, with a class: what records take as it is."""
+        tensors = isinstance(logits, Tensor) and isinstance(labels, Tensor)
+        if not tensors or self._wanted.target != "classes":
+            return self._wanted.target == "classes"  # of what is no tensor the checks tell
+        return logits.dim() < 3 and not (labels.is_floating_point() and labels.shape == logits.shape)
+
+    def _input_gradients(
+        self, logits: Tensor, labels: Tensor, inputs: Tensor | None, ignore_index: int
+    ) -> dict[str, Tensor]:
         """Those that this step is to record, by score, at the price of an extra backward pass each."""
         names = self._extra_backward_scores
         if not names or (inputs is not None and self._state.update_phase):
@@ -388,8 +458,9 @@ reduction="weighted_mean")` |
                 raise ValueError(f"update: the scores {', '.join(names)} need inputs=, the tensor given to the model")
             return {}
         check_logits(logits)
-        check_labels(labels, logits)
+        check_labels(labels, logits, ignore_index)
         check_depends(inputs, logits)
+        labels = torch.where(labels == ignore_index, 0, labels)  # of these rows nothing is recorded
         if not torch.compiler.is_compiling() and has_module_hooks(logits):
             warnings.warn(
                 f"{', '.join(names)}: not recorded. The extra backward pass would run the full backward hooks of this "
@@ -410,8 +481,9 @@ reduction="weighted_mean")` |
         gradients: Mapping[str, Tensor] | None = None,
         norms: Tensor | None = None,
         predicted: bool = False,
+        ignore_index: int | None = None,
     ) -> None:
-        """Records what was computed elsewhere; `update` and `score_checkpoint` end here.
+        """Records what was computed elsewhere; `score_checkpoint` and a plain `update` end here.
 
         Args:
             index: [B] int64, positions in the dataset, on the CPU or on the device of the batch.
@@ -419,6 +491,7 @@ reduction="weighted_mean")` |
             gradients: by score, such as {"vog": g}: each example's own gradient to its input, [B, ...].
             norms: [B] floating point, the norm of each example's gradient to the parameters, for `grand`.
             predicted: whether the labels are what the model predicts; a run then does not take them for its labels.
+            ignore_index: the label of rows that count for nothing.
 
         Raises:
             TypeError, ValueError, IndexError: wrong type, dtype, shape, device, label, index or score. Nothing is
@@ -430,13 +503,13 @@ reduction="weighted_mean")` |
         tensor([   nan, 0.5000])
         """
         gradients = {} if gradients is None else gradients
-        index = check_batch(self._state, index, logits, labels, gradients, norms)
+        index = check_batch(self._state, index, logits, labels, gradients, norms, ignore_index)
         if logits is not None and labels is not None:
-            self._record_logits(index, logits, labels, predicted)
+            self._record_logits(index, logits, labels, predicted, ignore_index)
         scale = None
         if (gradients or norms is not None) and labels is not None:
             # A row that was left out, with another label than before or one of probability 0, is passed over here.
-            presented = self._state.presented(index, logits, labels)
+            presented = self._state.presented(index, logits, labels, ignore_index)
             scale = presented.float()
             if logits is None:  # else the record has counted it
                 self._state.count_changed_labels(~presented)
@@ -453,8 +526,10 @@ reduction="weighted_mean")` |
         assert self._state.skipped is not None
         return self._state.skipped.update if self._wanted.group is None else self._state.skipped.watch
 
-    def _record_logits(self, index: Tensor, logits: Tensor, labels: Tensor, predicted: bool) -> None:
-        self._prepare(logits)
+    def _record_logits(
+        self, index: Tensor, logits: Tensor, labels: Tensor, predicted: bool, ignore_index: int | None
+    ) -> None:
+        self._prepare(logits, columns=logits.shape[1])
         state, group, logits = self._state, self._wanted.group, logits.detach()
         if group is not None and not state.keeps_records:
             return  # gradients stay where they are seen, and so no exchange is needed
@@ -464,39 +539,62 @@ reduction="weighted_mean")` |
         table = None if state.records is None else state.records.table
         if group is None:
             if state.records is not None:
-                state.records.record(index, logits, labels, state.skipped.update)
+                state.records.record(index, logits, labels, state.skipped.update, ignore_index)
             if state.windows is not None:
-                state.windows.record(index, logits, labels, state.skipped.unreported, table)
+                state.windows.record(index, logits, labels, state.skipped.unreported, table, ignore_index)
             return
         # A row of statistics is shorter than one of logits, and all that the records need.
-        stats = softmax_stats(logits, labels)
+        stats = softmax_stats(logits, labels, ignore_index)
         more = () if state.windows is None else (logits,)
         index, labels, stats, *rest = group.gather_rows(index, labels, stats, *more)
         if state.records is not None:
-            state.records.record_given(index, stats, labels, logits.shape[1], state.skipped.update)
+            kept = torch.where(stats[:, STAT["loss"]] == NO_ROW, 0, labels)  # one that is ignored is not looked at
+            state.records.record_given(index, stats, kept, logits.shape[1], state.skipped.update)
         for everyones_logits in rest:
             assert state.windows is not None
-            state.windows.record_gathered(index, everyones_logits, labels, state.skipped.unreported, table)
+            counters = state.skipped.unreported
+            state.windows.record_gathered(index, everyones_logits, labels, counters, table, ignore_index)
 
-    def _record_losses(
-        self, index: Tensor, loss: Tensor, logits: Tensor | None, labels: Tensor | None, inputs: Tensor | None
-    ) -> None:
-        beside = [
-            name for name, given in (("logits", logits), ("labels", labels), ("inputs", inputs)) if given is not None
-        ]
-        if beside or self.scores != ("loss",):
-            raise ValueError(
-                "update: loss= serves the score 'loss' alone, without logits, labels or inputs; got "
-                f"{', '.join(beside) or 'none of these'}, and a tracker of {self.scores}"
-            )
-        check_losses(loss)
-        index = index_beside(index, loss, self.num_examples)
-        self._prepare(loss)
-        loss, state, group = loss.detach(), self._state, self._wanted.group
+    def _record_rows(self, index: Tensor, rows: Rows) -> None:
+        """Records the means over the rows of each example."""
+        index = index_of_rows(index, rows.batch, self.num_examples)
+        self._prepare(rows.batch, columns=rows.columns)
+        state, group = self._state, self._wanted.group
+        if state.records is None or state.skipped is None:
+            return
+        stats, labels = rows.statistics(state.skipped, wants_log_loss(self._wanted))
         if group is not None:
-            index, loss = group.gather_rows(index, loss)
-        if state.records is not None and state.skipped is not None:
-            state.records.record_losses(index, loss, state.skipped.update, padding=group is not None)
+            index, labels, stats = group.gather_rows(index, labels, stats)
+        elif not index.is_cpu:  # where nobody has looked, -1 is a bad index like any other
+            index = index.where(index != PADDING, torch.iinfo(index.dtype).max)
+        state.records.record_given(index, stats, labels, rows.classes, state.skipped.update)
+
+    def relabel(self, index: Tensor, labels: Tensor) -> None:
+        """Tells that labels were corrected: from now on the examples are presented with these.
+
+        Without it, an example that comes with another label than before is left out and reported. What was recorded
+        under the other label stays in the means; `recent_loss` forgets it by itself.
+
+        Args:
+            index: [B] int64, positions in the dataset.
+            labels: [B] int64, the corrected ones. In a process group, every process makes the same call.
+
+        Raises:
+            TypeError, ValueError, IndexError: wrong type, dtype, shape or index.
+
+        >>> tracker = DifficultyTracker(2, scores=("loss",))
+        >>> tracker.update(torch.tensor([0]), torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+        >>> tracker.relabel(torch.tensor([0]), torch.tensor([1]))
+        >>> tracker.update(torch.tensor([0]), torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
+        >>> tracker.presentations
+        2
+        """
+        check_index(index, None, self.num_examples)
+        check_index(labels, len(index), self._state.num_classes or torch.iinfo(torch.int64).max, name="labels")
+        with self._lock:
+            if self._state.records is not None:
+                table = self._state.records.table
+                self._state.records.relabel(index.to(table.device), labels.to(table.device))
 
     # Results
 
@@ -520,6 +618,8 @@ reduction="weighted_mean")` |
         """
         names = self.scores if scores is None else self._own(scores)
         with self._lock:
+            if self._state.skipped is not None:
+                self._state.skipped.warn_of_targets(stacklevel=2)
             if not allow_skipped:
                 self._raise_if_skipped(names)
             found = self._state.scores(names)
@@ -553,6 +653,22 @@ reduction="weighted_mean")` |
                 "shown for them; take dp.class_normalize(score, labels) with the labels of the dataset"
             )
         return labels
+
+    def age(self) -> Tensor:
+        """How long ago each example was presented, in steps: how stale what is recorded of it may be.
+
+        Returns:
+            [N] float64 on the state's device: calls of `update` since its last presentation, 0 for one in the last
+            call, NaN for one that was never presented.
+
+        >>> tracker = DifficultyTracker(3, scores=("loss",))
+        >>> for i in (0, 1):
+        ...     tracker.update(torch.tensor([i]), torch.zeros(1, 2), torch.tensor([0]))
+        >>> tracker.age()
+        tensor([1., 0., nan], dtype=torch.float64)
+        """
+        with self._lock:
+            return self._state.age()
 
     def source(self, score: str, *, allow_skipped: bool = False) -> ScoreSource:
         """A live view of one score for a `PruneSampler`, which plans every epoch with what is known by then.
@@ -718,8 +834,10 @@ reduction="weighted_mean")` |
         with first._lock, second._lock:
             self._state.merge(other._state)
 
-    def _prepare(self, batch: Tensor, score: str | None = None) -> None:
-        """Checks that logits or losses, or the inputs of a gradient score, suit the state, and makes what it lacks.
+    def _prepare(self, batch: Tensor, score: str | None = None, columns: int | None = None) -> None:
+        """Checks that logits or values, or the inputs of a gradient score, suit the state, and makes what it lacks.
+
+        `columns` are those of the logits, None for values.
 
         A compiled training step must not make it: what a graph makes is its own, and Python values that are new
         after the first step mean that the second is compiled again. There the tracer does, before any is read.
@@ -727,9 +845,9 @@ reduction="weighted_mean")` |
         if torch.compiler.is_compiling():
             from .compiled import make_ready
 
-            make_ready(self._state, batch, score)
+            make_ready(self._state, batch, score, columns)
         else:
-            self._state.make_ready(batch.device, batch.shape, score)
+            self._state.make_ready(batch.device, batch.shape, score, columns)
 
 
 def _number_of_examples(value: Any) -> int:
@@ -739,6 +857,20 @@ def _number_of_examples(value: Any) -> int:
         raise TypeError(f"num_examples: got {value!r}, expected a whole number such as len(dataset)") from error
     except ValueError as error:
         raise ValueError(f"num_examples: got {value}, expected at least 1; is the dataset empty?") from error
+
+
+def _check_half_life(value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"half_life: got {value!r}, expected a number of presentations above 0")
+
+
+def _refuse_beside(values: Mapping[str, Tensor], **others: Tensor | None) -> None:
+    beside = [name for name, given in others.items() if given is not None]
+    if beside:
+        raise ValueError(
+            f"update: got {', '.join(f'{name}=' for name in values)} beside {', '.join(beside)}; it takes the place of "
+            "logits and labels"
+        )
 
 
 def _device(value: Any) -> torch.device | None:

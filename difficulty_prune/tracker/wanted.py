@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..ops.layout import HALF_LIFE
 from ..scores.catalogue import SCORES, Score
 from ..scores.temporal import TemporalOptions
 from .group import Group
@@ -24,6 +25,9 @@ class Wanted:
     temporal: TemporalOptions
     group: Group | None
     device: torch.device | None
+    target: str = "classes"
+    right_from: float = 1.0
+    half_life: float = HALF_LIFE
 
     def names(self, **features: Any) -> tuple[str, ...]:
         """The scores whose catalogue entry has these values, or for a tuple one of them."""
@@ -44,4 +48,7 @@ class Wanted:
             "scores": list(self.scores),
             "gradient": self.gradient.definition,
             "temporal": self.temporal.definition,
+            "target": self.target,
+            "right_from": self.right_from,
+            "half_life": self.half_life,
         }

@@ -61,18 +61,25 @@ class TemporalRecords:
         labels: Tensor,
         skipped: Tensor | None = None,
         records: Tensor | None = None,
+        ignore_index: int | None = None,
     ) -> TemporalRecords:
         """Adds a presentation of the examples `index` [B], with logits [B, C]; see `ops.record_temporal_`."""
         window, decay = self.options.window, self.options.decay
-        record_temporal_(self.table, index, logits, labels, window, decay, skipped, records)
+        record_temporal_(self.table, index, logits, labels, window, decay, skipped, records, ignore_index)
         return self
 
     def record_gathered(
-        self, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor, records: Tensor | None
+        self,
+        index: Tensor,
+        logits: Tensor,
+        labels: Tensor,
+        skipped: Tensor,
+        records: Tensor | None,
+        ignore_index: int | None,
     ) -> None:
         """`record` of the rows of all processes of a group, each of which has checked its own; others only fill up."""
         torch.ops.difficulty_prune.record_temporal_(
-            self.table, index, logits, labels, self.options.window, self.options.decay, skipped, records
+            self.table, index, logits, labels, self.options.window, self.options.decay, skipped, records, ignore_index
         )
 
     @property

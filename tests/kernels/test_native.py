@@ -70,16 +70,16 @@ PLANTED = {
     ("softmax.cu", "address"): (
         Fault(
             "one element too far",
-            "store(out + row * kStats, known_stats)",
-            "store(out + row * kStats + 4, known_stats)",
+            "store_stats(out + row * kStats, r)",
+            "store_stats(out + row * kStats + 4, r)",
             "softmax_stats",
             "AddressSanitizer: heap-buffer-overflow",
         ),
         Fault(
             "alignment not looked at",
-            "if (packed(logits, data)) {",
-            "if (logits.classes % kWidth == 0) {",
-            "record_stats",
+            "if (aligned(stats)) {",
+            "if (true) {",
+            "record_given_stats",
             "which requires 16 byte alignment",
         ),
     ),

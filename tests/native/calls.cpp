@@ -49,7 +49,9 @@ class Buffer {
     memset(memory, 0xff, offset_ + size_);
     if (traffic_watch) traffic_watch(memory_.get() + offset_, size_);
   }
-  void write() const { fwrite(memory_.get() + offset_, 1, size_, results); }
+  void write() const {
+    if (size_ > 0) fwrite(memory_.get() + offset_, 1, size_, results);
+  }
   template <class T>
   operator T*() const {
     return size_ < 0 ? nullptr : reinterpret_cast<T*>(memory_.get() + offset_);
@@ -66,21 +68,29 @@ class Buffer {
   std::unique_ptr<char, Free> memory_;
 };
 
+struct Sorted {
+  Buffer values, order;
+
+  Sorted(const int64_t* of, int64_t rows) : values(8 * rows, 0), order(8 * rows, 0) {
+    int64_t *const at = order, *const value = values;
+    std::iota(at, at + rows, 0);
+    std::stable_sort(at, at + rows, [&](int64_t a, int64_t b) { return of[a] < of[b]; });
+    std::transform(at, at + rows, value, [&](int64_t row) { return of[row]; });
+  }
+};
+
 // How the rows of a batch are chained: as csrc/torch/cuda.cpp does it, with a sort of the standard library.
-int chain(const int64_t* index, int64_t rows, int64_t examples, bool sorts, uint32_t* links) {
-  if (!sorts) return dp::cuda::chain_few_rows(index, rows, examples, links, nullptr);
-  const Buffer order(8 * rows, 0), sorted(8 * rows, 0);
-  int64_t *const at = order, *const values = sorted;
-  std::iota(at, at + rows, 0);
-  std::stable_sort(at, at + rows, [&](int64_t a, int64_t b) { return index[a] < index[b]; });
-  std::transform(at, at + rows, values, [&](int64_t row) { return index[row]; });
-  return dp::cuda::chain_sorted_rows(values, at, rows, examples, links, nullptr);
+int chain(const int64_t* index, int64_t rows, int64_t examples, bool sorts, uint32_t* links, int32_t* steps) {
+  int32_t* const step = steps ? steps + examples : nullptr;
+  if (!sorts) return dp::cuda::chain_few_rows(index, rows, examples, links, step, nullptr);
+  const Sorted sorted(index, rows);
+  return dp::cuda::chain_sorted_rows(sorted.values, sorted.order, rows, examples, links, step, nullptr);
 }
 
 class Links {
  public:
-  Links(const int64_t* index, int64_t rows, int64_t examples) : links_(4 * rows, 0) {
-    if (chain(index, rows, examples, rows > dp::cuda::kFewRows, links_) != 0) std::abort();
+  Links(const int64_t* index, int64_t rows, int64_t examples, int32_t* steps = nullptr) : links_(4 * rows, 0) {
+    if (chain(index, rows, examples, rows > dp::cuda::kFewRows, links_, steps) != 0) std::abort();
   }
   operator const uint32_t*() const { return links_; }
 
@@ -95,9 +105,25 @@ void finish(int64_t error, std::initializer_list<const Buffer*> written) {
 
 // Numbers and buffers are members and local variables, because these are read in the order in which they stand here.
 struct Logits {
-  int64_t type = number(), rows = number(), classes = number(), row_stride = number();
+  int64_t type = number(), rows = number(), classes = number(), row_stride = number(), class_stride = number();
+  int64_t positions = number(), outer_dims = number();
+  int64_t outer_size[2] = {number(), number()}, outer_stride[2] = {number(), number()};
   Buffer data;
-  dp::LogitsView view() const { return {data, dp::ElementType(type), rows, classes, row_stride}; }
+  dp::LogitsView view() const {
+    dp::LogitsView view = {data,       dp::ElementType(type), rows,      classes,
+                           row_stride, class_stride,          positions, int(outer_dims)};
+    std::copy_n(outer_size, 2, view.outer_size);
+    std::copy_n(outer_stride, 2, view.outer_stride);
+    return view;
+  }
+};
+
+struct Options {
+  int64_t ignore = number(), right_percent = number(), decay_percent = number();
+  Buffer steps;
+  dp::RecordOptions options() const {
+    return {ignore, float(right_percent) / 100.0f, float(decay_percent) / 100.0f, steps};
+  }
 };
 
 struct Gradients {
@@ -118,14 +144,43 @@ struct Moments {
 
 void chain_rows() {
   const int64_t rows = number(), examples = number(), sorts = number();
-  const Buffer index, links;
-  finish(chain(index, rows, examples, sorts != 0, links), {&links});
+  const Buffer index, steps, links;
+  finish(chain(index, rows, examples, sorts != 0, links, steps), {&links, &steps});
 }
 
 void softmax_stats() {
   const Logits logits;
+  const Buffer labels;
+  const int64_t ignore = number();
+  const Buffer out;
+  finish(dp::cuda::softmax_stats(logits.view(), labels, ignore, out, nullptr), {&out});
+}
+
+void soft_stats() {
+  const Logits logits, targets;
+  const Buffer out, unnormalised;
+  finish(dp::cuda::soft_stats(logits.view(), targets.view(), out, unnormalised, nullptr), {&out, &unnormalised});
+}
+
+void sigmoid_stats() {
+  const Logits logits;
+  const int64_t type = number(), ignore = number();
   const Buffer labels, out;
-  finish(dp::cuda::softmax_stats(logits.view(), labels, out, nullptr), {&out});
+  const dp::BinaryLabels view = {labels, dp::BinaryType(type), ignore};
+  finish(dp::cuda::sigmoid_stats(logits.view(), view, out, nullptr), {&out});
+}
+
+void reduce_rows() {
+  const int64_t number_of_rows = number(), examples = number();
+  const Buffer stats, owner, weight, labels, out, out_labels, skipped;
+  const dp::RowsView rows = {stats, number_of_rows, examples, owner, weight, labels};
+  const Sorted sorted(owner, rows.owner ? number_of_rows : 0);
+  const Buffer scratch(dp::cuda::reduce_scratch(rows), 0);
+  const bool owned = rows.owner != nullptr;
+  const int64_t* const values = owned ? static_cast<int64_t*>(sorted.values) : nullptr;
+  const int64_t* const order = owned ? static_cast<int64_t*>(sorted.order) : nullptr;
+  const int error = dp::cuda::reduce_rows(rows, values, order, scratch, out, out_labels, skipped, nullptr);
+  finish(error, {&out, &out_labels, &skipped});
 }
 
 void record_stats() {
@@ -133,10 +188,13 @@ void record_stats() {
   const int64_t examples = number();
   const Buffer index;
   const Logits logits;
-  const Buffer labels, skipped;
-  const Links links(index, logits.rows, examples);
-  const int error = dp::cuda::record_stats(table, examples, index, links, logits.view(), labels, skipped, nullptr);
-  finish(error, {&table, &skipped});
+  const Buffer labels;
+  const Options given;
+  const Buffer skipped;
+  const Links links(index, logits.rows, examples, given.steps);
+  const int error =
+      dp::cuda::record_stats(table, examples, index, links, logits.view(), labels, given.options(), skipped, nullptr);
+  finish(error, {&table, &skipped, &given.steps});
 }
 
 void record_given_stats() {
@@ -144,11 +202,12 @@ void record_given_stats() {
   const int64_t examples = number();
   const Buffer index, stats, labels;
   const int64_t rows = number(), classes = number();
+  const Options given;
   const Buffer skipped;
-  const Links links(index, rows, examples);
-  const int error =
-      dp::cuda::record_given_stats(table, examples, index, links, stats, labels, rows, classes, skipped, nullptr);
-  finish(error, {&table, &skipped});
+  const Links links(index, rows, examples, given.steps);
+  const int error = dp::cuda::record_given_stats(table, examples, index, links, stats, labels, rows, classes,
+                                                 given.options(), skipped, nullptr);
+  finish(error, {&table, &skipped, &given.steps});
 }
 
 void record_temporal() {
@@ -156,10 +215,13 @@ void record_temporal() {
   const int64_t examples = number(), width = number(), window = number(), decay_percent = number(), changes = number();
   const Buffer index;
   const Logits logits;
-  const Buffer labels, records, skipped;
+  const Buffer labels, records;
+  const int64_t ignore = number();
+  const Buffer skipped;
   const dp::TemporalView view = {table, examples, width, window, float(decay_percent) / 100.0f, changes != 0};
   const Links links(index, logits.rows, examples);
-  const int error = dp::cuda::record_temporal(view, index, links, logits.view(), labels, records, skipped, nullptr);
+  const int error =
+      dp::cuda::record_temporal(view, index, links, logits.view(), labels, ignore, records, skipped, nullptr);
   finish(error, {&table, &skipped});
 }
 
@@ -188,8 +250,9 @@ void gradient_variance() {
   finish(error, {&out});
 }
 
-void (*const kLaunchers[])() = {chain_rows,      softmax_stats,    record_stats,  record_given_stats,
-                                record_temporal, record_gradients, merge_moments, gradient_variance};
+void (*const kLaunchers[])() = {chain_rows,       softmax_stats, soft_stats,         sigmoid_stats,
+                                reduce_rows,      record_stats,  record_given_stats, record_temporal,
+                                record_gradients, merge_moments, gradient_variance};
 
 }  // namespace
 
