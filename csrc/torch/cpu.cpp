@@ -10,7 +10,7 @@ namespace {
 // Rows per thread below which a second thread costs more than it saves; a row costs about 64 elements beyond its own.
 int64_t grain(int64_t elements_per_row) { return 1 + 32768 / (elements_per_row + 64); }
 
-Tensor softmax_stats(const Tensor& logits, const Tensor& labels, std::optional<int64_t> ignore) {
+Tensor softmax_stats(const Tensor& logits, const Tensor& labels, const std::optional<int64_t>& ignore) {
   const StatsArguments a(logits, labels);
   Tensor out = new_stats(a.logits);
   const LogitsView& view = a.logits.view;
@@ -30,7 +30,7 @@ Tensor soft_stats(const Tensor& logits, const Tensor& targets, const std::option
   return out;
 }
 
-Tensor sigmoid_stats(const Tensor& logits, const Tensor& labels, std::optional<int64_t> ignore) {
+Tensor sigmoid_stats(const Tensor& logits, const Tensor& labels, const std::optional<int64_t>& ignore) {
   const SigmoidArguments a(logits, labels, ignore);
   Tensor out = new_stats(a.logits);
   const LogitsView& view = a.logits.view;
@@ -59,7 +59,7 @@ void count_step(const RecordOptions& options, int64_t examples) {
 }
 
 void record_stats(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
-                  const Tensor& skipped, std::optional<int64_t> ignore, double decay,
+                  const Tensor& skipped, const std::optional<int64_t>& ignore, double decay,
                   const std::optional<Tensor>& steps) {
   const RecordStatsArguments a(table, index, logits, labels, skipped, ignore, decay, steps);
   count_step(a.options, a.examples);
@@ -84,7 +84,7 @@ void record_given_stats(const Tensor& table, const Tensor& index, const Tensor& 
 
 void record_temporal(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
                      int64_t window, double decay, const Tensor& skipped, const std::optional<Tensor>& records,
-                     std::optional<int64_t> ignore) {
+                     const std::optional<int64_t>& ignore) {
   const RecordTemporalArguments a(table, index, logits, labels, window, decay, skipped, records);
   const DuplicateChains chains(indices(a.index), a.logits.view.rows);
   torch::stable::parallel_for(0, a.logits.view.rows, grain(a.logits.view.classes), [&](int64_t begin, int64_t end) {

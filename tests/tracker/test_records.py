@@ -104,7 +104,8 @@ def test_rows_agree_where_they_were_recorded_or_had_no_label_to_change() -> None
 
 def test_losses_alone_know_no_label() -> None:
     records, skipped = recorded([0, 1], [2, 3]), ops.new_skipped()
-    records.record_losses(torch.tensor([1, 2]), torch.tensor([0.5, 0.5]), skipped, padding=False)
+    stats, nothing = ops.given_stats(loss=torch.tensor([0.5, 0.5])), torch.zeros(2).long()
+    records.record_given(torch.tensor([1, 2]), stats, nothing, 1, skipped)
     assert records.labels().tolist() == [2, 3, -1, -1, -1, -1]
     other = recorded([2], [1])
     records.check_merge(other)
