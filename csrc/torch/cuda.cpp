@@ -61,7 +61,7 @@ class Chains {
   Tensor links_;
 };
 
-Tensor softmax_stats(const Tensor& logits, const Tensor& labels, std::optional<int64_t> ignore) {
+Tensor softmax_stats(const Tensor& logits, const Tensor& labels, const std::optional<int64_t>& ignore) {
   const Launch launch(logits);
   const StatsArguments a(logits, labels);
   Tensor out = new_stats(a.logits);
@@ -78,7 +78,7 @@ Tensor soft_stats(const Tensor& logits, const Tensor& targets, const std::option
   return out;
 }
 
-Tensor sigmoid_stats(const Tensor& logits, const Tensor& labels, std::optional<int64_t> ignore) {
+Tensor sigmoid_stats(const Tensor& logits, const Tensor& labels, const std::optional<int64_t>& ignore) {
   const Launch launch(logits);
   const SigmoidArguments a(logits, labels, ignore);
   Tensor out = new_stats(a.logits);
@@ -102,7 +102,7 @@ std::tuple<Tensor, Tensor> reduce_rows(const Tensor& stats, int64_t examples, co
 }
 
 void record_stats(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
-                  const Tensor& skipped, std::optional<int64_t> ignore, double decay,
+                  const Tensor& skipped, const std::optional<int64_t>& ignore, double decay,
                   const std::optional<Tensor>& steps) {
   const Launch launch(logits);
   const RecordStatsArguments a(table, index, logits, labels, skipped, ignore, decay, steps);
@@ -123,7 +123,7 @@ void record_given_stats(const Tensor& table, const Tensor& index, const Tensor& 
 
 void record_temporal(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,
                      int64_t window, double decay, const Tensor& skipped, const std::optional<Tensor>& records,
-                     std::optional<int64_t> ignore) {
+                     const std::optional<int64_t>& ignore) {
   const Launch launch(logits);
   const RecordTemporalArguments a(table, index, logits, labels, window, decay, skipped, records);
   const Chains chains(a.index, a.table.examples, launch);

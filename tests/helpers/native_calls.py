@@ -452,9 +452,16 @@ def steps_of(examples: int) -> Tensor:
 
 
 def record_stats_call(
-    name: str, logits: Tensor, labels: Tensor, index: Tensor, examples: int, options: Options = Options()
+    name: str,
+    logits: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    examples: int,
+    options: Options = Options(),
+    table: Tensor | None = None,
 ) -> Call:
-    table, skipped = records_of(examples, logits.shape[1]), torch.tensor([10, 20, 30, 40])
+    table = records_of(examples, logits.shape[1]) if table is None else table
+    skipped = torch.tensor([10, 20, 30, 40])
     steps = [] if options.steps is None else [options.steps]
 
     def expect() -> list[Tensor]:
@@ -497,10 +504,17 @@ def record_stats_calls() -> Iterator[Call]:
 
 
 def record_given_stats_call(
-    name: str, stats: Tensor, labels: Tensor, index: Tensor, examples: int, options: Options = Options()
+    name: str,
+    stats: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    examples: int,
+    options: Options = Options(),
+    table: Tensor | None = None,
 ) -> Call:
     classes = 10
-    table, skipped = records_of(examples, classes), torch.tensor([10, 20, 30, 40])
+    table = records_of(examples, classes) if table is None else table
+    skipped = torch.tensor([10, 20, 30, 40])
     steps = [] if options.steps is None else [options.steps]
 
     def expect() -> list[Tensor]:
@@ -544,12 +558,13 @@ def record_temporal_call(
     changes: bool,
     records: Tensor | None = None,
     ignore: int | None = None,
+    count: int | None = None,
 ) -> Call:
-    """The table holds what some presentations may have left."""
+    """The table holds what some presentations may have left: `count` of them, or any number."""
     width = temporal_width(window, logits.shape[1] if changes else None)
     g = generator(examples, width)
     table = torch.randn(examples, width, generator=g)
-    table[:, 0] = torch.randint(2 * window, (examples,), generator=g).float()
+    table[:, 0] = torch.randint(2 * window, (examples,), generator=g).float() if count is None else count
     table *= table[:, :1] > 0
     skipped = torch.tensor([10, 20, 30, 40])
 

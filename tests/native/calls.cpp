@@ -1,6 +1,6 @@
 // Calls launchers with arguments from a file, and writes what they return and leave behind to another file.
 //
-//   calls ARGUMENTS RESULTS ORDER SHARED_BYTES     (ORDER and SHARED_BYTES: see emulator::Device)
+//   calls ARGUMENTS RESULTS ORDER SHARED_BYTES EVERY     (the last three: see emulator::Device)
 //
 // ARGUMENTS holds one call after the other: the launcher's number and its arguments, all of them int64. A buffer is
 // its size in bytes (-1: a null pointer), its distance from a 64-byte boundary, and its bytes. Each buffer becomes an
@@ -257,12 +257,13 @@ void (*const kLaunchers[])() = {chain_rows,       softmax_stats, soft_stats,    
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 5) return 2;
+  if (argc != 6) return 2;
   arguments = fopen(argv[1], "rb");
   results = fopen(argv[2], "wb");
   if (arguments == nullptr || results == nullptr) return 2;
   emulator::device.order = emulator::Order(atoi(argv[3]));
   emulator::device.shared_optin = atoi(argv[4]);
+  emulator::device.every = atoi(argv[5]);
   for (int64_t launcher; fread(&launcher, sizeof launcher, 1, arguments) == 1;) {
     if (traffic_call) traffic_call();
     kLaunchers[launcher]();

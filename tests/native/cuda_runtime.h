@@ -52,7 +52,8 @@ enum class Order { kForward, kReverse, kShuffled };
 struct Device {
   Order order = Order::kForward;  // in which blocks, warps and lanes get their turn
   int shared_optin = 64 * 1024;   // bytes that a kernel may ask for
-  int shared_limit = 48 * 1024;   // bytes that the next launch may have
+  int every = 1;                 // of a launch of many blocks, only each so-manieth runs: enough to count what it reads
+  int shared_limit = 48 * 1024;  // bytes that the next launch may have
   cudaError_t last_error = cudaSuccess;
 };
 extern Device device;

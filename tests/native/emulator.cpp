@@ -31,7 +31,7 @@ extern "C" {  // null where ThreadSanitizer is not linked
 }
 
 extern "C" {  // null where traffic.cpp is not linked
-[[gnu::weak]] void traffic_launch(const char* kernel);
+[[gnu::weak]] void traffic_launch(const char* kernel, size_t every);
 [[gnu::weak]] void traffic_end_block();
 [[gnu::weak]] void traffic_end_launch();
 }
@@ -266,12 +266,14 @@ void launch(const char* kernel, dim3 grid, dim3 block_size, size_t shared_bytes,
     return;
   }
   if (__tsan_get_current_fiber) tsan_scheduler = __tsan_get_current_fiber();
-  if (traffic_launch) traffic_launch(kernel);
+  const size_t every = blocks > 4096 ? size_t(device.every) : 1;
+  if (traffic_launch) traffic_launch(kernel, every);
   body = &thread;
   gridDim = grid;
   blockDim = block_size;
   std::mt19937 random(1);
   for (const size_t i : turns(blocks, random)) {
+    if (i % every != 0) continue;
     const unsigned row = unsigned(i / grid.x);
     blockIdx = {unsigned(i % grid.x), row % grid.y, row / grid.y};
     run_block(shared_bytes, random);

@@ -42,6 +42,7 @@ std::unordered_map<uint64_t, unsigned> times;                 // that a thread o
 
 struct Totals {
   int64_t read, written, wide, sectors, loads;
+  size_t every;
 };
 Totals totals;
 const char* kernel;
@@ -85,9 +86,10 @@ void traffic_forget(const void* memory) {  // the start of the allocation, in wh
 
 void traffic_call() { puts("call"); }
 
-void traffic_launch(const char* name) {
+void traffic_launch(const char* name, size_t every) {
   kernel = name;
   totals = {};
+  totals.every = every;
 }
 
 void traffic_end_block() {
@@ -103,8 +105,9 @@ void traffic_end_block() {
 }
 
 void traffic_end_launch() {
-  printf("%s read %lld written %lld wide %lld sectors %lld loads %lld\n", kernel, (long long)totals.read,
-         (long long)totals.written, (long long)totals.wide, (long long)totals.sectors, (long long)totals.loads);
+  const auto whole = [](int64_t counted) { return (long long)(counted * int64_t(totals.every)); };
+  printf("%s read %lld written %lld wide %lld sectors %lld loads %lld\n", kernel, whole(totals.read),
+         whole(totals.written), whole(totals.wide), whole(totals.sectors), whole(totals.loads));
 }
 
 #define DP_ACCESS(bytes)                                                                                           \
