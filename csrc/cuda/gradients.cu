@@ -176,7 +176,7 @@ constexpr int kVarianceThreads = 256;
 // gradients [K, B, C, P] -> out [B], one block a row. Double precision, because nothing bounds the offset of the
 // gradients against their spread.
 template <int kWidth, class T>
-__global__ void __launch_bounds__(kVarianceThreads, 1)
+__global__ void __launch_bounds__(kVarianceThreads, 2)
     gradient_variance_kernel(const T* data, GradientsView g, int64_t checkpoints, int64_t checkpoint_stride,
                              bool take_root, float* out) {
   const T* row = data + blockIdx.x * g.row_stride;

@@ -300,14 +300,12 @@ struct ByBlock {
 
 constexpr int64_t kNarrow = 32;  // classes of which a warp would leave most lanes idle
 
-// Calls launch(who) with the type of who reads the rows: adjacent classes each, of any number.
+// Calls launch(who) with the type of who reads the rows: adjacent classes each, more than kNarrow.
 template <class T, class F>
-void visit_readers(const LogitsView& logits, const T* data, F&& launch) {
+void visit_wide_readers(const LogitsView& logits, const T* data, F&& launch) {
   constexpr int kWide = kPackWidth<T>;
   const bool wide = packed(logits, data);
-  if (logits.classes <= kNarrow) {
-    launch(ByThread<T>());
-  } else if (logits.classes <= 256) {
+  if (logits.classes <= 256) {
     wide ? launch(ByWarp<kWide, 256, T>()) : launch(ByWarp<1, 256, T>());
   } else if (logits.classes <= 1024) {
     wide ? launch(ByWarp<kWide, 1024, T>()) : launch(ByWarp<1, 1024, T>());

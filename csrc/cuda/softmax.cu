@@ -173,7 +173,7 @@ int softmax_stats(const LogitsView& logits, const int64_t* labels, int64_t ignor
   visit_logits(logits, [&](auto* data) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
     if (logits.class_stride == 1 && logits.classes > kNarrow) {
-      visit_readers(logits, data, [&](auto reader) {
+      visit_wide_readers(logits, data, [&](auto reader) {
         using Reader = decltype(reader);
         DP_LAUNCH((softmax_stats_kernel<Reader::kWidth, Reader, T>), Reader::blocks(logits.rows),
                   Reader::threads(logits.classes), 0, stream, data, logits, labels, ignore, out);
@@ -193,12 +193,17 @@ int record_stats(Record* table, int64_t examples, const int64_t* index, const ui
   if (logits.rows == 0) return cudaSuccess;
   visit_logits(logits, [&](auto* data) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
-    visit_readers(logits, data, [&](auto reader) {
+    const auto launch = [&](auto reader) {
       using Reader = decltype(reader);
       DP_LAUNCH((record_stats_kernel<Reader::kWidth, Reader, T>), Reader::blocks(logits.rows),
                 Reader::threads(logits.classes), 0, stream, table, examples, index, links, data, logits, labels,
                 options, skipped);
-    });
+    };
+    if (logits.classes <= kNarrow) {
+      launch(ByThread<T>());
+    } else {
+      visit_wide_readers(logits, data, launch);
+    }
   });
   return cudaGetLastError();
 }

@@ -129,7 +129,8 @@ __global__ void __launch_bounds__(kBlock, 4)
       float change = 0.0f;
       if (state.with_changes) {
         float* const log_p = state.log_p(example);
-        change = wide_state ? change_log_p<4>(row, n, log_p, lane) : change_log_p<1>(row, n, log_p, lane);
+        const bool wide = kWidth > 1 && wide_state;
+        change = wide ? change_log_p<4>(row, n, log_p, lane) : change_log_p<1>(row, n, log_p, lane);
       }
       update_windows(state.row(example), state, expf(n.clamped_log_p(z_label)), change, lane);
     }
