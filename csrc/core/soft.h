@@ -32,7 +32,7 @@ DP_HD StatsOf<F> finish_soft_stats(F z_label, F before, F after, F rest, F e_tim
   s.value[kPMax] = share;
   s.value[kLogitMargin] = z_label - rival;
   s.value[kPMargin] = (Math::exp(d_label) - Math::exp(d_rival)) * share;
-  s.value[kCorrect] = Math::select(z_label >= rival, Math::select(z_label > before, one, zero), zero);
+  s.value[kCorrect] = Math::select(z_label >= rival, one, zero) * Math::select(z_label > before, one, zero);
   return s;
 }
 

@@ -103,7 +103,7 @@ DP_HD StatsOf<F> finish_stats(F z_label, F before, F after, F e, F e_times_d, F 
   s.value[kPMax] = share;
   s.value[kLogitMargin] = distance;
   s.value[kPMargin] = Math::product(e_label - e_rival, share);
-  s.value[kCorrect] = Math::select(on_top, Math::select(z_label > before, one, zero), zero);
+  s.value[kCorrect] = Math::select(on_top, one, zero) * Math::select(z_label > before, one, zero);
   return s;
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "../core/softmax.h"
 #include "../core/views.h"
 #include "simd.h"
 
@@ -40,11 +41,9 @@ using Tile = float[kTile][kGroup];
 
 template <class T>
 DP_INLINE bool are_adjacent(const T* const* rows, int size) {
-  if (size < kGroup) return false;
-  for (int l = 1; l < kGroup; ++l) {
-    if (rows[l] != rows[0] + l) return false;
-  }
-  return true;
+  bool adjacent = size == kGroup;
+  for (int l = 0; l < kGroup; ++l) adjacent &= rows[l] == rows[0] + l;
+  return adjacent;
 }
 
 // The `n` classes from `from` on. In place of rows beyond `size` comes the first.
@@ -71,12 +70,21 @@ DP_INLINE void spread_fault(StatsOf<F>& stats) {
   for (F& value : stats.value) value += zero_or_nan;
 }
 
-// stats of rows, one in each lane, to one row after the other.
+// stats of rows, one in each lane, to one row after the other. Of the index of a value, first that of the statistic,
+// then that of the row, each round moves the highest bit to the end.
 template <class F>
 DP_INLINE void store_rows(const StatsOf<F>& stats, SoftmaxStats* out) {
-  for (int l = 0; l < lanes_of<F>; ++l) {
-    for (int s = 0; s < kStats; ++s) out[l].value[s] = stats.value[s][l];
+  static_assert(kStats == 8);
+  F from[kStats], to[kStats];
+  std::copy_n(stats.value, int(kStats), from);
+  for (int round = 0; round < 3; ++round) {
+    for (int s = 0; s < kStats / 2; ++s) {
+      to[2 * s] = from[s], to[2 * s + 1] = from[s + kStats / 2];
+      interleave(to[2 * s], to[2 * s + 1]);
+    }
+    std::copy_n(to, int(kStats), from);
   }
+  memcpy(out, from, sizeof from);
 }
 
 inline void store_no_row(float* stats) {

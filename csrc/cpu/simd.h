@@ -78,18 +78,33 @@ DP_INLINE To same_bits(const From& from) {
   return to;
 }
 
+// Of a condition that is no longer a comparison, `?` would be taken apart into its lanes, where the vector is wider
+// than those of the oldest processor.
+template <class F>
+DP_INLINE F select(IntsOf<F> condition, F a, F b) {
+  return F((IntsOf<F>(a) & condition) | (IntsOf<F>(b) & ~condition));
+}
+
 template <class F = Floats>
 DP_INLINE F all(float x) {
   return F{} + x;
 }
+// a where it is larger, else b: b as well where one is NaN.
 template <class F>
 DP_INLINE F larger(F a, F b) {
+#ifdef DP_512_BITS
+  if constexpr (lanes_of<F> == 16) {  // of a comparison compilers make two instructions here
+    F x;
+    asm("vmaxps %2, %1, %0" : "=v"(x) : "v"(a), "v"(b));
+    return x;
+  }
+#endif
   return a > b ? a : b;
 }
 // x, or the bound where x is below it; NaN stays.
 template <class F>
 DP_INLINE F at_least(F bound, F x) {
-  return bound > x ? bound : x;
+  return larger(bound, x);
 }
 
 // A vector in two halves, the halves in two, and so on: few steps that depend on each other.
@@ -127,6 +142,13 @@ DP_INLINE F load(const float* at) {
 }
 
 template <class F>
+DP_INLINE IntsOf<F> load_ints(const int32_t* at) {
+  IntsOf<F> x;
+  memcpy(&x, at, sizeof x);
+  return x;
+}
+
+template <class F>
 DP_INLINE IntsOf<F> load_halves(const void* at) {
   typename Vectors<lanes_of<F>>::Halves x;
   memcpy(&x, at, sizeof x);
@@ -153,24 +175,45 @@ DP_INLINE void store(float* at, F x) {
   memcpy(at, &x, sizeof x);
 }
 
+// The lanes of a and b in turn, in two vectors.
+template <class F>
+DP_INLINE void interleave(F& a, F& b) {
+  IntsOf<F> low, high;
+  for (int l = 0; l < lanes_of<F>; ++l) {
+    low[l] = l / 2 + l % 2 * lanes_of<F>;
+    high[l] = low[l] + lanes_of<F> / 2;
+  }
+#ifdef __clang__
+  F c, d;
+  for (int l = 0; l < lanes_of<F>; ++l) {
+    c[l] = low[l] < lanes_of<F> ? a[low[l]] : b[low[l] - lanes_of<F>];
+    d[l] = high[l] < lanes_of<F> ? a[high[l]] : b[high[l] - lanes_of<F>];
+  }
+#else
+  const F c = __builtin_shuffle(a, b, low), d = __builtin_shuffle(a, b, high);
+#endif
+  a = c, b = d;
+}
+
 // exp(x) for kLowest <= x <= 0 to about 1 unit in the last place; 0 from there down to about -87.7, where the
 // smallest normal number ends. A polynomial, because std::exp does not vectorise.
 constexpr float kLowest = -88.0f;
 template <class F>
 DP_INLINE F exp_nonpositive(F x) {
-  using Ints = IntsOf<F>;
-  const Ints whole = __builtin_convertvector(x * 1.44269504088896341f - 0.5f, Ints);  // to nearest: x <= 0
-  const F n = __builtin_convertvector(whole, F);
+  // Beside 1.5 * 2^23 a float holds whole numbers alone: the sum rounds, and ends in the bits of the number. With the
+  // bias of exponents these are 0 at kLowest.
+  constexpr float kWhole = 12582912.0f + 127.0f;
+  const F shifted = x * 1.44269504088896341f + kWhole;
+  const F n = shifted - kWhole;
   const F r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
-  F p = all<F>(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
+  F p = all<F>(1.3814540580e-3f);  // of least relative error, 4e-9, between half of -ln 2 and of ln 2
+  p = p * r + 8.3687454462e-3f;
+  p = p * r + 4.1668388993e-2f;
+  p = p * r + 1.6666521132e-1f;
+  p = p * r + 4.9999994040e-1f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  return p * same_bits<F>((whole + 127) << 23);
+  return p * same_bits<F>(same_bits<IntsOf<F>>(shifted) << 23);
 }
 
 // log(1 + x) for x >= 0. The logarithm is that of Cephes; what 1 + x rounds away is added back.
@@ -209,7 +252,7 @@ struct LaneMath {
     for (float& root : roots) root = sqrtf(root);
     return load<F>(roots);
   }
-  DP_INLINE static F select(IntsOf<F> condition, F a, F b) { return condition ? a : b; }
+  DP_INLINE static F select(IntsOf<F> condition, F a, F b) { return dp::select(condition, a, b); }
   DP_INLINE static F product(F a, F b) { return a * b; }
 };
 

@@ -79,6 +79,10 @@ struct DoublesOf {
     low += a.low * b.low;
     high += a.high * b.high;
   }
+  DP_INLINE void add(const DoublesOf& a) {
+    low += a.low;
+    high += a.high;
+  }
   DP_INLINE void multiply(const DoublesOf& a) {
     low *= a.low;
     high *= a.high;
@@ -112,6 +116,18 @@ struct SoftSums {
     e_squared.add_product(wide_e, wide_e);
     e_times_q.add_product(wide_e, wide_q);
     q_squared.add_product(wide_q, wide_q);
+  }
+
+  DP_INLINE void add(const SoftSums& o) {
+    at_top += o.at_top;
+    below_top += o.below_top;
+    e_times_d += o.e_times_d;
+    q += o.q;
+    q_times_d += o.q_times_d;
+    smallest_q = o.smallest_q < smallest_q ? o.smallest_q : smallest_q;
+    e_squared.add(o.e_squared);
+    e_times_q.add(o.e_times_q);
+    q_squared.add(o.q_squared);
   }
 
   DP_INLINE void rebase(F new_top) {
@@ -150,9 +166,9 @@ struct Leaders {
   F q = all<F>(-INFINITY), first = all<F>(-INFINITY), second = all<F>(-INFINITY);
 
   DP_INLINE void add(F z, F target, IntsOf<F> classes, int32_t end) {
-    const auto leads = ((target > q) & (classes < end)) != 0;
-    index = leads ? classes : index;
-    q = leads ? target : q;
+    const IntsOf<F> leads = (target > q) & (classes < end);
+    index = (classes & leads) | (index & ~leads);
+    q = select(leads, target, q);
     second = larger(z < first ? z : first, second);
     first = larger(z, first);
   }
@@ -206,7 +222,9 @@ DP_INLINE void sum_row(const LogitsView& logits, const LogitsView& targets, int6
     }
     const float highest = largest(leaders.first);
     if (highest > sums.top[0]) sums.rebase(all<F>(highest));
-    for (int c = 0; c < padded; c += kLanes) sums.add(load<F>(z + c), load<F>(q + c));
+    SoftSums<F> block{sums.top};  // apart, because many small addends in a row would each be rounded to a large sum
+    for (int c = 0; c < padded; c += kLanes) block.add(load<F>(z + c), load<F>(q + c));
+    sums.add(block);
   }
   const int64_t label = leaders.label();
   const float z_label = read_one(logits, z_at + label * logits.class_stride), rival = leaders.rival(z_label);
@@ -251,7 +269,9 @@ struct Side {
       seen = larger(z, seen);
     }
     sums.rebase(larger(seen, sums.top));
-    for (int c = 0; c < n; ++c) sums.add(load<F>(logits[c] + lane), load<F>(targets[c] + lane));
+    SoftSums<F> block{sums.top};  // apart, as above
+    for (int c = 0; c < n; ++c) block.add(load<F>(logits[c] + lane), load<F>(targets[c] + lane));
+    sums.add(block);
   }
 };
 

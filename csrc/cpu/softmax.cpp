@@ -1,5 +1,6 @@
 #include <cfloat>
 #include <cmath>
+#include <utility>
 
 #include "kernels.h"
 #include "rows.h"
@@ -43,6 +44,11 @@ struct Sums {
   template <class T>
   DP_INLINE void add(const T* z, const T* end) {
     for (; z < end; z += lanes_of<F>) add(load<F>(z));
+  }
+  DP_INLINE void add(const Sums& o) {
+    e += o.e;
+    e_times_d += o.e_times_d;
+    e_squared += o.e_squared;
   }
   // To a larger logit: d and so e of every class shrink alike.
   DP_INLINE void rebase(F new_top) {
@@ -92,8 +98,7 @@ DP_INLINE void visit_others(Pass& pass, const T* z, int64_t from, int64_t to, in
 
 // What is known of a group of rows when all their classes have been seen.
 struct GroupSums {
-  float z_label[kGroup] = {}, before[kGroup] = {}, after[kGroup] = {};
-  float e[kGroup] = {}, e_times_d[kGroup] = {}, e_squared[kGroup] = {};
+  float z_label[kGroup], before[kGroup], after[kGroup], e[kGroup], e_times_d[kGroup], e_squared[kGroup];
 };
 
 template <class F, class T>
@@ -124,7 +129,9 @@ DP_INLINE void sum_row(const T* z, int64_t classes, int64_t label, GroupSums& ou
       top = rival;
       sums.rebase(all<F>(top));
     }
-    visit_others<F>(sums, z, from, to, label);
+    Sums<F> block{sums.top};  // apart, because many small addends in a row would each be rounded to a large sum
+    visit_others<F>(block, z, from, to, label);
+    sums.add(block);
   }
   const bool tie = z_label == rival;  // which the lower class wins
   out.z_label[at] = z_label;
@@ -141,52 +148,65 @@ constexpr int64_t kNarrow = 32;
 
 template <class F>
 struct Side {
-  IntsOf<F> label;
-  F z_label = all<F>(-INFINITY), before = all<F>(-INFINITY), after = all<F>(-INFINITY);
+  F rival = all<F>(-INFINITY);
   Sums<F> sums{all<F>(-FLT_MAX)};
 
-  DP_INLINE void add(const Tile& tile, int lane, int32_t from, int n) {
-    const F out_of_it = all<F>(-INFINITY);
-    for (int c = 0; c < n; ++c) {
-      const F x = load<F>(tile[c] + lane);
-      z_label = label == from + c ? x : z_label;
-      before = larger(label > from + c ? x : out_of_it, before);
-      after = larger(label < from + c ? x : out_of_it, after);
-    }
-    const F top = larger(z_label, larger(larger(before, after), sums.top));
-    if (from == 0) {
+  // Logits of n classes, of which labels have become -inf; the logits of the labels, where these have been seen.
+  DP_INLINE void add(const Tile& others, const float* z_label, int lane, int n, bool first) {
+    for (int c = 0; c < n; ++c) rival = larger(load<F>(others[c] + lane), rival);
+    const F top = larger(load<F>(z_label + lane), larger(rival, sums.top));
+    if (first) {
       sums.top = top;
     } else {
       sums.rebase(top);
     }
-    for (int c = 0; c < n; ++c) {
-      const F x = load<F>(tile[c] + lane);
-      sums.add(label == from + c ? out_of_it : x);
-    }
+    Sums<F> block{top};  // apart, as above
+    for (int c = 0; c < n; ++c) block.add(load<F>(others[c] + lane));
+    sums.add(block);
   }
 };
 
 template <class F, class T>
-DP_INLINE void sum_side_by_side(const T* const* z, const int64_t* labels, int64_t class_stride, int64_t classes,
+DP_INLINE void sum_side_by_side(const T* const* z, const int32_t* label, int64_t class_stride, int64_t classes,
                                 int size, GroupSums& out) {
   constexpr int kLanes = lanes_of<F>;
-  Side<F> sides[kGroup / kLanes];
-  for (int l = 0; l < kGroup; ++l) sides[l / kLanes].label[l % kLanes] = int32_t(labels[l < size ? l : 0]);
   const bool adjacent = are_adjacent(z, size);
+  Side<F> sides[kGroup / kLanes];
+  for (int l = 0; l < kGroup; ++l) out.z_label[l] = -INFINITY;
   for (int64_t from = 0; from < classes; from += kTile) {
     const int n = int(std::min<int64_t>(kTile, classes - from));
     Tile tile;
     load_tile<kLanes>(tile, z, size, adjacent, class_stride, from, n);
-    for (int l = 0; l < size; l += kLanes) sides[l / kLanes].add(tile, l, int32_t(from), n);
+    for (int l = 0; l < size; ++l) {
+      if (label[l] < from || label[l] >= from + n) continue;
+      out.z_label[l] = std::exchange(tile[label[l] - from][l], kOut);
+    }
+    for (int l = 0; l < size; l += kLanes) sides[l / kLanes].add(tile, out.z_label, l, n, from == 0);
   }
   for (int l = 0; l < size; l += kLanes) {
     const Side<F>& side = sides[l / kLanes];
-    store(out.z_label + l, side.z_label);
-    store(out.before + l, side.before);
-    store(out.after + l, side.after);
+    store(out.after + l, side.rival);
     store(out.e + l, side.sums.e);
     store(out.e_times_d + l, side.sums.e_times_d);
     store(out.e_squared + l, side.sums.e_squared);
+  }
+  bool tie = false;  // which the lower class wins
+  for (int l = 0; l < kGroup; ++l) {
+    out.before[l] = -INFINITY;
+    tie |= out.z_label[l] == out.after[l];
+  }
+  for (int64_t from = 0; tie && from < classes; from += kTile) {
+    const int n = int(std::min<int64_t>(kTile, classes - from));
+    Tile tile;
+    load_tile<kLanes>(tile, z, size, adjacent, class_stride, from, n);
+    for (int l = 0; l < size; l += kLanes) {
+      F before = load<F>(out.before + l);
+      for (int c = 0; c < n; ++c) {
+        const auto is_before = load_ints<F>(label + l) > int32_t(from + c);
+        before = larger(is_before ? load<F>(tile[c] + l) : all<F>(kOut), before);
+      }
+      store(out.before + l, before);
+    }
   }
 }
 
@@ -194,11 +214,12 @@ DP_INLINE void sum_side_by_side(const T* const* z, const int64_t* labels, int64_
 template <class T>
 struct Group {
   const T* z[kGroup] = {};
-  int64_t row[kGroup] = {}, label[kGroup] = {};
+  int64_t row[kGroup] = {};
+  int32_t label[kGroup] = {};
   int size = 0;
 
   void add(const T* data, int64_t at, int64_t its_label) {
-    z[size] = data, row[size] = at, label[size] = its_label;
+    z[size] = data, row[size] = at, label[size] = int32_t(its_label);
     ++size;
   }
 };
@@ -210,6 +231,7 @@ DP_INLINE void finish_group(const Group<T>& group, int64_t class_stride, int64_t
   if (classes <= kNarrow || class_stride != 1) {
     sum_side_by_side<F>(group.z, group.label, class_stride, classes, group.size, rows);
   } else {
+    if (group.size < kGroup) memset(&rows, 0, sizeof rows);
     for (int l = 0; l < group.size; ++l) sum_row<F>(group.z[l], classes, group.label[l], rows, l);
   }
   for (int l = 0; l < group.size; l += kLanes) {
@@ -230,12 +252,15 @@ DP_FOR_LOGIT_TYPES(DP_DEFINE_FINISH)
 #undef DP_DEFINE_FINISH
 
 template <class T>
-void store_group(Group<T>& group, const LogitsView& logits, const int64_t* labels, float* out) {
+void store_group(Group<T>& group, const LogitsView& logits, const int64_t* labels, int64_t ignore, float* out) {
   SoftmaxStats results[kGroup];
   finish(group, logits.class_stride, logits.classes, results);
   for (int l = 0; l < group.size; ++l) {
-    float* stats = out + group.row[l] * kStats;
-    if (is_class(labels[group.row[l]], logits)) {
+    const int64_t row = group.row[l];
+    float* stats = out + row * kStats;
+    if (is_ignored(labels[row], ignore)) {  // which may be a class
+      store_no_row(stats);
+    } else if (is_class(labels[row], logits)) {
       std::copy_n(results[l].value, int(kStats), stats);
     } else {
       std::fill_n(stats, int(kStats), std::nanf(""));
@@ -250,20 +275,22 @@ void stats_rows(const T* data, const LogitsView& logits, const int64_t* labels, 
   RowOffsets offsets(logits);
   Group<T> group;
   for (int64_t row = begin; row < end; ++row) {
-    if (is_ignored(labels[row], ignore)) {
+    const int64_t label = labels[row];
+    const bool good = is_class(label, logits);
+    if (logits.class_stride == 1 && is_ignored(label, ignore)) {
       store_no_row(out + row * kStats);
       continue;
     }
-    group.add(data + offsets.at(row), row, is_class(labels[row], logits) ? labels[row] : 0);
-    if (group.size == kGroup) store_group(group, logits, labels, out);
+    group.add(data + offsets.at(row), row, good ? label : 0);
+    if (group.size == kGroup) store_group(group, logits, labels, ignore, out);
   }
-  if (group.size > 0) store_group(group, logits, labels, out);
+  if (group.size > 0) store_group(group, logits, labels, ignore, out);
 }
 
 // kGiven: the rows are not of logits, but of statistics.
 template <bool kGiven, class T>
-void record_group(Group<T>& group, Record* table, int64_t examples, const int64_t* index, int64_t classes,
-                  const RecordOptions& options, int64_t* local) {
+void record_group(Group<T>& group, Record* table, int64_t examples, const int64_t* index, const int64_t* labels,
+                  int64_t classes, const RecordOptions& options, int64_t* local) {
   SoftmaxStats results[kGroup];
   if constexpr (kGiven) {
     for (int l = 0; l < group.size; ++l) results[l] = given_stats(group.z[l]);
@@ -271,14 +298,14 @@ void record_group(Group<T>& group, Record* table, int64_t examples, const int64_
     finish(group, 1, classes, results);
   }
   for (int l = 0; l < group.size; ++l) {
-    const int64_t example = index[group.row[l]];
+    const int64_t example = index[group.row[l]], label = labels[group.row[l]];  // which may be kNoLabel
     Record& record = table[example];
-    const int fault = fault_of(record, results[l], group.label[l]);
+    const int fault = fault_of(record, results[l], label);
     if (fault != kSkippedKinds) {
       ++local[fault];
       continue;
     }
-    update_record(record, results[l], group.label[l], options);
+    update_record(record, results[l], label, options);
     if (options.steps != nullptr) options.steps[example] = options.steps[examples];
   }
   group.size = 0;
@@ -307,11 +334,11 @@ void record_rows(const T* data, int64_t row_stride, int64_t classes, Record* tab
       } else {
         __builtin_prefetch(table + index[row], 1);  // in no cache, as a rule; there when the group is finished
         group.add(data + row * row_stride, row, label);
-        if (group.size == kGroup) record_group<kGiven>(group, table, examples, index, classes, options, local);
+        if (group.size == kGroup) record_group<kGiven>(group, table, examples, index, labels, classes, options, local);
       }
     }
   }
-  if (group.size > 0) record_group<kGiven>(group, table, examples, index, classes, options, local);
+  if (group.size > 0) record_group<kGiven>(group, table, examples, index, labels, classes, options, local);
   add_skipped(skipped, local);
 }
 
