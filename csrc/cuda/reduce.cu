@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <type_traits>
 
 #include "launch.h"
@@ -74,7 +75,7 @@ __global__ void __launch_bounds__(kBlock, 4)
 #pragma unroll 2
   for (int64_t i = first + number * part / parts + lane; i < end; i += kWarp) {
     const int64_t row = order ? order[i] : i;
-    const double weight = rows.weight ? double(rows.weight[row]) : 1.0;
+    double weight = rows.weight ? double(rows.weight[row]) : 1.0;
     float stats[kStats];
 #pragma unroll
     for (int s = 0; s < kStats; s += kWidth) {
@@ -83,6 +84,7 @@ __global__ void __launch_bounds__(kBlock, 4)
       for (int j = 0; j < kWidth; ++j) stats[s + j] = pack.lane[j];
     }
     if (weight == 0.0 || is_no_row(stats)) continue;
+    if (weight < 0) weight = NAN;  // one that nobody has looked at; it shows in the mean
     sum.weight += weight;
 #pragma unroll
     for (int s = 0; s < kStats; ++s) sum.stats[s] += weight * double(stats[s]);

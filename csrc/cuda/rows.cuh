@@ -146,10 +146,12 @@ struct ThreadRows {
         const float new_top = fmaxf(top[r], fmaxf(before[r], seen[r]));
         others[r].rebase(top[r], new_top);
         top[r] = new_top;
+        OtherClasses sums;  // apart, because many small addends in a row would each be rounded to a large sum
 #pragma unroll
         for (int i = 0; i < kChunk; ++i) {
-          if (start + i < classes) add_class(others[r], others_z[i], new_top);
+          if (start + i < classes) add_class(sums, others_z[i], new_top);
         }
+        others[r].add(sums);
       }
     }
   }

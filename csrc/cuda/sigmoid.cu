@@ -9,21 +9,23 @@ namespace {
 
 enum class BinaryLabel { kZero, kOne, kIgnored, kBad };
 
+// A label that is ignored may be 0 or 1, where only the others are known.
 __device__ __forceinline__ BinaryLabel label_of(int64_t label, int64_t ignore) {
-  if (label == 0 || label == 1) return label == 1 ? BinaryLabel::kOne : BinaryLabel::kZero;
-  return is_ignored(label, ignore) ? BinaryLabel::kIgnored : BinaryLabel::kBad;
+  if (is_ignored(label, ignore)) return BinaryLabel::kIgnored;
+  return label == 1 ? BinaryLabel::kOne : label == 0 ? BinaryLabel::kZero : BinaryLabel::kBad;
 }
 
 __device__ __forceinline__ BinaryLabel label_of(double label, int64_t ignore) {
-  if (label == 0.0 || label == 1.0) return label == 1.0 ? BinaryLabel::kOne : BinaryLabel::kZero;
-  const bool ignored = label != label || (ignore != kNoLabel && label == double(ignore));
-  return ignored ? BinaryLabel::kIgnored : BinaryLabel::kBad;
+  if (label != label || (ignore != kNoLabel && label == double(ignore))) return BinaryLabel::kIgnored;
+  return label == 1.0 ? BinaryLabel::kOne : label == 0.0 ? BinaryLabel::kZero : BinaryLabel::kBad;
 }
 
 __device__ __forceinline__ BinaryLabel label_at(const BinaryLabels& labels, int64_t row) {
   switch (labels.type) {
     case BinaryType::kBool:
-      return static_cast<const uint8_t*>(labels.data)[row] != 0 ? BinaryLabel::kOne : BinaryLabel::kZero;
+      return label_of(int64_t(static_cast<const uint8_t*>(labels.data)[row] != 0), labels.ignore);
+    case BinaryType::kUInt8:
+      return label_of(int64_t(static_cast<const uint8_t*>(labels.data)[row]), labels.ignore);
     case BinaryType::kInt32:
       return label_of(int64_t(static_cast<const int32_t*>(labels.data)[row]), labels.ignore);
     case BinaryType::kInt64:

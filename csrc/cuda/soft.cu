@@ -157,7 +157,7 @@ __global__ void __launch_bounds__(kBlock, 4)
 
 // What cancels between p and q where both are known only at the end is summed in double precision.
 struct ThreadSoftSums : SoftSums {
-  float top = -FLT_MAX;
+  float top = -FLT_MAX;  // finite, so that masked classes are below it
   double e_squared = 0, e_times_q_wide = 0, q_squared = 0;
 
   __device__ __forceinline__ void rebase(float new_top) {
@@ -171,11 +171,25 @@ struct ThreadSoftSums : SoftSums {
     e_squared *= double(factor) * factor;
     top = new_top;
   }
-  __device__ __forceinline__ void add(float z, float target) {
-    const double e = SoftSums::add(z, target, top);
-    e_squared += e * e;
-    e_times_q_wide += e * target;
-    q_squared += double(target) * target;
+
+  // Classes summed apart, because many small addends in a row would each be rounded to a large sum.
+  template <int kNumber>
+  __device__ __forceinline__ void add(const float (&z)[kNumber], const float (&target)[kNumber], int64_t number) {
+    SoftSums sums;
+#pragma unroll
+    for (int i = 0; i < kNumber; ++i) {
+      if (i >= number) break;
+      const double e = sums.add(z[i], target[i], top);
+      e_squared += e * e;
+      e_times_q_wide += e * target[i];
+      q_squared += double(target[i]) * target[i];
+    }
+    at_top += sums.at_top;
+    below_top += sums.below_top;
+    e_times_d += sums.e_times_d;
+    q += sums.q;
+    q_times_d += sums.q_times_d;
+    smallest_q = sums.smallest_q < smallest_q ? sums.smallest_q : smallest_q;
   }
 };
 
@@ -213,10 +227,7 @@ __global__ void __launch_bounds__(kBlock, 4)
       }
     }
     sums.rebase(fmaxf(seen, sums.top));
-#pragma unroll
-    for (int i = 0; i < kChunk; ++i) {
-      if (start + i < logits.classes) sums.add(values[i], target[i]);
-    }
+    sums.add(values, target, logits.classes - start);
   }
   row.rest = sums.below_top + (sums.at_top - 1.0f);
   row.e_times_d = sums.e_times_d;

@@ -36,8 +36,8 @@ LOGIT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 GRADIENT_DTYPES = (*LOGIT_DTYPES, torch.float64)
 ELEMENT_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}  # as in csrc/core/numbers.h
 BINARY_TYPES = {  # as in csrc/core/views.h
-    **{torch.bool: 0, torch.int32: 1, torch.int64: 2, torch.float32: 3, torch.float64: 4},
-    **{torch.bfloat16: 5, torch.float16: 6},
+    **{torch.bool: 0, torch.uint8: 1, torch.int32: 2, torch.int64: 3, torch.float32: 4, torch.float64: 5},
+    **{torch.bfloat16: 6, torch.float16: 7},
 }
 FAR = 1 << 40
 IGNORED = -100
@@ -265,7 +265,7 @@ def strided_stats_calls() -> Iterator[Call]:
             logits[1, :, -1, -1], logits[0, classes // 2, 0, 0], logits[1, 0, 0, 1] = -torch.inf, torch.nan, torch.inf
             logits[1, classes // 3, -1, 0] = -torch.inf
         labels[0, 0, 1], labels[1, 0, 0], labels[0, -1, -1] = IGNORED, classes, -1
-        ignore = (IGNORED, None)[n % 2]
+        ignore = (IGNORED, None, classes // 2)[n % 3]
         yield softmax_stats_call(f"{shape}, {dtype}, {layout}, ignored: {ignore}", logits, labels, ignore)
 
 
@@ -330,9 +330,9 @@ def sigmoid_stats_calls() -> Iterator[Call]:
         logits = place(values, stride, n % 2)
         logits[1, 3], logits[2, 7], logits[3, 9], logits[4, 2] = torch.nan, torch.inf, -torch.inf, 0
         labels = torch.randint(2, (6, 50), generator=generator(n)).to(label_dtype)
-        ignore = (None, IGNORED, 7)[n % 3]
+        ignore = (None, IGNORED, 7, 1, 0)[n % 5]
         if label_dtype != torch.bool:
-            labels[0, :3] = torch.tensor([IGNORED, 7, 2])
+            labels[0, :3] = torch.tensor([IGNORED % 256 if label_dtype == torch.uint8 else IGNORED, 7, 2])
         if label_dtype.is_floating_point:
             labels[5, 5], labels[5, 6] = torch.nan, 0.5
         yield sigmoid_stats_call(f"{dtype}, labels {label_dtype}, ignored: {ignore}", logits, labels, ignore)
@@ -378,6 +378,8 @@ def reduce_rows_calls() -> Iterator[Call]:
             owner = torch.randint(-1, {"any": examples, "few": 1, "bad": examples + 3}[owned], (rows,), generator=g)
             owner[-1] = {"any": examples - 1, "few": 0, "bad": -FAR}[owned]
         weight = torch.rand(rows, generator=g) * (torch.rand(rows, generator=g) < 0.8) if n % 2 else None
+        if weight is not None and rows > 5:
+            weight[5] = -1
         labels = labels_of(rows, 10) if n % 3 else None
         name = f"{examples} examples, {rows} rows, owned: {owned}"
         name += ", weighted" * (weight is not None) + ", labels" * (labels is not None)
