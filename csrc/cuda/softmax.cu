@@ -45,6 +45,48 @@ __global__ void __launch_bounds__(kBlock, kRows == 1 ? 8 : 4)
   }
 }
 
+// Few classes, and rows that follow each other without a gap, so that one of them is no multiple of 16 bytes, but all
+// of a block's are: these come to shared memory first. There rows lie an odd number of elements apart, and so in
+// different banks.
+template <int kWidth, class T>
+__global__ void __launch_bounds__(kBlock, 8)
+    packed_stats_kernel(const T* data, LogitsView logits, const int64_t* labels, int64_t ignore, float* out) {
+  __shared__ T tile[kBlock * (kNarrow + 1)];
+  const int classes = int(logits.classes), stride = classes | 1;
+  const int64_t first = int64_t(blockIdx.x) * kBlock, left = logits.rows - first;
+  const int rows = left < kBlock ? int(left) : kBlock, elements = rows * classes;
+  const T* const z = data + first * classes;
+  for (int e = int(threadIdx.x) * kWidth; e < elements; e += kBlock * kWidth) {
+    Pack<T, kWidth> pack;
+    if (e + kWidth <= elements) {
+      pack = load<kWidth>(z + e);
+    } else {
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) {
+        if (e + j < elements) pack.lane[j] = z[e + j];
+      }
+    }
+    const int row = e / classes;
+    int c = e - row * classes, at = row * stride + c;
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) {
+      if (e + j < elements) tile[at] = pack.lane[j];
+      const bool ends = ++c == classes;
+      at += ends ? 1 + stride - classes : 1;
+      c = ends ? 0 : c;
+    }
+  }
+  __syncthreads();
+  const int row = int(threadIdx.x);
+  if (row >= rows) return;
+  const int64_t label = labels[first + row];
+  const int own = is_class(label, logits) ? int(label) : -1;
+  ThreadRows<1, T> stats;
+  stats.read(tile + row * stride, 1, classes, &own);
+  const SoftmaxStats r = known(stats.finish(0, classes == 1), own >= 0);
+  store_stats(out + (first + row) * kStats, is_ignored(label, ignore) ? no_row() : r);
+}
+
 // table [N] of records, index [B], labels [B]. The thread that speaks for the row `head` does all the writing. `source`
 // knows the rows: whether one counts, once it is read, and its statistics.
 template <class Source>
@@ -178,6 +220,10 @@ int softmax_stats(const LogitsView& logits, const int64_t* labels, int64_t ignor
         DP_LAUNCH((softmax_stats_kernel<Reader::kWidth, Reader, T>), Reader::blocks(logits.rows),
                   Reader::threads(logits.classes), 0, stream, data, logits, labels, ignore, out);
       });
+    } else if (logits.class_stride == 1 && logits.row_stride == logits.classes && logits.outer_dims == 0 &&
+               aligned(data)) {
+      DP_LAUNCH((packed_stats_kernel<kPackWidth<T>, T>), unsigned((logits.rows + kBlock - 1) / kBlock), kBlock, 0,
+                stream, data, logits, labels, ignore, out);
     } else if (side_by_side(logits, data, labels, kPackWidth<T>)) {
       launch_strided<kPackWidth<T>>(data, logits, labels, ignore, out, stream);
     } else {

@@ -407,8 +407,10 @@ def softmax_stats_calls() -> Iterator[Call]:
         logits, labels = logits_of(8, 32000, dtype, layout), labels_of(8, 32000)
         mask_classes(logits, labels)
         yield softmax_stats_call(f"32000, {dtype}, {layout}", logits, labels)
-    for rows in (0, 1, 256):
-        yield softmax_stats_call(f"{rows} rows", logits_of(rows, 10, torch.float32, "contiguous"), labels_of(rows, 10))
+    for rows, dtype in itertools.product((0, 1, 127, 129, 256), LOGIT_DTYPES):
+        for classes in (1, 3, 10, 32):
+            logits = logits_of(rows, classes, dtype, "contiguous")
+            yield softmax_stats_call(f"{rows} rows of {classes}, {dtype}", logits, labels_of(rows, classes))
     labels = torch.tensor([-1, 5, FAR, -FAR, 0])
     yield softmax_stats_call("bad labels", logits_of(5, 5, torch.float32, "contiguous"), labels)
     for classes in (3, 1100):
