@@ -491,7 +491,11 @@ def _updated_records(records: Tensor, stats: Tensor, labels: Tensor, right_from:
         "label": torch.where(shown, label, old["label"]),
         "logit_margin": torch.where(margins.isfinite(), margins, old["logit_margin"]),
         "unrivalled": old["unrivalled"] + ~margins.isfinite(),
-        "recent_loss": old["recent_loss"] + (1 - decay) * (stat["loss"] - old["recent_loss"]),
+        "recent_loss": torch.where(
+            old["recent_loss"].isnan(),  # what was recorded before is to be forgotten
+            stat["loss"] * (1 - decay**count),
+            old["recent_loss"] + (1 - decay) * (stat["loss"] - old["recent_loss"]),
+        ),
     }
     for name in ("loss", "el2n", "entropy", "p_max", "p_margin", "correct"):
         new[name] = old[name] + stat[name]
