@@ -43,7 +43,10 @@ struct Sums {
   }
   template <class T>
   DP_INLINE void add(const T* z, const T* end) {
-    for (; z < end; z += lanes_of<F>) add(load<F>(z));
+    for (; z < end; z += lanes_of<F>) {
+      __builtin_prefetch(z + kBlock);  // the next block, or the next rows
+      add(load<F>(z));
+    }
   }
   DP_INLINE void add(const Sums& o) {
     e += o.e;
