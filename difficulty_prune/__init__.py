@@ -5,6 +5,7 @@ from .data import IndexedDataset, dataset_fingerprint, reduce_loss
 from .fingerprint.architecture_fingerprint import ArchitectureFingerprint
 from .frozen.checkpoint import score_checkpoint
 from .frozen.features import Features, score_features
+from .mixing import dominant
 from .ops import reference
 from .policies.plan import Plan
 from .runs.run_set import Run, RunSet
@@ -13,7 +14,8 @@ from .sampler import PruneSampler
 from .scores.catalogue import SCORES, Score, score_names
 from .scores.class_normalize import class_normalize
 from .scores.temporal import TemporalOptions
-from .tracker.options import GradientOptions
+from .select_rows import index_rows, select_rows
+from .tracker.options import GradientOptions, ProbabilityOptions
 from .tracker.tracker import DifficultyTracker
 from .version import __version__
 
@@ -25,6 +27,7 @@ __all__ = [
     "GradientOptions",
     "IndexedDataset",
     "Plan",
+    "ProbabilityOptions",
     "PruneSampler",
     "Run",
     "RunSet",
@@ -35,7 +38,9 @@ __all__ = [
     "class_normalize",
     "consistency",
     "dataset_fingerprint",
+    "dominant",
     "fingerprint",
+    "index_rows",
     "ops",
     "plots",
     "policies",
@@ -45,4 +50,5 @@ __all__ = [
     "score_features",
     "score_names",
     "scores",
+    "select_rows",
 ]

@@ -1,4 +1,4 @@
-"""Prune text: losses per token become a loss per sequence, and sequences that are already learned are visited less.
+"""Prune text: tokens make a score per sequence, and sequences that are already learned are visited less.
 
     python examples/text_token_losses.py
 
@@ -56,10 +56,10 @@ def main() -> None:
         sampler.set_epoch(epoch)
         total = 0.0
         for tokens, targets, index in loader:
-            owner, place = (targets != IGNORED).nonzero(as_tuple=True)
-            token_loss = F.cross_entropy(model(tokens)[owner, place], targets[owner, place], reduction="none")
-            loss = dp.reduce_loss(token_loss, owner, len(index))
-            tracker.update(index, loss=loss)
+            logits = model(tokens).transpose(1, 2)  # [B, characters, T], as the loss takes them
+            tracker.update(index, logits, targets)
+            token_loss = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")  # 0 for padding
+            loss = token_loss.sum(1) / (targets != IGNORED).sum(1)
             weighted = loss * sampler.weight(index)
             optimizer.zero_grad()
             weighted.mean().backward()

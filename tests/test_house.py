@@ -18,10 +18,10 @@ FLOORS = (
     {"version", "_C", "_host"},
     {"support"},
     {"ops"},
-    {"scores", "data", "policies"},
+    {"scores", "data", "mixing", "policies"},
     {"runs"},
     {"tracker", "consistency", "fingerprint"},
-    {"frozen", "sampler", "plots"},
+    {"frozen", "sampler", "select_rows", "plots"},
     {"study", "integrations"},
     {"cli"},
 )
@@ -92,6 +92,7 @@ def test_nothing_reaches_for_the_underscore_names_of_another_module(module: str)
 
 FAMILIES = {
     "data": {"IndexedDataset", "dataset_fingerprint", "reduce_loss"},
+    "mixing": {"dominant"},
     "policies.base": {"Policy"},
     "policies.uniform": {"Easiest", "Hardest", "Random", "Window"},
     "policies.weighted": {"Importance", "SoftPrune"},

@@ -70,7 +70,7 @@ auto visit_m2(const MomentsView& state, F&& f) {
 }
 
 // Labels of rows of two classes, dense.
-enum class BinaryType { kBool, kInt32, kInt64, kFloat32, kFloat64, kBFloat16, kFloat16 };
+enum class BinaryType { kBool, kUInt8, kInt32, kInt64, kFloat32, kFloat64, kBFloat16, kFloat16 };
 struct BinaryLabels {
   const void* data;
   BinaryType type;

@@ -1,6 +1,7 @@
 // From rows to their examples. Sums are of double precision and in the order of the rows, so that they do not depend on
 // how examples are split among threads.
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "kernels.h"
@@ -14,8 +15,9 @@ struct Sum {
 
   void add(const RowsView& view, int64_t row) {
     const float* values = view.stats + row * kStats;
-    const double row_weight = view.weight ? double(view.weight[row]) : 1.0;
+    double row_weight = view.weight ? double(view.weight[row]) : 1.0;
     if (row_weight == 0.0 || is_no_row(values)) return;
+    if (row_weight < 0) row_weight = std::nan("");  // one that nobody has looked at; it shows in the mean
     weight += row_weight;
     for (int s = 0; s < kStats; ++s) stats[s] += row_weight * double(values[s]);
     label = ++rows == 1 && view.labels ? view.labels[row] : kNoLabel;
@@ -53,7 +55,8 @@ void reduce_rows(const RowsView& rows, float* out, int64_t* out_labels, int64_t*
   for (int64_t example = begin; example < end; ++example) {
     sums[example - begin].store(out + example * kStats, out_labels + example);
   }
-  if (begin == 0 && unknown != 0) __atomic_fetch_add(&skipped[kBadIndex], unknown, __ATOMIC_RELAXED);
+  if (begin == 0 && unknown != 0 && skipped != nullptr)
+    __atomic_fetch_add(&skipped[kBadIndex], unknown, __ATOMIC_RELAXED);
 }
 
 }  // namespace dp::cpu

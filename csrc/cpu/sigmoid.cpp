@@ -9,26 +9,26 @@ namespace {
 
 enum Label : int32_t { kZero = 0, kOne = 1, kIgnored, kBad };
 
-template <class T>
-Label label_of(T label, int64_t ignore) {
-  if (label == T(1)) return kOne;
-  if (label == T(0)) return kZero;
-  return is_ignored(int64_t(label), ignore) ? kIgnored : kBad;
+// A label that is ignored may be 0 or 1, where only the others are known.
+Label label_of(int64_t label, int64_t ignore) {
+  if (is_ignored(label, ignore)) return kIgnored;
+  return label == 1 ? kOne : label == 0 ? kZero : kBad;
 }
 
 Label label_of(double label, int64_t ignore) {
-  if (label == 1.0) return kOne;
-  if (label == 0.0) return kZero;
-  return std::isnan(label) || (ignore != INT64_MIN && label == double(ignore)) ? kIgnored : kBad;
+  if (std::isnan(label) || (ignore != INT64_MIN && label == double(ignore))) return kIgnored;
+  return label == 1.0 ? kOne : label == 0.0 ? kZero : kBad;
 }
 
 Label label_at(const BinaryLabels& labels, int64_t row) {
   const auto at = [&](auto type) { return static_cast<const decltype(type)*>(labels.data)[row]; };
   switch (labels.type) {
     case BinaryType::kBool:
-      return at(uint8_t()) != 0 ? kOne : kZero;
+      return label_of(int64_t(at(uint8_t()) != 0), labels.ignore);
+    case BinaryType::kUInt8:
+      return label_of(int64_t(at(uint8_t())), labels.ignore);
     case BinaryType::kInt32:
-      return label_of(at(int32_t()), labels.ignore);
+      return label_of(int64_t(at(int32_t())), labels.ignore);
     case BinaryType::kInt64:
       return label_of(at(int64_t()), labels.ignore);
     case BinaryType::kFloat32:

@@ -278,11 +278,6 @@ DP_INLINE void finish_run(const AdjacentRows<T>& adjacent, const int32_t* label,
 DP_FOR_LOGIT_TYPES(DP_DEFINE_FINISH)
 #undef DP_DEFINE_FINISH
 
-void store_bad_label(bool ignored, float* stats) {
-  if (ignored) return store_no_row(stats);
-  std::fill_n(stats, int(kStats), std::nanf(""));
-}
-
 template <class T>
 void store_group(Group<T>& group, const LogitsView& logits, const int64_t* labels, float* out) {
   float results[kGroup * kStats];
@@ -290,7 +285,7 @@ void store_group(Group<T>& group, const LogitsView& logits, const int64_t* label
   for (int l = 0; l < group.size; ++l) {
     float* stats = out + group.row[l] * kStats;
     std::copy_n(results + l * kStats, int(kStats), stats);
-    if (!is_class(labels[group.row[l]], logits)) store_bad_label(false, stats);
+    if (!is_class(labels[group.row[l]], logits)) std::fill_n(stats, int(kStats), std::nanf(""));
   }
   group.size = 0;
 }
@@ -322,22 +317,26 @@ void stats_runs(const T* data, const LogitsView& logits, const int64_t* labels, 
     int32_t label[kRun] = {};
     bool any = false, all = true;
     for (int64_t r = row; r < next; ++r) {
-      const bool good = is_class(labels[r], logits);
+      const bool good = is_class(labels[r], logits) && !is_ignored(labels[r], ignore);
       label[r - row] = good ? int32_t(labels[r]) : 0;
       any |= good, all &= good;
     }
     const AdjacentRows<T> rows{data + offsets.at(row), int(next - row), logits.class_stride};
     if (any) finish(rows, label, logits.classes, out + row * kStats);
     for (int64_t r = row; !all && r < next; ++r) {
-      if (!is_class(labels[r], logits)) store_bad_label(is_ignored(labels[r], ignore), out + r * kStats);
+      if (is_ignored(labels[r], ignore)) {  // which may be a class
+        store_no_row(out + r * kStats);
+      } else if (!is_class(labels[r], logits)) {
+        std::fill_n(out + r * kStats, int(kStats), std::nanf(""));
+      }
     }
   }
 }
 
 // kGiven: the rows are not of logits, but of statistics.
 template <bool kGiven, class T>
-void record_group(Group<T>& group, Record* table, int64_t examples, const int64_t* index, int64_t classes,
-                  const RecordOptions& options, int64_t* local) {
+void record_group(Group<T>& group, Record* table, int64_t examples, const int64_t* index, const int64_t* labels,
+                  int64_t classes, const RecordOptions& options, int64_t* local) {
   SoftmaxStats results[kGroup];
   if constexpr (kGiven) {
     for (int l = 0; l < group.size; ++l) results[l] = given_stats(group.z[l]);
@@ -345,14 +344,14 @@ void record_group(Group<T>& group, Record* table, int64_t examples, const int64_
     finish(group, 1, classes, results[0].value);
   }
   for (int l = 0; l < group.size; ++l) {
-    const int64_t example = index[group.row[l]];
+    const int64_t example = index[group.row[l]], label = labels[group.row[l]];  // which may be kNoLabel
     Record& record = table[example];
-    const int fault = fault_of(record, results[l], group.label[l]);
+    const int fault = fault_of(record, results[l], label);
     if (fault != kSkippedKinds) {
       ++local[fault];
       continue;
     }
-    update_record(record, results[l], group.label[l], options);
+    update_record(record, results[l], label, options);
     if (options.steps != nullptr) options.steps[example] = options.steps[examples];
   }
   group.size = 0;
@@ -381,11 +380,11 @@ void record_rows(const T* data, int64_t row_stride, int64_t classes, Record* tab
       } else {
         __builtin_prefetch(table + index[row], 1);  // in no cache, as a rule; there when the group is finished
         group.add(data + row * row_stride, row, label);
-        if (group.size == kGroup) record_group<kGiven>(group, table, examples, index, classes, options, local);
+        if (group.size == kGroup) record_group<kGiven>(group, table, examples, index, labels, classes, options, local);
       }
     }
   }
-  if (group.size > 0) record_group<kGiven>(group, table, examples, index, classes, options, local);
+  if (group.size > 0) record_group<kGiven>(group, table, examples, index, labels, classes, options, local);
   add_skipped(skipped, local);
 }
 

@@ -46,6 +46,7 @@ std::tuple<Tensor, Tensor> reduce_rows(const Tensor& stats, int64_t examples, co
   const ReduceArguments a(stats, examples, owner, weight, labels, skipped);
   Tensor out = a.new_output(), out_labels = a.new_labels();
   int64_t* label = static_cast<int64_t*>(out_labels.mutable_data_ptr());
+  if (examples == 0) cpu::reduce_rows(a.rows, floats(out), label, a.skipped, 0, 0);  // which counts unknown owners
   const int64_t each = examples > 0 ? a.rows.rows / examples : 0;
   torch::stable::parallel_for(0, examples, grain(each * kStats), [&](int64_t begin, int64_t end) {
     cpu::reduce_rows(a.rows, floats(out), label, a.skipped, begin, end);

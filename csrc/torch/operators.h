@@ -67,8 +67,9 @@ struct SoftArguments {
 inline BinaryType binary_type(const Tensor& t) {
   switch (t.scalar_type()) {
     case ScalarType::Bool:
-    case ScalarType::Byte:
       return BinaryType::kBool;
+    case ScalarType::Byte:
+      return BinaryType::kUInt8;
     case ScalarType::Int:
       return BinaryType::kInt32;
     case ScalarType::Long:

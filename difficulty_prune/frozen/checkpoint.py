@@ -13,7 +13,9 @@ from ..data import label_key
 from ..ops.checks import check_index, check_labels, check_logits
 from ..scores.catalogue import SCORES, check_scores
 from ..scores.gradients import input_gradient
+from ..scores.grand.checks import Loss, check_loss
 from ..scores.grand.grand import grand
+from ..scores.grand.targets import check_targets, to_device
 from ..tracker.tracker import DifficultyTracker
 
 
@@ -24,6 +26,7 @@ def score_checkpoint(
     *,
     scores: Iterable[str] | None = None,
     label: str = "true",
+    loss: Loss = "cross_entropy",
     device: torch.device | str | None = None,
 ) -> None:
     """Shows one checkpoint of a model to a tracker: one more presentation of every example.
@@ -44,11 +47,13 @@ def score_checkpoint(
         label: "true", or "predicted": in place of the label, the class that this checkpoint predicts. The loader may
             then leave the labels out; scores of whether the prediction is right make no sense, and the run will not
             hold the predictions as its labels.
+        loss: of `grand`, which see: "cross_entropy", or a function of (outputs, labels). If `grand` is the only score,
+            the outputs of the model and the labels may be whatever that function takes.
         device: where to run; default: the device of the model's first parameter.
 
     Raises:
-        ValueError: a batch is not of the form above, a score that the tracker does not have, another `label`, or a
-            score that compares the predicted label with itself.
+        ValueError: a batch is not of the form above, a score that the tracker does not have, another `label`, a score
+            that compares the predicted label with itself, or a loss of your own without `grand` or without labels.
         RuntimeError: gradient scores in inference mode.
 
     >>> model = nn.Linear(3, 2)
@@ -66,6 +71,12 @@ def score_checkpoint(
         raise ValueError(
             f"label: {judging[0]!r} compares the prediction with the label, which is the prediction; leave it out"
         )
+    check_loss(loss)
+    if loss != "cross_entropy" and ("grand" not in chosen or label == "predicted"):
+        raise ValueError(
+            f"loss: got {loss!r} for {', '.join(chosen)} of the {label} label; it is the loss of 'grand', of labels "
+            "that the loader yields"
+        )
     if device is None:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
     needs = {SCORES[name].needs for name in chosen}
@@ -81,6 +92,9 @@ def score_checkpoint(
     with evaluation_mode(model):
         for batch in loader:
             inputs, labels, index = unpack(batch, needs_labels=label == "true")
+            if loss != "cross_entropy" and chosen == ("grand",):  # labels of any form
+                _record_grand(model, inputs, labels, index, tracker, loss, device)
+                continue
             inputs = _checked_inputs(inputs, bool(to_inputs)).to(device).detach()
             with torch.set_grad_enabled(bool(to_inputs)):
                 inputs.requires_grad_(bool(to_inputs))
@@ -102,9 +116,24 @@ def score_checkpoint(
                 logits if with_logits else None,
                 labels,
                 gradients={name: input_gradient(name, logits, labels, inputs) for name in to_inputs},
-                norms=grand(model, inputs.detach(), labels) if "parameter gradients" in needs else None,
+                norms=grand(model, inputs.detach(), labels, loss) if "parameter gradients" in needs else None,
                 predicted=label == "predicted",
             )
+
+
+def _record_grand(
+    model: nn.Module,
+    inputs: Any,
+    labels: Any,
+    index: Tensor,
+    tracker: DifficultyTracker,
+    loss: Loss,
+    device: torch.device | str,
+) -> None:
+    inputs = _checked_inputs(inputs, differentiable=False)
+    check_targets(labels, len(inputs))
+    check_index(index, len(inputs), tracker.num_examples)
+    tracker.record(index, norms=grand(model, inputs.to(device), to_device(labels, device), loss))
 
 
 def _checked_inputs(inputs: Any, differentiable: bool) -> Tensor:

@@ -42,7 +42,11 @@ SCHEMAS = {
     "merge_moments_": "(Tensor(a!) count, Tensor(b!) mean, Tensor(c!) m2, Tensor other_count, Tensor other_mean, "
     "Tensor other_m2) -> ()",
     "gradient_variance": "(Tensor gradients, str statistic='std') -> Tensor",
+    "reduce_probabilities": "(Tensor logits, int examples, Tensor owner, Tensor? weight=None) -> Tensor",
+    "record_means_": "(Tensor(a!) count, Tensor(b!) mean, Tensor index, Tensor values, Tensor used) -> ()",
 }
+PLAIN = ("reduce_probabilities", "record_means_")
+"""Written in operations of PyTorch that wait for nothing, on every device; there are no other kernels."""
 
 library = Library(NAMESPACE, "DEF")
 
@@ -76,11 +80,11 @@ def _warn_once(device_type: str) -> None:
     )
 
 
-def _fallback(function: Callable[..., Any]) -> Callable[..., Any]:
+def _fallback(function: Callable[..., Any], warns: bool) -> Callable[..., Any]:
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
-        device_type = next(a.device.type for a in args if isinstance(a, Tensor))
-        _warn_once(device_type)
+        if warns:
+            _warn_once(next(a.device.type for a in args if isinstance(a, Tensor)))
         # .data, because autograd does not notice changes by the compiled kernels either: state is no part of a graph.
         return function(*(a.data if isinstance(a, Tensor) else a for a in args), **kwargs)
 
@@ -90,7 +94,7 @@ def _fallback(function: Callable[..., Any]) -> Callable[..., Any]:
 for _name in SCHEMAS:
     _function = getattr(reference, _name)
     # To try is to look first, and where there are no kernels nothing more than that is done.
-    _served = _function if _name.startswith("try_") else _fallback(_function)
+    _served = _function if _name.startswith("try_") else _fallback(_function, _name not in PLAIN)
     library.impl(_name, _served, "CompositeExplicitAutograd")
     library.impl(_name, fallthrough_kernel, "Autograd")  # statistics carry no gradient
 
@@ -111,6 +115,11 @@ def _(stats: Tensor, examples: int, *columns: Tensor | None) -> tuple[Tensor, Te
     return stats.new_empty((examples, len(STATS))), stats.new_empty((examples,), dtype=torch.int64)
 
 
+@register_fake(f"{NAMESPACE}::reduce_probabilities")
+def _(logits: Tensor, examples: int, *columns: Tensor | None) -> Tensor:
+    return logits.new_empty((examples, logits.shape[1]), dtype=torch.float32)
+
+
 @register_fake(f"{NAMESPACE}::gradient_variance")
 def _(gradients: Tensor, statistic: str = "std") -> Tensor:
     return gradients.new_empty((gradients.shape[1],), dtype=torch.float32)
@@ -121,5 +130,6 @@ def _(gradients: Tensor, statistic: str = "std") -> Tensor:
 @register_fake(f"{NAMESPACE}::record_temporal_")
 @register_fake(f"{NAMESPACE}::record_gradients_")
 @register_fake(f"{NAMESPACE}::merge_moments_")
+@register_fake(f"{NAMESPACE}::record_means_")
 def _(*arguments: Tensor | float | None) -> None:
     return None

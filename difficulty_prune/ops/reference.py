@@ -24,8 +24,10 @@ __all__ = [
     "merge_moments_",
     "record_given_stats_",
     "record_gradients_",
+    "record_means_",
     "record_stats_",
     "record_temporal_",
+    "reduce_probabilities",
     "reduce_rows",
     "sigmoid_stats",
     "soft_stats",
@@ -62,7 +64,7 @@ def soft_stats(logits: Tensor, targets: Tensor, unnormalised: Tensor | None = No
     """The same for targets that are probabilities: logits and targets q [B, C, ...] -> [B, ..., 8] float32.
 
     loss: -sum q log p; el2n: the norm of p - q; p_label: sum q p; margins and correct: those of the largest q, the
-    lowest class of several. Where q is 0, log p may be anything. unnormalised [1] int64 counts rows whose q is no
+    lowest class of several. Where q is 0, the class may be masked. unnormalised [1] int64 counts rows whose q is no
     distribution: it does not add up to 1 within 0.01, or a part is negative.
     """
     z, q = _rows_of_classes(logits), _rows_of_classes(targets)
@@ -70,7 +72,7 @@ def soft_stats(logits: Tensor, targets: Tensor, unnormalised: Tensor | None = No
     log_p = z.log_softmax(1)
     p = log_p.exp()
     result = _stats_of_class(z, p, own)
-    result[:, STAT["loss"]] = -(q * torch.where(q == 0, 0.0, log_p)).sum(1)
+    result[:, STAT["loss"]] = -(q * torch.where((q == 0) & (log_p == -torch.inf), 0.0, log_p)).sum(1)
     result[:, STAT["el2n"]] = (p - q).norm(dim=1)
     result[:, STAT["entropy"]] = _entropy(p, log_p)
     result[:, STAT["p_label"]] = (q * p).sum(1)
@@ -139,8 +141,9 @@ def reduce_rows(
     """The weighted mean over the rows of each example: stats [..., 8] -> [examples, 8], and labels [examples] int64.
 
     owner, weight and labels have one value for each row, in any shape. Without owners every example has the same number
-    of adjacent rows. A row of weight 0, of owner -1 or with the loss `NO_ROW` is none. An example without a row has the
-    loss `NO_ROW`; one with a single row its label, any other `NO_LABEL`. Owners outside are counted in `skipped`.
+    of adjacent rows. A row of weight 0, of owner -1 or with the loss `NO_ROW` is none; a negative weight makes the mean
+    NaN. An example without a row has the loss `NO_ROW`; one with a single row its label, any other `NO_LABEL`. Owners
+    outside are counted in `skipped`.
     """
     rows = stats.reshape(-1, len(STATS)).double()
     each = len(rows) // max(examples, 1)
@@ -150,6 +153,7 @@ def reduce_rows(
     share = torch.ones(len(rows), dtype=rows.dtype, device=rows.device)
     if weight is not None:
         share = weight.reshape(-1).to(rows.dtype)
+        share = torch.where(share < 0, torch.nan, share)
         counts &= share != 0
     owner, rows, share = owner[counts], rows[counts], share[counts]
     total = rows.new_zeros(examples).index_add_(0, owner, share)
@@ -359,6 +363,52 @@ def merge_moments_(
     count.copy_(total)
 
 
+@torch.no_grad()
+def reduce_probabilities(logits: Tensor, examples: int, owner: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Softmax of each row, and its weighted mean over the rows of each example: logits [R, C] -> [examples, C] float32.
+
+    owner [R] int64 is the example of a row; one that does not exist, such as `PADDING`, is nobody. weight [R] float32
+    is at least 0; default: 1. NaN for an example without a row of any weight. No atomics, and nothing to wait for.
+    """
+    counts = (owner >= 0) & (owner < examples)
+    if weight is not None:
+        counts = counts & (weight != 0)
+    p = torch.where(counts[:, None], logits.float().softmax(1), 0)
+    share = torch.where(counts, torch.ones_like(p[:, 0]) if weight is None else weight, 0)[:, None]
+    sums = _sums(torch.cat([p * share, share], 1), torch.where(counts, owner, examples), examples + 1)[:-1]
+    return sums[:, :-1] / sums[:, -1:]
+
+
+@torch.no_grad()
+def record_means_(count: Tensor, mean: Tensor, index: Tensor, values: Tensor, used: Tensor) -> None:
+    """Adds rows to running means; an example that occurs twice counts twice. No atomics, and nothing to wait for.
+
+    count [N] int32 and mean [N, C] float32 or bfloat16 (rounded at random, see `narrow`) are changed in place. index
+    [B] int64; values [B, C] float32; used [B] bool: the rows that count, of those whose index exists.
+    """
+    if len(index) == 0:
+        return
+    example = index.clamp(0, len(count) - 1)
+    used = (used & (example == index))[:, None]
+    total, number = torch.where(used, values, 0), used.to(values.dtype)
+    ordered = example.sort().values
+    if not example.is_cpu or bool((ordered[1:] == ordered[:-1]).any()):  # on an accelerator nobody looks
+        place = torch.searchsorted(ordered, example)  # the same for all rows of an example, and for no others
+        sums = _sums(torch.cat([total, number], 1), place, len(index))[place]
+        total, number = sums[:, :-1], sums[:, -1:]
+    before, after_count = mean[example].float(), count[example] + number[:, 0].to(count.dtype)
+    after = before + (total - number * before) / after_count.clamp(min=1)[:, None]
+    count[example] = after_count  # all rows of an example write the same
+    mean[example] = narrow(after, mean.dtype, example, after_count)
+
+
+def _sums(values: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Sums of the rows [R, C] of each group, added in the order of the rows: [groups, C]."""
+    lengths = torch.zeros(groups, dtype=torch.int64, device=group.device).scatter_add_(0, group, torch.ones_like(group))
+    ordered = values[group.argsort(stable=True)]
+    return torch.segment_reduce(ordered, "sum", lengths=lengths, axis=0, unsafe=True)
+
+
 def narrow(m2: Tensor, dtype: torch.dtype, example: Tensor, count: Tensor) -> Tensor:
     """m2 [B, P] float32 of the examples [B] after `count` [B] gradients, as the dtype that the state has.
 
@@ -441,7 +491,11 @@ def _updated_records(records: Tensor, stats: Tensor, labels: Tensor, right_from:
         "label": torch.where(shown, label, old["label"]),
         "logit_margin": torch.where(margins.isfinite(), margins, old["logit_margin"]),
         "unrivalled": old["unrivalled"] + ~margins.isfinite(),
-        "recent_loss": old["recent_loss"] + (1 - decay) * (stat["loss"] - old["recent_loss"]),
+        "recent_loss": torch.where(
+            old["recent_loss"].isnan(),  # what was recorded before is to be forgotten
+            stat["loss"] * (1 - decay**count),
+            old["recent_loss"] + (1 - decay) * (stat["loss"] - old["recent_loss"]),
+        ),
     }
     for name in ("loss", "el2n", "entropy", "p_max", "p_margin", "correct"):
         new[name] = old[name] + stat[name]

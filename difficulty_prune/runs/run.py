@@ -25,9 +25,24 @@ from ..support.safetensors_header import ArrayKind
 from ..support.vector_file import VectorFile
 from ..version import __version__
 
-_FORMAT: Final = 1
-_FACTS: Final = ("labels", "seen", "probabilities", "predictions")  # in a file, arrays beside the scores
-_KEPT_AS: Final = {"labels": np.int64, "seen": np.bool_, "probabilities": np.float32, "predictions": np.int64}
+_FORMAT: Final = 2  # with what training suggests; a file without that is of format 1, which older versions read
+_SUGGESTING: Final = ("suggested", "suggested_probability", "mean_probabilities")
+_FACTS: Final = ("labels", "seen", "probabilities", "predictions", *_SUGGESTING)  # in a file, arrays beside the scores
+_KEPT_AS: Final = {
+    "labels": np.int64,
+    "seen": np.bool_,
+    "probabilities": np.float32,
+    "predictions": np.int64,
+    "suggested": np.int64,
+    "suggested_probability": np.float32,
+    "mean_probabilities": np.float32,
+}
+_FOLLOWS_FROM: Final = {
+    "predictions": "probabilities",
+    "suggested": "mean_probabilities",
+    "suggested_probability": "mean_probabilities",
+}
+_NARROW: Final = ("predictions", "suggested")  # classes that a file keeps as int32
 _SUM_TOLERANCE: Final = 1e-3
 """How far from 1 the probabilities of an example may sum. A softmax in float16 is off by up to 0.0004, measured with 2
 to 50,000 classes. One in bfloat16 is off by up to 0.003 and refused: take the softmax in float32."""
@@ -47,13 +62,19 @@ class Run:
             whether it trained on them or not. Kept in float32.
         predictions: [N] whole numbers, the classes that the trained model predicts; default: those with the largest
             probability, the lowest class on a tie. Where [N, C] is too large, give these instead.
+        mean_probabilities: [N, C] floating point, the mean over the training of the probabilities at each presentation,
+            from a tracker that keeps them; NaN for an example that was never presented. Kept in float32.
+        suggested: [N] whole numbers, the labels that the training suggests: the class with the largest mean
+            probability, the lowest on a tie; -1 for an example that was never presented. Default: those of the mean
+            probabilities. Where [N, C] is too large, give these and their probabilities instead.
+        suggested_probability: [N] floating point, the mean probability of the suggested label; NaN where there is none.
         dataset_fingerprint: from `dp.dataset_fingerprint`.
         metadata: anything else that JSON can hold.
 
     Raises:
         TypeError, ValueError: an unknown score, scores of different lengths or of no length, values that are not
-            numbers, an infinite score, a negative label, probabilities that do not sum to 1, predictions that do not
-            have the largest probability, or metadata that JSON cannot hold.
+            numbers, an infinite score, a negative label, probabilities that do not sum to 1, predictions or suggested
+            labels that do not have the largest probability, or metadata that JSON cannot hold.
 
     >>> run = Run({"el2n": [0.5, 1.0]}, architecture="mlp", seed=0, epochs=3)
     >>> len(run), run.metadata["epochs"]
@@ -70,6 +91,9 @@ class Run:
         seen: Any = None,
         probabilities: Any = None,
         predictions: Any = None,
+        mean_probabilities: Any = None,
+        suggested: Any = None,
+        suggested_probability: Any = None,
         dataset_fingerprint: str | None = None,
         **metadata: Any,
     ) -> None:
@@ -77,6 +101,8 @@ class Run:
         if not isinstance(scores, Mapping):
             raise TypeError(f"scores: got {type(scores).__name__}, expected name -> one number per example")
         facts = {"labels": labels, "seen": seen, "probabilities": probabilities, "predictions": predictions}
+        of_training = suggested, suggested_probability, mean_probabilities
+        facts |= dict(zip(_SUGGESTING, of_training, strict=True))
         given = {name: scores[name] for name in SCORES if name in scores} | facts
         arrays = {name: _array(name, values) for name, values in given.items() if values is not None}
         size = _check_kinds({name: ArrayKind(array.dtype, array.shape) for name, array in arrays.items()})
@@ -87,8 +113,9 @@ class Run:
             }
         more = {"dataset_fingerprint": dataset_fingerprint, **metadata}
         self._hold(vectors, size, _describe(architecture=architecture, seed=seed, **more))
-        if probabilities is not None and predictions is None:
-            vectors["predictions"] = self.read("predictions")
+        for name, source in _FOLLOWS_FROM.items():
+            if source in vectors and name not in vectors:
+                vectors[name] = self.read(name)
 
     def _hold(self, vectors: Mapping[str, NDArray[Any]], size: int, metadata: dict[str, Any]) -> None:
         """Takes what the run is made of, in memory or in a file, and checks the values block by block."""
@@ -106,9 +133,23 @@ class Run:
                 _check_probabilities(start, block)
                 if "predictions" in vectors:
                     _check_predictions(start, self.read("predictions", slice(start, start + len(block))), block)
+        self._check_suggested()
+
+    def _check_suggested(self) -> None:
+        """ValueError for labels that training cannot have suggested, or not with these probabilities."""
+        if self.has("suggested") != self.has("suggested_probability"):
+            raise ValueError("suggested: expected suggested labels and suggested_probability together")
+        for name in _SUGGESTING:
+            if name in self._vectors:
+                for start, block in self._blocks(name):
+                    rows = slice(start, start + len(block))
+                    if name == "mean_probabilities":
+                        _check_mean_probabilities(start, block)
+                    suggested, probability = self.read("suggested", rows), self.read("suggested_probability", rows)
+                    _check_suggestion(start, suggested, probability, block if name == "mean_probabilities" else None)
 
     def has(self, name: str) -> bool:
-        """Whether the run has a score of this name, or "labels", "seen", "probabilities" or "predictions".
+        """Whether the run has a score of this name, or something else to `read`.
 
         Nothing is read from the run's file.
 
@@ -116,10 +157,10 @@ class Run:
         >>> run.has("el2n"), run.has("labels"), run.has("probabilities")
         (True, True, False)
         """
-        return name in self._vectors or (name == "predictions" and "probabilities" in self._vectors)
+        return name in self._vectors or _FOLLOWS_FROM.get(name) in self._vectors
 
     def read(self, name: str, examples: slice | NDArray[Any] | None = None) -> NDArray[Any]:
-        """A score, or "labels", "seen", "probabilities" or "predictions", of all examples or of some.
+        """A score, or another array by the name of its property such as "labels", of all examples or of some.
 
         Of a loaded run only the span of the file that holds these examples is read.
 
@@ -142,20 +183,25 @@ class Run:
             raise KeyError(f"{self!r} has no {name!r}")
         rows = None if examples is None else check_rows(examples, self._size, "examples")
         if name not in self._vectors:
-            return read_only(self._most_probable(rows))
+            return read_only(self._most_probable(name, rows))
         if isinstance(self._vectors, VectorFile):
             stored = self._vectors.read(name, rows)
         else:
             stored = self._vectors[name] if rows is None else self._vectors[name][rows]
         return read_only(stored.astype(_kept_as(name, stored.dtype), copy=False))
 
-    def _most_probable(self, rows: slice | NDArray[Any] | None) -> NDArray[Any]:
-        """The class with the largest probability, [n] int64; only a block of [n, C] is in memory."""
+    def _most_probable(self, name: str, rows: slice | NDArray[Any] | None) -> NDArray[Any]:
+        """What follows from probabilities, [n]; only a block of [n, C] is in memory."""
+        source = _FOLLOWS_FROM[name]
         positions = np.arange(self._size) if rows is None else np.arange(self._size)[rows]
-        classes = np.empty(len(positions), np.int64)
-        for block in blocks(len(positions), self._width("probabilities")):
-            classes[block] = self.read("probabilities", positions[block]).argmax(1)
-        return classes
+        found: NDArray[Any] = np.empty(len(positions), _KEPT_AS[name])
+        for block in blocks(len(positions), self._width(source)):
+            probabilities = self.read(source, positions[block])
+            if name == "suggested_probability":
+                found[block] = probabilities.max(1)
+            else:
+                found[block] = np.where(np.isnan(probabilities[:, 0]), -1, probabilities.argmax(1))
+        return found
 
     def _width(self, name: str) -> int:
         """Numbers per example."""
@@ -207,6 +253,27 @@ class Run:
         return self.read("predictions") if self.has("predictions") else None
 
     @property
+    def suggested(self) -> NDArray[Any] | None:
+        """[N] int64, the labels that the training suggests, -1 for never presented; or None if not recorded.
+
+        The class of the largest probability in the mean over the training; `predictions` are those of its end.
+        """
+        return self.read("suggested") if self.has("suggested") else None
+
+    @property
+    def suggested_probability(self) -> NDArray[Any] | None:
+        """[N] float32, mean probability of the suggested label, NaN for never presented; or None if not recorded."""
+        return self.read("suggested_probability") if self.has("suggested_probability") else None
+
+    @property
+    def mean_probabilities(self) -> NDArray[Any] | None:
+        """[N, C] float32, the mean over the training of the probabilities, NaN for never presented; None if not kept.
+
+        Of the model while it trained; `probabilities` are those of the trained model.
+        """
+        return self.read("mean_probabilities") if self.has("mean_probabilities") else None
+
+    @property
     def path(self) -> Path | None:
         """The file that holds the arrays; None if they are in memory."""
         return self._vectors.path if isinstance(self._vectors, VectorFile) else None
@@ -256,10 +323,9 @@ class Run:
             FileNotFoundError, ValueError: the file that the run was loaded from is gone or has changed.
         """
         facts = {name: values for name, values in self._facts().items() if values is not None}
-        if "predictions" in facts:
-            facts["predictions"] = facts["predictions"].astype(np.int32)
+        facts |= {name: facts[name].astype(np.int32) for name in _NARROW if name in facts}
         header = {"metadata": self._metadata, "definitions": definitions(self._names)}
-        save_vectors(path, "run", _FORMAT, {**self.scores, **facts}, header)
+        save_vectors(path, "run", _FORMAT if "suggested" in facts else 1, {**self.scores, **facts}, header)
         if self.path == Path(path).absolute():
             self._vectors, _ = open_vectors(path, "run", _FORMAT)  # the same content, in the file that is there now
 
@@ -410,9 +476,12 @@ def _check_kinds(kinds: Mapping[str, ArrayKind]) -> int:
 
 def _check_kind(name: str, kind: ArrayKind, size: int) -> None:
     dtype, shape = kind
-    if name == "probabilities":
+    if name in ("probabilities", "mean_probabilities"):
         good = len(shape) == 2 and shape[0] == size and shape[1] >= 2 and dtype.kind == "f"
         expected = f"floating point [{size}, C], at least 2 classes"
+    elif name == "suggested_probability":
+        good = shape == (size,) and dtype.kind == "f"
+        expected = f"floating point [{size}]"
     elif name == "seen":
         good = shape == (size,) and dtype == np.bool_
         expected = f"bool [{size}]: whether the run trained on the example"
@@ -439,16 +508,32 @@ def _check_classes(name: str, classes: Iterable[tuple[int, NDArray[Any]]]) -> No
 
 
 def _check_probabilities(start: int, block: NDArray[Any]) -> None:
-    with np.errstate(over="ignore", invalid="ignore"):  # of what is refused here
-        sums = block.sum(1, dtype=np.float64)
-        good = (block >= 0).all(1) & (np.abs(sums - 1) <= _SUM_TOLERANCE)  # NaN is neither
-    if not good.all():
-        row = int(good.argmin())
+    row, sum_of_row = _no_probabilities(block)
+    if row is not None:
         raise ValueError(
-            f"probabilities: those of example {start + row} sum to {sums[row]:.6g}, the smallest is "
+            f"probabilities: those of example {start + row} sum to {sum_of_row:.6g}, the smallest is "
             f"{block[row].min():.6g}; expected numbers from 0 on with sum 1. Of logits take softmax(1); NaN "
             "means that training diverged"
         )
+
+
+def _check_mean_probabilities(start: int, block: NDArray[Any]) -> None:
+    presented = ~np.isnan(block).all(1)
+    row, sum_of_row = _no_probabilities(block[presented])
+    if row is not None:
+        raise ValueError(
+            f"mean_probabilities: those of example {start + int(presented.nonzero()[0][row])} sum to {sum_of_row:.6g}; "
+            "expected numbers from 0 on with sum 1, or all NaN for an example that was never presented"
+        )
+
+
+def _no_probabilities(block: NDArray[Any]) -> tuple[int | None, float]:
+    """The first row of [n, C] that is no distribution, and its sum; None if all are."""
+    with np.errstate(over="ignore", invalid="ignore"):  # of what is refused here
+        sums = block.sum(1, dtype=np.float64)
+        good = (block >= 0).all(1) & (np.abs(sums - 1) <= _SUM_TOLERANCE)  # NaN is neither
+    row = None if good.all() else int(good.argmin())
+    return row, 1 if row is None else float(sums[row])
 
 
 def _check_predictions(start: int, predictions: NDArray[Any], probabilities: NDArray[Any]) -> None:
@@ -460,4 +545,23 @@ def _check_predictions(start: int, predictions: NDArray[Any], probabilities: NDA
         raise ValueError(
             f"predictions: got {predictions[row]} for example {start + row}, whose largest probability is that of "
             f"class {probabilities[row].argmax()}; leave predictions out: they follow from the probabilities"
+        )
+
+
+def _check_suggestion(
+    start: int, suggested: NDArray[Any], probability: NDArray[Any], means: NDArray[Any] | None
+) -> None:
+    """ValueError unless suggested labels [n] and their probabilities [n] go together, and with the means [n, C]."""
+    wrong = (suggested < -1) | (np.isnan(probability) != (suggested == -1)) | (probability < 0) | (probability > 1.001)
+    expected = "a class and its probability, or -1 and NaN for an example that was never presented"
+    if means is not None:
+        presented, means = ~np.isnan(means[:, 0]), np.nan_to_num(means)
+        wrong |= suggested != np.where(presented, means.argmax(1), -1)
+        wrong |= np.abs(means.max(1) - np.nan_to_num(probability)) > _SUM_TOLERANCE
+        expected = "the class of the largest mean probability; leave suggested labels out: they follow from these"
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"suggested: got {suggested[row]} with probability {probability[row]:g} for example {start + row}, "
+            f"expected {expected}"
         )

@@ -413,6 +413,76 @@ class RunSet:
         labels = self._check_predicted()
         return (predictions == labels for predictions in self._all("predictions"))
 
+    # What the training suggests
+
+    def mean_probabilities(self) -> NDArray[Any]:
+        """Mean over the runs, and their trainings, of the probabilities of each class, [N, C] float64.
+
+        What cleanlab calls `pred_probs`. Over the runs that presented the example; NaN where none did.
+
+        Raises:
+            ValueError: a run does not keep its mean probabilities, or runs of different numbers of classes.
+
+        >>> facts = dict(architecture="mlp", mean_probabilities=[[0.5, 0.5], [0.25, 0.75]])
+        >>> runs = RunSet(Run({"el2n": [s, 0.5]}, seed=s, **facts) for s in range(2))
+        >>> runs.mean_probabilities()
+        array([[0.5 , 0.5 ],
+               [0.25, 0.75]])
+        """
+        widths = {run.read("mean_probabilities", slice(1)).shape[1] for run in self._suggesting("mean_probabilities")}
+        if len(widths) > 1:
+            raise ValueError(f"mean_probabilities: the runs have different numbers of classes, {sorted(widths)}")
+        total = np.zeros((self.num_examples, widths.pop()))
+        count = np.zeros((self.num_examples, 1), np.int64)
+        for run in self._runs:
+            means = run.read("mean_probabilities")
+            presented = ~np.isnan(means[:, :1])
+            np.add(total, means, out=total, where=presented)
+            count += presented
+        with np.errstate(invalid="ignore"):
+            return total / count
+
+    def suggested(self) -> NDArray[Any]:
+        """The labels that the runs together suggest, [N] int64; -1 where no run presented the example.
+
+        Where every run keeps its mean probabilities, the class with the largest mean over the runs. Else each run votes
+        for the label that it suggests, and the vote weighs its mean probability. The lowest class wins a tie.
+
+        Raises:
+            ValueError: a run did not record mean probabilities.
+
+        >>> facts = dict(architecture="mlp", suggested=[1, -1], suggested_probability=[0.75, float("nan")])
+        >>> RunSet([Run({"el2n": [0.1, 0.5]}, seed=0, **facts)]).suggested()
+        array([ 1, -1])
+        """
+        self._suggesting("suggested")
+        if all(run.has("mean_probabilities") for run in self._runs):
+            means = self.mean_probabilities()
+            return np.where(np.isnan(means[:, 0]), -1, means.argmax(1))
+        return np.concatenate([self._voted(block) for block in self._blocks()])
+
+    def _voted(self, examples: slice) -> NDArray[Any]:
+        """The class of the largest sum of votes, [n] int64."""
+        chosen = self._stacked((run.read("suggested", examples) for run in self._runs), np.int64)
+        weight = self._stacked((run.read("suggested_probability", examples) for run in self._runs), np.float64)
+        weight = np.nan_to_num(weight)
+        best, most = np.full(chosen.shape[1], -1), np.zeros(chosen.shape[1])
+        for vote in chosen:
+            votes = np.where(chosen == vote, weight, 0).sum(0)
+            better = (vote >= 0) & ((best < 0) | (votes > most) | ((votes == most) & (vote < best)))
+            best, most = np.where(better, vote, best), np.where(better, votes, most)
+        return best
+
+    def _suggesting(self, what: str) -> tuple[Run, ...]:
+        """The runs, if all have it."""
+        lacking = [run for run in self._runs if not run.has(what)]
+        if lacking:
+            how = "make the tracker with DifficultyTracker(..., mean_probabilities=True)"
+            if what == "mean_probabilities":
+                how += ", and end the run with tracker.finish(..., mean_probabilities=True)"
+            raise ValueError(f"{len(lacking)} of {len(self)} runs have no {what}, the first is {lacking[0]!r}: {how}")
+        return self._runs
+
     # Published tables
 
     @property

@@ -14,8 +14,9 @@ from .state import LIVE, TrackerState
 
 def make_ready(state: TrackerState, batch: Tensor, score: str | None, columns: int | None) -> None:
     """`state.make_ready`, of which the graph will know nothing."""
-    # Sizes are symbols under dynamic=True; the bounds of a slice are numbers. Any size of batch will do.
-    sizes = tuple(slice(size) for size in batch.shape[1:])
+    # Sizes are symbols under dynamic=True; the bounds of a slice are numbers, and so any other size is a graph of its
+    # own. Any size of batch will do, and without a gradient any length of a text.
+    sizes = () if score is None else tuple(slice(size) for size in batch.shape[1:])
     _run_by_the_tracer(state.name, batch.device, sizes, score, slice(columns))
 
 

@@ -67,6 +67,25 @@ def seen_by_run(state: TrackerState, seen: Any) -> Any:
     return seen
 
 
+def means_of_run(state: TrackerState, whole: bool) -> dict[str, Tensor]:
+    """The suggested labels and their mean probabilities, and with `whole` those of all classes; nothing if not kept.
+
+    Raises:
+        ValueError: they were asked for, but not recorded.
+    """
+    means = state.probabilities
+    if whole and means is None:
+        raise ValueError(
+            "mean_probabilities: none were recorded; make the tracker with DifficultyTracker(..., "
+            "mean_probabilities=True)"
+        )
+    if means is None:
+        return {}
+    label, probability = means.suggested()
+    found = {"suggested": label, "suggested_probability": probability}
+    return {**found, "mean_probabilities": means.average()} if whole else found
+
+
 def warn_of_too_little(state: TrackerState, scores: Mapping[str, Tensor]) -> None:
     """Warns of scores that say nothing, because examples were presented too rarely."""
     wanted = state.wanted

@@ -22,7 +22,7 @@ from ..ops.checks import (
     check_same_device,
     check_targets,
 )
-from ..ops.layout import NO_LABEL
+from ..ops.layout import NO_LABEL, PADDING
 from ..ops.operators import given_stats, reduce_rows, sigmoid_stats, soft_stats, softmax_stats
 from ..scores.catalogue import SCORES
 from .skipped import SkippedCounts
@@ -71,10 +71,8 @@ class Rows:
 
     @property
     def columns(self) -> int | None:
-        """Of the logits; None where there are none."""
-        if self.logits is None:
-            return None
-        return self.logits.shape[1] if self.logits.dim() > 1 else 1
+        """Of the logits, a number that stays; None where there are none, or each logit is a row of its own."""
+        return None if self.logits is None or self.binary else self.logits.shape[1]
 
     @property
     def classes(self) -> int:
@@ -95,11 +93,28 @@ class Rows:
         stats, labels = self._of_rows(skipped, log_loss), self._labels_of_rows()
         alone = stats.numel() == self.examples * stats.shape[-1]
         if alone and self.owner is None and self.weight is None:
-            stats = stats.view(self.examples, -1)
+            stats = stats.view(self.examples, stats.shape[-1])
             if labels is None:
                 labels = torch.full_like(stats[:, 0], NO_LABEL, dtype=torch.int64)
             return stats, labels.reshape(-1)
         return reduce_rows(stats, self.examples, self.owner, self.weight, labels, skipped.update)
+
+    def probabilities(self) -> Tensor:
+        """Of each example, [B, C] float32: the mean over its rows of logits [R, C]; NaN where it has none that counts.
+
+        Not for a single row of which `statistics` says that it is none.
+        """
+        assert self.logits is not None
+        assert self.labels is not None
+        logits = self.logits.detach()
+        if self.owner is None:
+            return logits.float().softmax(1)
+        owner = self.owner
+        if not self._is_soft:
+            owner = torch.where(self.labels == self.ignore_index, PADDING, owner)
+        return torch.ops.difficulty_prune.reduce_probabilities(  # type: ignore[no-any-return]
+            logits, self.examples, owner, self.weight
+        )
 
     def _of_rows(self, skipped: SkippedCounts, log_loss: bool) -> Tensor:
         if self.logits is None:
@@ -142,9 +157,15 @@ def check_rows(
     binary = wanted.target == "binary"
     _refuse_scores(wanted)
     check_logits_of_rows(logits, classes=not binary)
+    if wanted.probabilities is not None and logits.dim() > 2:
+        raise ValueError(
+            "update: mean_probabilities needs one row of logits [B, C] per example, or rows [R, C] with owner=, but "
+            f"got logits {list(logits.shape)}: positions have no class in common; make the tracker without it"
+        )
     if not isinstance(labels, Tensor):
         raise TypeError(f"labels: got {type(labels).__name__}, expected a torch.Tensor")
     if binary:
+        _check_number_of_labels(wanted, logits)
         check_binary_labels(labels, logits, ignore_index)
         shape = tuple(logits.shape)
     elif labels.is_floating_point():
@@ -170,6 +191,9 @@ def check_values(
     Raises:
         TypeError, ValueError, IndexError: something does not, or a score that is wanted needs something else.
     """
+    if wanted.probabilities is not None:
+        got = ", ".join(f"{name}=" for name in values)
+        raise ValueError(f"update: mean_probabilities needs logits and labels, but got only {got}")
     for score in wanted.names(needs=("loss", "logits")):
         need = GIVEN.get(score)
         if need not in values:
@@ -219,6 +243,16 @@ def _check_ranges(wanted: Wanted, values: dict[str, Tensor]) -> None:
     if correct is not None and correct.is_floating_point() and bool(((correct < 0) | (correct > 1)).any()):
         wrong = correct[(correct < 0) | (correct > 1)][0].item()
         raise ValueError(f"correct: got {wrong:g}, expected whether each row is right, or a fraction in [0, 1]")
+
+
+def _check_number_of_labels(wanted: Wanted, logits: Tensor) -> None:
+    """Of each example, if the user said it: images to segment, and texts, may have another size in every batch."""
+    labels = logits.shape[1] if logits.dim() > 1 else 1
+    if wanted.num_classes not in (None, labels):
+        raise ValueError(
+            f"logits: got shape {tuple(logits.shape)}, {labels} labels for each example, expected "
+            f"{wanted.num_classes}, as num_classes says"
+        )
 
 
 def _refuse_scores(wanted: Wanted) -> None:

@@ -40,7 +40,7 @@ def checked_state(state: Any, wanted: Wanted) -> dict[str, Any]:
     missing = [key for key in _KEYS if key not in state]
     if missing:
         raise ValueError(f"load_state_dict: the state has no {missing[0]}; it is damaged")
-    saved = {"norms": None, "largest_batch": 0, "other_passes": 0, **state}
+    saved = {"norms": None, "probabilities": None, "largest_batch": 0, "other_passes": 0, **state}
     saved["skipped"] = _with_newer_reasons(saved["skipped"])
     if number == 1 and isinstance(saved["moments"], Mapping) and "grand" in saved["moments"]:
         moments = dict(saved["moments"])
@@ -100,6 +100,8 @@ def _check_parts(saved: dict[str, Any], wanted: Wanted) -> None:
         _check_tensor(saved["skipped"], (len(SKIPPED),), torch.int64, "skipped")
     if saved["norms"] is not None:
         _check_group(saved["norms"], "norms", {"count": ((n,), torch.int32), "mean": ((n,), torch.float32)})
+    if saved["probabilities"] is not None:
+        _check_probabilities(saved["probabilities"], classes, wanted)
     if not isinstance(saved["moments"], Mapping):
         raise ValueError(f"load_state_dict: moments: got {type(saved['moments']).__name__}, expected a dict by score")
     for name, of_score in saved["moments"].items():
@@ -136,6 +138,13 @@ def _check_moments(state: Any, name: str, wanted: Wanted) -> None:
             f"load_state_dict: moments.{name}.pixels: the state keeps other pixels of {size} than "
             f"GradientOptions(pixels={options.pixels}) chooses"
         )
+
+
+def _check_probabilities(state: Any, classes: int | None, wanted: Wanted) -> None:
+    n, options = wanted.num_examples, wanted.probabilities
+    if options is None or classes is None:
+        raise ValueError("load_state_dict: probabilities: got some, expected none; the state is damaged")
+    _check_group(state, "probabilities", {"count": ((n,), torch.int32), "mean": ((n, classes), options.type)})
 
 
 def _check_group(state: Any, name: str, tensors: dict[str, tuple[tuple[int, ...], torch.dtype]]) -> None:

@@ -9,11 +9,12 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from ..ops.layout import SKIPPED
+from ..ops.layout import SKIPPED, STAT
 from ..ops.operators import new_state, new_table
 from ..scores.logit_scores import logit_scores
 from .moments import GradientMoments
 from .norms import GradientNorms
+from .probabilities import MeanProbabilities
 from .records import Records
 from .saved_state import FORMAT, checked_state
 from .skipped import SkippedCounts
@@ -33,6 +34,7 @@ class TrackerState:
         num_classes: columns of the logits; None if not known.
         records, windows, norms: of the scores of logits, of windows of presentations, of parameter gradients.
         moments: by score, of input gradients.
+        probabilities: means over time; None if not wanted, or before the first logits.
         skipped: what was left out.
         anchor: an empty tensor that requires grad, see `WatchInputs`.
         watch_phase, update_phase: steps since a gradient was recorded, modulo `GradientOptions.every`.
@@ -50,6 +52,8 @@ class TrackerState:
         self.windows: TemporalRecords | None = None
         self.norms: GradientNorms | None = None
         self.moments: dict[str, GradientMoments] = {}
+        self._channels: dict[str, int] = {}  # of the inputs of each gradient score, since the state was made or loaded
+        self.probabilities: MeanProbabilities | None = None
         self.skipped: SkippedCounts | None = None
         self.anchor: Tensor | None = None
         self.watch_phase = self.update_phase = 0
@@ -58,6 +62,7 @@ class TrackerState:
         # Gradient scores need a record too, for the label that an example had before. In a group, where keeping it
         # would cost an exchange in each step, they do without.
         self.keeps_records = bool(wanted.names(needs=("loss", "logits"))) or wanted.group is None
+        self.keeps_records |= wanted.probabilities is not None  # of presentations that a record takes
         self._windowed = wanted.names(windowed=True)
         self._columns: torch.Size | None = None  # of logits that need nothing but a record
         self._go_live()
@@ -88,7 +93,15 @@ class TrackerState:
         if score in self.moments and size != self.moments[score].size:
             raise ValueError(
                 f"{score}: got inputs of shape {tuple(shape)}, {size} pixels, expected {self.moments[score].size} "
-                "as in the first batch; gradients of images of several sizes cannot be averaged"
+                "as in the first batch; gradients of inputs of several sizes cannot be averaged (pad texts to one "
+                "length)"
+            )
+        channels = self.wanted.gradient.channels(shape)
+        if self._channels.get(score, channels) != channels:
+            raise ValueError(
+                f"{score}: got inputs of shape {tuple(shape)}, {channels} channels in dimension "
+                f"{self.wanted.gradient.channel_dim}, expected {self._channels[score]} as in the first batch; their "
+                "mean would be on another scale. Those of embedded text [B, T, D] are GradientOptions(channel_dim=2)"
             )
         return size
 
@@ -118,6 +131,7 @@ class TrackerState:
             size = self.check_gradient(score, device, shape)
             if score not in self.moments:
                 self.moments[score] = GradientMoments(wanted.num_examples, size, device, wanted.gradient, wanted.group)
+            self._channels[score] = wanted.gradient.channels(shape)
         elif columns is not None:
             self.check_logits(device, columns)
             self.num_classes = columns
@@ -125,6 +139,8 @@ class TrackerState:
                 wanted.group.definition["num_classes"] = columns
             if self.windows is None and self._windowed:
                 self.windows = TemporalRecords(wanted.num_examples, columns, self._windowed, device, wanted.temporal)
+            if self.probabilities is None and wanted.probabilities is not None:
+                self.probabilities = MeanProbabilities(wanted.num_examples, columns, device, wanted.probabilities)
         self.check_device(device)
         if score is None and self.records is None and self.keeps_records:
             self.records = self._new_records(device)
@@ -175,6 +191,13 @@ class TrackerState:
         valid = labels.clamp(0, logits.shape[1] - 1)
         return own & (logits.detach().gather(1, valid[:, None])[:, 0] != -torch.inf)
 
+    def record_probabilities(self, index: Tensor, probabilities: Tensor, stats: Tensor, labels: Tensor) -> None:
+        """Adds those [B, C] of the examples that were just recorded with statistics [B, 8] and labels [B]."""
+        assert self.records is not None
+        assert self.probabilities is not None
+        finite = (stats[:, STAT["loss"]] + probabilities.sum(1)).isfinite()
+        self.probabilities.record(index, probabilities, finite & self.records.agree(index, labels))
+
     def count_changed_labels(self, changed: Tensor) -> None:
         """Counts the rows [B] bool that came with another label than their example has."""
         self.start_on(changed.device).update[SKIPPED.index("changed label")] += changed.sum()
@@ -191,7 +214,7 @@ class TrackerState:
         )
 
     def _note_columns(self) -> None:
-        plain = self.wanted.group is None and self.wanted.target == "classes"
+        plain = self.wanted.group is None and self.wanted.target == "classes" and self.wanted.probabilities is None
         simple = plain and self.records is not None and self.windows is None
         self._columns = torch.Size((self.num_classes,)) if simple and self.num_classes is not None else None
 
@@ -201,6 +224,7 @@ class TrackerState:
         found += [] if self.records is None else [self.records.table, self.records.steps]
         found += [None if self.windows is None else self.windows.table]
         found += [t for m in self.moments.values() for t in (m.count, m.mean, m.m2, m.pixels)]
+        found += [] if self.probabilities is None else [self.probabilities.count, self.probabilities.mean]
         return [t for t in found if t is not None]
 
     # Reading
@@ -295,6 +319,11 @@ class TrackerState:
                     wanted.num_examples, self.num_classes, self._windowed, home, wanted.temporal
                 )
             self.windows.merge(other.windows)
+        if other.probabilities is not None:
+            if self.probabilities is None:
+                classes = other.probabilities.classes
+                self.probabilities = MeanProbabilities(wanted.num_examples, classes, home, wanted.probabilities)
+            self.probabilities.merge(other.probabilities)
         if other.records is not None:
             if self.records is None:
                 self.records = self._new_records(home)
@@ -328,6 +357,7 @@ class TrackerState:
             "skipped": None if self.skipped is None else self.total_skipped(),
             "moments": {name: moments.state_dict() for name, moments in self.moments.items()},
             "norms": None if self.norms is None else self.norms.state_dict(),
+            "probabilities": None if self.probabilities is None else self.probabilities.state_dict(),
             "largest_batch": 0 if self.wanted.group is None else self.wanted.group.largest_batch,
         }
 
@@ -356,6 +386,8 @@ class TrackerState:
             loaded.start_on(wanted.device or saved["skipped"].device).update.copy_(saved["skipped"])
         if saved["norms"] is not None:
             loaded.norms = GradientNorms.from_state_dict(saved["norms"], wanted.group)
+        if saved["probabilities"] is not None:
+            loaded.probabilities = MeanProbabilities.from_state_dict(saved["probabilities"], wanted.probabilities)
         loaded.moments = {
             name: GradientMoments.from_state_dict(of_score, wanted.gradient, wanted.group)
             for name, of_score in saved["moments"].items()

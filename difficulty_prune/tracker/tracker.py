@@ -25,9 +25,10 @@ from ..scores.gradients import check_depends, has_module_hooks, input_gradient
 from ..scores.temporal import TemporalOptions
 from ..support.checks import whole_number
 from .batch import check_batch, index_beside, index_of_rows, refuse_transforms
-from .finish import labels_of_run, options_of_scores, seen_by_run, warn_of_too_little
+from .finish import labels_of_run, means_of_run, options_of_scores, seen_by_run, warn_of_too_little
 from .group import Group
-from .options import GradientOptions
+from .options import GradientOptions, ProbabilityOptions
+from .probabilities import MeanProbabilities
 from .rows import Rows, check_rows, check_values, wants_log_loss
 from .source import ScoreSource
 from .state import TrackerState
@@ -81,7 +82,8 @@ class DifficultyTracker:
         num_examples: N, the length of the whole dataset.
         scores: names from `score_names()`.
         device: where the state lives. Default: where the first logits or inputs are.
-        num_classes: expected columns of the logits; default: those of the first batch.
+        num_classes: expected columns of the logits; default: those of the first batch. With `target="binary"` the
+            expected labels of each example; default: any number.
         target: "classes", of which each row of logits has one (or probabilities of each); or "binary" where each logit
             has a label of its own, 0 or 1.
         right_from: of an example with several rows, such as the tokens of a text, the fraction that has to be right for
@@ -89,12 +91,14 @@ class DifficultyTracker:
         half_life: presentations after which a loss weighs half as much in `recent_loss`.
         gradient: options of the gradient scores.
         temporal: options of `tdds` and `dyn_unc`, whose state per example `TemporalOptions.bytes_per_example` tells.
+        mean_probabilities: whether to keep the mean of each example's probabilities [C] over its presentations, which
+            suggest a label for it; or a `ProbabilityOptions`, which says in which dtype, and where.
         process_group: of `torch.distributed`, whose processes each see a share of every batch. `update` then exchanges
-            the statistics of the step (the logits, for `tdds` and `dyn_unc`), so that each process holds the records of
-            all; gradients stay where they are seen, and are merged when they are asked for. So every process calls
-            `update` in every step, and, where gradients are scored, `compute`, `finish`, `state_dict`, `skipped`
-            and `presentations` too; all get the same. One saved state serves every process. No batch may be larger
-            than the largest first one.
+            the statistics of the step (the logits, for `tdds`, `dyn_unc` and `mean_probabilities`), so that each
+            process holds the records of all; gradients stay where they are seen, and are merged when they are asked
+            for. So every process calls `update` in every step, and, where gradients are scored, `compute`, `finish`,
+            `state_dict`, `skipped` and `presentations` too; all get the same. One saved state serves every process. No
+            batch may be larger than the largest first one.
 
     Raises:
         TypeError, ValueError: an unknown score, no score, or a count that is no positive whole number.
@@ -117,6 +121,7 @@ class DifficultyTracker:
         half_life: float = HALF_LIFE,
         gradient: GradientOptions | None = None,
         temporal: TemporalOptions | None = None,
+        mean_probabilities: bool | ProbabilityOptions = False,
         process_group: Any = None,
     ) -> None:
         size = _number_of_examples(num_examples)
@@ -134,7 +139,7 @@ class DifficultyTracker:
         least = 2 if target == "classes" else 1
         classes = None if num_classes is None else whole_number(num_classes, "num_classes", least=least)
         group = None if process_group is None else Group(process_group)
-        kind = target, float(right_from), float(half_life)
+        kind = target, float(right_from), float(half_life), _probabilities(mean_probabilities, target)
         self._wanted = Wanted(size, names, classes, gradient, temporal, group, _device(device), *kind)
         if group is not None:
             group.definition = {**self._wanted.definition, "num_classes": classes}
@@ -154,6 +159,11 @@ class DifficultyTracker:
     def scores(self) -> tuple[str, ...]:
         """The names of the scores that are recorded."""
         return self._wanted.scores
+
+    @property
+    def target(self) -> str:
+        """What labels are: "classes" or "binary"."""
+        return self._wanted.target
 
     @property
     def gradient(self) -> GradientOptions:
@@ -234,9 +244,13 @@ reduction="weighted_mean")` |
         | `F.cross_entropy(z, y)` with ignored labels -100 | `watch(x, index, weight=(y != -100).float(), \
 reduction="weighted_mean")` |
         | both of these | `watch(x, index, weight=c[y.clamp(min=0)] * (y != -100), reduction="weighted_mean")` |
+        | text, the mean over all tokens of the batch, of which each example has n_i | `watch(x, index, weight=n, \
+reduction="weighted_mean")` |
+        | any sum of f_i l_i, such as f_i = n_i / num_items_in_batch | `watch(x, index, weight=f, reduction="sum")` |
         | any of these divided by 4, for gradient accumulation | `watch(..., accumulation_steps=4)` |
         | any of these through a `GradScaler` | `watch(..., scaler=scaler)` |
 
+        Of text [B, T], watch the embeddings [B, T, D], padded to one length, with `GradientOptions(channel_dim=2)`.
         The gradient is not kept in `.grad`. Under `torch.no_grad()` the inputs come back as they are. The model's first
         layer must not work in place, and each graph is meant for one backward pass: see `paused` for others.
 
@@ -530,14 +544,15 @@ reduction="weighted_mean")` |
         self, index: Tensor, logits: Tensor, labels: Tensor, predicted: bool, ignore_index: int | None
     ) -> None:
         self._prepare(logits, columns=logits.shape[1])
-        state, group, logits = self._state, self._wanted.group, logits.detach()
+        state, group, probabilities = self._state, self._wanted.group, self._wanted.probabilities
+        logits = logits.detach()
         if group is not None and not state.keeps_records:
             return  # gradients stay where they are seen, and so no exchange is needed
         assert state.skipped is not None
         if predicted:
             state.note_predictions()
         table = None if state.records is None else state.records.table
-        if group is None:
+        if group is None and probabilities is None:
             if state.records is not None:
                 state.records.record(index, logits, labels, state.skipped.update, ignore_index)
             if state.windows is not None:
@@ -545,35 +560,45 @@ reduction="weighted_mean")` |
             return
         # A row of statistics is shorter than one of logits, and all that the records need.
         stats = softmax_stats(logits, labels, ignore_index)
-        more = () if state.windows is None else (logits,)
-        index, labels, stats, *rest = group.gather_rows(index, labels, stats, *more)
+        rest = [] if state.windows is None and probabilities is None else [logits]
+        index, labels, stats, *rest = self._gathered(index, labels, stats, *rest)
         if state.records is not None:
             kept = torch.where(stats[:, STAT["loss"]] == NO_ROW, 0, labels)  # one that is ignored is not looked at
             state.records.record_given(index, stats, kept, logits.shape[1], state.skipped.update)
         for everyones_logits in rest:
-            assert state.windows is not None
-            counters = state.skipped.unreported
-            state.windows.record_gathered(index, everyones_logits, labels, counters, table, ignore_index)
+            if state.windows is not None:
+                counters = state.skipped.unreported
+                state.windows.record_gathered(index, everyones_logits, labels, counters, table, ignore_index)
+            if probabilities is not None:
+                state.record_probabilities(index, everyones_logits.float().softmax(1), stats, labels)
+
+    def _gathered(self, index: Tensor, *columns: Tensor) -> list[Tensor]:
+        """The rows of all processes of the group; without a group those of this one."""
+        if self._wanted.group is not None:
+            return self._wanted.group.gather_rows(index, *columns)
+        if not index.is_cpu:  # where nobody has looked, -1 is a bad index like any other
+            index = index.where(index != PADDING, torch.iinfo(index.dtype).max)
+        return [index, *columns]
 
     def _record_rows(self, index: Tensor, rows: Rows) -> None:
         """Records the means over the rows of each example."""
         index = index_of_rows(index, rows.batch, self.num_examples)
         self._prepare(rows.batch, columns=rows.columns)
-        state, group = self._state, self._wanted.group
+        state = self._state
         if state.records is None or state.skipped is None:
             return
         stats, labels = rows.statistics(state.skipped, wants_log_loss(self._wanted))
-        if group is not None:
-            index, labels, stats = group.gather_rows(index, labels, stats)
-        elif not index.is_cpu:  # where nobody has looked, -1 is a bad index like any other
-            index = index.where(index != PADDING, torch.iinfo(index.dtype).max)
+        probabilities = [] if self._wanted.probabilities is None else [rows.probabilities()]
+        index, labels, stats, *probabilities = self._gathered(index, labels, stats, *probabilities)
         state.records.record_given(index, stats, labels, rows.classes, state.skipped.update)
+        for of_examples in probabilities:
+            state.record_probabilities(index, of_examples, stats, labels)
 
     def relabel(self, index: Tensor, labels: Tensor) -> None:
         """Tells that labels were corrected: from now on the examples are presented with these.
 
         Without it, an example that comes with another label than before is left out and reported. What was recorded
-        under the other label stays in the means; `recent_loss` forgets it by itself.
+        under the other label stays in the means; `recent_loss` starts anew, and is NaN until the next presentation.
 
         Args:
             index: [B] int64, positions in the dataset.
@@ -659,7 +684,7 @@ reduction="weighted_mean")` |
 
         Returns:
             [N] float64 on the state's device: calls of `update` since its last presentation, 0 for one in the last
-            call, NaN for one that was never presented.
+            call, NaN for one that was never presented, or not since a state of an older version was loaded.
 
         >>> tracker = DifficultyTracker(3, scores=("loss",))
         >>> for i in (0, 1):
@@ -669,6 +694,62 @@ reduction="weighted_mean")` |
         """
         with self._lock:
             return self._state.age()
+
+    def mean_probabilities(self, *, allow_skipped: bool = False) -> Tensor:
+        """The mean of each example's probabilities over its presentations: what the models of all steps said together.
+
+        It is what cleanlab calls `pred_probs`, though of models that trained on the example: look early, before they
+        have learned wrong labels by heart.
+
+        Args:
+            allow_skipped: see `compute`.
+
+        Returns:
+            [N, C] float32 on the device of the means, each row with sum 1; NaN for an example never presented.
+
+        Raises:
+            ValueError: see `compute`; or this tracker was made without `mean_probabilities`.
+            RuntimeError: nothing was recorded.
+
+        >>> tracker = DifficultyTracker(2, mean_probabilities=True)
+        >>> tracker.update(torch.tensor([1]), torch.tensor([[0.0, 0.0]]), torch.tensor([0]))
+        >>> tracker.mean_probabilities()
+        tensor([[   nan,    nan],
+                [0.5000, 0.5000]])
+        """
+        with self._lock:
+            return self._means_of_probabilities(allow_skipped).average()
+
+    def suggested(self, *, allow_skipped: bool = False) -> Tensor:
+        """The label that the training suggests for each example: the class of its largest mean probability.
+
+        Args:
+            allow_skipped: see `compute`.
+
+        Returns:
+            [N] int64 on the device of the means; the lowest class on a tie, and -1 for an example never presented.
+
+        Raises:
+            ValueError, RuntimeError: see `mean_probabilities`.
+
+        >>> tracker = DifficultyTracker(2, mean_probabilities=True)
+        >>> tracker.update(torch.tensor([1]), torch.tensor([[0.0, 9.0]]), torch.tensor([0]))
+        >>> tracker.suggested()
+        tensor([-1,  1])
+        """
+        with self._lock:
+            return self._means_of_probabilities(allow_skipped).suggested()[0]
+
+    def _means_of_probabilities(self, allow_skipped: bool) -> MeanProbabilities:
+        if self._wanted.probabilities is None:
+            raise ValueError(
+                "this tracker keeps no mean probabilities; make it with DifficultyTracker(..., mean_probabilities=True)"
+            )
+        if self._state.probabilities is None:
+            raise RuntimeError("nothing was recorded; call tracker.update(index, logits, labels) in each step")
+        if not allow_skipped:
+            self._raise_if_skipped(())
+        return self._state.probabilities
 
     def source(self, score: str, *, allow_skipped: bool = False) -> ScoreSource:
         """A live view of one score for a `PruneSampler`, which plans every epoch with what is known by then.
@@ -697,6 +778,7 @@ reduction="weighted_mean")` |
         seen: Any = None,
         probabilities: Any = None,
         predictions: Any = None,
+        mean_probabilities: bool = False,
         dataset_fingerprint: str | None = None,
         allow_skipped: bool = False,
         **metadata: Any,
@@ -710,14 +792,16 @@ reduction="weighted_mean")` |
             probabilities: [N, C], the softmax of the trained model in evaluation mode, for all examples; with them (or
                 with `predictions` [N] alone) runs tell memorization, agreement and the accuracy over models.
             predictions: [N] int64, the classes that the trained model predicts.
+            mean_probabilities: whether the run keeps those of this tracker, [N, C]; the labels that they suggest it
+                keeps anyhow.
             dataset_fingerprint: from `dp.dataset_fingerprint`, so that runs of different data are not mixed.
             allow_skipped: see `compute`.
             metadata: anything else that JSON can hold, such as epochs=10.
 
         Raises:
             RuntimeError: nothing was recorded.
-            ValueError: see `compute`; or labels other than those shown, or an example said to be seen that was never
-                presented.
+            ValueError: see `compute`; or labels other than those shown, an example said to be seen that was never
+                presented, or mean probabilities that were not recorded.
 
         >>> tracker = DifficultyTracker(1, scores=("el2n",))
         >>> tracker.update(torch.tensor([0]), torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
@@ -730,6 +814,7 @@ reduction="weighted_mean")` |
             scores = self.compute(allow_skipped=allow_skipped)
             warn_of_too_little(self._state, scores)
             labels, seen = labels_of_run(self._state, labels), seen_by_run(self._state, seen)
+            means = means_of_run(self._state, whole=mean_probabilities)
             facts = {
                 "presentations": self.presentations,
                 "skipped": self.skipped,
@@ -746,6 +831,7 @@ reduction="weighted_mean")` |
             probabilities=probabilities,
             predictions=predictions,
             dataset_fingerprint=dataset_fingerprint,
+            **means,
             **facts,
         )
 
@@ -822,14 +908,16 @@ reduction="weighted_mean")` |
             raise ValueError("merge: got the tracker itself, expected another one")
         if not isinstance(other, DifficultyTracker):
             raise TypeError(f"merge: got {type(other).__name__}, expected a DifficultyTracker")
-        for what, theirs, own in (
+        theirs, own = other._wanted.definition, self._wanted.definition
+        for what, got, expected in (
             ("(examples, scores)", (other.num_examples, other.scores), (self.num_examples, self.scores)),
             ("process_group", other.process_group, self.process_group),
             ("gradient options", other.gradient.definition, self.gradient.definition),
             ("temporal options", other.temporal, self.temporal),
+            *((name, theirs[name], own[name]) for name in ("target", "right_from", "half_life", "mean_probabilities")),
         ):
-            if theirs != own:
-                raise ValueError(f"merge: got a tracker with {what} {theirs}, expected {own}")
+            if got != expected:
+                raise ValueError(f"merge: got a tracker with {what} {got}, expected {expected}")
         first, second = sorted((self, other), key=id)  # always in the same order, or two merges would block each other
         with first._lock, second._lock:
             self._state.merge(other._state)
@@ -857,6 +945,20 @@ def _number_of_examples(value: Any) -> int:
         raise TypeError(f"num_examples: got {value!r}, expected a whole number such as len(dataset)") from error
     except ValueError as error:
         raise ValueError(f"num_examples: got {value}, expected at least 1; is the dataset empty?") from error
+
+
+def _probabilities(value: Any, target: str) -> ProbabilityOptions | None:
+    if not isinstance(value, bool | ProbabilityOptions):
+        raise TypeError(
+            f"mean_probabilities: got {type(value).__name__}, expected True, False or dp.ProbabilityOptions(...)"
+        )
+    if value is False:
+        return None
+    if target != "classes":
+        raise ValueError(
+            f"mean_probabilities: got it with target={target!r}, whose labels are not classes of one example"
+        )
+    return ProbabilityOptions() if value is True else value
 
 
 def _check_half_life(value: Any) -> None:

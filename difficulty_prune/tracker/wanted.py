@@ -11,7 +11,7 @@ from ..ops.layout import HALF_LIFE
 from ..scores.catalogue import SCORES, Score
 from ..scores.temporal import TemporalOptions
 from .group import Group
-from .options import GradientOptions
+from .options import GradientOptions, ProbabilityOptions
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Wanted:
     target: str = "classes"
     right_from: float = 1.0
     half_life: float = HALF_LIFE
+    probabilities: ProbabilityOptions | None = None
 
     def names(self, **features: Any) -> tuple[str, ...]:
         """The scores whose catalogue entry has these values, or for a tuple one of them."""
@@ -51,4 +52,5 @@ class Wanted:
             "target": self.target,
             "right_from": self.right_from,
             "half_life": self.half_life,
+            "mean_probabilities": None if self.probabilities is None else self.probabilities.dtype,
         }

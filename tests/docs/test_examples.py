@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 from places import EXAMPLES
 
 
@@ -32,3 +33,37 @@ def test_accuracy_is_higher_where_vog_is_low() -> None:
         accuracy = rows[name]
         assert accuracy == sorted(accuracy, reverse=True), name
         assert accuracy[0] > accuracy[-1] + 0.05, name
+
+
+def test_garbled_text_has_a_high_vog() -> None:
+    pytest.importorskip("transformers")
+    rows = numbers_by_row("text_vog")
+    for name, least in (("vog_loss", 0.62), ("loss", 0.8)):
+        auroc, _, aupr, garbled_share = rows[name]
+        assert auroc > least, name
+        assert aupr > garbled_share + 0.04, name
+
+
+def test_spoiled_masks_come_out_hardest() -> None:
+    rows = numbers_by_row("segmentation")
+    for name, least in (("loss:", 0.85), ("el2n:", 0.8), ("accuracy:", 0.8)):
+        spoiled, others, auroc, share = rows[name]
+        assert spoiled < others - 0.2 if name == "accuracy:" else spoiled > others + 0.2, name
+        assert auroc > least, name
+        assert share > 0.4, name  # by chance 0.1
+
+
+def test_pictures_with_a_wrong_label_among_ten_come_out_hardest() -> None:
+    rows = numbers_by_row("multi_label")
+    for name, least in (("loss:", 0.95), ("el2n:", 0.94), ("aum:", 0.85), ("accuracy:", 0.94)):
+        _, _, auroc, share = rows[name]
+        assert auroc > least, name
+        assert share > 0.5, name  # by chance 0.1
+
+
+def test_boxes_of_mosaics_count_for_the_image_that_they_show() -> None:
+    rows = numbers_by_row("detection_mosaics")
+    for name, least in (("loss:", 0.88), ("el2n:", 0.65), ("accuracy:", 0.6)):
+        _, _, auroc, share = rows[name]
+        assert auroc > least, name
+        assert share > (0.45 if name == "loss:" else 0.2), name  # by chance 0.1

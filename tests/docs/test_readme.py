@@ -32,7 +32,7 @@ def code_of(page: str) -> list[str]:
 def test_the_python_code_runs_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = [*code_of("README.md"), *code_of("docs/policies.md"), *code_of("docs/performance.md")]
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     data = load_data("digits")
     model = build_model("mlp", data.shape, data.num_classes)
     names = {
@@ -48,6 +48,8 @@ def test_the_python_code_runs_in_order(tmp_path: Path, monkeypatch: pytest.Monke
         if len(samplers) == 1:  # "after a few runs, with other seeds"
             exec(block.replace("seed=0", "seed=1").replace("mlp-0", "mlp-1"), names)
     assert len(dp.RunSet.load("runs/*.safetensors")) == 2
+    assert len(samplers[3]) == round(0.7 * len(data.train))
+    assert samplers[3].epoch == names["epochs"] - 1
     assert len(samplers[1]) == round(0.7 * len(data.train))
     assert len(samplers[2]) == len(data.train)  # the last epoch of dynamic pruning is full
     assert samplers[2].epoch == names["epochs"] - 1
@@ -81,7 +83,8 @@ def names_of_the_page(folder: Path) -> dict[str, Any]:
     return {
         "dp": dp, "train": data, "loader": loader, "model": model, "tracker": tracker, "epochs": 4, "epoch": 2,
         "run": tracker.finish(architecture="mlp", seed=0), "train_one_epoch": train_one_epoch, "torch": torch,
-        "Subset": Subset, "DataLoader": DataLoader, "dataset": data.dataset, "labels": labels, "train_on": train_on,
+        "F": F, "Subset": Subset, "DataLoader": DataLoader, "dataset": data.dataset, "labels": labels,
+        "train_on": train_on,
     }  # fmt: skip
 
 
@@ -108,12 +111,31 @@ def test_the_python_code_of_the_page_of_scores_runs(tmp_path: Path, monkeypatch:
     assert len(blocks) >= 4
     names = names_of_the_page(tmp_path)
     for block in blocks:
-        exec(block, names)
+        if "timm" in block:  # has a test of its own
+            continue
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # with which no batch is mixed half and half
+            exec(block, names)
+        if "dp.dominant" in block:
+            assert not names["tracker"].compute()["el2n"].isnan().any()
         if "with_scores" in block:
             names["run_with_features"] = names["run"]
     assert len(names["runs"]) == 4
     assert names["runs"].mean("memorization").max() == 1  # of the table
     assert "prediction_depth" in names["run_with_features"].scores
+
+
+def test_the_python_code_of_the_page_of_scores_runs_with_timm(tmp_path: Path) -> None:
+    pytest.importorskip("timm", reason="timm is not installed")
+    (block,) = (block for block in code_of("docs/scores.md") if "timm" in block)
+    names = names_of_the_page(tmp_path)
+    before = np.random.get_state()  # noqa: NPY002  the generator that timm draws from
+    np.random.seed(0)  # noqa: NPY002
+    try:
+        exec(block, names)
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
+    assert not names["tracker"].compute()["el2n"].isnan().any()
 
 
 def test_the_python_code_of_the_page_of_consistency_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

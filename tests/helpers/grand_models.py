@@ -65,10 +65,10 @@ def gradients_of(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.grad is not None]
 
 
-def routes(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, str]:
+def routes(model: nn.Module, x: Tensor, y: Tensor, loss: Any = "cross_entropy") -> dict[str, str]:
     """How each parameter's gradient is found: by which rule, or "model" where none explains it."""
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    groups, rest = parameter_gradients._Batch(model, parameters, x, y, "cross_entropy").uses()
+    groups, rest = parameter_gradients._Batch(model, parameters, x, y, loss).uses()
     by_rule = {name: type(uses[0]).__name__ for names, uses in groups.items() for name in names}
     return by_rule | dict.fromkeys(rest, "model")
 

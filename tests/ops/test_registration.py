@@ -81,6 +81,21 @@ def test_opcheck_merge_moments(m2_dtype, other_dtype) -> None:
     torch.library.opcheck(kernels.merge_moments_.default, arguments)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("dtype", LOGIT_DTYPES)
+@pytest.mark.parametrize("weight", [None, torch.tensor([1.0, 2, 2, 1, 1, 0])], ids=["alike", "weighted"])
+def test_opcheck_reduce_probabilities(dtype, weight: Tensor | None) -> None:
+    owner = torch.tensor([0, 2, ops.PADDING, 1, 9, 0])
+    torch.library.opcheck(kernels.reduce_probabilities.default, (random_logits(6, 5, dtype), 3, owner, weight))
+
+
+@pytest.mark.parametrize("dtype", M2_DTYPES)
+def test_opcheck_record_means(dtype) -> None:
+    state = torch.zeros(4, dtype=torch.int32), torch.zeros(4, 5, dtype=dtype)
+    index, used = torch.tensor([0, 3, 3, 9, 0, -1]), torch.tensor([True, True, False, True, True, True])
+    torch.library.opcheck(kernels.record_means_.default, (*state, index, random_logits(6, 5).softmax(1), used))
+
+
 @pytest.mark.parametrize("dtype", GRADIENT_DTYPES)
 @pytest.mark.parametrize("statistic", ["std", "variance"])
 def test_opcheck_gradient_variance(dtype, statistic: str) -> None:

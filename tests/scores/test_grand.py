@@ -138,7 +138,7 @@ X4, LINEAR = images(B, 4), nn.Linear(4, 3).double()
         ((nn.DataParallel(LINEAR), X4, classes()), TypeError, "give model.module"),
         ((LINEAR, X4.numpy(), classes()), TypeError, "inputs: got ndarray"),
         ((LINEAR, X4, [0] * B), TypeError, "labels: got list"),
-        ((LINEAR, X4, classes(4)), ValueError, r"inputs \(5, 4\) and labels \(4,\)"),
+        ((LINEAR, X4, classes(4)), ValueError, r"5 inputs and labels \(4,\)"),
         ((LINEAR, X4, classes().double()), TypeError, "labels: got torch.float64"),
         ((LINEAR, X4, classes()[:, None]), ValueError, r"labels: got \(5, 1\)"),
         ((LINEAR, X4, torch.tensor([0, 1, 2, 3, 0])), ValueError, r"labels: got 3, expected 0\.\.2"),

@@ -65,7 +65,7 @@ expect(
 # Labels
 
 expect("label too large", ValueError, "labels", "got 3", r"0\.\.2", "3 columns", of=lambda: step(labels=(0, 3)))
-expect("label negative", ValueError, "labels", "got -100", r"0\.\.2", of=lambda: step(labels=(-100, 1)))
+expect("label negative", ValueError, "labels", "got -1", r"0\.\.2", "ignore_index=-1", of=lambda: step(labels=(-1, 1)))
 expect("labels float", TypeError, "labels", "float32", "int64", of=lambda: step(labels=(0.0, 1.0)))
 expect("labels one-hot", ValueError, "labels", r"\(2, 3\)", r"\[2\]", of=lambda: step(labels=torch.eye(2, 3).long()))
 expect("labels too short", ValueError, "labels", r"\(1,\)", r"\[2\]", of=lambda: step(labels=(0,)))
@@ -86,8 +86,8 @@ expect("nothing but an index", TypeError, "logits and labels", of=lambda: tracke
 expect("logits integer", TypeError, "logits", "int64", "float32", of=lambda: step(logits=torch.zeros(2, 3).long()))
 expect("logits double", TypeError, "logits", "float64", "float32", of=lambda: step(logits=torch.zeros(2, 3).double()))
 expect("logits array", TypeError, "logits", "ndarray", "Tensor", of=lambda: step(logits=np.zeros((2, 3))))
-expect("logits 1-D", ValueError, "logits", r"\(2,\)", r"\[batch, classes\]", of=lambda: step(logits=torch.zeros(2)))
-expect("logits 3-D", ValueError, "logits", r"\(2, 5, 3\)", "batch", of=lambda: step(logits=torch.zeros(2, 5, 3)))
+expect("logits 1-D", ValueError, "logits", r"\(2,\)", r"\[batch, classes", of=lambda: step(logits=torch.zeros(2)))
+expect("logits 3-D", ValueError, "logits", r"\(2, 5, 3\)", r"\[2, 3\]", of=lambda: step(logits=torch.zeros(2, 5, 3)))
 expect(
     "one class", ValueError, "logits", "1 class", "at least 2", of=lambda: step(logits=torch.zeros(2, 1), labels=(0, 0))
 )
@@ -135,12 +135,12 @@ expect("fewer than no examples", ValueError, "num_examples: got -1", "at least 1
 expect("half an example", TypeError, "num_examples: got 2.5", "whole number", of=lambda: tracker(num_examples=2.5))
 expect("examples as string", TypeError, "num_examples: got '4'", "whole number", of=lambda: tracker(num_examples="4"))
 expect("examples as bool", TypeError, "num_examples: got True", "whole number", of=lambda: tracker(num_examples=True))
-expect("loss= beside other scores", ValueError, "loss=", "el2n", of=lambda: step(logits=None, loss=torch.ones(2)))
+expect("loss= beside labels", ValueError, "loss=", "labels", of=lambda: step(logits=None, loss=torch.ones(2)))
 expect(
     "loss= on a tracker of other scores",
     ValueError,
     "loss=",
-    r"\('el2n',\)",
+    "'el2n' needs logits and labels",
     of=lambda: tracker().update(torch.tensor([0]), loss=torch.ones(1)),
 )
 expect(

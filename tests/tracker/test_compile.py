@@ -170,7 +170,8 @@ def test_every_second_step_takes_two_graphs() -> None:
     assert_same(training, eager)
 
 
-@pytest.mark.parametrize(("dynamic", "graphs"), [(None, 2), (True, 1)])
+# With dynamic=True the tracer takes the floats of the options for symbols, finds that they are none, and starts again.
+@pytest.mark.parametrize(("dynamic", "graphs"), [(None, 2), (True, 2)])
 def test_batches_of_any_size_take_one_graph_more(dynamic: bool | None, graphs: int) -> None:
     training, eager = Training(), Training()
     fast, counter = compiled(training.loss, dynamic=dynamic)

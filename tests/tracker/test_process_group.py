@@ -9,7 +9,21 @@ from pathlib import Path
 import group_process
 import pytest
 import torch
-from group_process import EPOCHS, GRADIENTS, LABELS, SIZE, STEPS, WORLD, everyones_batch, facts, record_all, trackers
+from group_process import (
+    EPOCHS,
+    GRADIENTS,
+    LABELS,
+    SIZE,
+    STEPS,
+    WORLD,
+    everyones_batch,
+    facts,
+    record_all,
+    record_suggestions,
+    suggesting_trackers,
+    suggestions,
+    trackers,
+)
 
 import difficulty_prune as dp
 
@@ -29,7 +43,7 @@ def start(folder: Path, scenario: str) -> list[subprocess.Popen]:
 def folder(tmp_path_factory):
     """What two processes leave that recorded, planned and made a mistake."""
     folder = tmp_path_factory.mktemp("group")
-    for rank, process in enumerate(start(folder, "recording+planning+growing+estimating")):
+    for rank, process in enumerate(start(folder, "recording+planning+growing+estimating+suggesting")):
         _, errors = process.communicate(timeout=180)
         # Not by its exit status: a thread of Gloo's may end a process with SIGABRT after its work.
         assert (folder / f"done-{rank}").exists(), errors
@@ -89,6 +103,20 @@ def test_one_process_goes_on_from_the_state_of_two(folder, alone):
     for name in ("logits", "gradients", "losses", "grand"):
         for score, values in recorders[name].compute(allow_skipped=True).items():
             torch.testing.assert_close(values, alone[name][score], rtol=2e-5, atol=1e-7, equal_nan=True)
+
+
+@pytest.mark.parametrize("rank", range(WORLD))
+def test_mean_probabilities_recent_losses_and_ages_are_those_of_one_process(folder, rank):
+    recorders = suggesting_trackers()
+    for step in range(STEPS):
+        record_suggestions(recorders, step, everyones_batch(step))
+    alone = suggestions(recorders)
+    together = torch.load(folder / f"suggestions-{rank}.pt", weights_only=True)
+    assert list(together) == list(alone)
+    for name, values in alone.items():
+        assert together[name].numpy().tobytes() == values.numpy().tobytes(), name
+    assert recorders["labels"].skipped["not finite"] > 0 < recorders["labels"].skipped["changed label"]
+    assert alone["labels age"].nan_to_num(0).max() > 2
 
 
 def test_processes_plan_the_same_epochs_and_share_them(folder):

@@ -168,8 +168,8 @@ def test_a_damaged_state_is_refused_and_what_was_recorded_stays(path: tuple[str,
 
 def test_a_state_of_a_newer_version_is_refused() -> None:
     tracker = dp.DifficultyTracker(N)
-    with pytest.raises(ValueError, match="format 3 is newer than 2"):
-        tracker.load_state_dict({**tracker.state_dict(), "format": 3})
+    with pytest.raises(ValueError, match="format 4 is newer than 3"):
+        tracker.load_state_dict({**tracker.state_dict(), "format": 4})
 
 
 @pytest.mark.parametrize("classes", ["3", 2.5, True, 1, 0, -2, [3]])

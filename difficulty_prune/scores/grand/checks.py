@@ -17,9 +17,10 @@ from torch.autograd.graph import Node
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .independence import tensors_in
-from .parameter_uses import CHECKPOINT
+from .parameter_uses import CHECKPOINT, graph
+from .targets import Targets, check_targets
 
-Loss = Literal["cross_entropy"] | Callable[[Tensor, Tensor], Tensor]
+Loss = Literal["cross_entropy"] | Callable[[Tensor, Any], Tensor]
 
 _CHANCE: Final = 0.95
 """A mean loss above this share of log C, the loss of chance, counts as no better than chance. On digits, batches of 32
@@ -35,7 +36,7 @@ _WHOLE: Final = (
 )
 
 
-def check_arguments(model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss) -> dict[str, Tensor]:
+def check_arguments(model: nn.Module, inputs: Tensor, labels: Targets, loss: Loss) -> dict[str, Tensor]:
     """The parameters that count, by name; TypeError, ValueError or RuntimeError for what `grand` cannot take."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: got {type(model).__name__}, expected a torch.nn.Module")
@@ -45,22 +46,15 @@ def check_arguments(model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss
         raise TypeError(
             "model: got a ScriptModule, whose parameters cannot be replaced; give the module it was made of"
         )
-    for name, value in (("inputs", inputs), ("labels", labels)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor")
-    if inputs.dim() == 0 or labels.dim() == 0 or len(inputs) != len(labels):
-        raise ValueError(
-            f"got inputs {tuple(inputs.shape)} and labels {tuple(labels.shape)}, expected B examples in both"
-        )
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs: got {type(inputs).__name__}, expected a tensor")
+    if inputs.dim() == 0:
+        raise ValueError("inputs: got a single number, expected B examples [B, ...]")
+    check_loss(loss)
     if loss == "cross_entropy":
-        if labels.dim() != 1:
-            raise ValueError(f"labels: got {tuple(labels.shape)}, expected [{len(inputs)}], one class per example")
-        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-            raise TypeError(
-                f"labels: got {labels.dtype}, expected int64 classes; pass a loss of your own for other labels"
-            )
-    elif not callable(loss):
-        raise ValueError(f"loss: got {loss!r}, expected 'cross_entropy' or a function of (logits, labels)")
+        _check_classes(labels, len(inputs))
+    else:
+        check_targets(labels, len(inputs))
     if torch.is_inference_mode_enabled():
         raise RuntimeError("grand: needs gradients; leave torch.inference_mode()")
     _refuse_batch_norm(model)
@@ -69,6 +63,26 @@ def check_arguments(model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss
     if not parameters:
         raise ValueError("model: no parameter requires gradients; call requires_grad_() on those that count")
     return parameters
+
+
+def check_loss(loss: Loss) -> None:
+    """ValueError for a name that is none, or anything else that cannot be called."""
+    if loss != "cross_entropy" and not callable(loss):
+        raise ValueError(f"loss: got {loss!r}, expected 'cross_entropy' or a function of (outputs, labels)")
+
+
+def _check_classes(labels: Targets, size: int) -> None:
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels: got {type(labels).__name__}, expected a tensor")
+    if labels.dim() == 0 or len(labels) != size:
+        raise ValueError(f"got {size} inputs and labels {tuple(labels.shape)}, expected one class for each input")
+    if labels.dim() != 1:
+        raise ValueError(
+            f"labels: got {tuple(labels.shape)}, expected [{size}], one class per example; for text, images to "
+            "segment and other labels pass a loss of your own"
+        )
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise TypeError(f"labels: got {labels.dtype}, expected int64 classes; pass a loss of your own for other labels")
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
@@ -204,7 +218,50 @@ def refuse_mixing_loss(together: Tensor, alone: Tensor, allowed: float) -> None:
         raise ValueError(
             f"loss: got {float(together[example]):.3g} for example {example} in the batch and "
             f"{float(alone[example]):.3g} for it alone, so that it depends on the others of its batch and has no "
-            "gradient of its own; return losses that depend on their own example's logits and label only"
+            "gradient of its own; return losses that depend on their own example's output and label only, and divide "
+            "by the tokens or weights of the example, not of the batch"
+        )
+
+
+def check_losses(losses: Tensor, size: int) -> None:
+    """TypeError or ValueError unless a loss of one's own returned a floating point number, or one per example."""
+    if not isinstance(losses, Tensor):
+        raise TypeError(f"loss: returned {type(losses).__name__}, expected a tensor")
+    if not losses.is_floating_point():
+        raise TypeError(f"loss: returned {losses.dtype}, expected floating point")
+    if losses.dim() > 0 and losses.shape != (size,):
+        raise ValueError(
+            f"loss: returned {tuple(losses.shape)}, expected one number or one per example [{size}]; "
+            "sum or average over all other dimensions"
+        )
+
+
+def check_loss_graph(losses: Tensor, outputs: Tensor, source: Node | None, parameters: Mapping[str, Node]) -> None:
+    """ValueError unless losses [B] are finite, and depend on the parameters through the outputs alone.
+
+    Args:
+        losses: of each example.
+        outputs: of the model.
+        source: the graph node that computed the outputs.
+        parameters: the graph nodes of the parameters, by name.
+    """
+    if not losses.isfinite().all():
+        example = int(losses.isfinite().logical_not().nonzero()[0])
+        raise ValueError(
+            f"loss: got {losses[example].item()} for example {example} of the batch, expected a finite number; a mean "
+            "over the tokens of an example that has none needs .clamp(min=1), and a model may have diverged"
+        )
+    if outputs.requires_grad and not losses.requires_grad:
+        raise ValueError(
+            "loss: returned numbers without a gradient; compute them from the outputs with PyTorch, without detach(), "
+            "item() or torch.no_grad()"
+        )
+    nodes = graph(losses, {} if source is None else {source: ()})
+    beside = [name for name, node in parameters.items() if node in nodes]
+    if beside:
+        raise ValueError(
+            f"loss: uses parameter {beside[0]!r} of the model itself, as weight decay does, and not only through the "
+            "outputs; leave that part out, or let the model return what the loss needs"
         )
 
 

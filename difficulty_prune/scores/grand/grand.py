@@ -22,6 +22,8 @@ from .checks import (
     Loss,
     check_arguments,
     check_labels,
+    check_loss_graph,
+    check_losses,
     module_that_mixes,
     refuse_gradients_left,
     refuse_hidden,
@@ -35,6 +37,7 @@ from .checks import (
 from .independence import Operation, Operations, first_that_may_mix
 from .layer_rules import NotVectorizableError, Use, parts, uses_of, vectorized, wide
 from .parameter_uses import BatchedCall, FunctionCall, Recorder, find_batch, graph, leaves, unexplained
+from .targets import Targets, detached, rows_of, versions
 
 _AT_ONCE: Final = 2**22
 """Temporary numbers, 16 MiB of float32, that bound how many examples go through a layer's rule at once. On a CPU a
@@ -42,15 +45,16 @@ ResNet-18, a small CNN and a transformer took the same time within 15 % with 2^2
 2^16; from 2^24 on memory grew by 80 MB."""
 
 
-def grand(model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss = "cross_entropy") -> Tensor:
+def grand(model: nn.Module, inputs: Tensor, labels: Targets, loss: Loss = "cross_entropy") -> Tensor:
     """GraNd: the L2 norm of each example's own loss gradient over all parameters.
 
     It costs about one forward and one backward pass of the batch, and one of a single example. For linear, convolution
     (2-d), embedding and normalisation layers the norms come from the inputs and the gradients of the outputs, without a
     gradient per example where that is cheaper. Any other function of a parameter is differentiated on its own, by
-    `torch.func`. Some parameters fit neither way: weight normalisation, batch and time merged into one dimension,
-    PyTorch code that hides its calls. They cost a vectorised backward pass of the whole model or, if `torch.func`
-    cannot run the model, one pass per example, with a warning.
+    `torch.func`. Some parameters fit neither way: weight normalisation, a table of positions that all examples share,
+    batch and time merged into one dimension (except for linear layers), PyTorch code that hides its calls. They cost a
+    vectorised backward pass of the whole model or, if `torch.func` cannot run the model, one pass per example, with a
+    warning.
 
     The value of an example depends neither on its batch nor on the reduction of the loss. Two checks see to that. One
     goes through the operations of the forward pass. If it meets one that may mix examples (sorting them, a choice by
@@ -63,11 +67,14 @@ def grand(model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss = "cross_
     uncompiled. Put the model into evaluation mode first.
 
     Args:
-        model: maps inputs [B, ...] to logits [B, C]. Parameters with `requires_grad=False` do not count.
+        model: maps inputs [B, ...] to logits [B, C]; with a loss of your own, to any tensor [B, ...], such as [B, T, V]
+            of text. Parameters with `requires_grad=False` do not count.
         inputs: [B, ...] on the model's device.
-        labels: [B] int64; with a loss of your own, any tensor of B rows.
-        loss: "cross_entropy", or a function of (logits, labels). It returns one loss per example [B], or a single
-            number of any reduction; then it is called for each example alone.
+        labels: [B] int64; with a loss of your own, a tensor of B rows, or a tuple, list or dict of such tensors:
+            tokens, masks, probabilities, the two labels and the share of mixup.
+        loss: "cross_entropy", or a function of (outputs, labels) that returns the loss of each example [B], or a single
+            number of any reduction. Gradients come from calls for each example alone, [1, ...], so that no other can
+            have a part in them. Parameters of the loss itself do not count.
 
     Returns:
         [B] float32, or float64 if a parameter is; on the inputs' device. Autocast is off, and half precision is
@@ -75,7 +82,9 @@ def grand(model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss = "cross_
 
     Raises:
         TypeError: not a module, or not tensors; a loss that does not return one.
-        ValueError: shapes that do not match; a label outside 0..C-1; no parameter requires gradients; batch norm in
+        ValueError: shapes that do not match; a label outside 0..C-1; no parameter requires gradients; a loss that
+            returns other numbers for the batch than for its examples alone, numbers that are not finite or have no
+            gradient, draws random numbers, changes its labels, or uses a parameter of the model itself; batch norm in
             training mode, random numbers in the forward pass (dropout), or anything else that makes an example's
             output or loss depend on the others or on chance, with the module where they meet; parameters out of sight,
             by name: sharded (FSDP, DTensor), or used inside a reentrant checkpoint, a reversible block or another
@@ -93,6 +102,8 @@ def grand(model: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss = "cross_
     >>> x = torch.tensor([[3.0, 0.0], [0.0, 1.0]])
     >>> grand(model, x, torch.tensor([0, 1]))  # |p - onehot| * |x|
     tensor([0.2012, 0.3803])
+    >>> grand(model, x, x + 1, lambda z, y: (z - y).square().mean(1))  # regression
+    tensor([4.2426, 1.4142])
     """
     parameters = check_arguments(model, inputs, labels, loss)
     if len(inputs) == 0:
@@ -139,10 +150,10 @@ class _Batch:
     """
 
     def __init__(
-        self, model: nn.Module, parameters: dict[str, Tensor], inputs: Tensor, labels: Tensor, loss: Loss
+        self, model: nn.Module, parameters: dict[str, Tensor], inputs: Tensor, labels: Targets, loss: Loss
     ) -> None:
         self.model, self.parameters, self.loss = model, parameters, loss
-        self.inputs, self.labels = inputs.detach().requires_grad_(inputs.requires_grad), labels.detach()
+        self.inputs, self.labels = inputs.detach().requires_grad_(inputs.requires_grad), detached(labels)
         self.buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         self.dtype = _result_dtype(parameters)
         self.names = {get_gradient_edge(p).node: name for name, p in parameters.items()}
@@ -191,8 +202,6 @@ class _Batch:
         self.example = int(batch.losses.detach().nan_to_num(-1, -1, -1).argmax())
         alone = self._alone(self.example)
         self._refuse_mixing(self.example, alone.logits[0])
-        if callable(self.loss):
-            self._refuse_mixing_loss(batch.losses)
         self.expected = self._backward(alone.losses, list(self.parameters))
         self.doubt = self._operation_that_may_mix(batch.operations, alone.operations)
         if self.loss == "cross_entropy":
@@ -225,7 +234,7 @@ class _Batch:
         """A forward pass of one example; ValueError if the model only takes more of them."""
         rows = slice(example, example + 1)
         try:
-            return self._pass(self.inputs[rows], self.labels[rows])
+            return self._pass(self.inputs[rows], rows_of(self.labels, rows))
         except (RuntimeError, ValueError, IndexError) as error:
             if self.logits is None:
                 raise
@@ -234,24 +243,27 @@ class _Batch:
                 "example has a gradient of its own; make each example's output its own"
             ) from error
 
-    def _pass(self, inputs: Tensor, labels: Tensor) -> _Pass:
+    def _pass(self, inputs: Tensor, labels: Targets) -> _Pass:
         """A forward pass; ValueError if it draws random numbers or uses a parameter out of sight."""
         before = _random_state(self.inputs.device)
         operations = Operations([inputs, *self.model.parameters(), *self.buffers.values()])
         recorder = Recorder(self.parameters.values())
         with operations, recorder:
             logits = self._forward(inputs)
-        if any(not torch.equal(a, b) for a, b in zip(before, _random_state(self.inputs.device), strict=True)):
+        if not _same_random_state(before, self.inputs.device):
             raise ValueError(
                 "model: draws random numbers in its forward pass (dropout in training mode?), so that gradients "
                 "differ from call to call; call model.eval()"
             )
         hidden = recorder.hidden
         refuse_hidden({name: hidden[id(p)] for name, p in self.parameters.items() if id(p) in hidden})
-        if self.loss == "cross_entropy":
-            check_labels(self.labels, logits.shape[1])
         self.allowed = rounding(operations.rounding, self.inputs.device)
-        losses = self._losses(logits, labels)
+        if callable(self.loss):
+            losses = self._own_losses(logits, labels, before)
+        else:
+            assert isinstance(labels, Tensor)
+            check_labels(labels, logits.shape[1])
+            losses = self._losses(logits, labels)
         return _Pass(logits, losses, recorder.calls, [*operations.performed, *recorder.reads])
 
     def _forward(self, inputs: Tensor, parameters: Mapping[str, Tensor] = MappingProxyType({})) -> Tensor:
@@ -265,20 +277,33 @@ class _Batch:
             raise ValueError(f"model: returned {tuple(logits.shape)} for {len(inputs)} examples, expected {expected}")
         return logits
 
-    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """[B], the loss of each example alone."""
-        if not callable(self.loss):
-            return F.cross_entropy(wide(logits), labels.long(), reduction="none")
-        losses = self.loss(logits, labels)
-        if not isinstance(losses, Tensor):
-            raise TypeError(f"loss: returned {type(losses).__name__}, expected a tensor")
-        if losses.dim() == 0:
-            losses = torch.stack([self.loss(logits[i : i + 1], labels[i : i + 1]) for i in range(len(labels))])
-        if losses.shape != labels.shape[:1]:
+    def _losses(self, logits: Tensor, labels: Targets) -> Tensor:
+        """[B], or one number of whatever reduction."""
+        if callable(self.loss):
+            losses = self.loss(logits, labels)
+            check_losses(losses, len(logits))
+            return losses
+        assert isinstance(labels, Tensor)
+        return F.cross_entropy(wide(logits), labels.long(), reduction="none")
+
+    def _own_losses(self, outputs: Tensor, labels: Targets, random_state: list[Tensor]) -> Tensor:
+        """[B], by the user's function of each example alone; ValueError if the batch together has others."""
+        first, given, source = self.logits is None, [outputs, labels], outputs.grad_fn
+        changes = versions(given)
+        with torch.no_grad():
+            together = self._losses(outputs.detach(), labels) if first else outputs
+        if versions(given) != changes:
+            raise ValueError("loss: changes its outputs or labels in place; let it work on copies, as of .clone()")
+        rows = [rows_of(labels, slice(i, i + 1)) for i in range(len(outputs))]
+        losses = torch.cat([self._losses(*row).reshape(1) for row in zip(outputs.split(1), rows, strict=True)])
+        if not _same_random_state(random_state, self.inputs.device):
             raise ValueError(
-                f"loss: returned {tuple(losses.shape)}, expected one number or one per example [{len(labels)}]; "
-                "sum or average over all other dimensions"
+                "loss: draws random numbers, so that gradients differ from call to call; call eval() on it"
             )
+        if first:
+            check_loss_graph(losses, outputs, source, {name: node for node, name in self.names.items()})
+            if together.dim() == 1:
+                refuse_mixing_loss(together, losses.detach(), self.allowed)
         return losses
 
     def _backward(self, losses: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
@@ -315,10 +340,10 @@ class _Batch:
         """By `torch.func` on the whole model, which gets each example alone."""
         chosen = {name: self.parameters[name].detach() for name in names}
 
-        def of_one(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        def of_one(x: Tensor, y: Targets) -> tuple[Tensor, Tensor]:
             def loss(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
                 logits = self._forward(x[None], parameters)
-                return self._losses(logits, y[None]).sum(), logits[0]
+                return self._losses(logits, rows_of(y, None)).sum(), logits[0]
 
             gradients, logits = torch.func.grad(loss, has_aux=True)(chosen)
             return torch.stack([parts(g).square().sum() for g in gradients.values()]), logits
@@ -358,7 +383,7 @@ class _Batch:
             return ""
         # With a single example PyTorch may take another way, as all of its layouts are contiguous.
         few = torch.tensor([0, 1] if size > 2 else [0, 1, 0], device=self.inputs.device)
-        some = self._pass(self.inputs[few], self.labels[few.to(self.labels.device)])
+        some = self._pass(self.inputs[few], rows_of(self.labels, few))
         return first_that_may_mix(batch, some.operations, (size, len(few))) or ""
 
     def _refuse_mixing(self, example: int, alone: Tensor) -> None:
@@ -369,12 +394,6 @@ class _Batch:
     def _mixing_module(self, example: int) -> str:
         with torch.no_grad():
             return module_that_mixes(self.model, self._forward, self.inputs, example, self.allowed)
-
-    def _refuse_mixing_loss(self, together: Tensor) -> None:
-        with torch.no_grad():
-            logits = [self.logits[i : i + 1] for i in range(len(together))] if self.logits is not None else []
-            alone = [self._losses(row, self.labels[i : i + 1]) for i, row in enumerate(logits)]
-            refuse_mixing_loss(together.detach(), torch.cat(alone), self.allowed)
 
     def _not_as_expected(self, norms: Mapping[tuple[str, ...], Tensor]) -> list[tuple[str, ...]]:
         """The parameters whose norm for `example` is not that of its own backward pass, in the groups of `norms`."""
@@ -436,3 +455,7 @@ def _random_state(device: torch.device) -> list[Tensor]:
     if device.type != "cpu":
         states.append(torch.get_device_module(device).get_rng_state(device))
     return states
+
+
+def _same_random_state(before: list[Tensor], device: torch.device) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(before, _random_state(device), strict=True))

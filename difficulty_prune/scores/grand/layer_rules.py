@@ -313,6 +313,14 @@ def _linear(g: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None
         yield bias, Direct(lambda examples: wide(g[examples]).sum(1), g[0].numel())
 
 
+def _addmm(g: Tensor, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Pairs:
+    """The bias first, and the matrix [I, O]: its gradient is that of a layer [O, I], turned."""
+    if (beta, alpha) == (1, 1) and input.shape == g.shape[-1:]:
+        g = _positions(g, 1)
+        yield mat2, Linear(g, _positions(mat1, 1))
+        yield input, Direct(lambda examples: wide(g[examples]).sum(1), g[0].numel())
+
+
 def _conv2d(
     g: Tensor,
     input: Tensor,
@@ -437,6 +445,7 @@ def _pair(value: int | Sequence[int]) -> tuple[int, int]:
 
 _RULES: Final[dict[Callable[..., Any], Callable[..., Pairs]]] = {
     F.linear: _linear,
+    torch.addmm: _addmm,
     F.conv2d: _conv2d,
     F.embedding: _embedding,
     F.layer_norm: _layer_norm,
@@ -444,7 +453,7 @@ _RULES: Final[dict[Callable[..., Any], Callable[..., Pairs]]] = {
     F.group_norm: _group_norm,
     F.batch_norm: _batch_norm,
 }
-_BATCH_FIRST: Final = (F.conv2d, F.group_norm, F.batch_norm)
+_BATCH_FIRST: Final = (torch.addmm, F.conv2d, F.group_norm, F.batch_norm)
 
 
 def uses_of(
@@ -464,6 +473,7 @@ def uses_of(
     if sorted(id(p) for p, _ in by_rule) == sorted(map(id, batched.call.parameters)):
         yield from (((p,), use) for p, use in by_rule if id(p) in ids)
     else:
+        assert not batched.merged  # of which the rules know all
         together = tuple(p for p in wanted if id(p) not in apart)
         for group in ([together] if together else []) + [(p,) for p in shared]:
             yield group, Function(batched, gradients, group)
@@ -477,9 +487,15 @@ def _by_rule(batched: BatchedCall, gradients: Sequence[Tensor | None]) -> Iterat
         return
     if any(t.is_complex() for t in call.tensors):
         return
-    tensors = (t if d is None else t.movedim(d, 0) for t, d in zip(call.tensors, batched.dims, strict=True))
+
+    def by_example(t: Tensor, dim: int) -> Tensor:
+        return (
+            t.movedim(dim, 0) if not batched.merged or call.rows_of is None else t.unflatten(0, (call.rows_of[0], -1))
+        )
+
+    tensors = (t if d is None else by_example(t, d) for t, d in zip(call.tensors, batched.dims, strict=True))
     args, kwargs = with_tensors(call.arguments, tensors)
     known = {id(p) for p in call.parameters}
     g = gradients[0]
     assert g is not None
-    yield from ((p, use) for p, use in rule(g.movedim(dims[0], 0), *args, **kwargs) if id(p) in known)
+    yield from ((p, use) for p, use in rule(by_example(g, dims[0]), *args, **kwargs) if id(p) in known)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
@@ -27,6 +28,9 @@ _READS: Final = {
 }
 """Functions that hand the numbers of a tensor to code outside PyTorch, which no operation shows."""
 
+_MERGED: Final[Mapping[Callable[..., Any], int]] = {F.linear: 0, torch.addmm: 1}
+"""Functions that apply a matrix to each row of a tensor, and the place of that tensor."""
+
 CHECKPOINT: Final = "CheckpointFunction"
 """The `autograd.Function` of reentrant checkpointing."""
 
@@ -42,6 +46,8 @@ class FunctionCall:
         versions: how often each tensor had been changed in place before the call.
         parameters: the parameters among the tensors, each once.
         sources: the graph nodes that computed the other tensors.
+        rows_of: of the first that is no parameter, and a matrix whose rows are positions, the shape [B, T, ..., D] of
+            which it is a view; None for any other.
         outputs: the results that are part of the graph, as (position among the result's tensors, shape, edge).
     """
 
@@ -51,6 +57,7 @@ class FunctionCall:
     versions: tuple[int, ...]
     parameters: tuple[Tensor, ...]
     sources: tuple[Node, ...]
+    rows_of: torch.Size | None
     outputs: tuple[tuple[int, torch.Size, GradientEdge], ...]
 
 
@@ -58,13 +65,15 @@ class FunctionCall:
 class BatchedCall:
     """A call, and which dimension of each tensor and output holds the examples; None for a tensor without.
 
-    `arguments` are those of a batch of one, so that sizes among them are those of a single example.
+    `arguments` are those of a batch of one, so that sizes among them are those of a single example. If `merged`, a
+    matrix is applied to the positions of all examples, those of the first coming first.
     """
 
     call: FunctionCall
     arguments: Any
     dims: tuple[int | None, ...]
     output_dims: tuple[int, ...]
+    merged: bool = False
 
 
 class Recorder(TorchFunctionMode):
@@ -99,7 +108,7 @@ class Recorder(TorchFunctionMode):
         if not parameters or torch.is_inference_mode_enabled():
             return function(*args, **(kwargs or {}))
         tensors = tuple(t if id(t) in parameters else t.detach() for t in found)
-        versions = tuple(_version(t) for t in tensors)
+        versions = tuple(version(t) for t in tensors)
         sources = {t.grad_fn or get_gradient_edge(t).node for t in found if id(t) not in parameters and _in_graph(t)}
         result = function(*args, **(kwargs or {}))
         results = list(tensors_in(result))
@@ -109,7 +118,8 @@ class Recorder(TorchFunctionMode):
         # A call that only hands back one of its arguments did not compute it.
         own = {self._nodes[i] for i in parameters}
         if outputs and (sources | own).isdisjoint(edge.node for _, _, edge in outputs):
-            call = (tensors, versions, tuple(parameters.values()), tuple(sources), outputs)
+            rows_of = next((_rows_of(t) for t in found if id(t) not in parameters), None)
+            call = (tensors, versions, tuple(parameters.values()), tuple(sources), rows_of, outputs)
             self.calls.append(FunctionCall(function, arguments, *call))
         return result
 
@@ -142,7 +152,15 @@ def _in_graph(t: Tensor) -> bool:
     return t.requires_grad and not (t.grad_fn is None and t._is_view())
 
 
-def _version(t: Tensor) -> int:
+def _rows_of(t: Tensor) -> torch.Size | None:
+    """The shape [B, T, ..., D] of what was viewed as a matrix [B * T * ..., D]."""
+    shape = torch.Size(getattr(t.grad_fn, "_saved_self_sym_sizes", ()))
+    views = type(t.grad_fn).__name__ in ("ViewBackward0", "UnsafeViewBackward0")
+    return shape if views and t.dim() == 2 and len(shape) > 2 and shape[-1] == t.shape[1] else None
+
+
+def version(t: Tensor) -> int:
+    """How often a tensor has been changed in place; one of inference mode does not know."""
     return 0 if t.is_inference() else t._version
 
 
@@ -155,9 +173,9 @@ def find_batch(calls: Sequence[FunctionCall], single: Sequence[FunctionCall], si
         size: number of examples.
 
     A tensor's batch dimension is the only one in which the two passes differ: `size` in the one, 1 in the other. Left
-    out are calls with a tensor that differs without such a dimension (say, merged with time), with a result that all
-    examples share, with a result computed from another of its results, or with an argument that has been changed in
-    place since.
+    out are calls with a tensor that differs without such a dimension (say, merged with time, unless a matrix is applied
+    to a plain view), with a result that all examples share, with a result computed from another of its results, or with
+    an argument that has been changed in place since.
     """
     if [c.function for c in calls] != [s.function for s in single]:
         return []
@@ -166,7 +184,7 @@ def find_batch(calls: Sequence[FunctionCall], single: Sequence[FunctionCall], si
 
 
 def _unchanged(call: FunctionCall) -> bool:
-    return all(_version(t) == version for t, version in zip(call.tensors, call.versions, strict=True))
+    return all(version(t) == before for t, before in zip(call.tensors, call.versions, strict=True))
 
 
 def _entangled(call: FunctionCall) -> bool:
@@ -183,6 +201,10 @@ def _batched(call: FunctionCall, single: FunctionCall, size: int) -> BatchedCall
     results = [shape for _, shape, _ in call.outputs], [shape for _, shape, _ in single.outputs]
     if len(shapes[0]) != len(shapes[1]) or len(results[0]) != len(results[1]):
         return None
+    if _is_merged(call, single, size):
+        own = {id(p) for p in call.parameters}
+        dims = tuple(None if id(t) in own else 0 for t in call.tensors)
+        return BatchedCall(call, single.arguments, dims, (0,), merged=True)
     try:
         dims = tuple(_batch_dim(a, b, size) for a, b in zip(*shapes, strict=True))
         output_dims = tuple(_batch_dim(a, b, size) for a, b in zip(*results, strict=True))
@@ -190,6 +212,19 @@ def _batched(call: FunctionCall, single: FunctionCall, size: int) -> BatchedCall
         return None
     known = tuple(dim for dim in output_dims if dim is not None)
     return BatchedCall(call, single.arguments, dims, known) if len(known) == len(output_dims) else None
+
+
+def _is_merged(call: FunctionCall, single: FunctionCall, size: int) -> bool:
+    """Whether a matrix, perhaps with a bias, is applied to a view [B * T, D] of [B, T, D], as GPT-2 does."""
+    place = _MERGED.get(call.function)
+    if place is None or call.arguments[1] or len(call.outputs) != 1 or call.rows_of is None or single.rows_of is None:
+        return False
+    rows, *others = (call.tensors[place], *call.tensors[:place], *call.tensors[place + 1 :])
+    own, bias = {id(p) for p in call.parameters}, call.outputs[0][1][1:]
+    known = id(rows) not in own and all(id(t) in own and not t.is_complex() for t in others)
+    fits = sorted(t.dim() for t in others) in ([2], [1, 2]) and all(t.shape == bias for t in others if t.dim() == 1)
+    batch_first = (*call.rows_of[:1], *single.rows_of) == (size, 1, *call.rows_of[1:])
+    return known and fits and batch_first
 
 
 def _batch_dim(shape: torch.Size, single: torch.Size, size: int) -> int | None:
