@@ -80,7 +80,14 @@ class TrackerState:
     def check_logits(self, device: torch.device, shape: tuple[int, ...], classes: int) -> None:
         """ValueError unless logits of this shape, with so many classes, suit what is there."""
         self.check_device(device)
+<<<<<<< HEAD
         self.wanted.check_columns(classes, shape)
+=======
+        if classes < 2 and self.wanted.target == "classes":
+            raise ValueError(
+                f"logits: got {classes} class, expected at least 2; for one of yes or no, say target='binary'"
+            )
+>>>>>>> main
         if self.num_classes not in (None, classes):
             raise ValueError(f"logits: got {classes} classes, expected {self.num_classes}, as the first batch had")
 
@@ -193,7 +200,7 @@ class TrackerState:
         """Adds those [B, C] of the examples that were just recorded with statistics [B, 8] and labels [B]."""
         assert self.records is not None
         assert self.probabilities is not None
-        finite = stats[:, STAT["loss"]].isfinite() & probabilities.isfinite().all(1)
+        finite = (stats[:, STAT["loss"]] + probabilities.sum(1)).isfinite()
         self.probabilities.record(index, probabilities, finite & self.records.agree(index, labels))
 
     def count_changed_labels(self, changed: Tensor) -> None:

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from numbers import Real
 from threading import RLock
 from typing import Any, Final
 from weakref import WeakSet
@@ -22,7 +23,7 @@ from ..scores.catalogue import SCORES, check_scores, check_tracked
 from ..scores.class_normalize import class_normalize
 from ..scores.gradients import check_depends, has_module_hooks, input_gradient
 from ..scores.temporal import TemporalOptions
-from ..support.checks import check_number, whole_number
+from ..support.checks import whole_number
 from .batch import check_batch, index_beside, index_of_rows, refuse_transforms
 from .finish import labels_of_run, means_of_run, options_of_scores, seen_by_run, warn_of_too_little
 from .group import Group
@@ -596,7 +597,7 @@ reduction="weighted_mean")` |
         """Tells that labels were corrected: from now on the examples are presented with these.
 
         Without it, an example that comes with another label than before is left out and reported. What was recorded
-        under the other label stays in the means; `recent_loss` forgets it by itself.
+        under the other label stays in the means; `recent_loss` starts anew, and is NaN until the next presentation.
 
         Args:
             index: [B] int64, positions in the dataset.
@@ -960,8 +961,7 @@ def _probabilities(value: Any, target: str) -> ProbabilityOptions | None:
 
 
 def _check_half_life(value: Any) -> None:
-    check_number(value, "half_life", "(0, 1e6], of presentations")
-    if not 0 < value <= 1e6:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value <= 1e6:
         raise ValueError(
             f"half_life: got {value!r}, expected a number of presentations above 0, at most 1e6; of a loss that never "
             "fades the mean is the score 'loss'"
