@@ -283,21 +283,9 @@ void store_group(Group<T>& group, const LogitsView& logits, const int64_t* label
   float results[kGroup * kStats];
   finish(group, logits.class_stride, logits.classes, results);
   for (int l = 0; l < group.size; ++l) {
-<<<<<<< HEAD
-    const int64_t row = group.row[l];
-    float* stats = out + row * kStats;
-    if (is_ignored(labels[row], ignore)) {  // also where it is a class, such as the background
-      store_no_row(stats);
-    } else if (is_class(labels[row], logits)) {
-      std::copy_n(results[l].value, int(kStats), stats);
-    } else {
-      std::fill_n(stats, int(kStats), std::nanf(""));
-    }
-=======
     float* stats = out + group.row[l] * kStats;
     std::copy_n(results + l * kStats, int(kStats), stats);
     if (!is_class(labels[group.row[l]], logits)) std::fill_n(stats, int(kStats), std::nanf(""));
->>>>>>> main
   }
   group.size = 0;
 }

@@ -99,15 +99,7 @@ def _check_integers(values: Tensor, rows: int | None, name: str) -> None:
 
 def check_labels(labels: Tensor, logits: Tensor, ignore_index: int | None = None) -> None:
     """One class for each row of logits [B, C]; rows of `ignore_index` are none."""
-<<<<<<< HEAD
     _refuse_one_for_each_logit(labels, logits)
-=======
-    if isinstance(labels, Tensor) and labels.dim() == 2 and labels.shape == logits.shape:
-        raise ValueError(
-            f"labels: got {labels.dtype} {tuple(labels.shape)}, one for each logit; expected one class for each row, "
-            f'[{logits.shape[0]}], or floating point probabilities; for labels of 0 or 1 say target="binary"'
-        )
->>>>>>> main
     _check_integers(labels, logits.shape[0], "labels")
     _check_classes(labels, logits, ignore_index)
 

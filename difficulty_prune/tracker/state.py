@@ -80,14 +80,7 @@ class TrackerState:
     def check_logits(self, device: torch.device, shape: tuple[int, ...], classes: int) -> None:
         """ValueError unless logits of this shape, with so many classes, suit what is there."""
         self.check_device(device)
-<<<<<<< HEAD
         self.wanted.check_columns(classes, shape)
-=======
-        if classes < 2 and self.wanted.target == "classes":
-            raise ValueError(
-                f"logits: got {classes} class, expected at least 2; for one of yes or no, say target='binary'"
-            )
->>>>>>> main
         if self.num_classes not in (None, classes):
             raise ValueError(f"logits: got {classes} classes, expected {self.num_classes}, as the first batch had")
 

@@ -961,7 +961,7 @@ def _probabilities(value: Any, target: str) -> ProbabilityOptions | None:
 
 
 def _check_half_life(value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value <= 1e6:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) <= 1e6:
         raise ValueError(
             f"half_life: got {value!r}, expected a number of presentations above 0, at most 1e6; of a loss that never "
             "fades the mean is the score 'loss'"
