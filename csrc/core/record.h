@@ -70,7 +70,11 @@ DP_HD void update_record(Record& r, const SoftmaxStats& s, int64_t label, const 
       r.label = float(label);
     }
   }
-  r.recent_loss += (1.0f - options.decay) * (s.value[kLoss] - r.recent_loss);
+  if (r.recent_loss == r.recent_loss) {
+    r.recent_loss += (1.0f - options.decay) * (s.value[kLoss] - r.recent_loss);
+  } else {  // what was recorded before is to be forgotten: the mean, which is this by the weight of all, starts anew
+    r.recent_loss = s.value[kLoss] * (1.0f - powf(options.decay, r.count));
+  }
   const float margins_before = r.logit_margin;
   r.p_max += s.value[kPMax];
   r.logit_margin += s.value[kLogitMargin];

@@ -31,7 +31,7 @@ RECORD: Final = (
 
 label: of all presentations, for one with another label is left out. A negative one stays, and labels are then neither
 kept nor compared. unrivalled: presentations whose logit margin is in no sum, since all other classes were masked.
-recent_loss: the sum of (1 - decay) decay^k loss, where k presentations came later.
+recent_loss: the sum of (1 - decay) decay^k loss, where k presentations came later; NaN: it starts anew with the next.
 """
 
 RECORD_WIDTH: Final = 16

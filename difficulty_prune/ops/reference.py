@@ -390,10 +390,13 @@ def record_means_(count: Tensor, mean: Tensor, index: Tensor, values: Tensor, us
         return
     example = index.clamp(0, len(count) - 1)
     used = (used & (example == index))[:, None]
-    place = torch.searchsorted(example.sort().values, example)  # the same for all rows of an example, and for no others
-    sums = _sums(torch.cat([torch.where(used, values, 0), used.to(values.dtype)], 1), place, len(index))[place]
-    total, number, before = sums[:, :-1], sums[:, -1:], mean[example].float()
-    after_count = count[example] + number[:, 0].to(count.dtype)
+    total, number = torch.where(used, values, 0), used.to(values.dtype)
+    ordered = example.sort().values
+    if not example.is_cpu or bool((ordered[1:] == ordered[:-1]).any()):  # on an accelerator nobody looks
+        place = torch.searchsorted(ordered, example)  # the same for all rows of an example, and for no others
+        sums = _sums(torch.cat([total, number], 1), place, len(index))[place]
+        total, number = sums[:, :-1], sums[:, -1:]
+    before, after_count = mean[example].float(), count[example] + number[:, 0].to(count.dtype)
     after = before + (total - number * before) / after_count.clamp(min=1)[:, None]
     count[example] = after_count  # all rows of an example write the same
     mean[example] = narrow(after, mean.dtype, example, after_count)
@@ -488,7 +491,11 @@ def _updated_records(records: Tensor, stats: Tensor, labels: Tensor, right_from:
         "label": torch.where(shown, label, old["label"]),
         "logit_margin": torch.where(margins.isfinite(), margins, old["logit_margin"]),
         "unrivalled": old["unrivalled"] + ~margins.isfinite(),
-        "recent_loss": old["recent_loss"] + (1 - decay) * (stat["loss"] - old["recent_loss"]),
+        "recent_loss": torch.where(
+            old["recent_loss"].isnan(),  # what was recorded before is to be forgotten
+            stat["loss"] * (1 - decay**count),
+            old["recent_loss"] + (1 - decay) * (stat["loss"] - old["recent_loss"]),
+        ),
     }
     for name in ("loss", "el2n", "entropy", "p_max", "p_margin", "correct"):
         new[name] = old[name] + stat[name]

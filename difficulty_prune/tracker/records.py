@@ -84,9 +84,15 @@ class Records:
         return torch.where(seen > 0, (now - seen).double(), torch.nan)
 
     def relabel(self, index: Tensor, labels: Tensor) -> None:
-        """From now on the examples `index` [B] have other labels [B]; those that are not compared stay so."""
-        column = self.table[:, FIELD["label"]]
-        column[index] = torch.where(column[index] < 0, -1.0, labels.to(column.dtype))
+        """From now on the examples `index` [B] have other labels [B]; those that are not compared stay so.
+
+        Their recent losses start anew.
+        """
+        table = self.table[index]
+        known = table[:, FIELD["label"]]
+        table[:, FIELD["label"]] = torch.where(known < 0, -1.0, labels.to(table.dtype))
+        table[:, FIELD["recent_loss"]].masked_fill_(table[:, FIELD["count"]] > 0, torch.nan)
+        self.table[index] = table
 
     @property
     def count(self) -> Tensor:
@@ -181,7 +187,10 @@ def _merged(a: dict[str, Tensor], b: dict[str, Tensor], decay: float) -> dict[st
     merged["forgotten"] = a["forgotten"] + b["forgotten"] + (ends_correct & starts_wrong)
     merged["first_correct"] = torch.where(a["first_correct"] > 0, a["first_correct"], later("first_correct"))
     merged["last_wrong"] = torch.where(b["last_wrong"] > 0, later("last_wrong"), a["last_wrong"])
-    merged["recent_loss"] = a["recent_loss"] * decay ** b["count"] + b["recent_loss"]
+    anew = a["recent_loss"].isnan() & (b["count"] > 0)  # what came before is to be forgotten
+    mean_of_b = b["recent_loss"] / (1 - decay ** b["count"].clamp(min=1))
+    both = a["recent_loss"] * decay ** b["count"] + b["recent_loss"]
+    merged["recent_loss"] = torch.where(anew, mean_of_b * (1 - decay**total), both)
     merged["label"] = torch.where(b["p_max"] > 0, b["label"], a["label"])
     merged["label"] = torch.where((a["label"] < 0) | (b["label"] < 0), -1, merged["label"])
     return merged

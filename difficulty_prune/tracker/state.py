@@ -81,7 +81,9 @@ class TrackerState:
         """ValueError unless logits [B, classes] on the device suit what is there."""
         self.check_device(device)
         if classes < 2 and self.wanted.target == "classes":
-            raise ValueError(f"logits: got {classes} class, expected at least 2 (give a binary task two columns)")
+            raise ValueError(
+                f"logits: got {classes} class, expected at least 2; for one of yes or no, say target='binary'"
+            )
         if self.num_classes not in (None, classes):
             known = "num_classes says" if self.wanted.num_classes is not None else "the first batch had"
             raise ValueError(f"logits: got {classes} classes, expected {self.num_classes}, as {known}")
@@ -195,7 +197,7 @@ class TrackerState:
         """Adds those [B, C] of the examples that were just recorded with statistics [B, 8] and labels [B]."""
         assert self.records is not None
         assert self.probabilities is not None
-        finite = stats[:, STAT["loss"]].isfinite() & probabilities.isfinite().all(1)
+        finite = (stats[:, STAT["loss"]] + probabilities.sum(1)).isfinite()
         self.probabilities.record(index, probabilities, finite & self.records.agree(index, labels))
 
     def count_changed_labels(self, changed: Tensor) -> None:

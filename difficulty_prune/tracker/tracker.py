@@ -598,7 +598,7 @@ reduction="weighted_mean")` |
         """Tells that labels were corrected: from now on the examples are presented with these.
 
         Without it, an example that comes with another label than before is left out and reported. What was recorded
-        under the other label stays in the means; `recent_loss` forgets it by itself.
+        under the other label stays in the means; `recent_loss` starts anew, and is NaN until the next presentation.
 
         Args:
             index: [B] int64, positions in the dataset.

@@ -265,6 +265,12 @@ def test_language_models(name: str, loss: Loss, rows: int) -> None:
     exact(made(MODELS[name]), *texts(rows, 7, seed=rows), loss)
 
 
+@settings(max_examples=20)
+@given(st.sampled_from((encoder, recurrent)), st.integers(1, 5), st.integers(3, 8), st.integers(0, 99))
+def test_texts_of_any_length(kind: Callable[[], nn.Module], rows: int, length: int, seed: int) -> None:
+    exact(made(kind, seed), *texts(rows, length, seed), token_mean)
+
+
 def test_batches_order_and_padding_change_nothing_for_text() -> None:
     model, (x, y) = made(llama), texts(6, 6, seed=0)
     whole = grand(model, x, y, token_mean)

@@ -23,6 +23,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.data import DataLoader
 
 import difficulty_prune as dp
+from difficulty_prune.ops import reference
 from difficulty_prune.tracker.probabilities import MeanProbabilities
 
 N, CLASSES, IGNORED = 5, 4, -100
@@ -372,6 +373,41 @@ def test_a_compiled_step_is_one_graph_with_the_means_of_eager(form: str) -> None
     assert counter.frame_count == 1
     assert trackers[0].state_dict()["probabilities"]["mean"].data_ptr() == address
     close(trackers[0].mean_probabilities(), trackers[1].mean_probabilities(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nothing_waits_for_an_accelerator(dtype: torch.dtype) -> None:
+    """Tensors of the device "meta" have no values: whatever would read one raises."""
+    with torch.device("meta"):
+        try:
+            torch.segment_reduce(torch.zeros(2, 3), "sum", lengths=torch.zeros(2).long(), axis=0, unsafe=True)
+        except NotImplementedError:
+            pytest.skip("needs a PyTorch whose segment_reduce takes tensors without values")
+        count, mean = torch.zeros(N, dtype=torch.int32), torch.zeros(N, CLASSES, dtype=dtype)
+        index, logits, weight = torch.zeros(6).long(), torch.zeros(6, CLASSES), torch.zeros(6)
+        p = reference.reduce_probabilities(logits, 3, index, weight)
+        assert p.shape == (3, CLASSES)
+        reference.record_means_(count, mean, index[:3], p, torch.zeros(3) > 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_batch_of_different_examples_takes_a_shorter_way_to_the_same_bits(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    states = [(torch.zeros(9, dtype=torch.int32), torch.zeros(9, CLASSES, dtype=dtype)) for _ in range(2)]
+    for _ in range(20):
+        index, used = torch.randperm(8, generator=generator)[:5], torch.rand(5, generator=generator) < 0.7
+        values = torch.randn(5, CLASSES, generator=generator).softmax(1)
+        reference.record_means_(*states[0], index, values, used)
+        # Beside them an example that comes twice and counts for nothing, for which the long way is taken.
+        more = (
+            torch.cat([index, torch.tensor([8, 8])]),
+            torch.cat([values, values[:2]]),
+            torch.cat([used, used[:2] & False]),
+        )
+        reference.record_means_(*states[1], *more)
+    for one, other in zip(*states, strict=True):
+        assert torch.equal(one, other)
+    assert states[0][0].sum() > 50
 
 
 def test_checkpoints_are_averaged() -> None:

@@ -185,13 +185,22 @@ def test_a_corrected_label_is_presented_from_then_on_also_after_saving() -> None
     for _ in range(3):
         tracker.update(torch.tensor([2]), logits, wrong)
     tracker.relabel(torch.tensor([2]), right)
-    loaded = new_tracker()
+    assert recent(tracker)[2].isnan()
+    loaded, merged = new_tracker(), new_tracker()
     loaded.load_state_dict(tracker.state_dict())
-    for each in (tracker, loaded):
-        for _ in range(6):
+    now = -logits.log_softmax(1)[0, 1]
+    for times in range(1, 7):
+        for each in (tracker, loaded):
             each.update(torch.tensor([2]), logits, right)
-        scores = each.compute()  # which raises where something was left out
-        assert scores["recent_loss"][2] < 0.6 < 1 < scores["loss"][2]
+            scores = each.compute()  # which raises where something was left out
+            close(scores["recent_loss"][2], now, rtol=1e-4)
+            assert scores["loss"][2] > 3 * 3 / (3 + times)
+    merged.update(torch.tensor([2]), logits, wrong)
+    merged.relabel(torch.tensor([2]), right)
+    after = new_tracker()
+    after.update(torch.tensor([2]), logits, right)
+    merged.merge(after)
+    close(recent(merged)[2], now, rtol=1e-4)
     other = new_tracker()
     other.update(torch.tensor([2]), logits, wrong)
     with pytest.raises(
@@ -231,7 +240,9 @@ def test_of_a_state_of_before_nothing_recent_is_known() -> None:
     labels = tracker.state_dict()["table"][:, dp.ops.FIELD["label"]].long()
     example = int(seen.nonzero()[0, 0])
     tracker.update(torch.tensor([example]), torch.zeros(1, 3), labels[example : example + 1])
-    assert tracker.compute()["recent_loss"].isnan().all()  # of what came before nothing is known, and it still weighs
+    recent_loss, known = tracker.compute()["recent_loss"], torch.arange(12) == example
+    close(recent_loss[known], torch.tensor([math.log(3)]))  # of what came before nothing is known
+    assert recent_loss[~known].isnan().all()
     assert tracker.age()[example] == 0
     assert not torch.load(OLD_STATE, weights_only=True)["table"].isnan().any()  # the caller's state stays as it was
 

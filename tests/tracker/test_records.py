@@ -112,3 +112,15 @@ def test_losses_alone_know_no_label() -> None:
     records.merge(other)
     assert records.labels().tolist() == [2, 3, 1, -1, -1, -1]
     assert not skipped.any()
+
+
+def test_an_example_of_several_rows_has_no_label_from_then_on() -> None:
+    records, skipped = recorded([0, 1], [2, 3]), ops.new_skipped()
+    stats = ops.softmax_stats(torch.zeros(2, 4), torch.tensor([1, 1]))
+    means, labels = ops.reduce_rows(stats, 1, torch.tensor([0, 0]), labels=torch.tensor([1, 1]))
+    records.record_given(torch.tensor([1]), means, labels, 4, skipped)
+    records.record_given(torch.tensor([4]), means, labels, 4, skipped)
+    assert records.labels().tolist() == [2, -1, -1, -1, -1, -1]
+    records.record(torch.tensor([1, 4]), torch.zeros(2, 4), torch.tensor([0, 2]), skipped)
+    assert records.labels().tolist() == [2, -1, -1, -1, -1, -1]
+    assert not skipped.any()
