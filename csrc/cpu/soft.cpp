@@ -166,9 +166,9 @@ struct Leaders {
   F q = all<F>(-INFINITY), first = all<F>(-INFINITY), second = all<F>(-INFINITY);
 
   DP_INLINE void add(F z, F target, IntsOf<F> classes, int32_t end) {
-    const IntsOf<F> leads = (target > q) & (classes < end);
-    index = (classes & leads) | (index & ~leads);
-    q = select(leads, target, q);
+    const F its_q = classes < end ? target : all<F>(-INFINITY);
+    index = its_q > q ? classes : index;
+    q = its_q > q ? its_q : q;
     second = larger(z < first ? z : first, second);
     first = larger(z, first);
   }
