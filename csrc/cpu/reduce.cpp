@@ -10,8 +10,13 @@
 namespace dp::cpu {
 namespace {
 
+static_assert(kStats == 8);
+using Stats = Vectors<8>::Floats;
+using WideStats = Vectors<16>::HalfDoubles;
+
 struct Sum {
-  double weight = 0, stats[kStats] = {};
+  WideStats stats{};
+  double weight = 0;
   int64_t rows = 0, label = kNoLabel;
 
   DP_INLINE void add(const RowsView& view, int64_t row) {
@@ -20,7 +25,7 @@ struct Sum {
     if (row_weight == 0.0 || is_no_row(values)) return;
     if (row_weight < 0) row_weight = std::nan("");  // one that nobody has looked at; it shows in the mean
     weight += row_weight;
-    for (int s = 0; s < kStats; ++s) stats[s] += row_weight * double(values[s]);
+    stats += row_weight * __builtin_convertvector(load<Stats>(values), WideStats);
     label = ++rows == 1 && view.labels ? view.labels[row] : kNoLabel;
   }
 

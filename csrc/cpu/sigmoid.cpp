@@ -20,20 +20,34 @@ Label label_of(double label, int64_t ignore) {
   return label == 1.0 ? kOne : label == 0.0 ? kZero : kBad;
 }
 
+// Returns whether all are 0 or 1.
 template <class T>
-void read_labels(int32_t* out, const T* labels, int64_t ignore, int size) {
+bool read_labels(int32_t* out, const T* labels, int64_t ignore, int size) {
+  bool all_known = true;
   for (int l = 0; l < size; ++l) {
     if constexpr (std::is_integral_v<T>) {
       out[l] = label_of(int64_t(labels[l]), ignore);
     } else {
       out[l] = label_of(to_double(labels[l]), ignore);
     }
+    all_known &= out[l] <= kOne;
+  }
+  return all_known;
+}
+
+template <class T>
+void read_logits(float* out, const T* data, RowOffsets& offsets, int64_t stride, int64_t row, int size) {
+  const T* first = data + offsets.at(row);
+  if (stride == 1 && offsets.run_end(row) >= row + size) {
+    for (int l = 0; l < size; ++l) out[l] = to_float(first[l]);
+  } else {
+    for (int l = 0; l < size; ++l) out[l] = to_float(data[offsets.at(row + l)]);
   }
 }
 
 // Calls f with a pointer of the C++ type of the labels.
 template <class F>
-void visit_labels(const BinaryLabels& labels, F&& f) {
+bool visit_labels(const BinaryLabels& labels, F&& f) {
   switch (labels.type) {
     case BinaryType::kBool:
       return f(static_cast<const bool*>(labels.data));
@@ -52,6 +66,7 @@ void visit_labels(const BinaryLabels& labels, F&& f) {
     case BinaryType::kFloat16:
       return f(static_cast<const Float16*>(labels.data));
   }
+  return false;
 }
 
 constexpr int kRows = 128;  // at a time: enough for many steps that do not wait for each other
@@ -77,10 +92,11 @@ void stats_rows(const T* data, const LogitsView& logits, const BinaryLabels& lab
   int32_t label[kRows] = {};
   for (int64_t start = begin; start < end; start += kRows) {
     const int size = int(std::min<int64_t>(kRows, end - start));
-    visit_labels(labels, [&](auto* at) { read_labels(label, at + start, labels.ignore, size); });
-    for (int l = 0; l < size; ++l) z[l] = to_float(data[offsets.at(start + l)]);
+    const bool all_known =
+        visit_labels(labels, [&](auto* at) { return read_labels(label, at + start, labels.ignore, size); });
+    read_logits(z, data, offsets, logits.row_stride, start, size);
     finish(z, label, size, out + start * kStats);
-    for (int l = 0; l < size; ++l) {
+    for (int l = 0; !all_known && l < size; ++l) {
       if (label[l] == kIgnored) store_no_row(out + (start + l) * kStats);
       if (label[l] == kBad) std::fill_n(out + (start + l) * kStats, int(kStats), std::nanf(""));
     }
