@@ -11,11 +11,10 @@ namespace dp::cpu {
 namespace {
 
 static_assert(kStats == 8);
-using Stats = Vectors<8>::Floats;
-using WideStats = Vectors<16>::HalfDoubles;
+using Stats = Vectors<kStats>::Floats;
 
 struct Sum {
-  WideStats stats{};
+  DoublesOf<Stats> stats{};
   double weight = 0;
   int64_t rows = 0, label = kNoLabel;
 
@@ -25,7 +24,7 @@ struct Sum {
     if (row_weight == 0.0 || is_no_row(values)) return;
     if (row_weight < 0) row_weight = std::nan("");  // one that nobody has looked at; it shows in the mean
     weight += row_weight;
-    stats += row_weight * __builtin_convertvector(load<Stats>(values), WideStats);
+    stats.add_product(DoublesOf<Stats>::from(load<Stats>(values)), row_weight);
     label = ++rows == 1 && view.labels ? view.labels[row] : kNoLabel;
   }
 
