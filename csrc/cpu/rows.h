@@ -52,7 +52,7 @@ DP_INLINE void transpose(F* x) {
       y[2 * i] = x[i], y[2 * i + 1] = x[i + kLanes / 2];
       interleave(y[2 * i], y[2 * i + 1]);
     }
-    std::copy_n(y, kLanes, x);
+    for (int i = 0; i < kLanes; ++i) x[i] = y[i];
   }
 }
 
@@ -139,13 +139,13 @@ template <class F>
 DP_INLINE void store_rows(const StatsOf<F>& stats, float* out) {
   static_assert(kStats == 8);
   F from[kStats], to[kStats];
-  std::copy_n(stats.value, int(kStats), from);
+  for (int s = 0; s < kStats; ++s) from[s] = stats.value[s];
   for (int round = 0; round < 3; ++round) {
     for (int s = 0; s < kStats / 2; ++s) {
       to[2 * s] = from[s], to[2 * s + 1] = from[s + kStats / 2];
       interleave(to[2 * s], to[2 * s + 1]);
     }
-    std::copy_n(to, int(kStats), from);
+    for (int s = 0; s < kStats; ++s) from[s] = to[s];
   }
   for (int s = 0; s < kStats; ++s) store(out + s * lanes_of<F>, from[s]);
 }

@@ -176,6 +176,37 @@ DP_INLINE void store(float* at, F x) {
   memcpy(at, &x, sizeof x);
 }
 
+// As many doubles as F has floats, in two vectors of the size of F.
+template <class F>
+struct DoublesOf {
+  typename Vectors<lanes_of<F>>::HalfDoubles low, high;
+
+  DP_INLINE static DoublesOf from(F x) {
+    const auto h = same_bits<Halved<F>>(x);
+    return {__builtin_convertvector(h.low, decltype(low)), __builtin_convertvector(h.high, decltype(high))};
+  }
+  DP_INLINE void add_product(const DoublesOf& a, const DoublesOf& b) {
+    low += a.low * b.low;
+    high += a.high * b.high;
+  }
+  DP_INLINE void add(const DoublesOf& a) {
+    low += a.low;
+    high += a.high;
+  }
+  DP_INLINE void add_product(const DoublesOf& a, double b) {
+    low += a.low * b;
+    high += a.high * b;
+  }
+  DP_INLINE void multiply(const DoublesOf& a) {
+    low *= a.low;
+    high *= a.high;
+  }
+  DP_INLINE double operator[](int lane) const {
+    constexpr int kHalf = lanes_of<F> / 2;
+    return lane < kHalf ? low[lane] : high[lane - kHalf];
+  }
+};
+
 // The lanes of a and b in turn, in two vectors.
 template <class F>
 DP_INLINE void interleave(F& a, F& b) {
