@@ -44,19 +44,18 @@ Label label_at(const BinaryLabels& labels, int64_t row) {
 }
 
 template <int kLanes>
-DP_INLINE void binary_group(const float* z, const int32_t* labels, SoftmaxStats* results) {
+DP_INLINE void binary_group(const float* z, const int32_t* labels, float* results) {
   using F = typename Vectors<kLanes>::Floats;
   for (int l = 0; l < kGroup; l += kLanes) {
     IntsOf<F> label;
     memcpy(&label, labels + l, sizeof label);
     auto stats = binary_stats<LaneMath<F>>(load<F>(z + l), label == int32_t(kOne));
     spread_fault(stats);
-    store_rows(stats, results + l);
+    store_rows(stats, results + l * kStats);
   }
 }
 
-DP_VERSIONS(void finish(const float* z, const int32_t* labels, SoftmaxStats* results), binary_group,
-            (z, labels, results))
+DP_VERSIONS(void finish(const float* z, const int32_t* labels, float* results), binary_group, (z, labels, results))
 
 template <class T>
 void binary_rows(const T* data, const LogitsView& logits, const BinaryLabels& labels, float* out, int64_t begin,
@@ -70,7 +69,7 @@ void binary_rows(const T* data, const LogitsView& logits, const BinaryLabels& la
       label[l] = label_at(labels, start + l);
       z[l] = to_float(data[offsets.at(start + l)]);
     }
-    SoftmaxStats results[kGroup];
+    float results[kGroup * kStats];
     finish(z, label, results);
     for (int l = 0; l < size; ++l) {
       float* stats = out + (start + l) * kStats;
@@ -79,7 +78,7 @@ void binary_rows(const T* data, const LogitsView& logits, const BinaryLabels& la
       } else if (label[l] == kBad) {
         std::fill_n(stats, int(kStats), std::nanf(""));
       } else {
-        std::copy_n(results[l].value, int(kStats), stats);
+        std::copy_n(results + l * kStats, int(kStats), stats);
       }
     }
   }

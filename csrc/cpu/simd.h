@@ -26,6 +26,7 @@
 
 // What a marked function calls must become part of it, or it would be compiled for the oldest processor.
 #define DP_INLINE inline __attribute__((always_inline))
+#define DP_INLINE_LAMBDA __attribute__((always_inline))
 
 // The same where vectors are to fill the registers of each instruction set: BODY is a template in the number of lanes.
 // Never inlined: which products are fused with sums, compilers choose for each copy anew, and the bits of a row must
@@ -36,7 +37,7 @@
 #define DP_VERSIONS(SIGNATURE, BODY, ARGUMENTS)                                   \
   __attribute__((target("default"))) DP_VERSION(SIGNATURE, BODY, ARGUMENTS, 4);   \
   __attribute__((target(DP_256_BITS))) DP_VERSION(SIGNATURE, BODY, ARGUMENTS, 8); \
-  __attribute__((target(DP_512_BITS))) DP_VERSION(SIGNATURE, BODY, ARGUMENTS, 16)
+  __attribute__((target(DP_512_BITS))) DP_VERSION(SIGNATURE, BODY, ARGUMENTS, 16);
 #elif defined(__SANITIZE_ADDRESS__)
 #define DP_VERSIONS(SIGNATURE, BODY, ARGUMENTS) DP_VERSION(SIGNATURE, BODY, ARGUMENTS, 16)  // looks the furthest
 #else

@@ -323,7 +323,7 @@ DP_INLINE int64_t finish_group(const LogitsView& logits, const LogitsView& targe
       sum_row<F>(logits, targets, group.logits.at[l], group.targets.at[l], rows, l);
     }
   }
-  SoftmaxStats results[kGroup];
+  float results[kGroup * kStats];
   for (int l = 0; l < group.size; l += kLanes) {
     auto stats = finish_soft_stats<LaneMath<F>>(
         load<F>(rows.z_label + l), load<F>(rows.before + l), load<F>(rows.after + l), load<F>(rows.rest + l),
@@ -331,11 +331,11 @@ DP_INLINE int64_t finish_group(const LogitsView& logits, const LogitsView& targe
         load<F>(rows.distance_squared + l));
     if (logits.classes == 1) stats.value[kLogitMargin] = stats.value[kPMargin] = all<F>(0.0f);
     spread_fault(stats);
-    store_rows(stats, results + l);
+    store_rows(stats, results + l * kStats);
   }
   int64_t unnormalised = 0;
   for (int l = 0; l < group.size; ++l) {
-    std::copy_n(results[l].value, int(kStats), out + group.row[l] * kStats);
+    std::copy_n(results + l * kStats, int(kStats), out + group.row[l] * kStats);
     unnormalised += is_no_distribution(rows.q[l], rows.smallest_q[l]);
   }
   return unnormalised;

@@ -82,13 +82,19 @@ def _check_integers(values: Tensor, rows: int | None, name: str) -> None:
         raise TypeError(f"{name}: got {values.dtype}, expected int64; convert with .long() if the values are whole")
     if values.dim() != 1 or rows not in (None, values.shape[0]):
         expected = "batch" if rows is None else rows
+        several = "; where examples have several rows, give owner=" if name == "index" and values.dim() == 1 else ""
         raise ValueError(
-            f"{name}: got shape {tuple(values.shape)}, expected [{expected}], one value per row of the batch"
+            f"{name}: got shape {tuple(values.shape)}, expected [{expected}], one value per row of the batch{several}"
         )
 
 
 def check_labels(labels: Tensor, logits: Tensor, ignore_index: int | None = None) -> None:
     """One class for each row of logits [B, C]; rows of `ignore_index` are none."""
+    if isinstance(labels, Tensor) and labels.dim() == 2 and labels.shape == logits.shape:
+        raise ValueError(
+            f"labels: got {labels.dtype} {tuple(labels.shape)}, one for each logit; expected one class for each row, "
+            f'[{logits.shape[0]}], or floating point probabilities; for labels of 0 or 1 say target="binary"'
+        )
     _check_integers(labels, logits.shape[0], "labels")
     _check_classes(labels, logits, ignore_index)
 
@@ -112,6 +118,11 @@ def _check_classes(labels: Tensor, logits: Tensor, ignore_index: int | None) -> 
     classes = logits.shape[1]
     outside = _outside(labels, classes, also=ignore_index)
     if outside is not None:
+        if classes == 1:
+            raise ValueError(
+                f'labels: got {outside} for one column of logits; of one logit for yes or no, say target="binary" and '
+                "give labels of the shape of the logits"
+            )
         ignored = "nothing is ignored here" if ignore_index is None else f"{ignore_index} is ignored"
         raise ValueError(
             f"labels: got {outside}, expected 0..{classes - 1} for {classes} columns of logits; {ignored}: "

@@ -81,7 +81,9 @@ class TrackerState:
         """ValueError unless logits [B, classes] on the device suit what is there."""
         self.check_device(device)
         if classes < 2 and self.wanted.target == "classes":
-            raise ValueError(f"logits: got {classes} class, expected at least 2 (give a binary task two columns)")
+            raise ValueError(
+                f"logits: got {classes} class, expected at least 2; for one of yes or no, say target='binary'"
+            )
         if self.num_classes not in (None, classes):
             known = "num_classes says" if self.wanted.num_classes is not None else "the first batch had"
             raise ValueError(f"logits: got {classes} classes, expected {self.num_classes}, as {known}")
