@@ -169,8 +169,8 @@ def test_images_of_bytes_are_refused_where_a_gradient_is_wanted() -> None:
     [
         (torch.zeros(4, 3), torch.ones(4, 3).long(), 'target="binary"'),
         (torch.zeros(4, 1), torch.ones(4).long(), 'target="binary"'),
-        (torch.zeros(4, 1), torch.zeros(4).long(), "target='binary'"),
-        (torch.zeros(4, 1), torch.ones(4, 1), "target='binary'"),
+        (torch.zeros(4, 1), torch.zeros(4).long(), 'target="binary"'),
+        (torch.zeros(4, 1), torch.ones(4, 1), 'target="binary"'),
         (torch.zeros(4, 6, 3), torch.ones(4, 6).long(), r"logits\.transpose\(1, 2\)"),
         (torch.zeros(4, 3, 2, 2), torch.full((4, 2, 2), 255), "ignore_index=255"),
     ],

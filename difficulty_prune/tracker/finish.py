@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..ops.layout import HALF_LIFE
 from ..support.arrays import as_tensor
 from .state import TrackerState
 
@@ -21,6 +22,8 @@ def options_of_scores(state: TrackerState) -> dict[str, Any]:
         options["gradient"] = wanted.gradient.definition
     if wanted.names(windowed=True):
         options["temporal"] = wanted.temporal.definition
+    usual = {"target": "classes", "right_from": 1.0, "half_life": HALF_LIFE}
+    options |= {name: own for name, own in wanted.kind.items() if own != usual[name]}
     if state.labels_are_predictions:
         options["label"] = "predicted"
     return options
