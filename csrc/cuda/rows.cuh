@@ -232,7 +232,7 @@ struct ByWarp {
 // Each thread sums relative to the largest logit that it has seen so far, for rows of any length.
 template <int kPackWidth_, class T>
 struct ByBlock {
-  static constexpr int kWidth = kPackWidth_, kMaxThreads = 512, kMinBlocks = 2, kMinRecorders = 1;
+  static constexpr int kWidth = kPackWidth_, kMaxThreads = 512, kMinBlocks = kWidth == 8 ? 1 : 2, kMinRecorders = 1;
   static unsigned blocks(int64_t rows) { return unsigned(rows); }
   static int threads(int64_t classes) { return classes < 8192 ? 128 : classes < 65536 ? 256 : 512; }
   static __device__ __forceinline__ int64_t row() { return blockIdx.x; }

@@ -198,7 +198,7 @@ template <class T>
 __global__ void __launch_bounds__(kBlock, 4)
     strided_soft_stats_kernel(const T* data, LogitsView logits, AnyType target_data, LogitsView targets, float* out,
                               int64_t* unnormalised) {
-  constexpr int kChunk = 8;
+  constexpr int kChunk = 4;
   const int64_t r = int64_t(blockIdx.x) * kBlock + threadIdx.x;
   if (r >= logits.rows) return;
   const T* const z = data + logits.offset(r);

@@ -430,6 +430,7 @@ def records_of(examples: int, classes: int) -> Tensor:
     table[::7, FIELD["label"]] = -1  # labels that are not kept
     table[::5, FIELD["p_max"]] = 0  # losses alone, without a label
     table[::19, FIELD["loss"]] = torch.finfo(torch.float32).max
+    table[::3, FIELD["recent_loss"]] = torch.nan  # to be forgotten
     return table
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 EXPONENTIAL = "MUFU.EX2"
 
 
-def functions(cuobjdump: str, library: Path, architecture: str) -> dict[str, list[tuple[int, str]]]:
+def functions(
+    cuobjdump: str, library: Path, architecture: str, names: Sequence[str]
+) -> dict[str, list[tuple[int, str]]]:
     """Instructions with their addresses, by mangled name."""
-    command = [cuobjdump, "-sass", "-arch", architecture, library]
+    command = [cuobjdump, "-sass", "-arch", architecture, "-fun", ",".join(names), library]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = {}
     for part in printed.split("Function : ")[1:]:
