@@ -139,11 +139,16 @@ def _check_classes(labels: Tensor, logits: Tensor, ignore_index: int | None) -> 
                 f'labels: got {outside} for one column of logits; of one logit for yes or no, say target="binary" and '
                 "give labels of the shape of the logits"
             )
-        ignored = "nothing is ignored here" if ignore_index is None else f"{ignore_index} is ignored"
-        raise ValueError(
-            f"labels: got {outside}, expected 0..{classes - 1} for {classes} columns of logits; {ignored}: "
-            f"if rows of {outside} are to be ignored, say ignore_index={outside}, as to the loss"
-        )
+        if ignore_index is None:  # which `score_checkpoint` and `score_features` do not even take
+            advice = (
+                f"nothing is ignored here: leave out examples of {outside}, such as by a Subset of the indexed data"
+            )
+        else:
+            advice = (
+                f"{ignore_index} is ignored: if rows of {outside} are to be ignored, say ignore_index={outside}, as to "
+                "the loss"
+            )
+        raise ValueError(f"labels: got {outside}, expected 0..{classes - 1} for {classes} columns of logits; {advice}")
 
 
 def check_targets(targets: Tensor, logits: Tensor) -> None:
