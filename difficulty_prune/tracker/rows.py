@@ -253,6 +253,12 @@ def _check_ranges(wanted: Wanted, values: dict[str, Tensor]) -> None:
             f"loss: got {loss[loss < -1e-3][0].item():g}, expected -log p, which is never negative, for the scores "
             "confidence and variability; leave them out for any other loss"
         )
+    entropy = values.get("entropy")
+    if entropy is not None and bool((entropy < -1e-3).any()):
+        wrong = entropy[entropy < -1e-3][0].item()
+        raise ValueError(
+            f"entropy: got {wrong:g}, expected -sum p log p, which is never negative; is its sign flipped?"
+        )
     if correct is not None and correct.is_floating_point() and bool(((correct < 0) | (correct > 1)).any()):
         wrong = correct[(correct < 0) | (correct > 1)][0].item()
         raise ValueError(f"correct: got {wrong:g}, expected whether each row is right, or a fraction in [0, 1]")

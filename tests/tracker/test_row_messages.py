@@ -456,6 +456,7 @@ case(
     loss=t(1.0, -2.0),
 )
 case("a fraction above 1", lambda: values("accuracy"), ValueError, "correct: got 1.5", r"\[0, 1\]", correct=t(0.5, 1.5))
+case("an entropy below 0", lambda: values("entropy"), ValueError, "entropy: got -1", "sign", entropy=t(0.5, -1.0))
 
 # What does not go together
 
