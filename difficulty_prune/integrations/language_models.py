@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
 
 from ..select_rows import INDEX, OWNER, is_table
@@ -128,7 +129,12 @@ class ScoresTokens(KeepsScores):
         columns += [name for name in KEYS if name not in columns]
 
     def check_rows(self, dataset: Any) -> None:
-        """ValueError for a `datasets.Dataset` that does not say which row is which."""
+        """TypeError for a stream, ValueError for a `datasets.Dataset` that does not say which row is which."""
+        if isinstance(dataset, IterableDataset):
+            raise TypeError(
+                f"train_dataset: got {type(dataset).__name__}, expected a map-style data set, because accelerate shares "
+                "out the batches of a stream by their lines, which are not the rows of the data set"
+            )
         if is_table(dataset) and not {INDEX, OWNER} & set(dataset.column_names):
             raise ValueError(
                 f"train_dataset: got the columns {', '.join(dataset.column_names)}, expected {OWNER!r} among them, "

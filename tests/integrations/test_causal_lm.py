@@ -195,6 +195,12 @@ def test_data_that_do_not_say_whose_their_tokens_are_are_refused(tmp_path):
         make_trainer(tmp_path, [{"input_ids": row} for row in TOKENS]).train()
 
 
+def test_a_stream_is_refused(tmp_path):
+    stream = dp.index_rows(rows_of_tokens()).to_iterable_dataset()
+    with pytest.raises(TypeError, match="got IterableDataset, expected a map-style data set"):
+        make_trainer(tmp_path, stream, max_steps=1).train()
+
+
 def test_a_row_that_the_tracker_does_not_have_is_refused(tmp_path):
     tracker = dp.DifficultyTracker(SIZE - 1, scores=SCORES)
     with pytest.raises(IndexError, match=r"got row 15, expected 0\.\.14"):
