@@ -133,10 +133,12 @@ def _spread(tokens: list[Any], *more: Any, given: list[str]) -> dict[str, list[l
 
 def _refuse_selected(dataset: Any) -> None:
     """ValueError for rows that have a number already, and would get that of their place among those selected."""
-    if isinstance(dataset, WeightedRows) or (isinstance(dataset, Subset) and isinstance(dataset.dataset, IndexedDataset)):
+    if isinstance(dataset, WeightedRows) or (
+        isinstance(dataset, Subset) and isinstance(dataset.dataset, IndexedDataset)
+    ):
         raise ValueError(
-            f"dataset: got {len(dataset)} rows that were selected before, and carry their index; a plan tells positions "
-            "in the whole data set, so select from that"
+            f"dataset: got {len(dataset)} rows that were selected before, and carry their index; a plan tells "
+            "positions in the whole data set, so select from that"
         )
 
 

@@ -151,7 +151,7 @@ class DifficultyTrainer(KeepsScores):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """See `Trainer.compute_loss`; `num_items_in_batch` is what `get_batch_samples` counted in the optimiser's step."""
+        """See `Trainer.compute_loss`; `num_items_in_batch` is what `get_batch_samples` counted."""
         inputs = dict(inputs)
         index = inputs.pop(INDEX, None)
         if not model.training:
