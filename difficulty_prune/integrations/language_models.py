@@ -137,7 +137,9 @@ class ScoresTokens(KeepsScores):
         seen = np.zeros(self.tracker.num_examples, dtype=bool)
         for part in dataset.select_columns([OWNER]).with_format("arrow").iter(batch_size=10_000):
             rows = part[OWNER].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            seen[rows[(rows >= 0) & (rows < len(seen))]] = True
+            if len(rows) and not 0 <= rows.min() <= rows.max() < len(seen):
+                return  # which the collator refuses
+            seen[rows] = True
         number = int(seen.sum())
         if 0 < number < len(seen) and seen[:number].all():
             warnings.warn(
