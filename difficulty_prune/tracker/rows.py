@@ -143,18 +143,10 @@ class Rows:
             return None
         if not self.binary:
             if self.owner is not None or self.logits.dim() > 2:
-                return self._wrong_labels()
+                return None
             return torch.where(self.labels == self.ignore_index, 0, self.labels)
         alone = self.owner is None and self.labels.numel() == self.examples
         return (self.labels == 1).long() if alone else None
-
-    def _wrong_labels(self) -> Tensor | None:
-        """Those that are no class, so that they are counted as such where nobody has looked; `NO_LABEL` for others."""
-        assert self.labels is not None
-        if self.labels.is_cpu and not torch.compiler.is_compiling():
-            return None
-        wrong = ((self.labels < 0) | (self.labels >= self.classes)) & (self.labels != self.ignore_index)
-        return torch.where(wrong, self.labels, NO_LABEL)
 
 
 def check_rows(
