@@ -134,16 +134,10 @@ class Rows:
         return softmax_stats(logits, labels, self.ignore_index)
 
     def _labels_of_rows(self) -> Tensor | None:
-        """int64, where the form of the call gives each example one class; None otherwise.
-
-        An example of boxes, tokens or pixels may have a single row in this step. Its class is then the row's, and that
-        of another box in the next crop.
-        """
-        if self.labels is None or self.logits is None or self._is_soft:
+        """int64, for examples with a single row; None where rows have no class, or no example has a single row."""
+        if self.labels is None or self._is_soft:
             return None
         if not self.binary:
-            if self.owner is not None or self.logits.dim() > 2:
-                return None
             return torch.where(self.labels == self.ignore_index, 0, self.labels)
         alone = self.owner is None and self.labels.numel() == self.examples
         return (self.labels == 1).long() if alone else None

@@ -112,7 +112,7 @@ class Batch:
         return function(*pair, **columns, ignore_index=ignored)
 
     def record(self, oracle: row_oracle.Oracle) -> None:
-        oracle.step(self.index.tolist(), self.rows(), shows_classes=self.form == "classes" or "binary" in self.form)
+        oracle.step(self.index.tolist(), self.rows(), shows_classes="values" not in self.form)
 
 
 def make_batch(

@@ -248,24 +248,19 @@ def test_what_is_not_finite_in_one_row_leaves_the_example_out_and_no_other() -> 
     identical(tracker.compute(allow_skipped=True), expected.compute())
 
 
-def test_a_changed_label_is_a_fault_where_each_example_has_one_class_by_the_form_of_the_call() -> None:
-    z, index = torch.zeros(3, 4), torch.arange(2)
+def test_a_changed_label_is_a_fault_where_an_example_has_one_row_and_only_there() -> None:
+    z = torch.zeros(3, 4)
 
-    def skipped_after(*steps: tuple[torch.Tensor, list[object], list[int] | None]) -> int:
+    def skipped_after(*steps: tuple[list[int], list[int]]) -> int:
         tracker = dp.DifficultyTracker(2, ("loss",))
-        for logits, labels, owner in steps:
-            owners = None if owner is None else torch.tensor(owner)
-            given = torch.tensor(labels)
-            tracker.update(index, logits, given, owner=owners, row_weight=torch.ones(given.shape))
-        assert tracker.presentations + tracker.skipped["changed label"] == 2 * len(steps)
+        for labels, owner in steps:
+            tracker.update(torch.arange(2), z, torch.tensor(labels), owner=torch.tensor(owner))
         return tracker.skipped["changed label"]
 
-    assert skipped_after((z[:2], [0, 1], None), (z[:2], [0, 3], None)) == 1
-    # The crop of a picture shows one box, and the next crop another one; a part of a text is one token.
-    assert skipped_after((z, [0, 1, 2], [0, 1, 1]), (z, [3, 1, 2], [0, 1, 1])) == 0
-    assert skipped_after((z[:2, :, None], [[0], [1]], None), (z[:2, :, None], [[2], [1]], None)) == 0
-    text = z[:2, :, None].expand(2, 4, 2)
-    assert skipped_after((text, [[0, -100], [1, 1]], None), (text, [[-100, 2], [1, 1]], None)) == 0
+    assert skipped_after(([0, 1, 2], [0, 1, -1]), ([1, 2, 3], [1, -1, 0])) == 1  # example 0 from 0 to 3
+    assert skipped_after(([0, 1, -100], [0, 1, 1]), ([0, 2, -100], [0, 1, 1])) == 1  # whatever is ignored
+    assert skipped_after(([0, 1, 2], [0, 1, 1]), ([0, 3, 2], [0, 1, 1])) == 0
+    assert skipped_after(([0, 1, 2], [0, 1, 1]), ([0, 3, 2], [0, 1, -1]), ([0, 1, 2], [0, 1, -1])) == 0
     masks = dp.DifficultyTracker(2, ("loss",), target="binary")
     for labels in ([[0, 1], [1, 1]], [[1, 0], [0, 0]], [[1, torch.nan], [1, torch.nan]], [[0, torch.nan]] * 2):
         masks.update(torch.arange(2), z[:2, :2], torch.tensor(labels))
