@@ -89,7 +89,7 @@ def test_torchvision_mixes_what_is_found(seed: int, size: int, classes: int, alp
     agree(index, labels, mixed, dp.dominant(index, labels, mixed_labels, partner="roll"), unknown)
     found = dp.dominant(index, labels, mixed_labels)
     agree(index, labels, mixed, found, found[1] == -100)  # nothing wrong, and:
-    if size >= 12 and classes >= 4 and mixed_labels.amax() < 1 and not unknown.any():
+    if size >= 12 and classes >= 4 and mixed_labels.amax() < 0.99 and not unknown.any():
         assert (found[1] != -100).all()  # flipping explains none of it
 
 

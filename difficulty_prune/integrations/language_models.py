@@ -32,6 +32,7 @@ class ScoresTokens(KeepsScores):
         super().__init__(*args, tracker=tracker, **kwargs)
         self.token_counts = TokenCounts(tracker.num_examples, tracker.process_group)
         self.first_loss: Tensor | None = None
+        self._goes_on = False  # with a tracker that had recorded another training, whose losses are in the means
         _refuse_shared_sequences(self.accelerator.parallelism_config)
         self.add_callback(_EndOfFirstEpoch(self))
 
@@ -50,17 +51,27 @@ class ScoresTokens(KeepsScores):
         Garbage falls little, and so does what was known from the beginning: look at both, this and the loss.
 
         Raises:
-            ValueError: the tracker does not have these scores, or no epoch has ended.
+            ValueError: the tracker does not have these scores, no epoch has ended, or the tracker had recorded another
+                training before this one.
         """
         missing = {"loss", "recent_loss"} - set(self.tracker.scores)
         if missing:
             raise ValueError(f"loss_fall: got a tracker of {self.tracker.scores}, expected {', '.join(missing)} too")
+        if self._goes_on:
+            raise ValueError(
+                "loss_fall: the tracker had recorded another training, so that the first epoch of this one is not "
+                "known apart; call tracker.reset() before train(), or look at recent_loss"
+            )
         if self.first_loss is None:
             raise ValueError("loss_fall: no epoch has ended, so there is nothing to compare with; train further")
         now = self.tracker.compute(scores=("recent_loss",), allow_skipped=True)["recent_loss"]
         return self.first_loss.to(now.device) - now
 
     # What is recorded
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._goes_on = self.first_loss is None and self.tracker.presentations > 0
 
     def end_of_epoch(self) -> None:
         """Keeps the first epoch's losses, with which later ones are compared."""
@@ -70,19 +81,21 @@ class ScoresTokens(KeepsScores):
     def recorded(self) -> dict[str, Any]:
         """Everything recorded: tensors and plain values."""
         state = {**super().recorded(), "tokens": self.token_counts.state_dict()}
-        return state if self.first_loss is None else {**state, "first_loss": self.first_loss}
+        first = {} if self.first_loss is None else {"first_loss": self.first_loss}
+        return {**state, "goes_on": self._goes_on, **first}
 
     def load_recorded(self, state: Mapping[str, Any]) -> None:
         """Replaces what was recorded by what `recorded` gave."""
         super().load_recorded(state)
         self.token_counts.load_state_dict(state["tokens"])
         self.first_loss = state.get("first_loss")
+        self._goes_on = state["goes_on"]
 
     def forget_recorded(self) -> None:
         """Begins with nothing recorded."""
         super().forget_recorded()
         self.token_counts.forget()
-        self.first_loss = None
+        self.first_loss, self._goes_on = None, False
 
     # Batches
 

@@ -207,6 +207,10 @@ def test_the_fall_is_from_the_first_epoch_to_now(tmp_path):
     assert trainer.loss_fall().mean() > 0.1
     with pytest.raises(ValueError, match="expected recent_loss too"):
         make_trainer(tmp_path, tracker=dp.DifficultyTracker(SIZE, scores=("loss",))).loss_fall()
+    again = make_trainer(tmp_path, packing=True, tracker=trainer.tracker)  # whose means hold the first training
+    again.train()
+    with pytest.raises(ValueError, match="loss_fall: the tracker had recorded another training"):
+        again.loss_fall()
 
 
 # Rows that a plan keeps
