@@ -104,6 +104,22 @@ def check_labels(labels: Tensor, logits: Tensor, ignore_index: int | None = None
     _check_classes(labels, logits, ignore_index)
 
 
+def check_new_labels(labels: Tensor, index: Tensor, num_classes: int | None) -> None:
+    """Labels [B] that the examples of a checked index [B] are to have; None: the number of classes is not known."""
+    _check_integers(labels, index.shape[0], "labels")
+    outside = _outside(labels, torch.iinfo(torch.int64).max if num_classes is None else num_classes)
+    if outside is not None:
+        expected = "0 or more" if num_classes is None else f"0..{num_classes - 1} for {num_classes} classes"
+        raise ValueError(f"labels: got {outside}, expected {expected}")
+    if index.is_cpu and labels.is_cpu and len(index) != len(index.unique()):
+        pairs = torch.stack([index, labels], 1).unique(dim=0)
+        first, times = pairs[:, 0].unique(return_counts=True)
+        if bool((times > 1).any()):
+            raise ValueError(
+                f"index: got example {int(first[times > 1][0])} twice, with different labels; give it once"
+            )
+
+
 def check_labels_of_rows(labels: Tensor, logits: Tensor, ignore_index: int | None = None) -> None:
     """One class for each row of logits [B, C, ...]."""
     _is_tensor(labels, "labels")

@@ -15,7 +15,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
-from ..ops.checks import check_index, check_labels, check_logits, check_right_from
+from ..ops.checks import check_index, check_labels, check_logits, check_new_labels, check_right_from
 from ..ops.layout import HALF_LIFE, NO_ROW, PADDING, SKIPPED, STAT
 from ..ops.operators import softmax_stats
 from ..runs.run import Run
@@ -597,7 +597,8 @@ reduction="weighted_mean")` |
         """Tells that labels were corrected: from now on the examples are presented with these.
 
         Without it, an example that comes with another label than before is left out and reported. What was recorded
-        under the other label stays in the means; `recent_loss` starts anew, and is NaN until the next presentation.
+        under the other label stays in the means; `recent_loss` starts anew, and is NaN until the next presentation. An
+        example that was never presented has no label yet: the first one shown counts.
 
         Args:
             index: [B] int64, positions in the dataset.
@@ -614,7 +615,7 @@ reduction="weighted_mean")` |
         2
         """
         check_index(index, None, self.num_examples)
-        check_index(labels, len(index), self._state.num_classes or torch.iinfo(torch.int64).max, name="labels")
+        check_new_labels(labels, index, self._state.num_classes)
         with self._lock:
             if self._state.records is not None:
                 table = self._state.records.table

@@ -260,3 +260,23 @@ def test_examples_that_a_state_of_before_had_not_seen_are_measured_from_the_star
     close(loaded.compute()["loss"], torch.tensor([1.0, 3.0, NAN, NAN, NAN]))
     with pytest.raises(ValueError, match=r"half_life 2\.0, this tracker 4\.0"):  # what trackers had then
         new_tracker(half_life=4).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("index", "labels", "message"),
+    [
+        ([0], [2], r"labels: got 2, expected 0\.\.1 for 2 classes"),
+        ([0], [-1], r"labels: got -1, expected 0\.\.1"),
+        ([9], [1], r"index: got 9, expected 0\.\.4"),
+        ([0, 1], [1], r"labels: got shape \(1,\), expected \[2\]"),
+        ([1, 0, 1], [0, 0, 1], "index: got example 1 twice, with different labels"),
+    ],
+)
+def test_labels_that_cannot_be_are_no_correction(index: list[int], labels: list[int], message: str) -> None:
+    tracker = new_tracker()
+    tracker.update(torch.tensor([0, 1]), torch.zeros(2, 2), torch.tensor([0, 0]))
+    before = tracker.state_dict()["table"].clone()
+    with pytest.raises((ValueError, IndexError), match=message):
+        tracker.relabel(torch.tensor(index), torch.tensor(labels))
+    assert torch.equal(tracker.state_dict()["table"], before)
+    tracker.relabel(torch.tensor([1, 1]), torch.tensor([1, 1]))  # the same twice is no contradiction
