@@ -17,7 +17,7 @@ PACKAGE = Path(dp.__file__).parent
 FLOORS = (
     {"version", "_C", "_host"},
     {"support"},
-    {"ops"},
+    {"ops", "dataset_facts"},
     {"scores", "data", "mixing", "policies"},
     {"runs"},
     {"tracker", "consistency", "fingerprint"},
