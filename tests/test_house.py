@@ -19,6 +19,7 @@ FLOORS = (
     {"support"},
     {"ops", "dataset_facts"},
     {"scores", "data", "mixing", "policies"},
+    {"match_ids"},
     {"runs"},
     {"tracker", "consistency", "fingerprint"},
     {"frozen", "sampler", "select_rows", "plots"},

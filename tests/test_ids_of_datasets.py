@@ -277,9 +277,7 @@ def test_an_id_that_is_unknown() -> None:
 # Libraries
 
 
-@pytest.mark.filterwarnings(
-    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-)
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_timm_returns_the_next_image(folder: Path) -> None:  # and leaves files open
     timm_data = pytest.importorskip("timm.data", reason="timm is not installed")
     spoil(folder, 3)

@@ -25,7 +25,7 @@ from ..scores.gradients import check_depends, has_module_hooks, input_gradient
 from ..scores.temporal import TemporalOptions
 from ..support.checks import whole_number
 from .batch import check_batch, index_beside, index_of_rows, refuse_transforms
-from .finish import labels_of_run, means_of_run, options_of_scores, seen_by_run, warn_of_too_little
+from .finish import facts_of_dataset, labels_of_run, means_of_run, options_of_scores, seen_by_run, warn_of_too_little
 from .group import Group
 from .options import GradientOptions, ProbabilityOptions
 from .probabilities import MeanProbabilities
@@ -779,6 +779,9 @@ reduction="weighted_mean")` |
         probabilities: Any = None,
         predictions: Any = None,
         mean_probabilities: bool = False,
+        dataset: Any = None,
+        ids: Any = None,
+        class_names: Iterable[str] | None = None,
         dataset_fingerprint: str | None = None,
         allow_skipped: bool = False,
         **metadata: Any,
@@ -794,6 +797,11 @@ reduction="weighted_mean")` |
             predictions: [N] int64, the classes that the trained model predicts.
             mean_probabilities: whether the run keeps those of this tracker, [N, C]; the labels that they suggest it
                 keeps anyhow.
+            dataset: what was trained on, the `IndexedDataset` or what it wraps. Its ids, labels, class names and
+                fingerprint are kept, as far as they are known, where they are not given here. Of a dataset that
+                augments at random the fingerprint is not known.
+            ids: [N] what names each example for good.
+            class_names: the name of each class.
             dataset_fingerprint: from `dp.dataset_fingerprint`, so that runs of different data are not mixed.
             allow_skipped: see `compute`.
             metadata: anything else that JSON can hold, such as epochs=10.
@@ -801,7 +809,7 @@ reduction="weighted_mean")` |
         Raises:
             RuntimeError: nothing was recorded.
             ValueError: see `compute`; or labels other than those shown, an example said to be seen that was never
-                presented, or mean probabilities that were not recorded.
+                presented, or mean probabilities that were not recorded; or a dataset of another length.
 
         >>> tracker = DifficultyTracker(1, scores=("el2n",))
         >>> tracker.update(torch.tensor([0]), torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
@@ -810,11 +818,20 @@ reduction="weighted_mean")` |
         """
         if self._state.is_empty:
             raise RuntimeError("finish: nothing was recorded; call tracker.update(index, logits, labels) in each step")
+        given: dict[str, Any] = {
+            "labels": labels,
+            "ids": ids,
+            "class_names": class_names,
+            "dataset_fingerprint": dataset_fingerprint,
+        }
+        if dataset is not None:
+            known = facts_of_dataset(dataset, self.num_examples)
+            given = {name: known.get(name) if value is None else value for name, value in given.items()}
         with self._lock:  # no step of another thread in between
             scores = self.compute(allow_skipped=allow_skipped)
             warn_of_too_little(self._state, scores)
-            labels, seen = labels_of_run(self._state, labels), seen_by_run(self._state, seen)
-            means = means_of_run(self._state, whole=mean_probabilities)
+            labels, seen = labels_of_run(self._state, given.pop("labels")), seen_by_run(self._state, seen)
+            means: dict[str, Any] = {**given, **means_of_run(self._state, whole=mean_probabilities)}
             facts = {
                 "presentations": self.presentations,
                 "skipped": self.skipped,
@@ -830,7 +847,6 @@ reduction="weighted_mean")` |
             seen=seen,
             probabilities=probabilities,
             predictions=predictions,
-            dataset_fingerprint=dataset_fingerprint,
             **means,
             **facts,
         )
