@@ -20,6 +20,7 @@ from ..scores.ensembles import Dichotomy, Estimate
 from ..support.blocks import blocks
 from ..support.ranks import rank_rows
 from .compatibility import SharedFacts, check_no_copies, check_same_data, unproven_data
+from .join import join_by_id
 from .run import Run
 from .run_files import EXPECTED, find_run_files
 from .sums_over_runs import SumsOverRuns
@@ -64,16 +65,27 @@ class RunSet:
         self._tables: dict[str, tuple[Score, NDArray[Any]]] = {}
 
     @classmethod
-    def load(cls, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> RunSet:
+    def load(
+        cls, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, join: Literal["ids"] | None = None
+    ) -> RunSet:
         """Reads run files: one or several of a file, a folder, a glob pattern, or the folder of a study.
 
         The same file is read once, however often it is named. `find_run_files` says exactly what stands for what.
         Warns if nothing shows that the runs are of the same data, because some have no dataset fingerprint or labels.
 
+        Args:
+            paths: see above.
+            join: "ids" for runs over several versions of a dataset. The set is then over all ids that any run has, in
+                order of appearance. A run whose data lacked an example is as if it was never presented: means are over
+                the runs that know it, and so are their standard errors. A warning counts the ids whose label differs
+                between runs; a run counts only where it had the label of the last run that knows one. Joined runs are
+                held in memory.
+
         Raises:
             TypeError: not a path.
             FileNotFoundError: a name that stands for no file.
-            ValueError: a file that is not a run, or runs that do not mix.
+            ValueError: a file that is not a run, or runs that do not mix; with `join`, a run without ids, or versions
+                with other class names.
 
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +96,15 @@ class RunSet:
         files = find_run_files(paths)
         if not files:
             raise FileNotFoundError(f"RunSet.load: got no paths; expected {EXPECTED}")
-        runs = cls(Run.load(path) for path in files)
+        if join not in (None, "ids"):
+            raise ValueError(f"join: got {join!r}, expected 'ids' or None")
+        loaded = [Run.load(path) for path in files]
+        if join == "ids":
+            check_no_copies(loaded)
+            loaded, noticed = join_by_id(loaded)
+            if noticed is not None:
+                warnings.warn(noticed, stacklevel=2)
+        runs = cls(loaded)
         unproven = unproven_data(runs._runs)
         if unproven is not None:
             warnings.warn(unproven, stacklevel=2)
