@@ -55,6 +55,17 @@ def paths_of(dataset: Any) -> list[str] | None:
     return below if os.sep == "/" else [path.replace(os.sep, "/") for path in below]
 
 
+def knows_files(dataset: Any) -> bool:
+    """Whether `paths_of` has an answer; found out at once, whatever the number of examples."""
+    if type(dataset) is Subset:
+        return knows_files(dataset.dataset)
+    source = _reader(dataset) or dataset
+    samples = _samples(source, len(dataset))
+    if not samples or not isinstance(getattr(source, "root", None), str | os.PathLike):
+        return False
+    return isinstance(samples[0][0], str | os.PathLike) or _names_in_archive(source, len(samples)) is not None
+
+
 def _reader(dataset: Any) -> Any:
     reader = vars(dataset).get("reader") if hasattr(dataset, "__dict__") else None
     return reader if hasattr(reader, "__getitem__") and hasattr(reader, "filename") else None

@@ -222,6 +222,24 @@ def test_the_sample_brings_its_id(dataset: Any, key: Any, workers: int) -> None:
     assert [sample["x"] if isinstance(sample, dict) else sample[0] for sample in came] == index
 
 
+def test_ids_that_are_known_need_no_reading() -> None:
+    train = dp.IndexedDataset(Ring(NAMES, broken=(1,)), key="__key__", ids=NAMES)
+    assert train.collect_ids().tolist() == NAMES
+    assert [train[i]["index"] for i in range(4)] == [0, 2, 2, 3]
+    tensors = dp.IndexedDataset(TensorDataset(torch.zeros(2)), ids=[7, 5])
+    assert tensors.ids is not None
+    assert tensors.ids.tolist() == [7, 5]
+    assert tensors[1] == (0, 1)
+    with pytest.raises(ValueError, match="ids: got 1, expected 2"):
+        dp.IndexedDataset(TensorDataset(torch.zeros(2)), ids=[7])
+
+
+def test_collecting_touches_no_global_generator() -> None:
+    before = torch.get_rng_state()
+    dp.IndexedDataset(Ring(NAMES), key="__key__").collect_ids()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_ids_in_a_loader() -> None:
     train = dp.IndexedDataset(Ring([7, 3, 5]), key="__key__")
     train.collect_ids()
