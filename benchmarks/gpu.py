@@ -183,11 +183,35 @@ def exercise_logits(dtype: torch.dtype, classes: int, offset: int) -> None:
     logits, index, labels = rows.to(GPU)[:, offset:], index.to(GPU), labels.to(GPU)
     table, skipped = ops.new_table(20).to(GPU), ops.new_skipped().to(GPU)
     stats = ops.softmax_stats(logits, labels)
+    apart = rows[:, offset:].t().contiguous().t().to(GPU)  # classes that are not adjacent
+    ops.softmax_stats(apart, labels)
+    targets = torch.rand(65, classes, generator=made).softmax(1).to(GPU)
+    ops.soft_stats(logits, targets)
+    ops.soft_stats(apart, targets)
+    ops.reduce_rows(ops.sigmoid_stats(logits, torch.randint(2, (65, classes), generator=made).to(GPU)), 65)
     ops.record_stats_(table, index, logits, labels, skipped)
     ops.record_given_stats_(table, index, stats, labels, classes, skipped)
     for kept in (None, classes):  # without and with the state that TDDS needs
         windows = ops.new_temporal_table(20, 3, kept).to(GPU)
         ops.record_temporal_(windows, index, logits, labels, 3, 0.9, skipped, table)
+
+
+def exercise_all() -> None:
+    """As well what PyTorch sorts first, of which initcheck does not know that it was written."""
+    exercise()
+    made = torch.Generator().manual_seed(0)
+    index, logits = torch.randint(20, (1500,), generator=made), torch.randn(1500, 7, generator=made)
+    index[3], index[1400] = -1, 20
+    labels = index % 7
+    table, skipped, steps = ops.new_table(20).to(GPU), ops.new_skipped().to(GPU), ops.new_steps(20).to(GPU)
+    index, logits, labels = index.to(GPU), logits.to(GPU), labels.to(GPU)
+    ops.record_stats_(table, index, logits, labels, skipped, steps=steps)
+    stats = ops.softmax_stats(logits, labels)
+    ops.record_given_stats_(table, index, stats, labels, 7, skipped, steps=steps)
+    ops.record_temporal_(ops.new_temporal_table(20, 3, 7).to(GPU), index, logits, labels, 3, 0.9, skipped, table)
+    for examples in (1, 20):
+        ops.reduce_rows(stats, examples, index, None, labels, skipped)
+    torch.cuda.synchronize()
 
 
 def exercise_gradients(dtype: torch.dtype, channels: int, size: int, m2_dtype: torch.dtype) -> None:
@@ -250,7 +274,8 @@ def sanitize() -> dict[str, str]:
 
     with ThreadPoolExecutor() as pool:
         planted = pool.submit(run, "memcheck", "plant_fault")
-        results = dict(zip(SANITIZERS, pool.map(run, SANITIZERS, ["exercise"] * len(SANITIZERS)), strict=True))
+        works = ["exercise" if name == "initcheck" else "exercise_all" for name in SANITIZERS]
+        results = dict(zip(SANITIZERS, pool.map(run, SANITIZERS, works), strict=True))
         return {**results, "memcheck of a planted fault": planted.result()}
 
 
@@ -309,6 +334,63 @@ def time_stats(rows: int, classes: int, dtype: torch.dtype) -> dict[str, Any]:
     calls = [lambda z=z, y=y: torch.ops.difficulty_prune.softmax_stats(z, y) for z, y in batches]
     moved = rows * (classes * dtype.itemsize + 8 + 32)
     return row(f"softmax_stats B {rows} C {classes} {str(dtype)[6:]}", seconds_per_call(calls), moved)
+
+
+def time_vocabulary(rows: int, classes: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Statistics of the logits of a language model, beside the loss alone of PyTorch."""
+    count = max(2, min(CALLS, 8 * 2**30 // (rows * classes * dtype.itemsize)))
+    batches = [(randn(rows, classes, dtype=dtype, seed=k), randint(classes, rows, k)) for k in range(count)]
+    ours = seconds_per_call([lambda z=z, y=y: torch.ops.difficulty_prune.softmax_stats(z, y) for z, y in batches])
+    theirs = seconds_per_call([lambda z=z, y=y: F.cross_entropy(z, y, reduction="none") for z, y in batches])
+    work = f"softmax_stats B {rows} C {classes} {str(dtype)[6:]}, beside cross_entropy"
+    return {**row(work, ours, rows * (classes * dtype.itemsize + 8 + 32)), "ratio_to_cross_entropy": ours / theirs}
+
+
+def time_images(dtype: torch.dtype, layout: torch.memory_format) -> dict[str, Any]:
+    """Statistics of every pixel of images to segment, beside the loss alone of PyTorch."""
+    shape = (8, 21, 256, 256)
+    batches = [
+        (
+            randn(*shape, dtype=dtype, seed=k).contiguous(memory_format=layout),
+            randint(21, 8 * 256**2, k).view(8, 256, 256),
+        )
+        for k in range(8)
+    ]
+    ours = seconds_per_call([lambda z=z, y=y: torch.ops.difficulty_prune.softmax_stats(z, y) for z, y in batches])
+    theirs = seconds_per_call([lambda z=z, y=y: F.cross_entropy(z, y, reduction="none") for z, y in batches])
+    work = f"softmax_stats {'x'.join(map(str, shape))} {str(dtype)[6:]} {str(layout)[6:]}"
+    moved = 8 * 256**2 * (21 * dtype.itemsize + 8 + 32)
+    return {**row(work, ours, moved), "ratio_to_cross_entropy": ours / theirs}
+
+
+def time_multi_label(rows: int, labels: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Statistics of every label, and their mean for each example."""
+    made = [
+        (randn(rows, labels, dtype=dtype, seed=k), randint(2, rows * labels, k).view(rows, labels).float())
+        for k in range(CALLS)
+    ]
+    library = torch.ops.difficulty_prune
+    calls = [lambda z=z, y=y: library.reduce_rows(library.sigmoid_stats(z, y), rows) for z, y in made]
+    moved = rows * labels * (dtype.itemsize + 4 + 2 * 32) + rows * 40
+    return row(f"sigmoid_stats and reduce_rows {rows}x{labels} {str(dtype)[6:]}", seconds_per_call(calls), moved)
+
+
+def time_soft(rows: int, classes: int, dtype: torch.dtype) -> dict[str, Any]:
+    made = [(randn(rows, classes, dtype=dtype, seed=k), randn(rows, classes, seed=k).softmax(1)) for k in range(CALLS)]
+    ours = seconds_per_call([lambda z=z, q=q: torch.ops.difficulty_prune.soft_stats(z, q) for z, q in made])
+    theirs = seconds_per_call([lambda z=z, q=q: F.cross_entropy(z.float(), q, reduction="none") for z, q in made])
+    moved = rows * (classes * (dtype.itemsize + 4) + 32)
+    work = f"soft_stats B {rows} C {classes} {str(dtype)[6:]}"
+    return {**row(work, ours, moved), "ratio_to_cross_entropy": ours / theirs}
+
+
+def time_owners(rows: int, examples: int) -> dict[str, Any]:
+    """The mean over rows that come in any order; with the sort of their owners."""
+    made = [(torch.rand(rows, 8, device=GPU), randint(examples, rows, k)) for k in range(CALLS)]
+    calls = [lambda s=s, o=o: torch.ops.difficulty_prune.reduce_rows(s, examples, o) for s, o in made]
+    return row(
+        f"reduce_rows {rows} rows of {examples} examples, owned", seconds_per_call(calls), rows * 40 + examples * 40
+    )
 
 
 def time_gradients(
@@ -375,11 +457,16 @@ def roofline() -> list[dict[str, Any]]:
             (65536, 10),
         ):
             rows += [time_records(batch, classes, dtype), time_stats(batch, classes, dtype)]
+        for batch, classes in ((2048, 32000), (512, 32000), (128, 32000), (512, 128_256), (128, 128_256)):
+            rows += [time_vocabulary(batch, classes, dtype)]
+        rows += [time_images(dtype, layout) for layout in (torch.contiguous_format, torch.channels_last)]
+        rows += [time_multi_label(256, 80, dtype), time_soft(256, 1000, dtype)]
         for batch, side in ((256, 32), (512, 32), (4096, 32), (64, 224), (256, 224)):
             rows += [time_gradients(batch, side, dtype, torch.contiguous_format)]
         rows += [time_gradients(4096, 32, dtype, torch.channels_last)]
     rows += [time_gradients(4096, 32, torch.float32, torch.contiguous_format, m2_dtype="bfloat16")]
     rows += [time_gradients(256, 224, torch.float32, torch.contiguous_format, pixels=256)]
+    rows += [time_owners(65536, 256), time_owners(4096, 2048)]
     rows += [time_merge(200_000, 1024), time_variance(8, 512, 32), time_variance(8, 16, 224)]
     return rows
 
@@ -475,7 +562,7 @@ def build() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-FOR_SANITIZER = {"exercise": exercise, "plant_fault": plant_fault}
+FOR_SANITIZER = {"exercise": exercise, "exercise_all": exercise_all, "plant_fault": plant_fault}
 PARTS: dict[str, Callable[[], Any]] = {
     "build": build,
     "errors": check,
@@ -496,10 +583,12 @@ def show(result: dict[str, Any]) -> None:
             largest = max(result["errors"][name] for name in names)
             console.print(f"largest error against float64, {what}: {largest:.1e}")
     if "roofline" in result:
-        grid = Table("work", "time", "MB", "GB/s", "of copy", box=None)
+        grid = Table("work", "time", "MB", "GB/s", "of copy", "of cross_entropy", box=None)
         for r in result["roofline"]:
             cells = f"{r['seconds'] * 1e6:.1f} µs", f"{r['bytes'] / 1e6:.1f}", f"{r['bytes_per_second'] / 1e9:.0f}"
-            grid.add_row(r["work"], *cells, f"{r['bytes_per_second'] / result['copy_bytes_per_second']:.0%}")
+            of_copy = f"{r['bytes_per_second'] / result['copy_bytes_per_second']:.0%}"
+            ratio = f"{r['ratio_to_cross_entropy']:.2f}" if "ratio_to_cross_entropy" in r else ""
+            grid.add_row(r["work"], *cells, of_copy, ratio)
         console.print(grid)
         console.print(f"copy: {result['copy_bytes_per_second'] / 1e9:.0f} GB/s on {result['device']}")
         console.print(f"a kernel that does nothing: {result['launch_seconds'] * 1e6:.1f} µs")

@@ -49,6 +49,7 @@ def select_rows(dataset: Any, plan: Plan) -> Any:
         )
     if isinstance(dataset, Mapping):
         raise TypeError(f"dataset: got {', '.join(map(str, dataset))}, expected one of them, such as dataset['train']")
+    _refuse_selected(dataset)
     whole = dataset if isinstance(dataset, IndexedDataset) else IndexedDataset(dataset)
     _check_size(plan, len(whole))
     weighted = bool((plan.weight != 1).any())
@@ -128,6 +129,17 @@ def _spread(tokens: list[Any], *more: Any, given: list[str]) -> dict[str, list[l
     if WEIGHT in of:
         spread[WEIGHT] = [[weight] * len(row) for weight, row in zip(of[WEIGHT], tokens, strict=True)]
     return spread
+
+
+def _refuse_selected(dataset: Any) -> None:
+    """ValueError for rows that have a number already, and would get that of their place among those selected."""
+    if isinstance(dataset, WeightedRows) or (
+        isinstance(dataset, Subset) and isinstance(dataset.dataset, IndexedDataset)
+    ):
+        raise ValueError(
+            f"dataset: got {len(dataset)} rows that were selected before, and carry their index; a plan tells "
+            "positions in the whole data set, so select from that"
+        )
 
 
 def _check_size(plan: Plan, size: int) -> None:

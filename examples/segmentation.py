@@ -3,8 +3,8 @@
     python examples/segmentation.py
 
 The masks say where a photograph is dark, medium or bright; the borders between them are ignored (255), as in Pascal
-VOC. One mask in ten belongs to another piece. These pieces come out hardest, because each is scored by the mean over
-its pixels.
+VOC. On one mask in ten the classes are mixed up. These pieces come out hardest, because each is scored by the mean
+over its pixels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
 import difficulty_prune as dp
 
-EPOCHS = 6
+EPOCHS = 4
 SIZE, CLASSES, IGNORED = 64, 3, 255
 
 
@@ -44,9 +44,8 @@ def main() -> None:
     torch.manual_seed(0)
     images = pieces()
     masks = masks_of(images)
-    order = torch.randperm(len(images))
-    spoiled = order[: len(images) // 10]
-    masks[spoiled] = masks[spoiled.roll(1)]
+    spoiled = torch.randperm(len(images))[: len(images) // 10]
+    masks[spoiled] = ((masks[spoiled] + 1) % CLASSES).where(masks[spoiled] != IGNORED, IGNORED)
 
     train = dp.IndexedDataset(TensorDataset(images, masks))
     model = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=CLASSES)

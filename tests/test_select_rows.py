@@ -86,6 +86,10 @@ def test_a_second_selection_is_made_from_the_whole_data_set():
     kept = dp.select_rows(table(), plan_of([1, 3]))
     with pytest.raises(ValueError, match="select from that"):
         dp.select_rows(kept, plan_of([0]))
+    pairs = [("a", 0), ("b", 1), ("c", 2)]
+    for weight in (None, [2.0, 0.5]):
+        with pytest.raises(ValueError, match=r"got 2 rows that were selected before.*select from that"):
+            dp.select_rows(dp.select_rows(pairs, plan_of([0, 2], weight)), plan_of([1]))
 
 
 def test_a_weight_of_a_sample_is_not_written_over():

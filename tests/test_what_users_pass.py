@@ -162,3 +162,22 @@ def test_score_checkpoint_checks_as_update_does_whatever_the_scores(score, model
 def test_images_of_bytes_are_refused_where_a_gradient_is_wanted() -> None:
     with pytest.raises(TypeError, match=r"inputs: got torch.uint8, expected floating point"):
         dp.score_checkpoint(nn.Linear(4, C), [(X.byte(), Y, INDEX)], dp.DifficultyTracker(N, ("vog",)))
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "hint"),
+    [
+        (torch.zeros(4, 3), torch.ones(4, 3).long(), 'target="binary"'),
+        (torch.zeros(4, 1), torch.ones(4).long(), 'target="binary"'),
+        (torch.zeros(4, 1), torch.zeros(4).long(), 'target="binary"'),
+        (torch.zeros(4, 1), torch.ones(4, 1), 'target="binary"'),
+        (torch.zeros(4, 6, 3), torch.ones(4, 6).long(), r"logits\.transpose\(1, 2\)"),
+        (torch.zeros(4, 3, 2, 2), torch.full((4, 2, 2), 255), "ignore_index=255"),
+    ],
+    ids=["several labels", "yes or no", "always no", "yes or no as a column", "text", "segmentation"],
+)
+def test_a_task_that_is_passed_as_another_is_told_what_to_say(logits, labels, hint) -> None:
+    tracker = dp.DifficultyTracker(4)
+    with pytest.raises(ValueError, match=hint):
+        tracker.update(torch.arange(4), logits, labels)
+    assert tracker.presentations == 0

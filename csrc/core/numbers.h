@@ -37,6 +37,11 @@ DP_HD float to_float(float x) { return x; }
 DP_HD float to_float(BFloat16 x) { return float_from_bits(uint32_t(x.bits) << 16); }
 
 DP_HD float to_float(Float16 x) {
+#ifdef __CUDA_ARCH__
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(x.bits));
+  return value;
+#else
   const uint32_t sign = uint32_t(x.bits & 0x8000u) << 16;
   const uint32_t magnitude = uint32_t(x.bits & 0x7fffu) << 13;
   // Read as a float, the shifted bits are 2^112 too small; infinity and NaN need all exponent bits.
@@ -44,6 +49,7 @@ DP_HD float to_float(Float16 x) {
   uint32_t bits = float_to_bits(finite);
   if (magnitude >= (0x7c00u << 13)) bits = 0x7f800000u | magnitude;
   return float_from_bits(sign | bits);
+#endif
 }
 
 // Element of double precision where the input has it, else of single precision.

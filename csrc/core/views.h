@@ -27,7 +27,8 @@ struct LogitsView {
   DP_HD int64_t offset(int64_t row) const {
     if (outer_dims == 0) return row * row_stride;
     int64_t run = row / positions, at = (row - run * positions) * row_stride;
-    for (int d = 0; d < outer_dims; ++d) {
+    for (int d = 0; d < kOuterDims; ++d) {  // so many, that compilers unroll it
+      if (d >= outer_dims) break;
       const int64_t next = run / outer_size[d];
       at += (run - next * outer_size[d]) * outer_stride[d];
       run = next;

@@ -5,21 +5,26 @@
 #include <vector>
 
 #include "kernels.h"
+#include "simd.h"
 
 namespace dp::cpu {
 namespace {
 
+static_assert(kStats == 8);
+using Stats = Vectors<kStats>::Floats;
+
 struct Sum {
-  double weight = 0, stats[kStats] = {};
+  DoublesOf<Stats> stats{};
+  double weight = 0;
   int64_t rows = 0, label = kNoLabel;
 
-  void add(const RowsView& view, int64_t row) {
+  DP_INLINE void add(const RowsView& view, int64_t row) {
     const float* values = view.stats + row * kStats;
     double row_weight = view.weight ? double(view.weight[row]) : 1.0;
     if (row_weight == 0.0 || is_no_row(values)) return;
     if (row_weight < 0) row_weight = std::nan("");  // one that nobody has looked at; it shows in the mean
     weight += row_weight;
-    for (int s = 0; s < kStats; ++s) stats[s] += row_weight * double(values[s]);
+    stats.add_product(DoublesOf<Stats>::from(load<Stats>(values)), row_weight);
     label = ++rows == 1 && view.labels ? view.labels[row] : kNoLabel;
   }
 
@@ -33,6 +38,13 @@ struct Sum {
   }
 };
 
+// n rows from `row` on.
+DP_CLONES void add_rows(Sum& sum, const RowsView& view, int64_t row, int64_t n) {
+  Sum local;  // in registers
+  for (int64_t r = row; r < row + n; ++r) local.add(view, r);
+  sum = local;
+}
+
 }  // namespace
 
 void reduce_rows(const RowsView& rows, float* out, int64_t* out_labels, int64_t* skipped, int64_t begin, int64_t end) {
@@ -40,7 +52,7 @@ void reduce_rows(const RowsView& rows, float* out, int64_t* out_labels, int64_t*
     const int64_t each = rows.examples > 0 ? rows.rows / rows.examples : 0;
     for (int64_t example = begin; example < end; ++example) {
       Sum sum;
-      for (int64_t row = example * each; row < (example + 1) * each; ++row) sum.add(rows, row);
+      add_rows(sum, rows, example * each, each);
       sum.store(out + example * kStats, out_labels + example);
     }
     return;

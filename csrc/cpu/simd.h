@@ -26,6 +26,7 @@
 
 // What a marked function calls must become part of it, or it would be compiled for the oldest processor.
 #define DP_INLINE inline __attribute__((always_inline))
+#define DP_INLINE_LAMBDA __attribute__((always_inline))
 
 // The same where vectors are to fill the registers of each instruction set: BODY is a template in the number of lanes.
 // Never inlined: which products are fused with sums, compilers choose for each copy anew, and the bits of a row must
@@ -36,7 +37,7 @@
 #define DP_VERSIONS(SIGNATURE, BODY, ARGUMENTS)                                   \
   __attribute__((target("default"))) DP_VERSION(SIGNATURE, BODY, ARGUMENTS, 4);   \
   __attribute__((target(DP_256_BITS))) DP_VERSION(SIGNATURE, BODY, ARGUMENTS, 8); \
-  __attribute__((target(DP_512_BITS))) DP_VERSION(SIGNATURE, BODY, ARGUMENTS, 16)
+  __attribute__((target(DP_512_BITS))) DP_VERSION(SIGNATURE, BODY, ARGUMENTS, 16);
 #elif defined(__SANITIZE_ADDRESS__)
 #define DP_VERSIONS(SIGNATURE, BODY, ARGUMENTS) DP_VERSION(SIGNATURE, BODY, ARGUMENTS, 16)  // looks the furthest
 #else
@@ -174,6 +175,37 @@ template <class F>
 DP_INLINE void store(float* at, F x) {
   memcpy(at, &x, sizeof x);
 }
+
+// As many doubles as F has floats, in two vectors of the size of F.
+template <class F>
+struct DoublesOf {
+  typename Vectors<lanes_of<F>>::HalfDoubles low, high;
+
+  DP_INLINE static DoublesOf from(F x) {
+    const auto h = same_bits<Halved<F>>(x);
+    return {__builtin_convertvector(h.low, decltype(low)), __builtin_convertvector(h.high, decltype(high))};
+  }
+  DP_INLINE void add_product(const DoublesOf& a, const DoublesOf& b) {
+    low += a.low * b.low;
+    high += a.high * b.high;
+  }
+  DP_INLINE void add(const DoublesOf& a) {
+    low += a.low;
+    high += a.high;
+  }
+  DP_INLINE void add_product(const DoublesOf& a, double b) {
+    low += a.low * b;
+    high += a.high * b;
+  }
+  DP_INLINE void multiply(const DoublesOf& a) {
+    low *= a.low;
+    high *= a.high;
+  }
+  DP_INLINE double operator[](int lane) const {
+    constexpr int kHalf = lanes_of<F> / 2;
+    return lane < kHalf ? low[lane] : high[lane - kHalf];
+  }
+};
 
 // The lanes of a and b in turn, in two vectors.
 template <class F>

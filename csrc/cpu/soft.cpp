@@ -67,32 +67,6 @@ struct Group {
   int size = 0;
 };
 
-template <class F>
-struct DoublesOf {
-  typename Vectors<lanes_of<F>>::HalfDoubles low, high;
-
-  DP_INLINE static DoublesOf from(F x) {
-    const auto h = same_bits<Halved<F>>(x);
-    return {__builtin_convertvector(h.low, decltype(low)), __builtin_convertvector(h.high, decltype(high))};
-  }
-  DP_INLINE void add_product(const DoublesOf& a, const DoublesOf& b) {
-    low += a.low * b.low;
-    high += a.high * b.high;
-  }
-  DP_INLINE void add(const DoublesOf& a) {
-    low += a.low;
-    high += a.high;
-  }
-  DP_INLINE void multiply(const DoublesOf& a) {
-    low *= a.low;
-    high *= a.high;
-  }
-  DP_INLINE double operator[](int lane) const {
-    constexpr int kHalf = lanes_of<F> / 2;
-    return lane < kHalf ? low[lane] : high[lane - kHalf];
-  }
-};
-
 // Sums over classes relative to the largest logit so far. Of lanes that are one row, or of one row each.
 template <class F>
 struct SoftSums {
@@ -166,9 +140,9 @@ struct Leaders {
   F q = all<F>(-INFINITY), first = all<F>(-INFINITY), second = all<F>(-INFINITY);
 
   DP_INLINE void add(F z, F target, IntsOf<F> classes, int32_t end) {
-    const IntsOf<F> leads = (target > q) & (classes < end);
-    index = (classes & leads) | (index & ~leads);
-    q = select(leads, target, q);
+    const F its_q = classes < end ? target : all<F>(-INFINITY);
+    index = its_q > q ? classes : index;
+    q = its_q > q ? its_q : q;
     second = larger(z < first ? z : first, second);
     first = larger(z, first);
   }
@@ -323,7 +297,7 @@ DP_INLINE int64_t finish_group(const LogitsView& logits, const LogitsView& targe
       sum_row<F>(logits, targets, group.logits.at[l], group.targets.at[l], rows, l);
     }
   }
-  SoftmaxStats results[kGroup];
+  float results[kGroup * kStats];
   for (int l = 0; l < group.size; l += kLanes) {
     auto stats = finish_soft_stats<LaneMath<F>>(
         load<F>(rows.z_label + l), load<F>(rows.before + l), load<F>(rows.after + l), load<F>(rows.rest + l),
@@ -331,11 +305,11 @@ DP_INLINE int64_t finish_group(const LogitsView& logits, const LogitsView& targe
         load<F>(rows.distance_squared + l));
     if (logits.classes == 1) stats.value[kLogitMargin] = stats.value[kPMargin] = all<F>(0.0f);
     spread_fault(stats);
-    store_rows(stats, results + l);
+    store_rows(stats, results + l * kStats);
   }
   int64_t unnormalised = 0;
   for (int l = 0; l < group.size; ++l) {
-    std::copy_n(results[l].value, int(kStats), out + group.row[l] * kStats);
+    std::copy_n(results + l * kStats, int(kStats), out + group.row[l] * kStats);
     unnormalised += is_no_distribution(rows.q[l], rows.smallest_q[l]);
   }
   return unnormalised;

@@ -43,7 +43,10 @@ struct Sums {
   }
   template <class T>
   DP_INLINE void add(const T* z, const T* end) {
-    for (; z < end; z += lanes_of<F>) add(load<F>(z));
+    for (; z < end; z += lanes_of<F>) {
+      __builtin_prefetch(z + kBlock);  // the next block, or the next rows
+      add(load<F>(z));
+    }
   }
   DP_INLINE void add(const Sums& o) {
     e += o.e;
@@ -96,9 +99,10 @@ DP_INLINE void visit_others(Pass& pass, const T* z, int64_t from, int64_t to, in
   }
 }
 
-// What is known of a group of rows when all their classes have been seen.
-struct GroupSums {
-  float z_label[kGroup], before[kGroup], after[kGroup], e[kGroup], e_times_d[kGroup], e_squared[kGroup];
+// What is known of rows when all their classes have been seen.
+template <int kRows>
+struct SumsOf {
+  float z_label[kRows], before[kRows], after[kRows], e[kRows], e_times_d[kRows], e_squared[kRows];
 };
 
 template <class F, class T>
@@ -112,7 +116,7 @@ DP_INLINE float largest_of(const T* z, int64_t n) {
 }
 
 template <class F, class T>
-DP_INLINE void sum_row(const T* z, int64_t classes, int64_t label, GroupSums& out, int at) {
+DP_INLINE void sum_row(const T* z, int64_t classes, int64_t label, SumsOf<kGroup>& out, int at) {
   const float z_label = to_float(z[label]);
   float rival = -INFINITY,
         top = z_label > -FLT_MAX ? z_label : -FLT_MAX;  // finite, so that masked classes are below it
@@ -142,79 +146,98 @@ DP_INLINE void sum_row(const T* z, int64_t classes, int64_t label, GroupSums& ou
   out.e_squared[at] = sum(sums.e_squared);
 }
 
-// The same for rows side by side, one in each lane: those of few classes, which alone would leave most lanes empty, and
-// those whose classes are not adjacent.
-constexpr int64_t kNarrow = 32;
+// The same for rows side by side, one in each lane: those of few classes, which alone would leave lanes empty and be
+// busy with adding up the others, and those whose classes are not adjacent.
+constexpr int64_t kNarrow = 128;
 
 template <class F>
 struct Side {
   F rival = all<F>(-INFINITY);
   Sums<F> sums{all<F>(-FLT_MAX)};
 
-  // Logits of n classes, of which labels have become -inf; the logits of the labels, where these have been seen.
-  DP_INLINE void add(const Tile& others, const float* z_label, int lane, int n, bool first) {
-    for (int c = 0; c < n; ++c) rival = larger(load<F>(others[c] + lane), rival);
-    const F top = larger(load<F>(z_label + lane), larger(rival, sums.top));
+  // Logits of n classes, kRows floats apart, in which labels have become -inf; and the logits of the labels, where
+  // these have been seen.
+  template <int kRows>
+  DP_INLINE void add(const float* others, F z_label, int n, bool first) {
+    for (int c = 0; c < n; ++c) rival = larger(load<F>(others + c * kRows), rival);
+    const F top = larger(z_label, larger(rival, sums.top));
     if (first) {
       sums.top = top;
     } else {
       sums.rebase(top);
     }
     Sums<F> block{top};  // apart, as above
-    for (int c = 0; c < n; ++c) block.add(load<F>(others[c] + lane));
+    for (int c = 0; c < n; ++c) block.add(load<F>(others + c * kRows));
     sums.add(block);
   }
 };
 
-template <class F, class T>
-DP_INLINE void sum_side_by_side(const T* const* z, const int32_t* label, int64_t class_stride, int64_t classes,
-                                int size, GroupSums& out) {
-  constexpr int kLanes = lanes_of<F>;
-  const bool adjacent = are_adjacent(z, size);
-  Side<F> sides[kGroup / kLanes];
-  for (int l = 0; l < kGroup; ++l) out.z_label[l] = -INFINITY;
+// Calls f with tiles of the rows, the first class of each and how many there are.
+template <class F, int kRows, class Rows, class Use>
+DP_INLINE void visit_tiles(const Rows& rows, int64_t classes, Use&& use) {
+  TileOf<kRows> tile;
   for (int64_t from = 0; from < classes; from += kTile) {
     const int n = int(std::min<int64_t>(kTile, classes - from));
-    Tile tile;
-    load_tile<kLanes>(tile, z, size, adjacent, class_stride, from, n);
+    rows.template load<lanes_of<F>>(tile, from, n);
+    use(tile, int32_t(from), n);
+  }
+}
+
+// label: [kRows], whatever beyond `size`.
+template <class F, int kRows, class Rows>
+DP_INLINE void sum_side_by_side(const Rows& rows, const int32_t* label, int64_t classes, int size, SumsOf<kRows>& out) {
+  constexpr int kLanes = lanes_of<F>;
+  Side<F> sides[kRows / kLanes];
+  std::fill_n(out.z_label, kRows, -INFINITY);
+  visit_tiles<F, kRows>(rows, classes, [&](TileOf<kRows>& tile, int32_t from, int n) DP_INLINE_LAMBDA {
     for (int l = 0; l < size; ++l) {
       if (label[l] < from || label[l] >= from + n) continue;
       out.z_label[l] = std::exchange(tile[label[l] - from][l], kOut);
     }
-    for (int l = 0; l < size; l += kLanes) sides[l / kLanes].add(tile, out.z_label, l, n, from == 0);
-  }
+    for (int l = 0; l < size; l += kLanes) {
+      sides[l / kLanes].template add<kRows>(tile[0] + l, load<F>(out.z_label + l), n, from == 0);
+    }
+  });
+  bool tie = false;  // which the lower class wins
   for (int l = 0; l < size; l += kLanes) {
     const Side<F>& side = sides[l / kLanes];
+    store(out.before + l, all<F>(-INFINITY));
     store(out.after + l, side.rival);
     store(out.e + l, side.sums.e);
     store(out.e_times_d + l, side.sums.e_times_d);
     store(out.e_squared + l, side.sums.e_squared);
+    for (int i = l; i < l + kLanes; ++i) tie |= out.z_label[i] == out.after[i];
   }
-  bool tie = false;  // which the lower class wins
-  for (int l = 0; l < kGroup; ++l) {
-    out.before[l] = -INFINITY;
-    tie |= out.z_label[l] == out.after[l];
-  }
-  for (int64_t from = 0; tie && from < classes; from += kTile) {
-    const int n = int(std::min<int64_t>(kTile, classes - from));
-    Tile tile;
-    load_tile<kLanes>(tile, z, size, adjacent, class_stride, from, n);
+  if (!tie) return;
+  visit_tiles<F, kRows>(rows, classes, [&](const TileOf<kRows>& tile, int32_t from, int n) DP_INLINE_LAMBDA {
     for (int l = 0; l < size; l += kLanes) {
       F before = load<F>(out.before + l);
       for (int c = 0; c < n; ++c) {
-        const auto is_before = load_ints<F>(label + l) > int32_t(from + c);
-        before = larger(is_before ? load<F>(tile[c] + l) : all<F>(kOut), before);
+        const IntsOf<F> is_before = load_ints<F>(label + l) > from + c;
+        before = larger(select(is_before, load<F>(tile[c] + l), all<F>(kOut)), before);
       }
       store(out.before + l, before);
     }
+  });
+}
+
+template <class F, int kRows>
+DP_INLINE void store_stats(const SumsOf<kRows>& rows, int64_t classes, int size, float* out) {
+  for (int l = 0; l < size; l += lanes_of<F>) {
+    auto stats =
+        finish_stats<LaneMath<F>>(load<F>(rows.z_label + l), load<F>(rows.before + l), load<F>(rows.after + l),
+                                  load<F>(rows.e + l), load<F>(rows.e_times_d + l), load<F>(rows.e_squared + l));
+    if (classes == 1) stats.value[kLogitMargin] = stats.value[kPMargin] = all<F>(0.0f);
+    spread_fault(stats);
+    store_rows(stats, size - l, out + l * kStats);
   }
 }
 
 // Up to kGroup rows and where they come from.
 template <class T>
 struct Group {
-  const T* z[kGroup] = {};
-  int64_t row[kGroup] = {};
+  const T* z[kGroup];
+  int64_t row[kGroup];
   int32_t label[kGroup] = {};
   int size = 0;
 
@@ -225,46 +248,44 @@ struct Group {
 };
 
 template <int kLanes, class T>
-DP_INLINE void finish_group(const Group<T>& group, int64_t class_stride, int64_t classes, SoftmaxStats* results) {
+DP_INLINE void finish_group(const Group<T>& group, int64_t class_stride, int64_t classes, float* out) {
   using F = typename Vectors<kLanes>::Floats;
-  GroupSums rows;
+  SumsOf<kGroup> rows;
   if (classes <= kNarrow || class_stride != 1) {
-    sum_side_by_side<F>(group.z, group.label, class_stride, classes, group.size, rows);
+    const ApartRows<T> apart(group.z, group.size, class_stride);
+    sum_side_by_side<F, kGroup>(apart, group.label, classes, group.size, rows);
   } else {
     if (group.size < kGroup) memset(&rows, 0, sizeof rows);
     for (int l = 0; l < group.size; ++l) sum_row<F>(group.z[l], classes, group.label[l], rows, l);
   }
-  for (int l = 0; l < group.size; l += kLanes) {
-    auto stats =
-        finish_stats<LaneMath<F>>(load<F>(rows.z_label + l), load<F>(rows.before + l), load<F>(rows.after + l),
-                                  load<F>(rows.e + l), load<F>(rows.e_times_d + l), load<F>(rows.e_squared + l));
-    if (classes == 1) stats.value[kLogitMargin] = stats.value[kPMargin] = all<F>(0.0f);
-    spread_fault(stats);
-    store_rows(stats, results + l);
-  }
+  store_stats<F>(rows, classes, group.size, out);
 }
 
-// results [kGroup]: those of the group's rows; NaN where the loss is not finite.
-#define DP_DEFINE_FINISH(T)                                                                                     \
-  DP_VERSIONS(void finish(const Group<T>& group, int64_t class_stride, int64_t classes, SoftmaxStats* results), \
-              finish_group, (group, class_stride, classes, results))
+template <int kLanes, class T>
+DP_INLINE void finish_run(const AdjacentRows<T>& adjacent, const int32_t* label, int64_t classes, float* out) {
+  using F = typename Vectors<kLanes>::Floats;
+  SumsOf<kRun> rows;
+  sum_side_by_side<F, kRun>(adjacent, label, classes, adjacent.size, rows);
+  store_stats<F>(rows, classes, adjacent.size, out);
+}
+
+// out: the statistics of each row; NaN where the loss is not finite.
+#define DP_DEFINE_FINISH(T)                                                                                            \
+  DP_VERSIONS(void finish(const Group<T>& group, int64_t class_stride, int64_t classes, float* out), finish_group,     \
+              (group, class_stride, classes, out))                                                                     \
+  DP_VERSIONS(void finish(const AdjacentRows<T>& rows, const int32_t* label, int64_t classes, float* out), finish_run, \
+              (rows, label, classes, out))
 DP_FOR_LOGIT_TYPES(DP_DEFINE_FINISH)
 #undef DP_DEFINE_FINISH
 
 template <class T>
-void store_group(Group<T>& group, const LogitsView& logits, const int64_t* labels, int64_t ignore, float* out) {
-  SoftmaxStats results[kGroup];
+void store_group(Group<T>& group, const LogitsView& logits, const int64_t* labels, float* out) {
+  float results[kGroup * kStats];
   finish(group, logits.class_stride, logits.classes, results);
   for (int l = 0; l < group.size; ++l) {
-    const int64_t row = group.row[l];
-    float* stats = out + row * kStats;
-    if (is_ignored(labels[row], ignore)) {  // which may be a class
-      store_no_row(stats);
-    } else if (is_class(labels[row], logits)) {
-      std::copy_n(results[l].value, int(kStats), stats);
-    } else {
-      std::fill_n(stats, int(kStats), std::nanf(""));
-    }
+    float* stats = out + group.row[l] * kStats;
+    std::copy_n(results + l * kStats, int(kStats), stats);
+    if (!is_class(labels[group.row[l]], logits)) std::fill_n(stats, int(kStats), std::nanf(""));
   }
   group.size = 0;
 }
@@ -276,15 +297,40 @@ void stats_rows(const T* data, const LogitsView& logits, const int64_t* labels, 
   Group<T> group;
   for (int64_t row = begin; row < end; ++row) {
     const int64_t label = labels[row];
-    const bool good = is_class(label, logits);
-    if (logits.class_stride == 1 && is_ignored(label, ignore)) {
+    if (is_ignored(label, ignore)) {
       store_no_row(out + row * kStats);
       continue;
     }
-    group.add(data + offsets.at(row), row, good ? label : 0);
-    if (group.size == kGroup) store_group(group, logits, labels, ignore, out);
+    group.add(data + offsets.at(row), row, is_class(label, logits) ? label : 0);
+    if (group.size == kGroup) store_group(group, logits, labels, out);
   }
-  if (group.size > 0) store_group(group, logits, labels, ignore, out);
+  if (group.size > 0) store_group(group, logits, labels, out);
+}
+
+// The same for rows that are neighbours.
+template <class T>
+void stats_runs(const T* data, const LogitsView& logits, const int64_t* labels, int64_t ignore, float* out,
+                int64_t begin, int64_t end) {
+  RowOffsets offsets(logits);
+  for (int64_t row = begin, next; row < end; row = next) {
+    next = std::min({row + kRun, end, offsets.run_end(row)});
+    int32_t label[kRun] = {};
+    bool any = false, all = true;
+    for (int64_t r = row; r < next; ++r) {
+      const bool good = is_class(labels[r], logits) && !is_ignored(labels[r], ignore);
+      label[r - row] = good ? int32_t(labels[r]) : 0;
+      any |= good, all &= good;
+    }
+    const AdjacentRows<T> rows{data + offsets.at(row), int(next - row), logits.class_stride};
+    if (any) finish(rows, label, logits.classes, out + row * kStats);
+    for (int64_t r = row; !all && r < next; ++r) {
+      if (is_ignored(labels[r], ignore)) {  // which may be a class
+        store_no_row(out + r * kStats);
+      } else if (!is_class(labels[r], logits)) {
+        std::fill_n(out + r * kStats, int(kStats), std::nanf(""));
+      }
+    }
+  }
 }
 
 // kGiven: the rows are not of logits, but of statistics.
@@ -295,7 +341,7 @@ void record_group(Group<T>& group, Record* table, int64_t examples, const int64_
   if constexpr (kGiven) {
     for (int l = 0; l < group.size; ++l) results[l] = given_stats(group.z[l]);
   } else {
-    finish(group, 1, classes, results);
+    finish(group, 1, classes, results[0].value);
   }
   for (int l = 0; l < group.size; ++l) {
     const int64_t example = index[group.row[l]], label = labels[group.row[l]];  // which may be kNoLabel
@@ -346,7 +392,13 @@ void record_rows(const T* data, int64_t row_stride, int64_t classes, Record* tab
 
 void softmax_stats(const LogitsView& logits, const int64_t* labels, int64_t ignore, float* out, int64_t begin,
                    int64_t end) {
-  visit_logits(logits, [&](auto* data) { stats_rows(data, logits, labels, ignore, out, begin, end); });
+  visit_logits(logits, [&](auto* data) {
+    if (logits.row_stride == 1 && logits.class_stride != 1) {
+      stats_runs(data, logits, labels, ignore, out, begin, end);
+    } else {
+      stats_rows(data, logits, labels, ignore, out, begin, end);
+    }
+  });
 }
 
 void record_stats(Record* table, int64_t examples, const int64_t* index, const LogitsView& logits,

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "../core/moments.h"
+#include "chains.cuh"
 #include "launch.h"
 #include "packs.cuh"
 #include "warp.cuh"
@@ -85,8 +86,9 @@ bool packed(const GradientsView& g, int kWidth) {
 // only rows beyond the size of shared memory are read again) until all of it is known to be finite.
 template <int kWidth, class T, class Narrow>
 __global__ void __launch_bounds__(kMaxThreads, 1)
-    record_gradients_kernel(MomentsView state, Narrow* m2, const int64_t* index, const T* data, GradientsView g,
-                            const float* scale, const int64_t* subset, int64_t held, int64_t* skipped) {
+    record_gradients_kernel(MomentsView state, Narrow* m2, const int64_t* index, const uint32_t* links, const T* data,
+                            GradientsView g, const float* scale, const int64_t* subset, int64_t held,
+                            int64_t* skipped) {
   DP_DYNAMIC_SHARED(float4, shared);
   float* signal = reinterpret_cast<float*>(shared);
   const int64_t head = blockIdx.x;
@@ -95,13 +97,14 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
     if (threadIdx.x == 0) count_skipped(skipped, kBadIndex);
     return;
   }
-  const int lane = threadIdx.x % kWarp;
-  if (next_presentation(index, example, 0, head, lane) < head) return;
+  Presentations presentations(links, head);
+  if (!presentations.left()) return;
   float* mean = state.mean + example * state.pixels;
   m2 += example * state.pixels;
   const int64_t first = int64_t(threadIdx.x) * kWidth, step = int64_t(blockDim.x) * kWidth;
   int32_t count = state.count[example];
-  for (int64_t row = head; row < g.rows; row = next_presentation(index, example, row + 1, g.rows, lane)) {
+  for (; presentations.left(); presentations.next()) {
+    const int64_t row = presentations.row();
     const float weight = scale ? scale[row] : 1.0f;
     if (weight == 0.0f) continue;
     const T* gradient = data + row * g.row_stride;
@@ -173,7 +176,7 @@ constexpr int kVarianceThreads = 256;
 // gradients [K, B, C, P] -> out [B], one block a row. Double precision, because nothing bounds the offset of the
 // gradients against their spread.
 template <int kWidth, class T>
-__global__ void __launch_bounds__(kVarianceThreads, 1)
+__global__ void __launch_bounds__(kVarianceThreads, 2)
     gradient_variance_kernel(const T* data, GradientsView g, int64_t checkpoints, int64_t checkpoint_stride,
                              bool take_root, float* out) {
   const T* row = data + blockIdx.x * g.row_stride;
@@ -209,32 +212,13 @@ unsigned threads_for(int64_t pixels, int kWidth) {
   return unsigned(std::min<int64_t>((packs + kWarp - 1) / kWarp * kWarp, kMaxThreads));
 }
 
-// Lets the kernel have as much shared memory as a row of signal needs, up to what the device has. Returns the
-// number of floats.
-template <class Kernel>
-int64_t hold_in_shared_memory(Kernel kernel, int64_t pixels) {
-  constexpr int kAlwaysAllowed = 48 * 1024;
-  if (pixels * int64_t(sizeof(float)) <= kAlwaysAllowed) return pixels;
-  int device = 0, limit = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess) {
-    limit = kAlwaysAllowed;
-  }
-  const int bytes = int(std::min<int64_t>(pixels * sizeof(float), limit / 32 * 32));
-  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) != cudaSuccess) {
-    cudaGetLastError();  // the row is read again instead
-    return kAlwaysAllowed / int64_t(sizeof(float));
-  }
-  return bytes / int64_t(sizeof(float));
-}
-
 template <int kWidth, class T, class Narrow>
-void launch_record(const MomentsView& state, Narrow* m2, const int64_t* index, const T* data, const GradientsView& g,
-                   const float* scale, const int64_t* subset, int64_t* skipped, void* stream) {
+void launch_record(const MomentsView& state, Narrow* m2, const int64_t* index, const uint32_t* links, const T* data,
+                   const GradientsView& g, const float* scale, const int64_t* subset, int64_t* skipped, void* stream) {
   const auto kernel = record_gradients_kernel<kWidth, T, Narrow>;
-  const int64_t held = hold_in_shared_memory(kernel, state.pixels);
+  const int64_t held = shared_memory(kernel, state.pixels * int64_t(sizeof(float))) / int64_t(sizeof(float));
   DP_LAUNCH(kernel, unsigned(g.rows), threads_for(state.pixels, kWidth), held * sizeof(float), stream, state, m2, index,
-            data, g, scale, subset, held, skipped);
+            links, data, g, scale, subset, held, skipped);
 }
 
 template <int kWidth, class Narrow, class Other>
@@ -245,17 +229,17 @@ void launch_merge(const MomentsView& state, Narrow* m2, const MomentsView& other
 
 }  // namespace
 
-int record_gradients(const MomentsView& state, const int64_t* index, const GradientsView& g, const float* scale,
-                     const int64_t* subset, int64_t* skipped, void* stream) {
+int record_gradients(const MomentsView& state, const int64_t* index, const uint32_t* links, const GradientsView& g,
+                     const float* scale, const int64_t* subset, int64_t* skipped, void* stream) {
   if (g.rows == 0) return cudaSuccess;
   visit_elements(g.data, g.type, [&](auto* data) {
     visit_m2(state, [&](auto* m2) {
       using T = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
       constexpr int kWidth = kPackWidth<T>;
       if (subset == nullptr && packed<T>(g, kWidth) && aligned(state.mean) && aligned(state.m2)) {
-        launch_record<kWidth>(state, m2, index, data, g, scale, subset, skipped, stream);
+        launch_record<kWidth>(state, m2, index, links, data, g, scale, subset, skipped, stream);
       } else {
-        launch_record<1>(state, m2, index, data, g, scale, subset, skipped, stream);
+        launch_record<1>(state, m2, index, links, data, g, scale, subset, skipped, stream);
       }
     });
   });

@@ -3,9 +3,10 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdint>
 
-#include "../core/numbers.h"
+#include "../core/views.h"
 
 namespace dp::cuda {
 
@@ -66,5 +67,33 @@ template <class T>
 constexpr int kPackWidth = sizeof(T) == 2 ? 8 : 4;
 
 inline bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+
+// Whether rows of logits can be read kPackWidth<T> classes at a time in 16-byte pieces.
+template <class T>
+bool packed(const LogitsView& logits, const T* data) {
+  bool fits = logits.class_stride == 1 && logits.classes % kPackWidth<T> == 0 && aligned(data);
+  fits = fits && (logits.positions == 1 || logits.row_stride * sizeof(T) % 16 == 0);
+  for (int d = 0; d < logits.outer_dims; ++d) fits = fits && logits.outer_stride[d] * sizeof(T) % 16 == 0;
+  return fits;
+}
+
+constexpr int64_t kAlwaysAllowed = 48 * 1024;  // bytes of shared memory
+
+// Lets the kernel have the shared memory that it wants, up to what the device has. Returns the number of bytes.
+template <class Kernel>
+int64_t shared_memory(Kernel kernel, int64_t wanted) {
+  if (wanted <= kAlwaysAllowed) return wanted;
+  int device = 0, limit = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess) {
+    limit = int(kAlwaysAllowed);
+  }
+  const int bytes = int(std::min<int64_t>(wanted, limit / 32 * 32));
+  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) != cudaSuccess) {
+    cudaGetLastError();  // what does not fit is read again instead
+    return kAlwaysAllowed;
+  }
+  return bytes;
+}
 
 }  // namespace dp::cuda

@@ -36,29 +36,8 @@ __device__ __forceinline__ T sum_warp(T value) {
   return reduce_warp(value, [](T a, T b) { return a + b; });
 }
 
-// The first row in [from, rows) that presents `example`; `rows` if none. All lanes of the warp call it
-// together and get the same answer. Each lane has several loads in flight.
-__device__ __forceinline__ int64_t next_presentation(const int64_t* index, int64_t example, int64_t from, int64_t rows,
-                                                     int lane) {
-  constexpr int kLoads = 4;
-  for (int64_t start = from; start < rows; start += kLoads * kWarp) {
-    bool hit[kLoads];
-#pragma unroll
-    for (int i = 0; i < kLoads; ++i) {
-      const int64_t row = start + i * kWarp + lane;
-      hit[i] = row < rows && index[row] == example;
-    }
-#pragma unroll
-    for (int i = 0; i < kLoads; ++i) {
-      const unsigned lanes = __ballot_sync(kWholeWarp, hit[i]);
-      if (lanes != 0) return start + i * kWarp + __ffs(int(lanes)) - 1;
-    }
-  }
-  return rows;
-}
-
-__device__ __forceinline__ void count_skipped(int64_t* skipped, int kind) {
-  atomicAdd(reinterpret_cast<unsigned long long*>(skipped) + kind, 1ull);
+__device__ __forceinline__ void count_skipped(int64_t* skipped, int kind, int number = 1) {
+  atomicAdd(reinterpret_cast<unsigned long long*>(skipped) + kind, static_cast<unsigned long long>(number));
 }
 
 }  // namespace dp::cuda

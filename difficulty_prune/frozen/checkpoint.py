@@ -34,7 +34,7 @@ def score_checkpoint(
     The model is in evaluation mode during the call; its parameters and their `.grad` are not touched. Call it once per
     checkpoint: the checkpoints you pass decide which stage of training is scored. Give it a loader without
     augmentation, and a tracker of its own unless `scores` are those that the training step does not record. Batches
-    before one that is refused stay recorded.
+    before one that is refused stay recorded. No label is ignored here: leave such examples out of the loader.
 
     Args:
         model: maps inputs [B, ...] to logits [B, C].
@@ -75,7 +75,7 @@ def score_checkpoint(
     if loss != "cross_entropy" and ("grand" not in chosen or label == "predicted"):
         raise ValueError(
             f"loss: got {loss!r} for {', '.join(chosen)} of the {label} label; it is the loss of 'grand', of labels "
-            "that the loader yields"
+            "that the loader yields: leave loss= out, or score 'grand' with a tracker that has it"
         )
     if device is None:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))

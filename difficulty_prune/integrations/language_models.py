@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
 
 from ..select_rows import INDEX, OWNER, is_table
@@ -87,6 +89,7 @@ class ScoresTokens(KeepsScores):
     def get_train_dataloader(self) -> Any:
         """See `Trainer.get_train_dataloader`: batches also say which row each token is of."""
         self.check_rows(self.train_dataset)
+        self._warn_of_new_numbers(self.train_dataset)
         with self._collating(keep=True):
             return super().get_train_dataloader()
 
@@ -127,8 +130,32 @@ class ScoresTokens(KeepsScores):
         columns: Any = self._signature_columns
         columns += [name for name in KEYS if name not in columns]
 
+    def _warn_of_new_numbers(self, dataset: Any) -> None:
+        """Warns of rows that are the first of the data set and no other, as where `index_rows` found no "index"."""
+        if not is_table(dataset) or OWNER not in dataset.column_names:
+            return
+        seen = np.zeros(self.tracker.num_examples, dtype=bool)
+        for part in dataset.select_columns([OWNER]).with_format("arrow").iter(batch_size=10_000):
+            rows = part[OWNER].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            if len(rows) and not 0 <= rows.min() <= rows.max() < len(seen):
+                return  # which the collator refuses
+            seen[rows] = True
+        number = int(seen.sum())
+        if 0 < number < len(seen) and seen[:number].all():
+            warnings.warn(
+                f"train_dataset: its tokens are of the rows 0..{number - 1} of {len(seen)}, and of no other. If rows "
+                "were chosen by dp.select_rows, these are new numbers and the scores go to other rows: keep the column "
+                f"{INDEX!r} when you tokenise, map(..., remove_columns=['text']), so that dp.index_rows finds it",
+                stacklevel=3,
+            )
+
     def check_rows(self, dataset: Any) -> None:
-        """ValueError for a `datasets.Dataset` that does not say which row is which."""
+        """TypeError for a stream, ValueError for a `datasets.Dataset` that does not say which row is which."""
+        if isinstance(dataset, IterableDataset):
+            raise TypeError(
+                f"train_dataset: got {type(dataset).__name__}, expected a map-style data set, because accelerate "
+                "shares out the batches of a stream by their lines, which are not the rows of the data set"
+            )
         if is_table(dataset) and not {INDEX, OWNER} & set(dataset.column_names):
             raise ValueError(
                 f"train_dataset: got the columns {', '.join(dataset.column_names)}, expected {OWNER!r} among them, "

@@ -151,7 +151,7 @@ class DifficultyTrainer(KeepsScores):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """See `Trainer.compute_loss`; `num_items_in_batch` is the number of examples in the optimiser's step."""
+        """See `Trainer.compute_loss`; `num_items_in_batch` is what `get_batch_samples` counted."""
         inputs = dict(inputs)
         index = inputs.pop(INDEX, None)
         if not model.training:
@@ -181,7 +181,7 @@ class DifficultyTrainer(KeepsScores):
         return name
 
     def _update_tracker(self, index: Tensor, outputs: Any, labels: Tensor, losses: Tensor) -> None:
-        if getattr(self.example_loss, "__func__", None) is not DifficultyTrainer.example_loss:
+        if not self._has_own_loss:
             return self.tracker.update(index, loss=losses)
         task, logits = self._task(outputs, labels)
         _check_scores(task, self.tracker)
@@ -192,8 +192,8 @@ class DifficultyTrainer(KeepsScores):
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
-    ) -> tuple[list[Any], int]:
-        """The micro-batches of one optimiser's step, and the number of examples in them."""
+    ) -> tuple[list[Any], Any]:
+        """The micro-batches of one optimiser's step, and the number of examples in them that have a label."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         for batch in batches:
             if INDEX not in batch:
@@ -201,7 +201,21 @@ class DifficultyTrainer(KeepsScores):
                     f"got batches with {', '.join(batch)}, expected 'index' among them; give "
                     "train_dataset=dp.IndexedDataset(...) and a data_collator that keeps it"
                 )
-        return batches, sum(len(batch[INDEX]) for batch in batches)
+        number: Any = sum(self._labelled(batch) for batch in batches)
+        return batches, number.clamp(min=1) if isinstance(number, Tensor) else number
+
+    def _labelled(self, batch: Mapping[str, Any]) -> Tensor | int:
+        """How many examples the mean of the losses is over: as in the models' own, without those labelled -100."""
+        labels = batch[self._name_of_labels(batch)] if self._has_own_loss else None
+        task = getattr(getattr(self.model, "config", None), "problem_type", None)
+        if not isinstance(labels, Tensor) or labels.dim() != 1 or _is_real(labels) or task not in (None, SINGLE_LABEL):
+            return len(batch[INDEX])
+        return (labels != IGNORED).sum()  # left where it is, for to read it were to wait for the device
+
+    @property
+    def _has_own_loss(self) -> bool:
+        """Whether `example_loss` is the one above."""
+        return getattr(self.example_loss, "__func__", None) is DifficultyTrainer.example_loss
 
     # Evaluation and prediction
 
@@ -250,7 +264,7 @@ class DifficultyCausalLMTrainer(ScoresTokens):
         tracker: made for all rows of the whole data set; any scores of the logits.
 
     Raises:
-        TypeError: another kind of tracker.
+        TypeError: another kind of tracker, or a stream.
         ValueError: a model that returns no logits [P, T, V] while it trains; packed rows that do not say which token is
             of which row; weights with a smoothed loss or one of your own.
         IndexError: a row that the tracker does not have.

@@ -6,6 +6,7 @@ Values are looked at only on the CPU, where that is free, and not while PyTorch 
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ def _first_outside(values: NDArray[Any], limit: int) -> int:
 def _is_tensor(value: object, name: str) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: got {type(value).__name__}, expected a torch.Tensor")
+    if value.layout != torch.strided:
+        raise TypeError(f"{name}: got a tensor of layout {value.layout}, expected a dense one")
 
 
 def _outside(values: Tensor, limit: int, kept: Tensor | None = None, also: int | None = None) -> int | None:
@@ -61,7 +64,13 @@ def check_logits_of_rows(logits: Tensor, *, classes: bool = True) -> None:
         raise TypeError(f"logits: got {logits.dtype}, expected float32, bfloat16 or float16; convert with .float()")
     if logits.dim() < (2 if classes else 1):
         raise ValueError(
-            f"logits: got shape {tuple(logits.shape)}, expected [batch, classes{', ...' if classes else ''}]"
+            f"logits: got shape {tuple(logits.shape)}, expected "
+            + (
+                "[batch, classes, ...]; for a task with one logit, whose labels are each 0 or 1, make the tracker with "
+                'target="binary"'
+                if classes
+                else "[batch, ...]"
+            )
         )
     if classes and logits.shape[1] == 0:
         raise ValueError(f"logits: got shape {tuple(logits.shape)}, expected at least one class")
@@ -82,13 +91,15 @@ def _check_integers(values: Tensor, rows: int | None, name: str) -> None:
         raise TypeError(f"{name}: got {values.dtype}, expected int64; convert with .long() if the values are whole")
     if values.dim() != 1 or rows not in (None, values.shape[0]):
         expected = "batch" if rows is None else rows
+        several = "; where examples have several rows, give owner=" if name == "index" and values.dim() == 1 else ""
         raise ValueError(
-            f"{name}: got shape {tuple(values.shape)}, expected [{expected}], one value per row of the batch"
+            f"{name}: got shape {tuple(values.shape)}, expected [{expected}], one value per row of the batch{several}"
         )
 
 
 def check_labels(labels: Tensor, logits: Tensor, ignore_index: int | None = None) -> None:
     """One class for each row of logits [B, C]; rows of `ignore_index` are none."""
+    _refuse_one_for_each_logit(labels, logits)
     _check_integers(labels, logits.shape[0], "labels")
     _check_classes(labels, logits, ignore_index)
 
@@ -96,6 +107,7 @@ def check_labels(labels: Tensor, logits: Tensor, ignore_index: int | None = None
 def check_labels_of_rows(labels: Tensor, logits: Tensor, ignore_index: int | None = None) -> None:
     """One class for each row of logits [B, C, ...]."""
     _is_tensor(labels, "labels")
+    _refuse_one_for_each_logit(labels, logits)
     if labels.dtype != torch.int64:
         raise TypeError(f"labels: got {labels.dtype}, expected int64; convert with .long() if the values are whole")
     wanted = (logits.shape[0], *logits.shape[2:])
@@ -107,16 +119,36 @@ def check_labels_of_rows(labels: Tensor, logits: Tensor, ignore_index: int | Non
     _check_classes(labels, logits, ignore_index)
 
 
+def _refuse_one_for_each_logit(labels: object, logits: Tensor) -> None:
+    """Of a multi-label task, or one-hot, where one class for each row is expected."""
+    if isinstance(labels, Tensor) and labels.shape == logits.shape and not labels.is_floating_point():
+        raise ValueError(
+            f"labels: got shape {tuple(labels.shape)} of {labels.dtype}, one for each logit, expected one class for "
+            f"each row, {[logits.shape[0], *logits.shape[2:]]}; where each label is 0 or 1, make the tracker with "
+            'target="binary"; of a one-hot label take .argmax(1); probabilities need a floating dtype'
+        )
+
+
 def _check_classes(labels: Tensor, logits: Tensor, ignore_index: int | None) -> None:
     check_same_device(labels=labels, logits=logits)
     classes = logits.shape[1]
     outside = _outside(labels, classes, also=ignore_index)
     if outside is not None:
-        ignored = "nothing is ignored here" if ignore_index is None else f"{ignore_index} is ignored"
-        raise ValueError(
-            f"labels: got {outside}, expected 0..{classes - 1} for {classes} columns of logits; {ignored}: "
-            f"if rows of {outside} are to be ignored, say ignore_index={outside}, as to the loss"
-        )
+        if classes == 1:
+            raise ValueError(
+                f'labels: got {outside} for one column of logits; of one logit for yes or no, say target="binary" and '
+                "give labels of the shape of the logits"
+            )
+        if ignore_index is None:  # which `score_checkpoint` and `score_features` do not even take
+            advice = (
+                f"nothing is ignored here: leave out examples of {outside}, such as by a Subset of the indexed data"
+            )
+        else:
+            advice = (
+                f"{ignore_index} is ignored: if rows of {outside} are to be ignored, say ignore_index={outside}, as to "
+                "the loss"
+            )
+        raise ValueError(f"labels: got {outside}, expected 0..{classes - 1} for {classes} columns of logits; {advice}")
 
 
 def check_targets(targets: Tensor, logits: Tensor) -> None:
@@ -155,7 +187,7 @@ def check_binary_labels(labels: Tensor, logits: Tensor, ignore_index: int | None
         if bool(wrong.any()):
             raise ValueError(
                 f"labels: got {labels[wrong][0].item()}, expected 0 or 1 for each logit (NaN or ignore_index="
-                f"{ignore_index}: not known)"
+                f"{ignore_index}: not known); for probabilities q give two classes: logits [0, z] and labels [1 - q, q]"
             )
 
 
@@ -212,7 +244,8 @@ def check_row_weight(weight: Tensor) -> None:
     wrong = ~((weight >= 0) & (weight < torch.inf))
     if bool(wrong.any()):
         raise ValueError(
-            f"row_weight: got {weight[wrong][0].item()}, expected weights of at least 0; 0 leaves a row out"
+            f"row_weight: got {weight[wrong][0].item()}, expected finite weights of at least 0, in float32; 0 leaves a "
+            "row out"
         )
 
 
@@ -353,12 +386,12 @@ def check_steps(steps: Tensor, examples: int) -> None:
 
 
 def check_decay(decay: float) -> None:
-    if not isinstance(decay, int | float) or not 0 <= decay < 1:
+    if isinstance(decay, bool) or not isinstance(decay, Real) or not 0 <= decay < 1:
         raise ValueError(f"decay: got {decay!r}, expected what a presentation weighs beside the next one, in [0, 1)")
 
 
 def check_right_from(right_from: float) -> None:
-    if isinstance(right_from, bool) or not isinstance(right_from, int | float) or not 0 < right_from <= 1:
+    if isinstance(right_from, bool) or not isinstance(right_from, Real) or not 0 < right_from <= 1:
         raise ValueError(
             f"right_from: got {right_from!r}, expected the fraction of its rows from which an example is right, "
             "in (0, 1]"

@@ -145,7 +145,8 @@ def reduce_rows(
     NaN. An example without a row has the loss `NO_ROW`; one with a single row its label, any other `NO_LABEL`. Owners
     outside are counted in `skipped`.
     """
-    rows = stats.reshape(-1, len(STATS)).double()
+    wide = torch.float32 if stats.device.type == "mps" else torch.float64
+    rows = stats.reshape(-1, len(STATS)).to(wide)
     each = len(rows) // max(examples, 1)
     owner = torch.arange(len(rows), device=rows.device) // max(each, 1) if owner is None else owner.reshape(-1)
     _count(skipped, {"bad index": (owner < PADDING) | (owner >= examples)})

@@ -97,7 +97,9 @@ def check_plan_labels(labels: Any, size: int) -> Tensor | None:
     if tuple(values.shape) != (size,):
         raise ValueError(f"labels: got shape {tuple(values.shape)}, expected [{size}], one per example")
     if int(values.min()) < 0:
-        raise ValueError(f"labels: got {int(values.min())}, expected 0 or more")
+        raise ValueError(
+            f"labels: got {int(values.min())}, expected 0 or more; leave labels out where some have no class"
+        )
     return values.long()
 
 

@@ -17,6 +17,13 @@ from .run import Run
 
 _DATA: Final = "data"
 _IDS: Final = "ids"
+_OF_LOGITS: Final = tuple(name for name, score in SCORES.items() if score.needs in ("loss", "logits"))
+# Options of rows, which a run names unless they are usual, and the scores that depend on them.
+_ROWS: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
+    "target": ("classes", _OF_LOGITS),
+    "right_from": (1.0, ("forgetting", "learning_time", "consistently_learned")),
+    "half_life": (2.0, ("recent_loss",)),
+}
 
 
 class SharedFacts:
@@ -79,6 +86,9 @@ def _options(run: Run, scores: Iterable[str]) -> dict[str, dict[str, Any]]:
         if isinstance(options, dict) and SCORES[name].needs in TRACKED:
             fields["options.label"] = options.get("label")
             part = "temporal" if name in TEMPORAL else "gradient" if SCORES[name].needs == "input gradients" else ""
+            for option, (usual, scores_of_option) in _ROWS.items():
+                if name in scores_of_option:
+                    fields[f"options.{option}"] = options.get(option, usual)
             if isinstance(options.get(part), dict):
                 fields |= {f"options.{part}.{key}": value for key, value in options[part].items()}
         if name == "prediction_depth" and "layers" in run.metadata:

@@ -586,7 +586,9 @@ def _check_finite(name: str, score: Iterable[tuple[int, NDArray[Any]]]) -> None:
 def _check_classes(name: str, classes: Iterable[tuple[int, NDArray[Any]]]) -> None:
     for _, block in classes:
         if block.min() < 0:
-            raise ValueError(f"{name}: got {block.min()}, expected 0 or more")
+            raise ValueError(
+                f"{name}: got {block.min()}, expected 0 or more; leave {name} out where some examples have none"
+            )
 
 
 def _check_probabilities(start: int, block: NDArray[Any]) -> None:

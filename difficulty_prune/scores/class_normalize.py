@@ -35,7 +35,10 @@ def class_normalize(score: Any, labels: Any) -> Any:
     if classes.is_floating_point() or classes.dtype == torch.bool:
         raise TypeError(f"labels: got {classes.dtype}, expected whole numbers, the classes")
     if len(classes) and int(classes.min()) < 0:
-        raise ValueError(f"labels: got {int(classes.min())}, expected 0 or more for every example")
+        raise ValueError(
+            f"labels: got {int(classes.min())}, expected 0 or more for every example; leave out those without a class: "
+            "class_normalize(score[known], labels[known])"
+        )
     numbers = values if values.is_floating_point() else values.double()
     z = _z_scores(numbers, classes.to(numbers.device, torch.int64))
     return z if isinstance(score, Tensor) else z.numpy()

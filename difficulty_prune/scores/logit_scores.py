@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,7 +48,8 @@ def logit_scores(table: Tensor, names: Iterable[str], decay: float = DECAY) -> d
     tensor([3., nan])
     """
     fields = {name: table[:, column] for name, column in FIELD.items()}
-    fields["weight"] = 1 - decay ** fields["count"]  # of all presentations in the decayed sum
+    # Of all presentations in the decayed sum, which knows the decay in float32.
+    fields["weight"] = -(fields["count"] * math.log(max(float(np.float32(decay)), 1e-45))).expm1()
     seen = fields["count"] > 0
     return {name: torch.where(seen, _FORMULAS[name](fields), torch.nan) for name in names if name in _FORMULAS}
 

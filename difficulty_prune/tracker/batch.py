@@ -80,9 +80,9 @@ def check_batch(
 def _check_logits(state: TrackerState, logits: Tensor, labels: Tensor | None, ignore_index: int | None) -> None:
     if labels is None:
         raise TypeError("record: got logits without labels, expected both")
-    check_labels(labels, logits, ignore_index)
     if not torch.compiler.is_compiling():  # else the tracer does, once, when it makes the state
-        state.check_logits(logits.device, logits.shape[1])
+        state.check_logits(logits.device, tuple(logits.shape), logits.shape[1])
+    check_labels(labels, logits, ignore_index)
 
 
 def _check_gradient(state: TrackerState, name: str, gradient: Tensor, index: Tensor) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data import IndexedDataset, dataset_fingerprint
+from ..ops.layout import HALF_LIFE
 from ..support.arrays import as_tensor
 from .state import TrackerState
 
@@ -51,6 +52,8 @@ def options_of_scores(state: TrackerState) -> dict[str, Any]:
         options["gradient"] = wanted.gradient.definition
     if wanted.names(windowed=True):
         options["temporal"] = wanted.temporal.definition
+    usual = {"target": "classes", "right_from": 1.0, "half_life": HALF_LIFE}
+    options |= {name: own for name, own in wanted.kind.items() if own != usual[name]}
     if state.labels_are_predictions:
         options["label"] = "predicted"
     return options

@@ -87,7 +87,8 @@ class Records:
     def age(self) -> Tensor:
         """[N] float64, steps since each example was last presented: 0 in the last step, NaN for never."""
         now, seen = self.steps[-STEP_COUNTERS], self.steps[:-STEP_COUNTERS]
-        return torch.where(seen > 0, (now - seen).double(), torch.nan)
+        wide = torch.float32 if now.device.type == "mps" else torch.float64
+        return torch.where(seen > 0, (now - seen).to(wide), torch.nan)
 
     def relabel(self, index: Tensor, labels: Tensor) -> None:
         """From now on the examples `index` [B] have other labels [B]; those that are not compared stay so.

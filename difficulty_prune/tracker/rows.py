@@ -71,7 +71,10 @@ class Rows:
 
     @property
     def columns(self) -> int | None:
-        """Of the logits, a number that stays; None where there are none, or each logit is a row of its own."""
+        """Of the logits, a number that stays; None where there are none, or each logit is a row of its own.
+
+        Of binary rows it does not: images to segment, and texts, may have another size in every batch.
+        """
         return None if self.logits is None or self.binary else self.logits.shape[1]
 
     @property
@@ -126,7 +129,7 @@ class Rows:
         if self._is_soft:
             stats = soft_stats(logits, labels, skipped.unnormalised)
             if labels.is_cpu and not torch.compiler.is_compiling():
-                skipped.warn_of_targets(stacklevel=7)
+                skipped.warn_of_targets(stacklevel=6)
             return stats
         return softmax_stats(logits, labels, self.ignore_index)
 
@@ -164,12 +167,13 @@ def check_rows(
         )
     if not isinstance(labels, Tensor):
         raise TypeError(f"labels: got {type(labels).__name__}, expected a torch.Tensor")
+    wanted.check_columns(_columns_of(logits), tuple(logits.shape))
     if binary:
-        _check_number_of_labels(wanted, logits)
         check_binary_labels(labels, logits, ignore_index)
         shape = tuple(logits.shape)
     elif labels.is_floating_point():
         check_targets(labels, logits)
+        _refuse_ignored_class(ignore_index)
         shape = (logits.shape[0], *logits.shape[2:])
     else:
         check_labels_of_rows(labels, logits, ignore_index)
@@ -209,6 +213,14 @@ def check_values(
     return Rows(len(index), None, None, values, owner, weight, ignore_index, False)
 
 
+def _refuse_ignored_class(ignore_index: int) -> None:
+    if ignore_index >= 0:
+        raise ValueError(
+            f"ignore_index: got {ignore_index} beside labels that are probabilities, which no row can be told by; "
+            "leave rows out by row_weight of 0, or by owner of -1"
+        )
+
+
 def wants_log_loss(wanted: Wanted) -> bool:
     """Whether a loss that is given has to be -log p, since a score is made of p."""
     return any(name in wanted.scores for name in ("confidence", "variability"))
@@ -218,7 +230,8 @@ def _check_value(name: str, given: Tensor, first: Tensor, owner: Tensor | None) 
     if not isinstance(given, Tensor):
         raise TypeError(f"{name}: got {type(given).__name__}, expected a torch.Tensor")
     if not given.is_floating_point() and not (name == "correct" and given.dtype == torch.bool):
-        raise TypeError(f"{name}: got {given.dtype}, expected floating point{' or bool' * (name == 'correct')}")
+        also = " or bool; convert with .bool() if it is 0 or 1" if name == "correct" else ""
+        raise TypeError(f"{name}: got {given.dtype}, expected floating point{also}")
     if given.shape != first.shape:
         raise ValueError(
             f"{name}: got shape {tuple(given.shape)}, expected {tuple(first.shape)}, as what is given beside it"
@@ -240,19 +253,19 @@ def _check_ranges(wanted: Wanted, values: dict[str, Tensor]) -> None:
             f"loss: got {loss[loss < -1e-3][0].item():g}, expected -log p, which is never negative, for the scores "
             "confidence and variability; leave them out for any other loss"
         )
+    entropy = values.get("entropy")
+    if entropy is not None and bool((entropy < -1e-3).any()):
+        wrong = entropy[entropy < -1e-3][0].item()
+        raise ValueError(
+            f"entropy: got {wrong:g}, expected -sum p log p, which is never negative; is its sign flipped?"
+        )
     if correct is not None and correct.is_floating_point() and bool(((correct < 0) | (correct > 1)).any()):
         wrong = correct[(correct < 0) | (correct > 1)][0].item()
         raise ValueError(f"correct: got {wrong:g}, expected whether each row is right, or a fraction in [0, 1]")
 
 
-def _check_number_of_labels(wanted: Wanted, logits: Tensor) -> None:
-    """Of each example, if the user said it: images to segment, and texts, may have another size in every batch."""
-    labels = logits.shape[1] if logits.dim() > 1 else 1
-    if wanted.num_classes not in (None, labels):
-        raise ValueError(
-            f"logits: got shape {tuple(logits.shape)}, {labels} labels for each example, expected "
-            f"{wanted.num_classes}, as num_classes says"
-        )
+def _columns_of(logits: Tensor) -> int:
+    return logits.shape[1] if logits.dim() > 1 else 1
 
 
 def _refuse_scores(wanted: Wanted) -> None:
@@ -301,7 +314,14 @@ def _of_shape(values: Tensor, shape: tuple[int, ...], name: str, dtype: torch.dt
     if not isinstance(values, Tensor):
         raise TypeError(f"{name}: got {type(values).__name__}, expected a torch.Tensor")
     if values.dtype != dtype if dtype is not None else not values.is_floating_point():
-        raise TypeError(f"{name}: got {values.dtype}, expected {dtype or 'floating point'}")
+        raise TypeError(
+            f"{name}: got {values.dtype}, expected "
+            + (
+                "floating point; convert with .float(), also a mask"
+                if dtype is None
+                else f"{dtype}; convert with .long()"
+            )
+        )
     got = tuple(values.shape)
     if got != shape and not (prefix and 0 < len(got) < len(shape) and shape[: len(got)] == got):
         raise ValueError(f"{name}: got shape {got}, expected {list(shape)}, one value for each row")

@@ -79,14 +79,12 @@ class TrackerState:
 
     # Batches
 
-    def check_logits(self, device: torch.device, classes: int) -> None:
-        """ValueError unless logits [B, classes] on the device suit what is there."""
+    def check_logits(self, device: torch.device, shape: tuple[int, ...], classes: int) -> None:
+        """ValueError unless logits of this shape, with so many classes, suit what is there."""
         self.check_device(device)
-        if classes < 2 and self.wanted.target == "classes":
-            raise ValueError(f"logits: got {classes} class, expected at least 2 (give a binary task two columns)")
+        self.wanted.check_columns(classes, shape)
         if self.num_classes not in (None, classes):
-            known = "num_classes says" if self.wanted.num_classes is not None else "the first batch had"
-            raise ValueError(f"logits: got {classes} classes, expected {self.num_classes}, as {known}")
+            raise ValueError(f"logits: got {classes} classes, expected {self.num_classes}, as the first batch had")
 
     def check_gradient(self, score: str, device: torch.device, shape: tuple[int, ...]) -> int:
         """ValueError unless gradients to inputs [B, ...] of this shape suit what is there; returns their pixels."""
@@ -135,7 +133,7 @@ class TrackerState:
                 self.moments[score] = GradientMoments(wanted.num_examples, size, device, wanted.gradient, wanted.group)
             self._channels[score] = wanted.gradient.channels(shape)
         elif columns is not None:
-            self.check_logits(device, columns)
+            self.check_logits(device, shape, columns)
             self.num_classes = columns
             if wanted.group is not None:
                 wanted.group.definition["num_classes"] = columns

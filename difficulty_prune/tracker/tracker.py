@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from numbers import Real
 from threading import RLock
 from typing import Any, Final
 from weakref import WeakSet
@@ -481,8 +481,7 @@ reduction="weighted_mean")` |
         inputs: Tensor | None,
         values: dict[str, Tensor],
     ) -> None:
-        if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
-            raise TypeError(f"ignore_index: got {ignore_index!r}, expected a whole number, the label to ignore")
+        ignore_index = whole_number(ignore_index, "ignore_index", least=torch.iinfo(torch.int64).min)
         if values:
             _refuse_beside(values, logits=logits, labels=labels, inputs=inputs)
             rows = check_values(self._wanted, index, values, owner, row_weight, ignore_index)
@@ -501,10 +500,10 @@ reduction="weighted_mean")` |
 
     def _is_plain(self, logits: Tensor, labels: Tensor) -> bool:
         """Whether each example has one row of logits, with a class: what records take as it is."""
-        tensors = isinstance(logits, Tensor) and isinstance(labels, Tensor)
-        if not tensors or self._wanted.target != "classes":
-            return self._wanted.target == "classes"  # of what is no tensor the checks tell
-        return logits.dim() < 3 and not (labels.is_floating_point() and labels.shape == logits.shape)
+        if self._wanted.target != "classes" or (isinstance(logits, Tensor) and logits.dim() > 2):
+            return False
+        tensors = isinstance(logits, Tensor) and isinstance(labels, Tensor)  # of what is none the checks tell
+        return not (tensors and labels.is_floating_point() and labels.shape == logits.shape)
 
     def _input_gradients(
         self, logits: Tensor, labels: Tensor, inputs: Tensor | None, ignore_index: int
@@ -723,7 +722,7 @@ reduction="weighted_mean")` |
         if labels is None or unknown:
             raise ValueError(
                 f"class_normalized: the class of {unknown} examples is not known, since no logits and labels were "
-                "shown for them; take dp.class_normalize(score, labels) with the labels of the dataset"
+                "shown for them, or several rows; take dp.class_normalize(score, labels) with the labels of the dataset"
             )
         return labels
 
@@ -1040,8 +1039,11 @@ def _probabilities(value: Any, target: str) -> ProbabilityOptions | None:
 
 
 def _check_half_life(value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"half_life: got {value!r}, expected a number of presentations above 0")
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) <= 1e6:
+        raise ValueError(
+            f"half_life: got {value!r}, expected a number of presentations above 0, at most 1e6; of a loss that never "
+            "fades the mean is the score 'loss'"
+        )
 
 
 def _refuse_beside(values: Mapping[str, Tensor], **others: Tensor | None) -> None:

@@ -46,6 +46,22 @@ class Wanted:
         return tuple(name for name in self.scores if fits(SCORES[name]))
 
     @property
+    def kind(self) -> dict[str, str | float]:
+        """What rows are, and how they are summed up."""
+        return {"target": self.target, "right_from": self.right_from, "half_life": self.half_life}
+
+    def check_columns(self, columns: int, shape: tuple[int, ...]) -> None:
+        """ValueError unless logits of this shape may have as many columns: classes, or labels of each example."""
+        if self.target == "classes" and columns < 2:
+            raise ValueError(
+                f"logits: got shape {shape}, 1 class, expected at least 2; for a task with one logit, whose labels are "
+                'each 0 or 1, make the tracker with target="binary"'
+            )
+        if self.num_classes not in (None, columns):
+            what = "classes" if self.target == "classes" else "labels for each example"
+            raise ValueError(f"logits: got {columns} {what}, expected {self.num_classes}, as num_classes says")
+
+    @property
     def definition(self) -> dict[str, Any]:
         """What a state must have been recorded with."""
         return {
@@ -53,8 +69,6 @@ class Wanted:
             "scores": list(self.scores),
             "gradient": self.gradient.definition,
             "temporal": self.temporal.definition,
-            "target": self.target,
-            "right_from": self.right_from,
-            "half_life": self.half_life,
+            **self.kind,
             "mean_probabilities": None if self.probabilities is None else self.probabilities.dtype,
         }

@@ -45,6 +45,7 @@ def test_garbled_text_has_a_high_vog() -> None:
 
 
 def test_spoiled_masks_come_out_hardest() -> None:
+    pytest.importorskip("torchvision", reason="torchvision is not installed")
     rows = numbers_by_row("segmentation")
     for name, least in (("loss:", 0.85), ("el2n:", 0.8), ("accuracy:", 0.8)):
         spoiled, others, auroc, share = rows[name]
@@ -62,6 +63,7 @@ def test_pictures_with_a_wrong_label_among_ten_come_out_hardest() -> None:
 
 
 def test_boxes_of_mosaics_count_for_the_image_that_they_show() -> None:
+    pytest.importorskip("torchvision", reason="torchvision is not installed")
     rows = numbers_by_row("detection_mosaics")
     for name, least in (("loss:", 0.88), ("el2n:", 0.65), ("accuracy:", 0.6)):
         _, _, auroc, share = rows[name]

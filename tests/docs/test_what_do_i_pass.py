@@ -104,6 +104,17 @@ def soft_rows(after: Names) -> Rows:
     return ((e, of_target(z, q)) for e, z, q in zip(after["index"], after["logits"], after["target"], strict=True))
 
 
+def mix(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """As torchvision's MixUp does it, with more of the row before."""
+    targets = F.one_hot(y, C).float()
+    return 0.3 * x + 0.7 * x.roll(1, 0), 0.3 * targets + 0.7 * targets.roll(1, 0)
+
+
+def mixed_rows(after: Names) -> Rows:
+    for i, z in enumerate(after["logits"]):
+        yield after["index"][i - 1], of_target(z, after["y"][i - 1])
+
+
 def views() -> Names:
     return names(views=[torch.randn(B, 3) for _ in range(3)])
 
@@ -237,6 +248,7 @@ PAIRS: dict[str, tuple[Callable[[], Names], Callable[[Names], Rows]]] = {
     "Ignored labels, 1": (with_ignored, one_row_each),
     "Soft labels, distillation, label smoothing, 1": (lambda: names(teacher=nn.Linear(3, C)), soft_rows),
     "Soft labels, distillation, label smoothing, 2": (names, one_row_each),
+    "Mixup and CutMix, 1": (lambda: names(mix=mix), mixed_rows),
     "Several views of an example, 1": (views, view_rows),
     "Several views of an example, 2": (repeated, repeated_rows),
     "Segmentation, 1": (segmentation, segmentation_rows),
@@ -293,10 +305,10 @@ def test_text_is_watched_at_its_embeddings() -> None:
 
 
 def gradients_by_hand(given: Names) -> Tensor:
-    """[B, E]: of each example's own loss to its embedded tokens, the mean over the tokens."""
+    """[B, T]: of each example's own loss to its embedded tokens, the mean over the numbers of each."""
     found = []
     for tokens, label in zip(given["tokens"], given["y"], strict=True):
         embedded = given["embedding"](tokens[None]).detach().requires_grad_()
         loss = F.cross_entropy(given["classifier"](embedded), label[None])
-        found.append(torch.autograd.grad(loss, embedded)[0][0].mean(0).double())
+        found.append(torch.autograd.grad(loss, embedded)[0][0].mean(1).double())
     return torch.stack(found)

@@ -17,16 +17,30 @@ import torch
 from torch import Tensor
 
 from difficulty_prune.ops import reference
-from difficulty_prune.ops.layout import FIELD, PADDING, RECORD_WIDTH, STAT, STATS, temporal_width
+from difficulty_prune.ops.layout import (
+    FIELD,
+    NO_LABEL,
+    PADDING,
+    RECORD_WIDTH,
+    STAT,
+    STATS,
+    STEP_COUNTERS,
+    temporal_width,
+)
 
 LAUNCHERS = (
-    *("softmax_stats", "record_stats", "record_given_stats", "record_temporal"),
-    *("record_gradients", "merge_moments", "gradient_variance"),
+    *("chain_rows", "softmax_stats", "soft_stats", "sigmoid_stats", "reduce_rows", "record_stats"),
+    *("record_given_stats", "record_temporal", "record_gradients", "merge_moments", "gradient_variance"),
 )
 LOGIT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 GRADIENT_DTYPES = (*LOGIT_DTYPES, torch.float64)
 ELEMENT_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}  # as in csrc/core/numbers.h
+BINARY_TYPES = {  # as in csrc/core/views.h
+    **{torch.bool: 0, torch.uint8: 1, torch.int32: 2, torch.int64: 3, torch.float32: 4, torch.float64: 5},
+    **{torch.bfloat16: 6, torch.float16: 7},
+}
 FAR = 1 << 40
+IGNORED = -100
 
 identical = partial(torch.testing.assert_close, rtol=0, atol=0, equal_nan=True)
 
@@ -150,14 +164,231 @@ def spoil_rows(values: Tensor) -> None:
             values[(row, *(int(part * (n - 1)) for n in shape))] = value
 
 
-def softmax_stats_call(name: str, logits: Tensor, labels: Tensor) -> Call:
-    out = torch.randn(len(logits), len(STATS), generator=generator("out"))
-    arguments = (*logits_view(logits), labels, out)
-    return Call(name, "softmax_stats", arguments, [out], lambda: [reference.softmax_stats(logits, labels)], 2e-6)
+FEW_ROWS = 1024  # kFewRows of csrc/cuda/launch.h
+PRECEDED, LAST = -(1 << 31), (1 << 31) - 1  # of csrc/cuda/chains.cuh, as int32
 
 
-def logits_view(logits: Tensor) -> tuple[int | Tensor, ...]:
-    return ELEMENT_TYPES[logits.dtype], *logits.shape, logits.stride(0), logits
+def links_of(index: Tensor, examples: int) -> Tensor:
+    """int32 [B]: the next row of the same example, LAST if there is none; with the sign bit where one precedes."""
+    links, latest = torch.full((len(index),), LAST, dtype=torch.int32), dict[int, int]()
+    for row, example in enumerate(index.tolist()):
+        if 0 <= example < examples:
+            if example in latest:
+                before = latest[example]
+                links[before] = (int(links[before]) & PRECEDED) | row
+                links[row] = PRECEDED | LAST
+            latest[example] = row
+    return links
+
+
+def chain_rows_calls() -> Iterator[Call]:
+    for sorts, kind in itertools.product((False, True), ("distinct", "repeated", "all the same", "bad")):
+        for rows, examples in itertools.product((0, 1, 2, 31, 32, 33, 255, 1023, 1024, 2500), (40, 3000)):
+            if sorts or rows <= FEW_ROWS:
+                index, out = indices_of(rows, examples, kind), torch.zeros(rows, dtype=torch.int32)
+                name = f"{rows} rows of {examples} examples, {kind}" + ", sorted" * sorts
+                if rows or not sorts:
+                    yield chain_rows_call(name, index, out, examples, sorts, rows % 2 == 0)
+
+
+def chain_rows_call(name: str, index: Tensor, out: Tensor, examples: int, sorts: bool, counts_steps: bool) -> Call:
+    steps = torch.arange(examples + STEP_COUNTERS, dtype=torch.int32)
+
+    def expect() -> list[Tensor]:
+        after = steps.clone()
+        after[examples] += counts_steps
+        return [links_of(index, examples), after] if counts_steps else [links_of(index, examples)]
+
+    arguments = (len(index), examples, int(sorts), index, steps if counts_steps else None, out)
+    return Call(name, "chain_rows", arguments, [out, steps] if counts_steps else [out], expect)
+
+
+def softmax_stats_call(name: str, logits: Tensor, labels: Tensor, ignore: int | None = None) -> Call:
+    out = torch.randn(labels.numel(), len(STATS), generator=generator("out"))
+    arguments = (*logits_view(logits), labels, ignored(ignore), out)
+    return Call(
+        *(name, "softmax_stats", arguments, [out]),
+        lambda: [reference.softmax_stats(logits, labels, ignore).view(out.shape)],
+        atol=2e-6,
+    )
+
+
+def ignored(label: int | None) -> int:
+    return NO_LABEL if label is None else label
+
+
+def logits_view(logits: Tensor, class_dimension: int = 1) -> tuple[int | Tensor, ...]:
+    """Logits [B, C, ...] as csrc/torch/tensors.h lays them out; with class_dimension = -1 each element is a row."""
+    sizes, strides = list(logits.shape), list(logits.stride())
+    classes, class_stride = (1, 1) if class_dimension < 0 else (sizes.pop(1), strides.pop(1))
+    dims = [(n, s) for n, s in zip(reversed(sizes), reversed(strides), strict=True) if n != 1]
+    joined: list[tuple[int, int]] = []
+    for size, stride in dims:
+        if joined and stride == joined[-1][0] * joined[-1][1]:
+            joined[-1] = (joined[-1][0] * size, joined[-1][1])
+        else:
+            joined.append((size, stride))
+    positions, row_stride = joined[0] if joined else (1, 0)
+    outer = (joined[1:] + [(0, 0)] * 2)[:2]
+    rows = logits.numel() // max(classes, 1)
+    numbers = (rows, classes, row_stride, class_stride, positions, len(joined[1:]))
+    return ELEMENT_TYPES[logits.dtype], *numbers, *(n for n, _ in outer), *(s for _, s in outer), logits
+
+
+LAYOUTS = ("contiguous", "channels last", "transposed", "cropped", "shifted", "expanded")
+
+
+def lay_out(values: Tensor, layout: str) -> Tensor:
+    """[B, C, H, W] in different places of memory."""
+    b, c, h, w = values.shape
+    if layout == "expanded":
+        return values[:1].clone().expand(b, c, h, w)
+    stride, shift = {
+        "contiguous": ((c * h * w, h * w, w, 1), 0),
+        "channels last": ((c * h * w, 1, w * c, c), 0),
+        "transposed": ((c * h * w, h * w, 1, h), 0),
+        "cropped": ((c * (h + 1) * (w + 8), (h + 1) * (w + 8), w + 8, 1), 0),
+        "shifted": ((c * h * w, h * w, w, 1), 1),
+    }[layout]
+    return place(values, stride, shift)
+
+
+def strided_stats_calls() -> Iterator[Call]:
+    """Logits [B, C, H, W] of few and of many classes, in every layout."""
+    for n, (layout, dtype, classes) in enumerate(itertools.product(LAYOUTS, LOGIT_DTYPES, (1, 5, 21, 40, 300, 1040))):
+        shape = (2, classes, 3, 8) if classes < 300 else (2, classes, 1, 3)
+        values = 3 * torch.randn(shape, generator=generator(shape))
+        values[0] = values[0].round()  # ties
+        labels = torch.randint(classes, (2, *shape[2:]), generator=generator(classes))
+        logits = lay_out(values.to(dtype), layout)
+        if layout != "expanded":
+            logits[1, :, -1, -1], logits[0, classes // 2, 0, 0], logits[1, 0, 0, 1] = -torch.inf, torch.nan, torch.inf
+            logits[1, classes // 3, -1, 0] = -torch.inf
+        labels[0, 0, 1], labels[1, 0, 0], labels[0, -1, -1] = IGNORED, classes, -1
+        ignore = (IGNORED, None, classes // 2)[n % 3]
+        yield softmax_stats_call(f"{shape}, {dtype}, {layout}, ignored: {ignore}", logits, labels, ignore)
+
+
+def soft_stats_call(name: str, logits: Tensor, targets: Tensor, counts: bool = True) -> Call:
+    out = torch.randn(logits.numel() // logits.shape[1], len(STATS), generator=generator("out"))
+    unnormalised = torch.tensor([5])
+
+    def expect() -> list[Tensor]:
+        after = unnormalised.clone()
+        stats = reference.soft_stats(logits, targets, after).view(out.shape)
+        return [stats, after] if counts else [stats]
+
+    arguments = (*logits_view(logits), *logits_view(targets), out, unnormalised if counts else None)
+    return Call(name, "soft_stats", arguments, [out, unnormalised] if counts else [out], expect, 3e-6)
+
+
+def targets_of(shape: Sequence[int], dtype: torch.dtype, *seed: object) -> Tensor:
+    """[B, C, ...]: of every three examples the first has one class, the second a few, the third all of them."""
+    g = generator(shape, *seed)
+    wide = (2 * torch.randn(shape, generator=g)).softmax(1)
+    label = torch.randint(shape[1], (shape[0], 1, *shape[2:]), generator=g)
+    one = torch.zeros(shape).scatter_(1, label, 1)
+    few = 0.75 * one + 0.25 * torch.zeros(shape).scatter_(1, (label + 1) % shape[1], 1)
+    return torch.stack([one, few, wide])[torch.arange(shape[0]) % 3, torch.arange(shape[0])].to(dtype)
+
+
+def soft_stats_calls() -> Iterator[Call]:
+    for n, (classes, dtype, target_dtype) in enumerate(
+        itertools.product((1, 2, 10, 33, 100, 1000, 1032), LOGIT_DTYPES, GRADIENT_DTYPES)
+    ):
+        layout = ("contiguous", "shifted", "aligned rows", "odd rows")[n % 4]
+        logits, targets = logits_of(8, classes, dtype, layout), targets_of((8, classes), target_dtype)
+        spoil_rows(logits)
+        targets[4] *= 2
+        targets[6, 0] -= 1.5
+        mixed = place(targets, (targets.shape[1] + n % 3 * 8, 1), n // 4 % 2)
+        yield soft_stats_call(
+            f"{classes} classes, {dtype}, {layout}, targets {target_dtype}", logits, mixed, n % 5 != 0
+        )
+    for layout, target_layout, dtype in itertools.product(LAYOUTS, ("contiguous", "channels last"), LOGIT_DTYPES):
+        for shape in ((3, 7, 2, 8), (3, 40, 2, 2)):
+            logits = lay_out((3 * torch.randn(shape, generator=generator(shape))).to(dtype), layout)
+            targets = lay_out(targets_of(shape, torch.float32), target_layout)
+            yield soft_stats_call(f"{shape}, {dtype}, {layout}, targets {target_layout}", logits, targets)
+    for dtype in LOGIT_DTYPES:  # more than a block may hold in shared memory, unless the device has much of it
+        logits, targets = logits_of(3, 20000, dtype, "contiguous"), targets_of((3, 20000), dtype)
+        yield soft_stats_call(f"20000 classes, {dtype}", logits, targets)
+    half = torch.rand(8, 60, generator=generator("half")) < 0.5
+    logits, targets = logits_of(8, 60, torch.float32, "contiguous"), targets_of((8, 60), torch.float32)
+    targets = (targets * ~half) / (targets * ~half).sum(1, keepdim=True).clamp(min=1e-9)
+    yield soft_stats_call("some masked", logits.masked_fill(half, -torch.inf), targets)
+    equal = logits.softmax(1)
+    yield soft_stats_call("targets are the probabilities", logits, equal)
+    yield soft_stats_call("targets are the probabilities, few", logits[:, :9], logits[:, :9].softmax(1))
+    yield soft_stats_call("0 rows", torch.zeros(0, 3), torch.zeros(0, 3))
+
+
+def sigmoid_stats_calls() -> Iterator[Call]:
+    for n, (label_dtype, dtype) in enumerate(itertools.product(BINARY_TYPES, LOGIT_DTYPES)):
+        values = (4 * torch.randn(6, 50, generator=generator(n))).to(dtype)
+        stride = ((50, 1), (1, 6), (53, 1))[n % 3]
+        logits = place(values, stride, n % 2)
+        logits[1, 3], logits[2, 7], logits[3, 9], logits[4, 2] = torch.nan, torch.inf, -torch.inf, 0
+        labels = torch.randint(2, (6, 50), generator=generator(n)).to(label_dtype)
+        ignore = (None, IGNORED, 7, 1, 0)[n % 5]
+        if label_dtype != torch.bool:
+            labels[0, :3] = torch.tensor([IGNORED % 256 if label_dtype == torch.uint8 else IGNORED, 7, 2])
+        if label_dtype.is_floating_point:
+            labels[5, 5], labels[5, 6] = torch.nan, 0.5
+        yield sigmoid_stats_call(f"{dtype}, labels {label_dtype}, ignored: {ignore}", logits, labels, ignore)
+    nothing = torch.zeros(0)
+    yield sigmoid_stats_call("0 rows", nothing, nothing, None)
+
+
+def sigmoid_stats_call(name: str, logits: Tensor, labels: Tensor, ignore: int | None) -> Call:
+    out = torch.randn(logits.numel(), len(STATS), generator=generator("out"))
+    arguments = (*logits_view(logits, -1), BINARY_TYPES[labels.dtype], ignored(ignore), labels, out)
+    return Call(
+        *(name, "sigmoid_stats", arguments, [out]),
+        lambda: [reference.sigmoid_stats(logits, labels, ignore).view(out.shape)],
+        atol=2e-6,
+    )
+
+
+def reduce_rows_call(
+    name: str, stats: Tensor, examples: int, owner: Tensor | None, weight: Tensor | None, labels: Tensor | None
+) -> Call:
+    out = torch.randn(examples, len(STATS), generator=generator("out"))
+    out_labels, skipped = torch.arange(examples), torch.tensor([10, 20, 30, 40])
+
+    def expect() -> list[Tensor]:
+        after = skipped.clone()
+        return [*reference.reduce_rows(stats, examples, owner, weight, labels, after), after]
+
+    arguments = (len(stats), examples, stats, owner, weight, labels, out, out_labels, skipped)
+    return Call(name, "reduce_rows", arguments, [out, out_labels, skipped], expect)
+
+
+def reduce_rows_calls() -> Iterator[Call]:
+    shapes = ((1, 1), (1, 5), (7, 1), (7, 33), (3, 700), (2, 1500), (300, 2))
+    for n, ((examples, each), owned) in enumerate(itertools.product(shapes, (None, "any", "few", "bad"))):
+        rows, g = examples * each, generator(n)
+        stats = reference.softmax_stats(logits_of(rows, 10, torch.float32, "contiguous"), labels_of(rows, 10))
+        stats[::4] = 0
+        stats[::4, STAT["loss"]] = -torch.inf  # no row
+        if rows > 4:
+            stats[3] = torch.nan
+        owner = None
+        if owned is not None:
+            owner = torch.randint(-1, {"any": examples, "few": 1, "bad": examples + 3}[owned], (rows,), generator=g)
+            owner[-1] = {"any": examples - 1, "few": 0, "bad": -FAR}[owned]
+        weight = torch.rand(rows, generator=g) * (torch.rand(rows, generator=g) < 0.8) if n % 2 else None
+        if weight is not None and rows > 5:
+            weight[5] = -1
+        labels = labels_of(rows, 10) if n % 3 else None
+        name = f"{examples} examples, {rows} rows, owned: {owned}"
+        name += ", weighted" * (weight is not None) + ", labels" * (labels is not None)
+        yield reduce_rows_call(name, place(stats, (len(STATS), 1), n // 2 % 2), examples, owner, weight, labels)
+    nobody = torch.zeros(0, dtype=torch.int64)
+    yield reduce_rows_call("nobody", torch.zeros(0, 8), 3, nobody, None, None)
+    yield reduce_rows_call("no rows", torch.zeros(0, 8), 3, None, None, None)
+    yield reduce_rows_call("no examples", torch.zeros(0, 8), 0, nobody, None, None)
+    yield reduce_rows_call("of no example", torch.zeros(4, 8), 0, torch.tensor([-1, 0, 5, -1]), None, None)
 
 
 def softmax_stats_calls() -> Iterator[Call]:
@@ -176,8 +407,10 @@ def softmax_stats_calls() -> Iterator[Call]:
         logits, labels = logits_of(8, 32000, dtype, layout), labels_of(8, 32000)
         mask_classes(logits, labels)
         yield softmax_stats_call(f"32000, {dtype}, {layout}", logits, labels)
-    for rows in (0, 1, 256):
-        yield softmax_stats_call(f"{rows} rows", logits_of(rows, 10, torch.float32, "contiguous"), labels_of(rows, 10))
+    for rows, dtype in itertools.product((0, 1, 127, 129, 256), LOGIT_DTYPES):
+        for classes in (1, 3, 10, 32):
+            logits = logits_of(rows, classes, dtype, "contiguous")
+            yield softmax_stats_call(f"{rows} rows of {classes}, {dtype}", logits, labels_of(rows, classes))
     labels = torch.tensor([-1, 5, FAR, -FAR, 0])
     yield softmax_stats_call("bad labels", logits_of(5, 5, torch.float32, "contiguous"), labels)
     for classes in (3, 1100):
@@ -197,19 +430,52 @@ def records_of(examples: int, classes: int) -> Tensor:
     table[::7, FIELD["label"]] = -1  # labels that are not kept
     table[::5, FIELD["p_max"]] = 0  # losses alone, without a label
     table[::19, FIELD["loss"]] = torch.finfo(torch.float32).max
+    table[::3, FIELD["recent_loss"]] = torch.nan  # to be forgotten
     return table
 
 
-def record_stats_call(name: str, logits: Tensor, labels: Tensor, index: Tensor, examples: int) -> Call:
-    table, skipped = records_of(examples, logits.shape[1]), torch.tensor([10, 20, 30, 40])
+@dataclass(frozen=True)
+class Options:
+    """How to record: RecordOptions of csrc/core/record.h."""
+
+    ignore: int | None = None
+    right_percent: int = 100
+    decay_percent: int = 71
+    steps: Tensor | None = None
+
+    @property
+    def decay(self) -> float:
+        return self.decay_percent / 100
+
+    @property
+    def arguments(self) -> tuple[int | Tensor | None, ...]:
+        return ignored(self.ignore), self.right_percent, self.decay_percent, self.steps
+
+
+def steps_of(examples: int) -> Tensor:
+    return torch.randint(9, (examples + STEP_COUNTERS,), generator=generator("steps")).int()
+
+
+def record_stats_call(
+    name: str,
+    logits: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    examples: int,
+    options: Options = Options(),
+    table: Tensor | None = None,
+) -> Call:
+    table = records_of(examples, logits.shape[1]) if table is None else table
+    skipped = torch.tensor([10, 20, 30, 40])
+    steps = [] if options.steps is None else [options.steps]
 
     def expect() -> list[Tensor]:
-        after, count = table.clone(), skipped.clone()
-        reference.record_stats_(after, index, logits, labels, count)
-        return [after, count]
+        after, count, seen = table.clone(), skipped.clone(), [t.clone() for t in steps]
+        reference.record_stats_(after, index, logits, labels, count, options.ignore, options.decay, *seen)
+        return [after, count, *seen]
 
-    arguments = (table, examples, index, *logits_view(logits), labels, skipped)
-    return Call(name, "record_stats", arguments, [table, skipped], expect, states=1)
+    arguments = (table, examples, index, *logits_view(logits), labels, *options.arguments, skipped)
+    return Call(name, "record_stats", arguments, [table, skipped, *steps], expect, states=1)
 
 
 def indices_of(rows: int, examples: int, kind: str) -> Tensor:
@@ -225,7 +491,7 @@ def indices_of(rows: int, examples: int, kind: str) -> Tensor:
 def record_stats_calls() -> Iterator[Call]:
     kinds = ("distinct", "repeated", "all the same", "bad")
     layouts = ("contiguous", "shifted", "aligned rows", "odd rows")
-    sizes = ((1, 10), (7, 2), (7, 10), (7, 33), (7, 1000), (7, 1025), (7, 1032), (256, 100))
+    sizes = ((1, 10), (7, 2), (7, 10), (7, 33), (7, 1000), (7, 1025), (7, 1032), (256, 100), (1100, 4))
     for n, ((rows, classes), kind) in enumerate(itertools.product(sizes, kinds)):
         dtype, layout = LOGIT_DTYPES[n // 4 % 3], layouts[(n + n // 4) % 4]
         index = indices_of(rows, 300, kind)
@@ -234,29 +500,42 @@ def record_stats_calls() -> Iterator[Call]:
         if rows > 7:
             mask_classes(logits, labels)
         labels[2::50], labels[4::50], labels[6::50] = -1, classes, FAR
-        name = f"{rows} rows, {kind}, {classes} classes, {dtype}, {layout}"
-        yield record_stats_call(name, logits, labels, index, 300)
+        labels[3::9] = IGNORED
+        options = Options((None, IGNORED)[n % 2], 100, (71, 0)[n // 3 % 2], steps_of(300) if n % 5 else None)
+        name = f"{rows} rows, {kind}, {classes} classes, {dtype}, {layout}, ignored: {options.ignore}"
+        yield record_stats_call(name, logits, labels, index, 300, options)
     nothing = torch.zeros(0, dtype=torch.int64)
-    yield record_stats_call("0 rows", torch.zeros(0, 3), nothing, nothing, 2)
+    yield record_stats_call("0 rows", torch.zeros(0, 3), nothing, nothing, 2, Options(steps=steps_of(2)))
 
 
-def record_given_stats_call(name: str, stats: Tensor, labels: Tensor, index: Tensor, examples: int) -> Call:
+def record_given_stats_call(
+    name: str,
+    stats: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    examples: int,
+    options: Options = Options(),
+    table: Tensor | None = None,
+) -> Call:
     classes = 10
-    table, skipped = records_of(examples, classes), torch.tensor([10, 20, 30, 40])
+    table = records_of(examples, classes) if table is None else table
+    skipped = torch.tensor([10, 20, 30, 40])
+    steps = [] if options.steps is None else [options.steps]
 
     def expect() -> list[Tensor]:
-        after, count = table.clone(), skipped.clone()
-        reference.record_given_stats_(after, index, stats, labels, classes, count)
-        return [after, count]
+        after, count, seen = table.clone(), skipped.clone(), [t.clone() for t in steps]
+        numbers = (options.right_percent / 100, options.decay)
+        reference.record_given_stats_(after, index, stats, labels, classes, count, *numbers, *seen)
+        return [after, count, *seen]
 
-    arguments = (table, examples, index, stats, labels, len(stats), classes, skipped)
-    return Call(name, "record_given_stats", arguments, [table, skipped], expect, states=1)
+    arguments = (table, examples, index, stats, labels, len(stats), classes, *options.arguments, skipped)
+    return Call(name, "record_given_stats", arguments, [table, skipped, *steps], expect, states=1)
 
 
 def record_given_stats_calls() -> Iterator[Call]:
     """Of one column after the other a value is not finite."""
     kinds = ("distinct", "repeated", "all the same", "bad")
-    for (rows, kind), shift in itertools.product(itertools.product((0, 1, 9, 256), kinds), (0, 1)):
+    for n, ((rows, kind), shift) in enumerate(itertools.product(itertools.product((0, 1, 9, 256), kinds), (0, 1))):
         index = indices_of(rows, 300, kind)
         labels = labels_of_examples(index, 10)
         stats = reference.softmax_stats(logits_of(rows, 10, torch.float32, "contiguous"), labels)
@@ -264,10 +543,13 @@ def record_given_stats_calls() -> Iterator[Call]:
             stats[row, column] = (torch.nan, torch.inf, -torch.inf)[column % 3]
         stats[9::10, STAT["logit_margin"]] = torch.inf  # a margin alone may be infinite
         stats[8::10, STAT["p_max"]] = 0
-        labels[2::50], labels[4::50], labels[6::50] = -1, 10, FAR
+        stats[10::12, STAT["loss"]] = -torch.inf  # no row
+        stats[11::13, STAT["correct"]] = 0.5
+        labels[2::50], labels[4::50], labels[6::50], labels[12::25] = -1, 10, FAR, NO_LABEL
         index[7::20] = PADDING
         stats = place(stats, (len(STATS), 1), shift)
-        yield record_given_stats_call(f"{rows} rows, {kind}, shift {shift}", stats, labels, index, 300)
+        options = Options(None, (100, 50)[n % 2], 71, steps_of(300) if n % 3 else None)
+        yield record_given_stats_call(f"{rows} rows, {kind}, shift {shift}", stats, labels, index, 300, options)
 
 
 def record_temporal_call(
@@ -280,29 +562,31 @@ def record_temporal_call(
     decay: float,
     changes: bool,
     records: Tensor | None = None,
+    ignore: int | None = None,
+    count: int | None = None,
 ) -> Call:
-    """The table holds what some presentations may have left."""
+    """The table holds what some presentations may have left: `count` of them, or any number."""
     width = temporal_width(window, logits.shape[1] if changes else None)
     g = generator(examples, width)
     table = torch.randn(examples, width, generator=g)
-    table[:, 0] = torch.randint(2 * window, (examples,), generator=g).float()
+    table[:, 0] = torch.randint(2 * window, (examples,), generator=g).float() if count is None else count
     table *= table[:, :1] > 0
     skipped = torch.tensor([10, 20, 30, 40])
 
     def expect() -> list[Tensor]:
         after, count = table.clone(), skipped.clone()
-        reference.record_temporal_(after, index, logits, labels, window, decay, count, records)
+        reference.record_temporal_(after, index, logits, labels, window, decay, count, records, ignore)
         return [after, count]
 
     numbers = (examples, width, window, round(100 * decay), int(changes))
-    arguments = (table, *numbers, index, *logits_view(logits), labels, records, skipped)
+    arguments = (table, *numbers, index, *logits_view(logits), labels, records, ignored(ignore), skipped)
     return Call(name, "record_temporal", arguments, [table, skipped], expect, atol=3e-5, states=1)
 
 
 def record_temporal_calls() -> Iterator[Call]:
     kinds = ("distinct", "repeated", "all the same", "bad")
     layouts = ("contiguous", "shifted", "aligned rows", "odd rows")
-    sizes = ((1, 10), (7, 1), (7, 2), (7, 10), (7, 33), (7, 1000), (40, 10), (256, 100))
+    sizes = ((1, 10), (7, 1), (7, 2), (7, 10), (7, 33), (7, 1000), (7, 1032), (3, 9001), (40, 10), (256, 100))
     for n, ((rows, classes), kind) in enumerate(itertools.product(sizes, kinds)):
         dtype, layout = LOGIT_DTYPES[n % 3], layouts[(n + n // 4) % 4]
         window, decay, changes = (3, 10, 10, 50)[(n + n // 3) % 4], (0.9, 0.25, 1.0)[n // 4 % 3], n % 5 != 0
@@ -312,10 +596,11 @@ def record_temporal_calls() -> Iterator[Call]:
         if rows > 7:
             mask_classes(logits, labels)
         labels[2::50], labels[4::50], labels[6::50] = -1, classes, FAR
-        records = records_of(300, classes) if n % 3 else None
+        labels[3::9] = IGNORED
+        records, ignore = records_of(300, classes) if n % 3 else None, (None, IGNORED)[n % 2]
         name = f"{rows} rows, {kind}, {classes} classes, {dtype}, {layout}, windows of {window}, decay {decay}"
         name += ", changes" * changes + ", records" * (records is not None)
-        yield record_temporal_call(name, logits, labels, index, 300, window, decay, changes, records)
+        yield record_temporal_call(name, logits, labels, index, 300, window, decay, changes, records, ignore)
     largest = torch.finfo(torch.float32).max
     extremes = torch.tensor([[largest, -largest], [-largest, largest], [0, -largest], [100, -100], [0, 0]])
     index, labels = torch.zeros(5, dtype=torch.int64), torch.tensor([0, 1, 0, 1, 0])
@@ -487,7 +772,12 @@ def gradient_variance_call(
 
 def all_calls() -> list[Call]:
     return [
+        *chain_rows_calls(),
         *softmax_stats_calls(),
+        *strided_stats_calls(),
+        *soft_stats_calls(),
+        *sigmoid_stats_calls(),
+        *reduce_rows_calls(),
         *record_stats_calls(),
         *record_given_stats_calls(),
         *record_temporal_calls(),

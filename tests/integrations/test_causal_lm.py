@@ -195,6 +195,20 @@ def test_data_that_do_not_say_whose_their_tokens_are_are_refused(tmp_path):
         make_trainer(tmp_path, [{"input_ids": row} for row in TOKENS]).train()
 
 
+def test_rows_that_lost_their_numbers_are_warned_of(tmp_path):
+    kept = dp.select_rows(rows_of_tokens(), dp.Plan(torch.tensor([1, 3, 5]), torch.ones(3)))
+    make_trainer(tmp_path, dp.index_rows(kept)).get_train_dataloader()
+    renumbered = dp.index_rows(kept.remove_columns(["index"]))
+    with pytest.warns(UserWarning, match=r"of the rows 0\.\.2 of 16, and of no other.*keep the column 'index'"):
+        make_trainer(tmp_path, renumbered).get_train_dataloader()
+
+
+def test_a_stream_is_refused(tmp_path):
+    stream = dp.index_rows(rows_of_tokens()).to_iterable_dataset()
+    with pytest.raises(TypeError, match="got IterableDataset, expected a map-style data set"):
+        make_trainer(tmp_path, stream, max_steps=1).train()
+
+
 def test_a_row_that_the_tracker_does_not_have_is_refused(tmp_path):
     tracker = dp.DifficultyTracker(SIZE - 1, scores=SCORES)
     with pytest.raises(IndexError, match=r"got row 15, expected 0\.\.14"):

@@ -281,7 +281,7 @@ TOKENS = torch.randint(0, 30, (SIZE, 5), generator=torch.Generator().manual_seed
 
 
 # Several real numbers are taken for labels, here as in transformers, unless the config says otherwise.
-SAID = [(name, True) for name in TASKS] + [(name, False) for name in TASKS if name != "several values"]
+SAID = [(name, True) for name in TASKS] + [(name, False) for name in ("classes", "several labels", "a value")]
 
 
 @pytest.mark.parametrize(("name", "said"), SAID)
@@ -315,6 +315,25 @@ def test_every_task_trains_as_by_the_plain_trainer_and_is_scored_by_example(tmp_
     for score in {"loss", "recent_loss"} & set(scores):
         torch.testing.assert_close(scores[score].double(), expected, rtol=1e-5, atol=1e-6)
     assert trainer.tracker.presentations == 2 * SIZE
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_ignored_labels_train_as_by_the_plain_trainer_and_are_not_presented(tmp_path, smoothing):
+    labels = torch.where(torch.arange(SIZE) % 3 == 1, -100, Y)
+    samples = [{"input_ids": t, "labels": y} for t, y in zip(TOKENS, labels.tolist(), strict=True)]
+    options = {"label_smoothing_factor": smoothing, "per_device_train_batch_size": 5, "learning_rate": 0.1}
+    plain = a_model(None, CLASSES)
+    arguments = transformers.TrainingArguments(
+        str(tmp_path), num_train_epochs=2, optim="sgd", save_strategy="no", logging_strategy="no", use_cpu=True,
+        report_to="none", disable_tqdm=True, **options,
+    )  # fmt: skip
+    transformers.Trainer(plain, arguments, train_dataset=samples).train()
+    model = a_model(None, CLASSES)
+    tracker = tracker_of("single_label_classification")
+    make_trainer(tmp_path, model, tracker=tracker, train=dp.IndexedDataset(samples), **options).train()
+    for wanted, got in zip(plain.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(got, wanted)
+    assert torch.equal(tracker.compute()["loss"].isnan(), labels == -100)
 
 
 @pytest.mark.parametrize("outputs", ["ModelOutput", "tuple", "tensor"])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
+import subprocess
+import sys
 import warnings
 from itertools import chain
 
@@ -305,6 +308,16 @@ def test_evaluation_is_not_recorded(tmp_path, packing):
     assert trainer.tokens().sum() == 0
     trainer.train()
     assert trainer.tracker.presentations == SIZE
+
+
+@pytest.mark.slow  # nearly all of it is each process importing TRL
+def test_two_processes_record_what_one_does_and_resume(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(ROOT / "tests" / "helpers" / "sft_process.py"), str(tmp_path)]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
+    lines = [line for line in result.stdout.splitlines() if line.endswith(("True", "False"))]
+    assert lines == [f"2 {2 * SIZE} True True True"] * 2, result.stderr
 
 
 # What is refused

@@ -24,6 +24,9 @@ needs_device = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA
 needs_two_devices = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 OPERATORS = (
     "softmax_stats",
+    "soft_stats",
+    "sigmoid_stats",
+    "reduce_rows",
     "try_record_stats_",
     "record_stats_",
     "record_given_stats_",
@@ -155,6 +158,135 @@ def test_windows_of_presentations_equal_the_reference(dtype: torch.dtype, classe
     torch.testing.assert_close(table.cpu(), expected, rtol=2e-5, atol=3e-5)
     assert skipped.tolist() == expected_skipped.tolist()
     assert skipped[2:].all()
+
+
+@needs_device
+@pytest.mark.cuda
+@pytest.mark.parametrize("rows", [1024, 1025, 3000])  # sorted by one block, and by PyTorch
+@pytest.mark.parametrize("examples", [40, 5000])
+def test_large_batches_are_recorded_in_batch_order_without_waiting(rows: int, examples: int) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    logits, index = torch.randn(rows, 7, generator=generator), torch.randint(examples, (rows,), generator=generator)
+    labels = index.remainder(7)
+    index[5::200], labels[9::300], labels[11::70] = torch.tensor(examples), -1, -100
+    expected = [ops.new_table(examples), ops.new_skipped(), ops.new_steps(examples)]
+    got = [t.cuda() for t in expected]
+    options = {"ignore_index": -100, "decay": 0.5}
+    batch = index.cuda(), logits.cuda(), labels.cuda()
+    with refused_synchronisation():
+        for _ in range(2):
+            ops.record_stats_(got[0], *batch, got[1], steps=got[2], **options)
+    for _ in range(2):
+        reference.record_stats_(expected[0], index, logits, labels, expected[1], steps=expected[2], **options)
+    torch.testing.assert_close(got[0].cpu(), expected[0], rtol=2e-5, atol=1e-5)
+    assert got[1].tolist() == expected[1].tolist()
+    assert got[2][: examples + 1].tolist() == expected[2][: examples + 1].tolist()
+
+
+@needs_device
+@pytest.mark.cuda
+def test_a_captured_large_batch_finds_the_duplicates_of_each_replay() -> None:
+    table, expected, skipped = ops.new_table(2000, "cuda"), ops.new_table(2000, "cuda"), ops.new_skipped("cuda")
+    index, logits = torch.zeros(5000, dtype=torch.int64, device="cuda"), torch.randn(5000, 10, device="cuda")
+    labels = torch.zeros_like(index)
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        torch.ops.difficulty_prune.record_stats_(ops.new_table(2000, "cuda"), index, logits, labels, skipped)
+    side.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        torch.ops.difficulty_prune.record_stats_(table, index, logits, labels, skipped)
+    for seed in range(3):
+        new = torch.randint(2000, (5000,), generator=torch.Generator().manual_seed(seed)).cuda()
+        index.copy_(new)
+        labels.copy_(new % 10)
+        graph.replay()
+        ops.record_stats_(expected, new, logits, new % 10)
+    assert torch.equal(table, expected)
+    assert skipped.tolist() == [0, 0, 0, 0]
+
+
+def lay_out(values: Tensor, layout: str) -> Tensor:
+    """[B, C, H, W] in different places of memory."""
+    if layout == "channels last":
+        return values.contiguous(memory_format=torch.channels_last)
+    if layout == "transposed":
+        return values.transpose(2, 3).contiguous().transpose(2, 3)
+    if layout == "cropped":
+        return torch.nn.functional.pad(values, (0, 8, 0, 1))[:, :, :-1, :-8]
+    return values
+
+
+@needs_device
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("classes", [1, 5, 21, 40, 300, 1040])
+@pytest.mark.parametrize("layout", ["contiguous", "channels last", "transposed", "cropped"])
+def test_rows_in_any_layout_equal_the_reference(dtype: torch.dtype, classes: int, layout: str) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    values = (torch.randn(2, classes, 6, 8, generator=generator) * 4).to(dtype)
+    labels = torch.randint(classes, (2, 6, 8), generator=generator)
+    values[1, 0, 2, 3], labels[0, 0, :3] = torch.nan, -100
+    targets = torch.randn(2, classes, 6, 8, generator=generator).softmax(1)
+    logits = lay_out(values.cuda(), layout)
+    got = ops.softmax_stats(logits, labels.cuda(), ignore_index=-100).cpu()
+    expected = reference.softmax_stats(values, labels, -100)
+    torch.testing.assert_close(got, expected, rtol=2e-5, atol=2e-6, equal_nan=True)
+    got = ops.soft_stats(logits, lay_out(targets.cuda(), layout)).cpu()
+    torch.testing.assert_close(got, reference.soft_stats(values, targets), rtol=2e-5, atol=3e-6, equal_nan=True)
+
+
+@needs_device
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("classes", [1025, 32000, 128256])
+def test_long_rows_equal_the_reference(dtype: torch.dtype, classes: int) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    logits = (torch.randn(9, classes, generator=generator) * 4).to(dtype)
+    labels = torch.randint(classes, (9,), generator=generator)
+    mask(logits, labels)
+    got = ops.softmax_stats(logits.cuda(), labels.cuda()).cpu()
+    torch.testing.assert_close(got, reference.softmax_stats(logits, labels), rtol=2e-5, atol=2e-6, equal_nan=True)
+    targets = torch.randn(9, classes, generator=generator).softmax(1)
+    got = ops.soft_stats(logits.cuda(), targets.cuda()).cpu()
+    torch.testing.assert_close(got, reference.soft_stats(logits, targets), rtol=2e-5, atol=3e-6, equal_nan=True)
+
+
+@needs_device
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("label_dtype", [torch.bool, torch.int64, torch.float32, torch.float16])
+def test_labels_of_two_classes_equal_the_reference(dtype: torch.dtype, label_dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = (torch.randn(32, 80, generator=generator) * 4).to(dtype)
+    labels = torch.randint(2, (32, 80), generator=generator).to(label_dtype)
+    if label_dtype != torch.bool:
+        labels[3, :4] = -100
+    got = ops.sigmoid_stats(logits.cuda(), labels.cuda(), ignore_index=-100).cpu()
+    expected = reference.sigmoid_stats(logits, labels, -100)
+    torch.testing.assert_close(got, expected, rtol=2e-5, atol=2e-6, equal_nan=True)
+
+
+@needs_device
+@pytest.mark.cuda
+@pytest.mark.parametrize(("rows", "examples"), [(320, 32), (6000, 3), (70000, 1)])
+@pytest.mark.parametrize("owned", [False, True])
+def test_means_over_rows_equal_the_reference_and_do_not_vary(rows: int, examples: int, owned: bool) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    stats, weight = torch.rand(rows, 8, generator=generator), torch.rand(rows, generator=generator)
+    stats[::5, 0], weight[::7] = -torch.inf, 0
+    owner = torch.randint(-1, examples, (rows,), generator=generator) if owned else None
+    labels = torch.arange(rows)
+    arguments = (examples, owner, weight, labels)
+    on_device = [t.cuda() if isinstance(t, Tensor) else t for t in arguments]
+    near = stats.cuda()
+    with refused_synchronisation():
+        got = torch.ops.difficulty_prune.reduce_rows(near, *on_device)
+        again = torch.ops.difficulty_prune.reduce_rows(near, *on_device)
+    expected = reference.reduce_rows(stats, *arguments)
+    torch.testing.assert_close(got[0].cpu(), expected[0], rtol=1e-6, atol=1e-6)
+    assert got[1].tolist() == expected[1].tolist()
+    assert torch.equal(got[0], again[0])
 
 
 @needs_device

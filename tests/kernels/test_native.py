@@ -7,23 +7,17 @@ ThreadSanitizer. All of them must leave the same bits, and these must agree with
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from native_calls import LAUNCHERS, Call, all_calls
-from places import ROOT
-
-CSRC = ROOT / "csrc"
-NATIVE = ROOT / "tests" / "native"
-KERNELS = sorted(path.name for path in (CSRC / "cuda").glob("*.cu"))
+from native_programs import CSRC, KERNELS, NATIVE, SANITIZERS, Run, Workshop
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="not Linux: no ucontext.h and link.h"),
@@ -31,24 +25,7 @@ pytestmark = [
     pytest.mark.slow,
 ]
 
-FLAGS = (
-    *("-std=c++17", "-O1", "-g1", "-ffp-contract=off", "-fno-strict-aliasing", f"-I{NATIVE}"),
-    *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-parameter", "-Wno-maybe-uninitialized"),
-)
-SANITIZERS = {
-    "plain": (),
-    # Checks of the stack do not survive a switch between fibers; UndefinedBehaviorSanitizer sees to local arrays.
-    "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "--param=asan-stack=0"),
-    "thread": ("-fsanitize=thread",),
-}
-
 TURING, HOPPER = 65536, 232448  # bytes of shared memory that a block can have
-
-
-@dataclass(frozen=True)
-class Run:
-    order: int  # emulator::Order
-    shared_bytes: int
 
 
 FORWARD, REVERSE, SHUFFLED = Run(0, TURING), Run(1, TURING), Run(2, HOPPER)
@@ -70,16 +47,16 @@ PLANTED = {
     ("softmax.cu", "address"): (
         Fault(
             "one element too far",
-            "out[row * kStats + s] =",
-            "out[row * kStats + s + 1] =",
+            "store_stats(out + row * kStats, r)",
+            "store_stats(out + row * kStats + 4, r)",
             "softmax_stats",
             "AddressSanitizer: heap-buffer-overflow",
         ),
         Fault(
             "alignment not looked at",
-            "logits.classes % kWidth == 0 && aligned(data) &&",
-            "logits.classes % kWidth == 0 &&",
-            "record_stats",
+            "if (aligned(stats)) {",
+            "if (true) {",
+            "record_given_stats",
             "which requires 16 byte alignment",
         ),
     ),
@@ -95,8 +72,8 @@ PLANTED = {
     ("temporal.cu", "thread"): (
         Fault(
             "two warps at one example",
-            "if (next_presentation(index, example, 0, head, lane) < head) return;",
-            "",
+            "presentations(links, head)",
+            "presentations(&kLast - head, head)",
             "record_temporal",
             "ThreadSanitizer: data race",
         ),
@@ -104,8 +81,8 @@ PLANTED = {
     ("gradients.cu", "thread"): (
         Fault(
             "two blocks at one example",
-            "if (next_presentation(index, example, 0, head, lane) < head) return;",
-            "",
+            "presentations(links, head)",
+            "presentations(&kLast - head, head)",
             "record_gradients",
             "ThreadSanitizer: data race",
         ),
@@ -124,95 +101,21 @@ def plant(tree: Path, file: str, faults: Sequence[Fault]) -> Path:
     return source
 
 
-@dataclass
-class Batch:
-    """Calls, and the file of their arguments."""
-
-    calls: list[Call]
-    path: Path
-
-    def split(self, results: bytes) -> dict[Call, bytes]:
-        parts, start = {}, 0
-        for call in self.calls:
-            parts[call] = results[start : start + call.result_bytes]
-            start += call.result_bytes
-        assert start == len(results)
-        return parts
-
-
-@dataclass
-class Outcome:
-    status: int
-    report: str
-    results: dict[Call, bytes]  # empty where the status is not 0
-
-
-class Workshop:
-    """Compiles and runs in the background. A step waits only for steps submitted before it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.files = 0
-        self.pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1))
-        self.environment = {
-            **os.environ,
-            "LC_ALL": "C",
-            "ASAN_OPTIONS": "detect_leaks=0",  # needs ptrace, which containers refuse
-            "TSAN_OPTIONS": "halt_on_error=1:atexit_sleep_ms=0",
-        }
-
-    def execute(self, *command: object) -> subprocess.CompletedProcess[str]:
-        words = [str(word) for word in command]
-        return subprocess.run(
-            words, capture_output=True, text=True, errors="replace", env=self.environment, check=False
-        )
-
-    def new_path(self, name: str) -> Path:
-        self.files += 1
-        return self.folder / f"{self.files}-{name}"
-
-    def gcc(self, target: Path, *arguments: object) -> Path:
-        done = self.execute("g++", *FLAGS, *arguments, "-o", target)
-        assert done.returncode == 0, done.stderr
-        return target
-
-    def compile(self, source: Path, sanitizer: str) -> Future[Path]:
-        target = self.new_path(f"{source.stem}.o")
-        return self.pool.submit(self.gcc, target, *SANITIZERS[sanitizer], "-x", "c++", "-c", source)
-
-    def link(self, sanitizer: str, objects: Sequence[Future[Path]]) -> Future[Path]:
-        target = self.new_path("program")
-        return self.pool.submit(lambda: self.gcc(target, *SANITIZERS[sanitizer], *(o.result() for o in objects)))
-
-    def batch(self, calls: Iterable[Call]) -> Batch:
-        batch = Batch(list(calls), self.new_path("arguments"))
-        batch.path.write_bytes(b"".join(call.encode() for call in batch.calls))
-        return batch
-
-    def make_calls(self, program: Future[Path], batch: Batch, run: Run) -> Future[Outcome]:
-        results = self.new_path("results")
-
-        def step() -> Outcome:
-            done = self.execute(program.result(), batch.path, results, run.order, run.shared_bytes)
-            made = batch.split(results.read_bytes()) if done.returncode == 0 else {}
-            return Outcome(done.returncode, done.stderr, made)
-
-        return self.pool.submit(step)
-
-
 class Everything:
     """All programs and runs of this file, begun at once."""
 
     def __init__(self, workshop: Workshop) -> None:
         self.workshop = workshop
-        emulator, driver = (workshop.compile(NATIVE / name, "plain") for name in ("emulator.cpp", "calls.cpp"))
+        emulator, driver = (workshop.compile(NATIVE / name, ()) for name in ("emulator.cpp", "calls.cpp"))
         kernels = {
-            sanitizer: {name: workshop.compile(CSRC / "cuda" / name, sanitizer) for name in KERNELS}
+            sanitizer: {name: workshop.compile(CSRC / "cuda" / name, SANITIZERS[sanitizer]) for name in KERNELS}
             for sanitizer in ("address", "thread", "plain")  # the longest first
         }
         calls = all_calls()
         batch, thinned = workshop.batch(calls), workshop.batch(calls[::3])
-        programs = {name: workshop.link(name, [emulator, driver, *own.values()]) for name, own in kernels.items()}
+        programs = {
+            name: workshop.link(SANITIZERS[name], [emulator, driver, *own.values()]) for name, own in kernels.items()
+        }
         self.runs = {
             "forward": workshop.make_calls(programs["plain"], batch, FORWARD),
             "reverse": workshop.make_calls(programs["plain"], batch, REVERSE),
@@ -221,13 +124,14 @@ class Everything:
             "thread": workshop.make_calls(programs["thread"], thinned, SHUFFLED),
         }
         self.faults = {
-            name: workshop.link(name, [emulator, workshop.compile(NATIVE / "faults.cpp", name)]) for name in SANITIZERS
+            name: workshop.link(flags, [emulator, workshop.compile(NATIVE / "faults.cpp", flags)])
+            for name, flags in SANITIZERS.items()
         }
         self.planted = {}
         for (file, sanitizer), faults in PLANTED.items():
-            faulty = workshop.compile(plant(workshop.new_path("csrc"), file, faults), sanitizer)
+            faulty = workshop.compile(plant(workshop.new_path("csrc"), file, faults), SANITIZERS[sanitizer])
             objects = {**kernels[sanitizer], file: faulty}
-            program = workshop.link(sanitizer, [emulator, driver, *objects.values()])
+            program = workshop.link(SANITIZERS[sanitizer], [emulator, driver, *objects.values()])
             for fault in faults:
                 batch = workshop.batch(call for call in calls if call.launcher == fault.launcher)
                 self.planted[fault.name] = workshop.make_calls(program, batch, FORWARD)

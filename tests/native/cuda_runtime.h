@@ -27,12 +27,9 @@ struct dim3 {
   unsigned x, y, z;
   constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
-struct alignas(8) uint2 {
-  unsigned x, y;
-};
-struct alignas(16) uint4 {
-  unsigned x, y, z, w;
-};
+// Vectors, so that a compiler takes no access apart.
+typedef unsigned uint2 __attribute__((vector_size(8)));
+typedef unsigned uint4 __attribute__((vector_size(16)));
 struct alignas(8) float2 {
   float x, y;
 };
@@ -55,15 +52,17 @@ enum class Order { kForward, kReverse, kShuffled };
 struct Device {
   Order order = Order::kForward;  // in which blocks, warps and lanes get their turn
   int shared_optin = 64 * 1024;   // bytes that a kernel may ask for
-  int shared_limit = 48 * 1024;   // bytes that the next launch may have
+  int every = 1;                 // of a launch of many blocks, only each so-manieth runs: enough to count what it reads
+  int shared_limit = 48 * 1024;  // bytes that the next launch may have
   cudaError_t last_error = cudaSuccess;
 };
 extern Device device;
 
-void launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);
+void launch(const char* kernel, dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);
 void* dynamic_shared();
 
 int lane();
+size_t index_in_block();
 
 // Threads meet only if they call from the same line of code. As in CUDA, a shuffle or ballot does not order memory.
 void sync_block(int line);
@@ -75,7 +74,7 @@ unsigned ballot(bool value, unsigned mask, int line);
 }  // namespace emulator
 
 #define DP_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  (static_cast<void>(stream), emulator::launch(grid, block, shared_bytes, [&] { kernel(__VA_ARGS__); }))
+  (static_cast<void>(stream), emulator::launch(#kernel, grid, block, shared_bytes, [&] { kernel(__VA_ARGS__); }))
 #define DP_DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(emulator::dynamic_shared())
 
 inline void __syncthreads(int line = __builtin_LINE()) { emulator::sync_block(line); }

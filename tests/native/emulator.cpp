@@ -30,12 +30,20 @@ extern "C" {  // null where ThreadSanitizer is not linked
 [[gnu::weak]] void __tsan_java_alloc(uintptr_t address, uintptr_t bytes);
 }
 
+extern "C" {  // null where traffic.cpp is not linked
+[[gnu::weak]] void traffic_launch(const char* kernel, size_t every);
+[[gnu::weak]] void traffic_end_block();
+[[gnu::weak]] void traffic_end_launch();
+}
+
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 
 namespace emulator {
 
 Device device;
+
+size_t index_in_block() { return (size_t(threadIdx.z) * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x; }
 
 namespace {
 
@@ -69,8 +77,14 @@ struct Block {
   Warp warps[kMaxThreads / kWarp];
 };
 
+// Where a fiber goes on. Jumps cost a hundredth of swapcontext(), which asks the system for the mask of signals each
+// time; the built-in ones are unknown to sanitizers, which are told of fibers in their own words.
+using Place = void* [5];
+
 struct Fiber {
-  ucontext_t context;
+  Place place;
+  ucontext_t context;  // only to begin with
+  bool begun;
   std::unique_ptr<char[]> stack{new char[kStackBytes]};
   void* const tsan = __tsan_create_fiber ? __tsan_create_fiber(0) : nullptr;
   uint3 thread;
@@ -83,7 +97,7 @@ struct Fiber {
 
 // Two sets for blocks in turn, so that ThreadSanitizer takes the threads of neighbouring blocks for different ones.
 std::vector<std::unique_ptr<Fiber>> fibers, idle_fibers;
-ucontext_t scheduler;
+Place scheduler;
 void* tsan_scheduler;
 char block_start, launch_end;  // what threads acquire and release
 
@@ -99,19 +113,22 @@ std::vector<std::unique_ptr<void, decltype(&std::free)>> dynamic;  // shared mem
   std::_Exit(1);
 }
 
-size_t index_in_block() { return (size_t(threadIdx.z) * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x; }
+[[noreturn, gnu::noinline]] void go_to(Place& place) { __builtin_longjmp(place, 1); }
 
-void leave() {
+[[gnu::noinline]] void leave() {
   if (tsan_scheduler) __tsan_switch_to_fiber(tsan_scheduler, kNoSync);
-  swapcontext(&running->context, &scheduler);
+  if (__builtin_setjmp(running->place) == 0) go_to(scheduler);
 }
 
-void enter(Fiber& fiber) {
+[[gnu::noinline]] void enter(Fiber& fiber) {
   running = &fiber;
   threadIdx = fiber.thread;
   fiber.waits_at = nullptr;
   if (fiber.tsan) __tsan_switch_to_fiber(fiber.tsan, kNoSync);
-  swapcontext(&scheduler, &fiber.context);
+  if (__builtin_setjmp(scheduler) != 0) return;
+  if (running->begun) go_to(running->place);
+  running->begun = true;
+  setcontext(&running->context);
 }
 
 void run_thread() {
@@ -189,7 +206,7 @@ void start_threads() {
     const unsigned row = unsigned(i / blockDim.x);
     fiber.thread = {unsigned(i % blockDim.x), row % blockDim.y, row / blockDim.y};
     fiber.waits_at = nullptr;
-    fiber.finished = false;
+    fiber.finished = fiber.begun = false;
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.get();
     fiber.context.uc_stack.ss_size = kStackBytes;
@@ -236,7 +253,7 @@ void run_block(size_t shared_bytes, std::mt19937& random) {
 
 }  // namespace
 
-void launch(dim3 grid, dim3 block_size, size_t shared_bytes, const std::function<void()>& thread) {
+void launch(const char* kernel, dim3 grid, dim3 block_size, size_t shared_bytes, const std::function<void()>& thread) {
   threads = size_t(block_size.x) * block_size.y * block_size.z;
   const size_t blocks = size_t(grid.x) * grid.y * grid.z;
   if (blocks == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 || threads == 0 ||
@@ -249,15 +266,20 @@ void launch(dim3 grid, dim3 block_size, size_t shared_bytes, const std::function
     return;
   }
   if (__tsan_get_current_fiber) tsan_scheduler = __tsan_get_current_fiber();
+  const size_t every = blocks > 4096 ? size_t(device.every) : 1;
+  if (traffic_launch) traffic_launch(kernel, every);
   body = &thread;
   gridDim = grid;
   blockDim = block_size;
   std::mt19937 random(1);
   for (const size_t i : turns(blocks, random)) {
+    if (i % every != 0) continue;
     const unsigned row = unsigned(i / grid.x);
     blockIdx = {unsigned(i % grid.x), row % grid.y, row / grid.y};
     run_block(shared_bytes, random);
+    if (traffic_end_block) traffic_end_block();
   }
+  if (traffic_end_launch) traffic_end_launch();
   acquire(&launch_end);
   dynamic.clear();
 }

@@ -241,6 +241,25 @@ def test_certain_logits_neither_overflow_nor_lose_what_is_small(namespace, z) ->
     assert stats.isfinite().all()
 
 
+@pytest.mark.parametrize("scale", [0.5, 8])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_large_vocabulary_loses_nothing(scale, in_place) -> None:
+    """Relative to statistics that are themselves small, and also where the classes are not next to each other."""
+    logits = scale * torch.randn(4, 50_257, generator=generator(0))
+    labels, targets = logits.shape[1] - 1 - torch.arange(4), torch.rand(4, 50_257, generator=generator(1))
+    targets /= targets.sum(1, keepdim=True)
+    z, q = (values.t().contiguous().t() if in_place else values for values in (logits, targets))
+    columns = [STAT[name] for name in ("loss", "el2n", "entropy", "p_label", "p_max")]
+    for got, wanted in (
+        (ops.softmax_stats(z, labels), torch.nn.functional.one_hot(labels, 50_257)),
+        (ops.soft_stats(z, q), targets),
+    ):
+        log_p, wanted = logits.double().log_softmax(1), wanted.double()
+        p = log_p.exp()
+        of = [-(wanted * log_p).sum(1), (p - wanted).norm(dim=1), -(p * log_p).sum(1), (wanted * p).sum(1), p.amax(1)]
+        torch.testing.assert_close(got[:, columns].double(), torch.stack(of, 1), rtol=5e-5, atol=1e-12)
+
+
 # Sizes that need no loop
 
 
