@@ -5,6 +5,7 @@ from .data import IndexedDataset, dataset_fingerprint, reduce_loss
 from .fingerprint.architecture_fingerprint import ArchitectureFingerprint
 from .frozen.checkpoint import score_checkpoint
 from .frozen.features import Features, score_features
+from .match_ids import IdReport, match_ids
 from .mixing import dominant
 from .ops import reference
 from .policies.plan import Plan
@@ -25,6 +26,7 @@ __all__ = [
     "DifficultyTracker",
     "Features",
     "GradientOptions",
+    "IdReport",
     "IndexedDataset",
     "Plan",
     "ProbabilityOptions",
@@ -41,6 +43,7 @@ __all__ = [
     "dominant",
     "fingerprint",
     "index_rows",
+    "match_ids",
     "ops",
     "plots",
     "policies",

@@ -17,8 +17,9 @@ PACKAGE = Path(dp.__file__).parent
 FLOORS = (
     {"version", "_C", "_host"},
     {"support"},
-    {"ops"},
+    {"ops", "dataset_facts"},
     {"scores", "data", "mixing", "policies"},
+    {"match_ids"},
     {"runs"},
     {"tracker", "consistency", "fingerprint"},
     {"frozen", "sampler", "select_rows", "plots"},
