@@ -1,0 +1,147 @@
+"""Tables of scores as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runs.run import Run
+from ..runs.run_set import RunSet
+from ..scores.catalogue import SCORES
+from ..support.files import atomic_file
+from ..support.table_rows import Row, read_rows
+from .score_table import OF_A_SCORE, ROWS, TEXT, WHOLE, ScoreTable
+
+
+def to_csv(runs: RunSet | Run | ScoreTable, path: str | os.PathLike[str], **options: Any) -> None:
+    """Writes the scores as CSV, with the columns of a `ScoreTable`, block by block, whole or not at all.
+
+    Numbers are written so that they come back the same; an empty cell is NaN, or no suggested label.
+
+    Args:
+        runs: one or several, or a table.
+        path: of the file.
+        options: `scores` and `paths`, see `ScoreTable.of`.
+
+    Raises:
+        TypeError, ValueError: as for `ScoreTable.of`.
+        OSError: it cannot be written; the message names the file and says what to do.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "scores.csv")
+    ...     to_csv(Run({"el2n": [0.5, 1.0]}, architecture="mlp", seed=0), path)
+    ...     print(open(path).readline(), end="")
+    index,el2n,el2n_percentile,el2n_standard_error,el2n_runs
+    """
+    table = as_table(runs, **options)
+    with atomic_file(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=False)
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(table.columns)
+        for block in table.blocks():
+            writer.writerows(zip(*(_cells(name, values) for name, values in block.items()), strict=True))
+        text.flush()
+        text.detach()  # the file is closed by the one who opened it
+
+
+def as_table(runs: RunSet | Run | ScoreTable, **options: Any) -> ScoreTable:
+    """The table of the runs, unless it is one."""
+    return runs if isinstance(runs, ScoreTable) else ScoreTable.of(runs, **options)
+
+
+def _cells(name: str, values: NDArray[Any]) -> list[Any]:
+    given = values.tolist()
+    if values.dtype.kind == "f":
+        return ["" if value != value else value for value in given]
+    if name == "suggested":
+        return ["" if value < 0 else value for value in given]
+    return given
+
+
+def from_csv(path: str | os.PathLike[str]) -> ScoreTable:
+    """Reads a table of scores, block by block. Columns that are not those of a `ScoreTable` are kept as text.
+
+    Ids that are all whole numbers come back as int64.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a malformed line, with its number; an id or an index that is there twice.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "scores.csv")
+    ...     to_csv(Run({"el2n": [0.5, 1.0]}, architecture="mlp", seed=0), path)
+    ...     from_csv(path)["el2n"]
+    array([0.5, 1. ])
+    """
+    table, rows = ScoreTable(), read_rows(path)
+    while block := list(itertools.islice(rows, ROWS)):
+        for name in block[0].cells:
+            table.append(name, _column(path, name, block))
+    return whole_ids(table).check(os.fspath(path))
+
+
+def _column(path: str | os.PathLike[str], name: str, rows: Sequence[Row]) -> NDArray[Any]:
+    cells = [row.cells[name] for row in rows]
+    kind = kind_of(name)
+    if kind is None:
+        return np.array([*cells, None], dtype=object)[:-1]
+    empty: dict[Any, Any] = {float: np.nan, int: -1 if name == "suggested" else None}
+    try:
+        return np.array([kind(cell) if cell.strip() else empty[kind] for cell in cells], np.dtype(kind))
+    except (TypeError, ValueError, OverflowError) as error:
+        for row in rows:
+            cell = row.cells[name]
+            if not _reads(cell, kind, empty[kind]):
+                expected = "a whole number" if kind is int else "a number, or nothing"
+                raise ValueError(f"{path}: {row.place}: {name}: got {cell!r}, expected {expected}") from error
+        raise
+
+
+def _reads(cell: str, kind: Any, empty: Any) -> bool:
+    try:
+        np.array([kind(cell) if cell.strip() else empty], np.dtype(kind))
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def kind_of(name: str) -> type[int] | type[float] | None:
+    """What a column of this name holds; None for text and for unknown columns."""
+    if name in TEXT:
+        return None
+    if name in WHOLE:
+        return int
+    if name in SCORES or name in ("suggested_probability", "label_quality"):
+        return float
+    for suffix in OF_A_SCORE:
+        if name.removesuffix(suffix) in SCORES:
+            return int if suffix == "_runs" else float
+    return None
+
+
+def whole_ids(table: ScoreTable) -> ScoreTable:
+    """The table, with ids of int64 if all of them read as such."""
+    if "id" not in table or not len(table) or not all(_is_canonical(name) for name in table["id"].tolist()):
+        return table
+    found = ScoreTable()
+    for block in table.blocks():
+        for name, values in block.items():
+            found.append(name, values.astype(np.int64) if name == "id" else values)
+    return found
+
+
+def _is_canonical(text: Any) -> bool:
+    """Whether it is what Python writes for a number of 64 bits."""
+    try:
+        return str(int(text)) == str(text) and -(2**63) <= int(text) < 2**63
+    except ValueError:
+        return False

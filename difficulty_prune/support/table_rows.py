@@ -1,0 +1,207 @@
+"""Rows of tables that people edit: CSV, JSON, JSON lines and Parquet, one after the other, each with its place."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Final, NamedTuple
+
+from .file_errors import errors_name
+from .files import MALFORMED, atomic_file
+from .json_text import parse_json
+from .optional import pyarrow_parquet
+
+TABLE_SUFFIXES: Final = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+_BATCH: Final = 1 << 16
+
+
+class Row(NamedTuple):
+    """A row, and where it stands: "line 3" of text, "entry 3" of JSON, "row 3" of Parquet, counted from 1."""
+
+    place: str
+    cells: Mapping[str, Any]
+
+
+def check_suffix(path: str | os.PathLike[str], known: tuple[str, ...] = TABLE_SUFFIXES) -> str:
+    """The suffix in lower case; ValueError if it is none of the known ones."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in known:
+        raise ValueError(f"{path}: got a file of kind {suffix!r}, expected one of {', '.join(known)}")
+    return suffix
+
+
+def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
+    """The rows of a table, by the suffix of its name; only a part of a large one is in memory, but for `.json`.
+
+    Cells of CSV are text. Lines without anything are passed over.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file, or a malformed line; the message names the file and the line.
+        ImportError: `.parquet` without pyarrow.
+        OSError: it cannot be read; the message names the file and says what to do.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "t.csv")
+    ...     _ = path.write_text("id,label\\na.png,cat\\n")
+    ...     list(read_rows(path))
+    [Row(place='line 2', cells={'id': 'a.png', 'label': 'cat'})]
+    """
+    suffix = check_suffix(path)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    if suffix == ".parquet":
+        yield from _read_parquet(path)
+        return
+    with errors_name(path), open(path, encoding="utf-8-sig", newline="") as file:
+        try:
+            if suffix == ".jsonl":
+                yield from read_json_lines(path, file)
+            elif suffix == ".json":
+                yield from _read_json(path, file)
+            else:
+                yield from _read_csv(path, file, "," if suffix == ".csv" else "\t")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not text in UTF-8 ({error})") from error
+
+
+def _read_csv(path: str | os.PathLike[str], file: IO[str], delimiter: str) -> Iterator[Row]:
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
+    header: list[str] = []
+    first = 1
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            raise ValueError(f"{path}: line {first} is malformed ({error})") from error
+        place, first = f"line {first}", reader.line_num + 1  # a quoted cell may go over several lines
+        if not any(cell.strip() for cell in cells):
+            continue
+        if not header:
+            header = [cell.strip() for cell in cells]
+            if len(set(header)) < len(header) or "" in header[1:]:
+                raise ValueError(f"{path}: {place} is {header}, expected different names of columns")
+        elif len(cells) != len(header):
+            raise ValueError(f"{path}: {place} has {len(cells)} cells, expected {len(header)}: {', '.join(header)}")
+        else:
+            yield Row(place, dict(zip(header, cells, strict=True)))
+    if not header:
+        raise ValueError(f"{path}: the file is empty, expected a first line with the names of columns")
+
+
+def read_json_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> Iterator[Row]:
+    """The objects of JSON lines, one a line; ValueError names the file and the line."""
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            place = f"line {number}"
+            try:
+                entry = parse_json(line)
+            except ValueError as error:
+                raise ValueError(f"{path}: {place} is no JSON ({error})") from error
+            yield _row(path, place, entry)
+
+
+def _read_json(path: str | os.PathLike[str], file: IO[str]) -> Iterator[Row]:
+    try:
+        entries = parse_json(file.read())
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if not isinstance(entries, list):
+        raise ValueError(f"{path}: got {type(entries).__name__}, expected a list of objects, one for each row")
+    for number, entry in enumerate(entries, 1):
+        yield _row(path, f"entry {number}", entry)
+
+
+def _row(path: str | os.PathLike[str], place: str, entry: Any) -> Row:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{path}: {place} is {type(entry).__name__}, expected an object such as {{\"id\": ...}}")
+    return Row(place, entry)
+
+
+def _read_parquet(path: str | os.PathLike[str]) -> Iterator[Row]:
+    number = 0
+    for batch in parquet_batches(path):
+        for cells in batch.to_pylist():
+            number += 1
+            yield Row(f"row {number}", cells)
+
+
+def parquet_batches(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """The record batches of a Parquet file.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+        ValueError: not a Parquet file, or a damaged one; the message names it.
+    """
+    parquet = pyarrow_parquet()
+    with errors_name(path), open(path, "rb") as file:
+        try:
+            with parquet.ParquetFile(file) as table:
+                yield from table.iter_batches(_BATCH)
+        except (*MALFORMED, OSError) as error:
+            raise ValueError(f"{path}: not a Parquet file, or damaged ({error})") from error
+
+
+def write_rows(path: str | os.PathLike[str], columns: tuple[str, ...], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a table, by the suffix of its name, whole or not at all; None is an empty cell.
+
+    Raises:
+        ValueError: another kind of file.
+        ImportError: `.parquet` without pyarrow.
+        OSError: it cannot be written; the message names the file and says what to do.
+    """
+    suffix = check_suffix(path)
+    if suffix == ".parquet":
+        _write_parquet(path, columns, list(rows))
+        return
+    with atomic_file(path) as file:
+        for text in _lines(suffix, columns, rows):
+            file.write(text.encode())
+
+
+def _lines(suffix: str, columns: tuple[str, ...], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    if suffix in (".csv", ".tsv"):
+        line: list[str] = []
+        writer = csv.writer(_Appending(line), delimiter="," if suffix == ".csv" else "\t", lineterminator="\n")
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow([row.get(name) for name in columns])
+            yield "".join(line)
+            line.clear()
+        yield "".join(line)
+        return
+    text = (json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=False) for row in rows)
+    if suffix == ".jsonl":
+        yield from (f"{entry}\n" for entry in text)
+        return
+    yield "["
+    for number, entry in enumerate(text):
+        yield f"{',' if number else ''}\n{entry}"
+    yield "\n]\n"
+
+
+class _Appending:
+    """What csv.writer writes to."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.write = lines.append
+
+
+def _write_parquet(path: str | os.PathLike[str], columns: tuple[str, ...], rows: list[Mapping[str, Any]]) -> None:
+    parquet = pyarrow_parquet()
+    import pyarrow
+
+    arrays = {}
+    for name in columns:
+        values = [row.get(name) for row in rows]
+        if len({type(value) for value in values if value is not None}) > 1:  # a column has one type
+            values = [None if value is None else str(value) for value in values]
+        arrays[name] = pyarrow.array(values)
+    with atomic_file(path) as file:
+        parquet.write_table(pyarrow.table(arrays), file)
