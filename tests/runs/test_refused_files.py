@@ -75,8 +75,8 @@ def test_plan_given_as_run_is_refused_by_name(tmp_path):
 
 def test_newer_format_is_refused_by_name(tmp_path):
     path = tmp_path / "run.safetensors"
-    files.save_vectors(path, "run", 3, {"el2n": np.zeros(3)}, {"metadata": {"architecture": "mlp", "seed": 0}})
-    check_refused(path, "format 3 is newer than 2", "upgrade")
+    files.save_vectors(path, "run", 4, {"el2n": np.zeros(3)}, {"metadata": {"architecture": "mlp", "seed": 0}})
+    check_refused(path, "format 4 is newer than 3", "upgrade")
 
 
 @pytest.mark.parametrize(
