@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import itertools
 import os
@@ -16,7 +15,7 @@ from ..runs.run import Run
 from ..runs.run_set import RunSet
 from ..scores.catalogue import SCORES
 from ..support.files import atomic_file
-from ..support.table_rows import Row, read_rows
+from ..support.table_rows import Row, csv_writer, read_rows
 from .score_table import OF_A_SCORE, ROWS, TEXT, WHOLE, ScoreTable
 
 
@@ -35,16 +34,17 @@ def to_csv(runs: RunSet | Run | ScoreTable, path: str | os.PathLike[str], **opti
         OSError: it cannot be written; the message names the file and says what to do.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "scores.csv")
     ...     to_csv(Run({"el2n": [0.5, 1.0]}, architecture="mlp", seed=0), path)
-    ...     print(open(path).readline(), end="")
+    ...     print(Path(path).read_text().splitlines()[0])
     index,el2n,el2n_percentile,el2n_standard_error,el2n_runs
     """
     table = as_table(runs, **options)
     with atomic_file(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=False)
-        writer = csv.writer(text, lineterminator="\n")
+        writer = csv_writer(text.write)
         writer.writerow(table.columns)
         for block in table.blocks():
             writer.writerows(zip(*(_cells(name, values) for name, values in block.items()), strict=True))
@@ -58,7 +58,7 @@ def as_table(runs: RunSet | Run | ScoreTable, **options: Any) -> ScoreTable:
 
 
 def _cells(name: str, values: NDArray[Any]) -> list[Any]:
-    given = values.tolist()
+    given: list[Any] = values.tolist()
     if values.dtype.kind == "f":
         return ["" if value != value else value for value in given]
     if name == "suggested":
@@ -76,6 +76,7 @@ def from_csv(path: str | os.PathLike[str]) -> ScoreTable:
         ValueError: a malformed line, with its number; an id or an index that is there twice.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "scores.csv")
     ...     to_csv(Run({"el2n": [0.5, 1.0]}, architecture="mlp", seed=0), path)
@@ -130,7 +131,7 @@ def kind_of(name: str) -> type[int] | type[float] | None:
 
 def whole_ids(table: ScoreTable) -> ScoreTable:
     """The table, with ids of int64 if all of them read as such."""
-    if "id" not in table or not len(table) or not all(_is_canonical(name) for name in table["id"].tolist()):
+    if "id" not in table or whole_texts(table["id"].tolist()).dtype == object:
         return table
     found = ScoreTable()
     for block in table.blocks():
@@ -139,8 +140,18 @@ def whole_ids(table: ScoreTable) -> ScoreTable:
     return found
 
 
-def _is_canonical(text: Any) -> bool:
-    """Whether it is what Python writes for a number of 64 bits."""
+def whole_texts(texts: list[Any]) -> NDArray[Any]:
+    """Texts [N] as int64 if each is what Python writes for such a number, else as they are (dtype object).
+
+    >>> whole_texts(["7", "-3"]), whole_texts(["7", "03"])
+    (array([ 7, -3]), array(['7', '03'], dtype=object))
+    """
+    if texts and all(map(_is_whole, texts)):
+        return np.array(texts, dtype=object).astype(np.int64)
+    return np.array([*texts, None], dtype=object)[:-1]
+
+
+def _is_whole(text: Any) -> bool:
     try:
         return str(int(text)) == str(text) and -(2**63) <= int(text) < 2**63
     except ValueError:

@@ -71,7 +71,9 @@ def from_parquet(path: str | os.PathLike[str]) -> ScoreTable:
             kind = kind_of(name)
             if kind is not None and values.dtype.kind not in ("iu" if kind is int else "iuf"):
                 expected = "whole numbers in every row" if kind is int else "numbers"
-                raise ValueError(f"{path}: column {name!r} holds {column.type}, {column.null_count} empty; expected {expected}")
+                raise ValueError(
+                    f"{path}: column {name!r} holds {column.type}, {column.null_count} empty; expected {expected}"
+                )
             if kind is None and values.dtype.kind not in "iufb":
                 values = np.array([*column.to_pylist(), None], dtype=object)[:-1]
             table.append(name, values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -77,6 +77,10 @@ class ScoreTable:
         table.class_names = together.class_names
         return table
 
+    def declare(self, name: str) -> None:
+        """Gives a column its place among the columns before it has values."""
+        self._order[name] = None
+
     def append(self, name: str, values: NDArray[Any]) -> None:
         """Adds values [n] at the end of a column."""
         self._order[name] = None
@@ -147,8 +151,8 @@ class ScoreTable:
         if "suggested" not in known or "suggested_probability" not in known:
             known = {name: values for name, values in known.items() if not name.startswith("suggested")}
         scores = {name: self[name][order] for name in self.scores}
-        names = {"class_names": self.class_names} if self.class_names is not None else {}
-        return Run(scores, architecture=architecture, seed=seed, **known, **names, **metadata)
+        more: dict[str, Any] = {**known, "class_names": self.class_names, **metadata}
+        return Run(scores, architecture=architecture, seed=seed, **more)
 
     def _by_index(self) -> NDArray[np.int64]:
         """The row of each example, [N]."""
@@ -181,14 +185,14 @@ class ScoreTable:
 def _add_suggested(table: ScoreTable, runs: RunSet) -> None:
     """What the training suggests, and how well it goes with the label."""
     if all(run.has("mean_probabilities") for run in runs):
-        width = runs[0].read("mean_probabilities", slice(1)).shape[1]
+        width, known_labels = runs[0].read("mean_probabilities", slice(1)).shape[1], runs.labels
         for rows in blocks(runs.num_examples, width * len(runs)):
             means = _mean_probabilities(runs, rows)
             known = ~np.isnan(means[:, 0])
             table.append("suggested", np.where(known, np.nan_to_num(means).argmax(1), -1))
             table.append("suggested_probability", means.max(1))
-            if runs.labels is not None:
-                labels = runs.labels[rows]
+            if known_labels is not None:
+                labels = known_labels[rows]
                 if int(labels.max()) >= width:
                     raise ValueError(f"labels: got class {labels.max()}, but the mean probabilities are of {width}")
                 table.append("label_quality", means[np.arange(len(labels)), labels])
@@ -235,11 +239,12 @@ def _add_score(table: ScoreTable, runs: RunSet, name: str) -> None:
         except ValueError:  # a published table, or a score whose error nobody knows
             error = np.full(len(mean), np.nan)
         number = np.full(len(mean), 0 if name in runs.tables else len(runs), np.int32)
-    columns: Mapping[str, NDArray[Any]] = {"": mean, "_standard_error": error, "_runs": number}
     table.append(name, mean)
+    table.declare(f"{name}_percentile")
+    table.append(f"{name}_standard_error", error)
+    table.append(f"{name}_runs", number)
+    del error, number  # before ranks take their memory
     table.append(f"{name}_percentile", percentile(mean if runs.higher_is_harder(name) else -mean))
-    for suffix in ("_standard_error", "_runs"):
-        table.append(f"{name}{suffix}", columns[suffix])
 
 
 def percentile(difficulty: NDArray[Any]) -> NDArray[np.float64]:

@@ -180,23 +180,21 @@ class Decisions:
         return {position: self._class_of(entry, names) for position, entry in wrong}
 
     def _class_of(self, entry: Entry, names: Sequence[str] | None) -> int:
-        label = entry.label
-        by_name = None
-        if isinstance(label, str):
-            found = [number for number, name in enumerate(names or ()) if name.strip() == label]
-            by_name = found[0] if len(found) == 1 else None
+        label, where = entry.label, f"{self._source}: {entry.place}: label {entry.label!r}"
+        named = [number for number, name in enumerate(names or ()) if name.strip() == label]
         number = whole_cell(label)
-        if number is not None and names is not None and number >= len(names):
+        if number is not None and (number < 0 or (names is not None and number >= len(names))):
             number = None
-        if by_name is not None and number is not None and by_name != number:
-            raise ValueError(
-                f"{self._source}: {entry.place}: label {label!r} is the name of class {by_name} and the number of class "
-                f"{names[number]!r}; write decisions as JSON or Parquet, where text is a name and a number a number"  # type: ignore[index]
-            )
-        if by_name is None and number is None:
+        meant = {*named, *(() if number is None else (number,))}
+        if not meant:
             known = "no names of classes are known; pass class_names=" if names is None else name_some(list(names))
-            raise ValueError(f"{self._source}: {entry.place}: label {label!r} is no class: {known}")
-        return by_name if by_name is not None else number  # type: ignore[return-value]
+            raise ValueError(f"{where} is no class: {known}")
+        if len(meant) > 1:
+            raise ValueError(
+                f"{where} may be any of the classes {sorted(meant)}, by name or by number; write decisions as JSON or "
+                "Parquet, with the number of the class as a number"
+            )
+        return meant.pop()
 
     def relabel(self, labels: Any, data: Any = None, class_names: Sequence[str] | None = None) -> NDArray[np.int64]:
         """The labels with the corrections, [N] int64.

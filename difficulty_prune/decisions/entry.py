@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 DECISIONS: Final = ("keep", "wrong", "drop", "unsure")
+_WHOLE: Final = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
 COLUMNS: Final = ("id", "index", "decision", "label", "weight", "note")
 
 
@@ -84,8 +86,8 @@ def read_entry(cells: Mapping[str, Any], place: str) -> Entry:
         raise ValueError(f"{place} has neither id nor index, one of which says what example is meant")
     if found.decision == "keep" and found.label is not None:
         raise ValueError(
-            f"{place} has the label {found.label!r} with 'keep', which leaves the label as it is; say 'wrong' to correct "
-            "it, or leave the label out"
+            f"{place} has the label {found.label!r} with 'keep', which leaves the label as it is; say 'wrong' to "
+            "correct it, or leave the label out"
         )
     return found
 
@@ -113,12 +115,12 @@ def _index(value: Any, place: str) -> int | None:
 
 def whole_cell(value: Any) -> int | None:
     """The whole number that a cell holds, also as text or, as pandas writes it beside empty cells, as 3.0."""
-    if isinstance(value, bool):
-        return None
-    try:
-        return int(value) if isinstance(value, int) or float(value) == int(float(value)) else None
-    except (TypeError, ValueError, OverflowError):
-        return None
+    if isinstance(value, str):
+        found = _WHOLE.fullmatch(value.strip())
+        return None if found is None else int(found[1])
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _decision(value: Any, place: str) -> str:

@@ -51,8 +51,8 @@ class Identity:
             return cls(operator.index(data), None, None)
         except TypeError as error:
             raise TypeError(
-                f"data: got {type(data).__name__}, expected a dp.IndexedDataset, a run, runs, ids [N], or the number of "
-                "examples"
+                f"data: got {type(data).__name__}, expected a dp.IndexedDataset, a run, runs, ids [N], or the number "
+                "of examples"
             ) from error
 
 
@@ -123,7 +123,8 @@ def check_entries(entries: Sequence[Entry], data: Identity) -> Check:
         if entry.id is None and entry.index is not None:
             if entry.index >= data.size:
                 raise ValueError(
-                    f"{entry.place} is of index {entry.index}, but the data has {data.size} examples, 0..{data.size - 1}"
+                    f"{entry.place} is of index {entry.index}, but the data has {data.size} examples, "
+                    f"0..{data.size - 1}"
                 )
             position[row] = entry.index
     _check_agreement(entries, position)

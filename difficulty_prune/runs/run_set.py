@@ -112,6 +112,16 @@ class RunSet:
         return next((run.labels for run in self._runs if run.has("labels")), None)
 
     @property
+    def ids(self) -> NDArray[Any] | None:
+        """[N] of Python texts (dtype object) or int64 from the first run that knows them."""
+        return next((run.ids for run in self._runs if run.has("ids")), None)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The name of each class from the first run that knows them."""
+        return next((run.class_names for run in self._runs if run.class_names is not None), None)
+
+    @property
     def architectures(self) -> tuple[str, ...]:
         """Different architectures, in order of appearance."""
         return tuple(dict.fromkeys(run.architecture for run in self._runs))
@@ -282,6 +292,14 @@ class RunSet:
         """`mean` turned so that high = hard, [N] float64."""
         mean = self.mean(score)
         return mean if self._definition(score).higher_is_harder else -mean
+
+    def higher_is_harder(self, score: str) -> bool:
+        """Whether high values of the score, as stored, are those of hard examples.
+
+        Raises:
+            ValueError: an unknown score.
+        """
+        return self._definition(score).higher_is_harder
 
     def _definition(self, score: str) -> Score:
         if not isinstance(score, str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import weakref
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ class Spool:
     """
 
     def __init__(self) -> None:
-        self._files: dict[str, tuple[IO[bytes], np.dtype[Any]]] = {}
+        self._files: dict[str, tuple[Any, np.dtype[Any]]] = {}
         self._lengths: dict[str, int] = {}
 
     def append(self, name: str, values: NDArray[Any]) -> None:
@@ -52,5 +52,5 @@ class Spool:
         start, stop, _ = rows.indices(self._lengths[name])
         file.seek(start * dtype.itemsize)
         found = np.empty(max(0, stop - start), dtype)
-        file.readinto(found.data)  # type: ignore[attr-defined]
+        file.readinto(found.data)
         return found
