@@ -8,6 +8,7 @@ import zlib
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..runs.run import Run
 from ..runs.run_set import RunSet
@@ -40,9 +41,18 @@ def to_npz(runs: RunSet | Run | ScoreTable, path: str | os.PathLike[str], **opti
     with atomic_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name in table.columns:
             values = table[name]
-            array = values.astype(str) if values.dtype == object else values
+            array = _texts(name, values) if values.dtype == object else values
             with archive.open(f"{name}.npy", "w", force_zip64=True) as part:
                 np.lib.format.write_array(part, array, allow_pickle=False)
+
+
+def _texts(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    """As NumPy's text, which drops zeros at the end."""
+    found = values.astype(str)
+    lost = next((value for value in values.tolist() if str(value).endswith("\0")), None)
+    if lost is not None:
+        raise ValueError(f"{name} {lost!r} ends in a zero, which .npz drops; write .csv or .parquet")
+    return found
 
 
 def from_npz(path: str | os.PathLike[str]) -> ScoreTable:

@@ -242,7 +242,7 @@ def _add_score(table: ScoreTable, runs: RunSet, name: str) -> None:
     table.append(name, mean)
     table.declare(f"{name}_percentile")
     table.append(f"{name}_standard_error", error)
-    table.append(f"{name}_runs", number)
+    table.append(f"{name}_runs", number.astype(np.int64))
     del error, number  # before ranks take their memory
     table.append(f"{name}_percentile", percentile(mean if runs.higher_is_harder(name) else -mean))
 
