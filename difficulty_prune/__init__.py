@@ -7,6 +7,7 @@ from .decisions.decisions import Decisions
 from .fingerprint.architecture_fingerprint import ArchitectureFingerprint
 from .frozen.checkpoint import score_checkpoint
 from .frozen.features import Features, score_features
+from .match_ids import IdReport, match_ids
 from .mixing import dominant
 from .ops import reference
 from .policies.plan import Plan
@@ -28,6 +29,7 @@ __all__ = [
     "DifficultyTracker",
     "Features",
     "GradientOptions",
+    "IdReport",
     "IndexedDataset",
     "Plan",
     "ProbabilityOptions",
@@ -46,6 +48,7 @@ __all__ = [
     "dominant",
     "fingerprint",
     "index_rows",
+    "match_ids",
     "ops",
     "plots",
     "policies",

@@ -6,14 +6,27 @@ import functools
 import hashlib
 import operator
 from collections import namedtuple
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+
+from .dataset_facts import (
+    class_names_of,
+    columns_of,
+    describe_sample,
+    fetch_and_tell,
+    key_of,
+    known_labels,
+    may_return_another,
+    paths_of,
+    read_column,
+)
+from .support.ids import check_ids, id_of, positions_of
 
 _EXACT_IN_FLOAT64: Final = 2**53
 
@@ -21,23 +34,45 @@ _EXACT_IN_FLOAT64: Final = 2**53
 class IndexedDataset(Dataset[Any]):
     """Wraps a map-style dataset so that every sample carries its position 0..N-1.
 
-    A tuple or list sample gains the index as its last element, a named tuple the field `key`, a mapping the key `key`,
-    and any other sample becomes (sample, index). The default collate function turns indices into an int64 tensor.
+    A tuple or list sample gains the index as its last element, a named tuple the field `index_key`, a mapping the key
+    `index_key`, and any other sample becomes (sample, index). The default collate function turns indices into an int64
+    tensor.
+
+    With ids, which name examples for good, the index is that of the sample that *came*, not of the one asked for: some
+    datasets return another where a file cannot be read.
 
     Args:
         dataset: map-style, with `__len__`; its `__getitems__` (batched fetching) is used where it has one.
-        key: name of the index in samples that are mappings or named tuples.
+        key: what names an example for good, text or a whole number:
+
+            - None: the path below the root, where the dataset knows its files, as torchvision's ImageFolder and timm's
+              datasets do; otherwise there are no ids;
+            - "path": the same, and an error where the dataset does not know its files;
+            - the name of a field of samples that are mappings (such as "__key__") or named tuples, or of a column of a
+              Hugging Face dataset;
+            - a number: the place of the id in samples that are tuples;
+            - a function: of the sample, returns its id;
+            - False: no ids. The index is the position that was asked for.
+        index_key: name of the index in samples that are mappings or named tuples.
 
     Raises:
-        TypeError: an iterable-style dataset, or one without a length.
-        ValueError: an empty dataset, or a sample that has `key` already.
+        TypeError: an iterable-style dataset, or one without a length, or a key that is none of these.
+        ValueError: an empty dataset, a sample that has `index_key` already, "path" of a dataset without files, an id
+            that occurs twice; or a sample was asked for before `collect_ids`, where only samples know their ids.
         IndexError: a position outside the dataset.
 
     >>> IndexedDataset([("a", 0), ("b", 1)])[1]
     ('b', 1, 1)
+    >>> named = IndexedDataset([{"name": "x7", "y": 0}, {"name": "x9", "y": 1}], key="name")
+    >>> named.collect_ids()
+    array(['x7', 'x9'], dtype=object)
+    >>> named[1]
+    {'name': 'x9', 'y': 1, 'index': 1}
     """
 
-    def __init__(self, dataset: Any, key: str = "index") -> None:
+    def __init__(
+        self, dataset: Any, key: str | int | Callable[[Any], Any] | None = None, *, index_key: str = "index"
+    ) -> None:
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
             raise TypeError(
                 f"dataset: got {type(dataset).__name__}, expected a map-style dataset (one with __getitem__): "
@@ -47,15 +82,81 @@ class IndexedDataset(Dataset[Any]):
             raise TypeError(f"dataset: {type(dataset).__name__} has no __len__, so its examples cannot be counted")
         if len(dataset) == 0:
             raise ValueError(f"dataset: {type(dataset).__name__} is empty, there is nothing to score")
+        if (key is not None and not isinstance(key, str | int) and not callable(key)) or key is True:
+            raise TypeError(f"key: got {key!r}, expected a name, a place in the sample, a function of it, or False")
         self.dataset = dataset
         self.key = key
+        self.index_key = index_key
+        self._ids: NDArray[Any] | None = None
+        self._positions: dict[str | int, int] | None = None
+        self._by_path = key in (None, "path") and paths_of(dataset) is not None
+        self._in_sample = not (self._by_path or key is None or key is False)
+        self._tells = self._by_path and may_return_another(dataset)
+        if key == "path" and self._by_path:
+            self._know(check_ids(paths_of(dataset), "path"))
+        elif isinstance(key, str) and key in columns_of(dataset):
+            self._know(check_ids(read_column(dataset, key), f"column {key!r}"))
+        elif key == "path" and not isinstance(dataset[0], Mapping):
+            raise ValueError(
+                f"key: got 'path', but {type(dataset).__name__} does not know its files, by .samples and .root"
+            )
+
+    def _know(self, ids: NDArray[Any]) -> NDArray[Any]:
+        ids.setflags(write=False)
+        self._ids = ids
+        return ids
+
+    @property
+    def ids(self) -> NDArray[Any] | None:
+        """[N] of Python texts (dtype object) or int64, in order; None where there are none, or before `collect_ids`.
+
+        Raises:
+            ValueError: an id that occurs twice; the message names it and both positions.
+        """
+        if self._ids is None and self._by_path:
+            return self._know(check_ids(paths_of(self.dataset), "path"))
+        return self._ids
+
+    def collect_ids(self, *, num_workers: int = 0) -> NDArray[Any]:
+        """The ids, for which every sample is read once where they are not known; do so before a loader has workers.
+
+        Args:
+            num_workers: processes that read; 0 for this one.
+
+        Raises:
+            ValueError: no ids; or one that occurs twice, as where a dataset returned another sample in place of one.
+            TypeError: an id that is neither text nor a whole number.
+        """
+        known = self.ids
+        if known is not None:
+            return known
+        if not self._in_sample:
+            raise ValueError(f"collect_ids: {type(self.dataset).__name__} names no examples; say how with key=")
+        loader = DataLoader(_Ids(self), batch_size=None, num_workers=num_workers)
+        return self._know(check_ids(list(loader), f"key {self.key!r}"))
+
+    def id_at(self, position: int) -> str | int:
+        """The id that the sample of a position brings; the sample is read for it."""
+        return self._id_of(self.dataset[position], position)
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """[N] int64, the classes of all examples; None where they are not known without reading examples."""
+        known = known_labels(self.dataset)
+        numbers = None if known is None else _numbers(known)
+        return None if numbers is None or numbers.dtype.kind not in "iub" else numbers.astype(np.int64)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The name of each class, from the dataset's `classes` or features; None where it does not know them."""
+        return class_names_of(self.dataset)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Sets on the dataset what it has, such as `train.transform = ...`, which would do nothing here."""
-        if name in ("dataset", "key"):
+        if name in _OWN:
             object.__setattr__(self, name, value)
         elif hasattr(self.dataset, name):
             setattr(self.dataset, name, value)
@@ -69,16 +170,74 @@ class IndexedDataset(Dataset[Any]):
         if isinstance(index, list | tuple | np.ndarray) or (isinstance(index, Tensor) and index.dim()):
             _refuse_mask(index)
             positions = [self._position(i) for i in index]
-            return self._attach(self.dataset[positions], torch.tensor(positions, dtype=torch.int64, device="cpu"))
+            batch = self.dataset[positions]
+            if self._in_sample:
+                positions = self._positions_in(batch, positions)
+            return self._attach(batch, torch.tensor(positions, dtype=torch.int64, device="cpu"))
         position = self._position(index)
-        return self._attach(self.dataset[position], position)
+        if self._tells:
+            return self._attach(*fetch_and_tell(self.dataset, position))
+        sample = self.dataset[position]
+        return self._attach(sample, self._came(sample, position))
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Samples of several positions; PyTorch's DataLoader fetches a batch by one such call."""
         positions = [self._position(index) for index in indices]
+        if self._tells:
+            return [self[position] for position in positions]
         fetch = getattr(self.dataset, "__getitems__", None)
         samples = fetch(positions) if fetch else [self.dataset[position] for position in positions]
-        return [self._attach(sample, position) for sample, position in zip(samples, positions, strict=True)]
+        pairs = zip(samples, positions, strict=True)
+        return [self._attach(sample, self._came(sample, position)) for sample, position in pairs]
+
+    def _came(self, sample: Any, asked: int) -> int:
+        """The position of the sample that came."""
+        if not self._in_sample or not self._brings(sample):
+            return asked
+        return self._position_of(self._id_of(sample, asked), asked)
+
+    def _brings(self, sample: Any) -> bool:
+        """Whether a sample has its id; a transform of a Hugging Face dataset, which swaps none, may take it away."""
+        has = isinstance(self.key, str) and isinstance(sample, Mapping) and self.key in sample
+        return has or not columns_of(self.dataset)
+
+    def _id_of(self, sample: Any, asked: int) -> str | int:
+        assert self.key is not None
+        try:
+            found = key_of(sample, self.key)
+        except KeyError as error:
+            raise ValueError(
+                f"key: got {self.key!r}, but the sample of example {asked} is {describe_sample(sample)}. (The name of "
+                "the index in a sample is index_key=.)"
+            ) from error
+        return id_of(found, f"key {self.key!r}", f"example {asked}")
+
+    def _position_of(self, name: str | int, asked: int) -> int:
+        if self._positions is None:
+            if self._ids is None:
+                raise ValueError(
+                    f"key: got {self.key!r}, so that only the samples know their ids; call collect_ids() first, which "
+                    "reads every sample once, before a loader has workers"
+                )
+            self._positions = positions_of(self._ids)
+        if name not in self._positions:
+            raise ValueError(
+                f"asked for example {asked}, the dataset returned one with the id {name!r}, which is not among its "
+                f"{len(self)} ids: it has changed since they were read"
+            )
+        return self._positions[name]
+
+    def _positions_in(self, batch: Any, asked: list[int]) -> list[int]:
+        """Of a batch that is a mapping of lists, as Hugging Face datasets give them."""
+        if not self._brings(batch):
+            return asked
+        if not (isinstance(batch, Mapping) and isinstance(self.key, str) and len(batch[self.key]) == len(asked)):
+            raise TypeError(
+                f"index: got {len(asked)} positions at once, but key {self.key!r} is asked of one sample at a time; "
+                "fetch them one by one, as a DataLoader does"
+            )
+        pairs = zip(batch[self.key], asked, strict=True)
+        return [self._position_of(id_of(name, f"key {self.key!r}", f"example {i}"), i) for name, i in pairs]
 
     def _position(self, index: int) -> int:
         try:
@@ -92,20 +251,38 @@ class IndexedDataset(Dataset[Any]):
 
     def _attach(self, sample: Any, position: int | Tensor) -> Any:
         if isinstance(sample, Mapping):
-            self._check_free(self.key in sample)
-            return {**sample, self.key: position}
+            self._check_free(self.index_key in sample)
+            return {**sample, self.index_key: position}
         if isinstance(sample, list):
             return [*sample, position]
         if isinstance(sample, tuple) and hasattr(sample, "_fields"):
-            self._check_free(self.key in sample._fields)
-            return _indexed_named_tuple(type(sample), self.key, (*sample, position))
+            self._check_free(self.index_key in sample._fields)
+            return _indexed_named_tuple(type(sample), self.index_key, (*sample, position))
         if isinstance(sample, tuple):
             return (*sample, position)
         return (sample, position)
 
     def _check_free(self, taken: bool) -> None:
         if taken:
-            raise ValueError(f"the sample has a key {self.key!r} already; choose another with key=...")
+            raise ValueError(
+                f"the sample has a key {self.index_key!r} already; choose another name of the index with index_key=..."
+            )
+
+
+_OWN: Final = ("dataset", "key", "index_key", "_ids", "_positions", "_by_path", "_in_sample", "_tells")
+
+
+class _Ids(Dataset[Any]):
+    """The ids of the samples, in the processes of a loader."""
+
+    def __init__(self, dataset: IndexedDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, position: int) -> str | int:
+        return self.dataset.id_at(position)
 
 
 def _refuse_mask(index: Any) -> None:
@@ -215,6 +392,9 @@ def _targets(dataset: Any) -> Sequence[Any] | NDArray[Any] | None:
             return _as_sequence(value)
     if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
         return _as_sequence(dataset.tensors[1])
+    known = known_labels(dataset)
+    if known is not None:
+        return known
     if _target(dataset[0]) is None:
         return None
     return [_target(dataset[i]) for i in range(len(dataset))]

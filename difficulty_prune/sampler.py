@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from .match_ids import match_ids
 from .ops.checks import check_index
 from .policies.base import Policy, at_epoch, check_difficulty, warn_if_nothing_is_ranked
 from .policies.plan import Plan
+from .support.arrays import as_tensor
 from .support.checks import whole_number
 from .support.randomness import generator_from
 from .tracker.source import ScoreSource
@@ -154,6 +156,10 @@ class PruneSampler(Sampler[int]):
         rank, world_size: this process's share of every epoch. Shares have the same length and do not overlap; the few
             examples left over differ from epoch to epoch. Every process has to plan with the same difficulty, policy
             and seed.
+        dataset: today's, which the loader has. Its length is compared with the difficulty; or, with `ids`, difficulty
+            and labels are put into its order: new examples become NaN, and a warning counts those that vanished, are
+            new or moved to another class. `runs.difficulty(score, dataset=train)` does the same.
+        ids: [N] what names the examples of `difficulty` and `labels`, such as `runs.ids`.
         fixed_length: positions per epoch, over all processes, whatever the plan: for trainers that freeze the number of
             steps. A longer plan is cut, at random; a shorter one is passed over again.
         outside: what `weight` does, once examples have been drawn, with one that the epoch's plan does not keep:
@@ -161,7 +167,8 @@ class PruneSampler(Sampler[int]):
             which gives it weight 0.
 
     Raises:
-        TypeError, ValueError: see the policy; or rank, world_size or fixed_length do not fit.
+        TypeError, ValueError: see the policy; or rank, world_size or fixed_length do not fit; or difficulty of another
+            number of examples than the dataset has; or ids of which none matches.
 
     >>> from difficulty_prune.policies import Hardest
     >>> sampler = PruneSampler(Hardest(keep=0.5), [0.1, 0.9, 0.5, 0.2], seed=0)
@@ -175,6 +182,8 @@ class PruneSampler(Sampler[int]):
         difficulty: Any,
         *,
         labels: Any = None,
+        dataset: Any = None,
+        ids: Any = None,
         shuffle: bool = True,
         seed: int = 0,
         rank: int | None = None,
@@ -201,6 +210,8 @@ class PruneSampler(Sampler[int]):
             )
         if isinstance(difficulty, ScoreSource):
             _check_shared(difficulty)
+        if ids is not None:
+            difficulty, labels = _of_today(difficulty, labels, ids, dataset)
         self.policy = policy
         self.shuffle = bool(shuffle)
         self.seed = whole_number(seed, "seed")
@@ -215,6 +226,11 @@ class PruneSampler(Sampler[int]):
         self._latest: EpochIterator | None = None
         self._asked_for: Epoch | None = None  # begun by set_epoch, before an earlier one was restored
         values = self._values()
+        if dataset is not None and len(values) != len(dataset):
+            raise ValueError(
+                f"difficulty: got {len(values)} examples, but the dataset has {len(dataset)}; to match them by id, "
+                "give ids=runs.ids, or take runs.difficulty(score, dataset=dataset)"
+            )
         if not callable(difficulty) and getattr(policy, "redrawn", False):  # which itself says nothing
             warn_if_nothing_is_ranked(values, policy, getattr(policy, "keep", 0.0))
         self._weights = _no_weights(len(values))
@@ -557,6 +573,24 @@ class PruneSampler(Sampler[int]):
 def _no_weights(size: int) -> Tensor:
     """NaN for every example, which marks those that a plan does not keep."""
     return torch.full((size,), torch.nan, dtype=torch.float32, device="cpu")
+
+
+def _of_today(difficulty: Any, labels: Any, ids: Any, dataset: Any) -> tuple[Any, Any]:
+    """Difficulty and labels [M] in the order of today's dataset; its own labels where it knows them."""
+    if dataset is None:
+        raise TypeError("ids: got ids without dataset=, expected both: they are looked up in today's dataset")
+    if callable(difficulty):
+        raise TypeError("ids: got them beside difficulty that is still being measured, which is of today's dataset")
+    values = as_tensor(difficulty, "difficulty").cpu()
+    match = match_ids(ids, dataset, labels=None if labels is None else as_tensor(labels, "labels").cpu().numpy())
+    if len(values) != len(ids):
+        raise ValueError(f"ids: got {len(ids)}, expected {len(values)}, one for each difficulty")
+    match.warn_of_others(stacklevel=3)
+    if labels is not None and match.labels is None and (match.positions >= 0).all():
+        labels = as_tensor(labels, "labels").cpu()[torch.from_numpy(match.positions)]
+    elif labels is not None:
+        labels = match.labels
+    return match.align(values), labels
 
 
 def _off_plan(number: int, of: int | None, epoch: int, first: int | None) -> str:

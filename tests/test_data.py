@@ -134,7 +134,7 @@ def test_labels_stay_beside_their_inputs():
 
 def test_mapping_sample_gains_the_chosen_key_and_is_not_changed():
     sample = {"input": 1.0}
-    indexed = dp.IndexedDataset([sample], key="position")
+    indexed = dp.IndexedDataset([sample], index_key="position")
     assert indexed[0] == {"input": 1.0, "position": 0}
     assert sample == {"input": 1.0}
 
@@ -206,7 +206,7 @@ def test_worker_processes(context, kind, monkeypatch):
 
 
 def test_pickle_keeps_the_dataset_and_the_key():
-    indexed = dp.IndexedDataset([{"x": 1}, {"x": 2}], key="position")
+    indexed = dp.IndexedDataset([{"x": 1}, {"x": 2}], index_key="position")
     copy = pickle.loads(pickle.dumps(indexed))  # noqa: S301 - written one call earlier
     assert copy[1] == {"x": 2, "position": 1}
     assert len(copy) == 2

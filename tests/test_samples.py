@@ -65,7 +65,7 @@ def test_a_named_tuple_stays_one_and_gains_a_field(workers: int) -> None:
 
 
 def test_an_indexed_named_tuple_is_pickled_by_value() -> None:
-    sample = dp.IndexedDataset(Pairs(), key="position")[2]
+    sample = dp.IndexedDataset(Pairs(), index_key="position")[2]
     again = pickle.loads(pickle.dumps(sample))  # noqa: S301 - of this very test
     assert again._fields == ("x", "y", "position")
     assert again.position == 2
@@ -74,7 +74,7 @@ def test_an_indexed_named_tuple_is_pickled_by_value() -> None:
 
 def test_a_field_that_is_taken_is_refused() -> None:
     with pytest.raises(ValueError, match="has a key 'y' already"):
-        dp.IndexedDataset(Pairs(), key="y")[0]
+        dp.IndexedDataset(Pairs(), index_key="y")[0]
 
 
 @pytest.mark.parametrize("label", ["label", "labels"])

@@ -110,7 +110,8 @@ def score_checkpoint(
             elif isinstance(labels, Tensor):
                 labels = labels.to(device)
             check_labels(labels, logits)
-            check_index(index, len(logits), tracker.num_examples)
+            tracker.make_room(index)
+            check_index(index, len(logits), tracker.capacity)
             tracker.record(
                 index,
                 logits if with_logits else None,
@@ -132,7 +133,8 @@ def _record_grand(
 ) -> None:
     inputs = _checked_inputs(inputs, differentiable=False)
     check_targets(labels, len(inputs))
-    check_index(index, len(inputs), tracker.num_examples)
+    tracker.make_room(index)
+    check_index(index, len(inputs), tracker.capacity)
     tracker.record(index, norms=grand(model, inputs.to(device), to_device(labels, device), loss))
 
 

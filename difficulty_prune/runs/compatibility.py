@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from ..scores.catalogue import SCORES, TRACKED
 from ..scores.temporal import TEMPORAL
+from ..support.digest import digest_of_array
 from .run import Run
 
 _DATA: Final = "data"
+_IDS: Final = "ids"
 
 
 class SharedFacts:
@@ -42,6 +44,9 @@ class SharedFacts:
             known = self.known.get(subject, {})
             differing = {name: (*known[name], new) for name, new in fields.items() if name in known}
             differing = {name: found for name, found in differing.items() if found[0] != found[2]}
+            if subject == _DATA and fields.get(_IDS) is not None and _IDS in known and _IDS not in differing:
+                # which say as well as a fingerprint that the data are the same
+                differing = {name: found for name, found in differing.items() if None not in (found[0], found[2])}
             if differing:
                 raise ValueError(_contradiction(subject, differing, run))
         labels = run.labels
@@ -54,11 +59,15 @@ class SharedFacts:
             self.labels, self.labelled = np.array(labels), repr(run)
         for subject, fields in facts.items():
             known = self.known.setdefault(subject, {})
-            known.update({name: (value, repr(run)) for name, value in fields.items() if name not in known})
+            said = {name: value for name, value in fields.items() if known.get(name, (None,))[0] is None}
+            known.update({name: (value, repr(run)) for name, value in said.items()})
 
 
 def _data(run: Run) -> dict[str, Any]:
-    return {"numbers of examples": len(run), "dataset fingerprints": run.dataset_fingerprint}
+    """What says of which data a run is; a digest of the ids, where it has any."""
+    parts = run.encoded_ids()
+    ids = {_IDS: " ".join(digest_of_array(parts[name]) for name in sorted(parts))} if parts else {}
+    return {"numbers of examples": len(run), **ids, "dataset fingerprints": run.dataset_fingerprint}
 
 
 def _options(run: Run, scores: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -88,14 +97,19 @@ def _contradiction(subject: str, differing: Mapping[str, tuple[Any, str, Any]], 
             "make a set of each"
         )
     name, (old, _, new) = next(iter(differing.items()))
+    do_not_mix = "runs of different data do not mix"
+    if run.has("ids"):
+        do_not_mix += "; RunSet.load(..., join='ids') joins runs of several versions of a dataset"
+    if name == _IDS:
+        return f"{first} and {run!r} have different ids: {do_not_mix}"
     missing = "; one was finished without dataset_fingerprint=" if None in (old, new) else ""
-    return f"{first} and {run!r} have different {name}, {old} and {new}{missing}: runs of different data do not mix"
+    return f"{first} and {run!r} have different {name}, {old} and {new}{missing}: {do_not_mix}"
 
 
 def check_same_data(first: Run, other: Run) -> None:
     """ValueError unless the two have the same length and dataset fingerprint."""
     for name, value in _data(first).items():
-        if _data(other)[name] != value:
+        if name in _data(other) and _data(other)[name] != value:
             raise ValueError(_contradiction(_DATA, {name: (value, repr(first), _data(other)[name])}, other))
 
 
@@ -118,9 +132,9 @@ def check_no_copies(runs: Sequence[Run]) -> None:
 def unproven_data(runs: Sequence[Run]) -> str | None:
     """What to warn of if nothing shows that the runs are of the same data; None if something does, or for one run.
 
-    A dataset fingerprint or labels that all runs have show it, because runs that differ in these do not mix.
+    A dataset fingerprint, ids or labels that all runs have show it, because runs that differ in these do not mix.
     """
-    lacking = [run for run in runs if run.dataset_fingerprint is None and not run.has("labels")]
+    lacking = [run for run in runs if run.dataset_fingerprint is None and not (run.has("labels") or run.has("ids"))]
     return describe_unproven(len(runs), lacking) if len(runs) > 1 and lacking else None
 
 

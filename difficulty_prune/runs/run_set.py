@@ -13,12 +13,14 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..match_ids import Match, match_ids
 from ..scores import ensembles
 from ..scores.catalogue import SCORES, Score, check_scores
 from ..scores.ensembles import Dichotomy, Estimate
 from ..support.blocks import blocks
 from ..support.ranks import rank_rows
 from .compatibility import SharedFacts, check_no_copies, check_same_data, unproven_data
+from .join import join_by_id
 from .run import Run
 from .run_files import EXPECTED, find_run_files
 from .sums_over_runs import SumsOverRuns
@@ -63,16 +65,27 @@ class RunSet:
         self._tables: dict[str, tuple[Score, NDArray[Any]]] = {}
 
     @classmethod
-    def load(cls, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> RunSet:
+    def load(
+        cls, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, join: Literal["ids"] | None = None
+    ) -> RunSet:
         """Reads run files: one or several of a file, a folder, a glob pattern, or the folder of a study.
 
         The same file is read once, however often it is named. `find_run_files` says exactly what stands for what.
         Warns if nothing shows that the runs are of the same data, because some have no dataset fingerprint or labels.
 
+        Args:
+            paths: see above.
+            join: "ids" for runs over several versions of a dataset. The set is then over all ids that any run has, in
+                order of appearance. A run whose data lacked an example is as if it was never presented: means are over
+                the runs that know it, and so are their standard errors. A warning counts the ids whose label differs
+                between runs; a run counts only where it had the label of the last run that knows one. Joined runs are
+                held in memory.
+
         Raises:
             TypeError: not a path.
             FileNotFoundError: a name that stands for no file.
-            ValueError: a file that is not a run, or runs that do not mix.
+            ValueError: a file that is not a run, or runs that do not mix; with `join`, a run without ids, or versions
+                with other class names.
 
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +96,15 @@ class RunSet:
         files = find_run_files(paths)
         if not files:
             raise FileNotFoundError(f"RunSet.load: got no paths; expected {EXPECTED}")
-        runs = cls(Run.load(path) for path in files)
+        if join not in (None, "ids"):
+            raise ValueError(f"join: got {join!r}, expected 'ids' or None")
+        loaded = [Run.load(path) for path in files]
+        if join == "ids":
+            check_no_copies(loaded)
+            loaded, noticed = join_by_id(loaded)
+            if noticed is not None:
+                warnings.warn(noticed, stacklevel=2)
+        runs = cls(loaded)
         unproven = unproven_data(runs._runs)
         if unproven is not None:
             warnings.warn(unproven, stacklevel=2)
@@ -113,13 +134,34 @@ class RunSet:
 
     @property
     def ids(self) -> NDArray[Any] | None:
-        """[N] of Python texts (dtype object) or int64 from the first run that knows them."""
+        """[N] of Python texts (dtype object) or int64 from the first run that has them, or None."""
         return next((run.ids for run in self._runs if run.has("ids")), None)
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """The name of each class from the first run that knows them."""
+        """The name of each class, from the first run that knows them, or None."""
         return next((run.class_names for run in self._runs if run.class_names is not None), None)
+
+    def match(self, dataset: Any) -> Match:
+        """Where each example of today's dataset is among these, by id; with a report of those that vanished or are new.
+
+        Args:
+            dataset: of M examples: an `IndexedDataset` with ids (or what it may wrap), or an array of ids [M].
+
+        Raises:
+            ValueError: runs or a dataset without ids, or none that matches.
+
+        >>> facts = dict(architecture="mlp", ids=["a", "b"], labels=[0, 1])
+        >>> runs = RunSet([Run({"el2n": [0.5, 1.0]}, seed=0, **facts)])
+        >>> print(runs.match(np.array(["b", "c"])).report)
+        1 of 2 examples match; 1 vanished ('a'); 1 are new ('c')
+        """
+        ids = self.ids
+        if ids is None:
+            raise ValueError(
+                "no run has ids, so that a dataset cannot be compared with these runs; give tracker.finish dataset="
+            )
+        return match_ids(ids, dataset, labels=self.labels, class_names=self.class_names, name="runs")
 
     @property
     def architectures(self) -> tuple[str, ...]:
@@ -288,10 +330,24 @@ class RunSet:
             sums.update(row)
         return sums
 
-    def difficulty(self, score: str) -> NDArray[Any]:
-        """`mean` turned so that high = hard, [N] float64."""
+    def difficulty(self, score: str, *, dataset: Any = None) -> NDArray[Any]:
+        """`mean` turned so that high = hard, [N] float64.
+
+        Args:
+            score: see `mean`.
+            dataset: today's, of M examples, which may be another version: the result is then [M], in its order, by id.
+                New examples are NaN. A warning counts those that vanished, are new or moved to another class.
+
+        Raises:
+            ValueError: as for `mean`; or see `match`.
+        """
         mean = self.mean(score)
-        return mean if self._definition(score).higher_is_harder else -mean
+        difficulty = mean if self._definition(score).higher_is_harder else -mean
+        if dataset is None:
+            return difficulty
+        match = self.match(dataset)
+        match.warn_of_others(stacklevel=2)
+        return match.align(difficulty)
 
     def higher_is_harder(self, score: str) -> bool:
         """Whether high values of the score, as stored, are those of hard examples.

@@ -9,8 +9,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data import IndexedDataset, dataset_fingerprint
 from ..support.arrays import as_tensor
 from .state import TrackerState
+
+
+def facts_of_dataset(dataset: Any, num_examples: int) -> dict[str, Any]:
+    """What a run keeps of a dataset: ids, labels, class names and fingerprint, as far as they are known.
+
+    The examples of a dataset that augments them at random have no fingerprint; ids, or labels, then identify them.
+
+    Raises:
+        ValueError: a dataset of another length.
+    """
+    indexed = dataset if isinstance(dataset, IndexedDataset) else IndexedDataset(dataset)
+    if len(indexed) != num_examples:
+        raise ValueError(
+            f"dataset: got {len(indexed)} examples, expected {num_examples}, as many as the tracker has: give the "
+            "whole dataset whose positions are the index"
+        )
+    ids, labels = indexed.ids, indexed.labels
+    if labels is not None and labels.min() < 0:
+        labels = None  # of examples of which some have no class
+    facts: dict[str, Any] = {"ids": ids, "labels": labels, "class_names": indexed.class_names}
+    try:
+        facts["dataset_fingerprint"] = dataset_fingerprint(indexed)
+    except (TypeError, ValueError) as error:
+        if ids is None and labels is None:
+            warnings.warn(f"finish: this run has no dataset fingerprint, ids or labels: {error}", stacklevel=3)
+    return facts
 
 
 def options_of_scores(state: TrackerState) -> dict[str, Any]:

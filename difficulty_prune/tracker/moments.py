@@ -11,6 +11,7 @@ from torch import Tensor
 from ..ops.operators import merge_moments_, new_state, record_gradients_
 from .arrivals import Arrivals
 from .group import Group
+from .growth import resized
 from .mapped import mapped_zeros
 from .options import GradientOptions
 
@@ -52,6 +53,7 @@ class GradientMoments:
         options = options if options is not None else GradientOptions()
         self.size = size
         self._group = group
+        self._mmap = options.mmap
         selected = options.selected(size)
         kept = size if selected is None else len(selected)
         home, m2_dtype = options.state_device(device), options.m2_type
@@ -98,6 +100,12 @@ class GradientMoments:
     def settle(self) -> None:
         """Waits for gradients that are on their way to state on the CPU; everything that reads the state does."""
         self._arrivals.settle()
+
+    def resize(self, size: int) -> None:
+        """From now on for so many examples; see `resized`."""
+        self.settle()
+        self.count = resized(self.count, size)
+        self.mean, self.m2 = (resized(t, size, self._mmap) for t in (self.mean, self.m2))
 
     def merge(self, other: GradientMoments) -> None:
         """Adds the gradients that `other` has seen, of this process."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..ops.operators import merge_moments_, new_state, record_gradients_
 from .group import Group
+from .growth import resized
 
 _TENSORS: Final = ("count", "mean")
 
@@ -46,6 +47,10 @@ class GradientNorms:
         """
         state = self.count, self.mean[:, None], self._spread[:, None]
         record_gradients_(*state, index, norms.float()[:, None], scale, None, skipped)
+
+    def resize(self, size: int) -> None:
+        """From now on for so many examples; see `resized`."""
+        self.count, self.mean, self._spread = (resized(t, size) for t in (self.count, self.mean, self._spread))
 
     def merge(self, other: GradientNorms) -> None:
         """Adds the norms that `other` has seen, of this process."""

@@ -12,6 +12,7 @@ from ..ops.operators import new_state
 from ..ops.reference import narrow
 from ..support.blocks import blocks
 from .arrivals import Arrivals
+from .growth import resized
 from .mapped import mapped_zeros
 from .options import ProbabilityOptions
 
@@ -47,6 +48,7 @@ class MeanProbabilities:
         options = options if options is not None else ProbabilityOptions()
         home, shape = options.state_device(device), (num_examples, classes)
         self.classes = classes
+        self._mmap = options.mmap
         self.count = new_state((num_examples,), torch.int32, home)
         if options.mmap is None:
             self.mean = new_state(shape, options.type, home)
@@ -71,6 +73,11 @@ class MeanProbabilities:
     def settle(self) -> None:
         """Waits for probabilities that are on their way to state on the CPU; everything that reads the state does."""
         self._arrivals.settle()
+
+    def resize(self, size: int) -> None:
+        """From now on for so many examples; see `resized`."""
+        self.settle()
+        self.count, self.mean = resized(self.count, size), resized(self.mean, size, self._mmap)
 
     def average(self) -> Tensor:
         """[N, C] float32 on the device of the state, each row with sum 1; NaN where never presented."""

@@ -17,6 +17,7 @@ from ..ops.operators import (
     try_record_stats_,
 )
 from ..scores.logit_scores import logit_scores
+from .growth import resized
 
 
 class Records:
@@ -77,6 +78,11 @@ class Records:
     ) -> None:
         """The same from the statistics of the examples; see `ops.record_given_stats_`."""
         record_given_stats_(self.table, index, stats, labels, classes, skipped, self.right_from, self.decay, self.steps)
+
+    def resize(self, size: int) -> None:
+        """From now on for so many examples; see `resized`."""
+        self.table = resized(self.table, size)
+        self.steps = torch.cat([resized(self.steps[:-STEP_COUNTERS], size), self.steps[-STEP_COUNTERS:]])
 
     def age(self) -> Tensor:
         """[N] float64, steps since each example was last presented: 0 in the last step, NaN for never."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
@@ -33,6 +34,8 @@ def checked_state(state: Any, wanted: Wanted) -> dict[str, Any]:
         raise ValueError(f"load_state_dict: format {number!r} is newer than {FORMAT}, the newest known here; upgrade")
     if number < 3:
         state = _with_defaults(state)
+    if wanted.grows and type(state.get("num_examples")) is int and state["num_examples"] >= 0:
+        wanted = replace(wanted, num_examples=state["num_examples"])
     expected = wanted.definition | ({} if wanted.num_classes is None else {"num_classes": wanted.num_classes})
     for key, value in expected.items():
         if state.get(key) != value:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+from dataclasses import replace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -227,6 +229,36 @@ class TrackerState:
         found += [] if self.probabilities is None else [self.probabilities.count, self.probabilities.mean]
         return [t for t in found if t is not None]
 
+    # Growing
+
+    def _parts(self) -> list[Any]:
+        parts = [self.records, self.windows, self.norms, self.probabilities, *self.moments.values()]
+        return [part for part in parts if part is not None]
+
+    def make_room(self, size: int) -> None:
+        """Grows to so many examples; what is there already keeps its place."""
+        if size > self.wanted.num_examples:
+            for part in self._parts():
+                part.resize(size)
+            self.wanted = replace(self.wanted, num_examples=size)
+
+    def resized(self, size: int) -> TrackerState:
+        """For so many examples, to be read: it shares the memory of this state unless it is larger."""
+        other = copy.copy(self)
+        other.records, other.windows = copy.copy(self.records), copy.copy(self.windows)
+        other.norms, other.probabilities = copy.copy(self.norms), copy.copy(self.probabilities)
+        other.moments = {name: copy.copy(moments) for name, moments in self.moments.items()}
+        for part in other._parts():
+            part.resize(size)
+        other.wanted = replace(self.wanted, num_examples=size)
+        return other
+
+    @property
+    def presented_up_to(self) -> int:
+        """One more than the last example that was presented; 0 if none was."""
+        lasts = (counts.nonzero()[-1:, 0].tolist() for counts in self.counts())
+        return max((last + 1 for found in lasts for last in found), default=0)
+
     # Reading
 
     def scores(self, names: tuple[str, ...]) -> dict[str, Tensor]:
@@ -369,6 +401,7 @@ class TrackerState:
             ValueError: no such state, a damaged or newer one, or one of other examples, classes, scores or options.
         """
         saved = checked_state(state, wanted)
+        wanted = replace(wanted, num_examples=saved["num_examples"])
         loaded = cls(wanted)
         loaded.num_classes = saved["num_classes"]
         loaded.labels_are_predictions = saved["labels_are_predictions"]

@@ -25,8 +25,10 @@ from ..scores.gradients import check_depends, has_module_hooks, input_gradient
 from ..scores.temporal import TemporalOptions
 from ..support.checks import whole_number
 from .batch import check_batch, index_beside, index_of_rows, refuse_transforms
-from .finish import labels_of_run, means_of_run, options_of_scores, seen_by_run, warn_of_too_little
+from .finish import facts_of_dataset, labels_of_run, means_of_run, options_of_scores, seen_by_run, warn_of_too_little
 from .group import Group
+from .growth import room_for
+from .moments import GradientMoments
 from .options import GradientOptions, ProbabilityOptions
 from .probabilities import MeanProbabilities
 from .rows import Rows, check_rows, check_values, wants_log_loss
@@ -79,7 +81,8 @@ class DifficultyTracker:
     with the index on the device.
 
     Args:
-        num_examples: N, the length of the whole dataset.
+        num_examples: N, the length of the whole dataset; or None, if it is not known: the tracker then grows to the
+            largest index. Give it the index on the CPU, as loaders do, and not in a compiled step or a process group.
         scores: names from `score_names()`.
         device: where the state lives. Default: where the first logits or inputs are.
         num_classes: expected columns of the logits; default: those of the first batch. With `target="binary"` the
@@ -111,7 +114,7 @@ class DifficultyTracker:
 
     def __init__(
         self,
-        num_examples: int,
+        num_examples: int | None,
         scores: Iterable[str] = DEFAULT_SCORES,
         *,
         device: torch.device | str | None = None,
@@ -124,7 +127,7 @@ class DifficultyTracker:
         mean_probabilities: bool | ProbabilityOptions = False,
         process_group: Any = None,
     ) -> None:
-        size = _number_of_examples(num_examples)
+        size = 0 if num_examples is None else _number_of_examples(num_examples)
         names = check_tracked(scores)
         gradient = GradientOptions() if gradient is None else gradient
         if not isinstance(gradient, GradientOptions):
@@ -138,9 +141,14 @@ class DifficultyTracker:
         _check_half_life(half_life)
         least = 2 if target == "classes" else 1
         classes = None if num_classes is None else whole_number(num_classes, "num_classes", least=least)
+        if num_examples is None and process_group is not None:
+            raise ValueError(
+                "num_examples: got None with process_group, whose processes would grow apart; give len(dataset)"
+            )
         group = None if process_group is None else Group(process_group)
         kind = target, float(right_from), float(half_life), _probabilities(mean_probabilities, target)
-        self._wanted = Wanted(size, names, classes, gradient, temporal, group, _device(device), *kind)
+        grows = num_examples is None
+        self._wanted = Wanted(size, names, classes, gradient, temporal, group, _device(device), *kind, grows)
         if group is not None:
             group.definition = {**self._wanted.definition, "num_classes": classes}
         self._extra_backward_scores = self._wanted.names(how="update(inputs=)")
@@ -152,8 +160,33 @@ class DifficultyTracker:
 
     @property
     def num_examples(self) -> int:
-        """N, the length of the whole dataset."""
+        """N, the length of the whole dataset; of a tracker that grows, up to the last example presented so far."""
+        return self._wanted.num_examples if not self._wanted.grows else max(self._least, self._state.presented_up_to)
+
+    @property
+    def capacity(self) -> int:
+        """How many examples there is room for: N, or more of a tracker that grows."""
         return self._wanted.num_examples
+
+    def make_room(self, index: Tensor) -> None:
+        """Grows for a batch, if this is a tracker that does; `watch`, `update` and `record` call it themselves.
+
+        Raises:
+            ValueError: an index on an accelerator, or in a compiled step.
+        """
+        if self._wanted.grows:
+            size = room_for(index, self.capacity)
+            if size > self.capacity:
+                self._make_room(size)
+
+    def _make_room(self, size: int) -> None:
+        with self._lock:
+            self._state.make_room(size)
+            self._wanted = self._state.wanted
+
+    def _readable(self) -> TrackerState:
+        """The state of as many examples as there are."""
+        return self._state.resized(self.num_examples) if self._wanted.grows else self._state
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -182,6 +215,7 @@ class DifficultyTracker:
 
     def reset(self) -> None:
         """Forgets everything recorded."""
+        self._least = 0  # examples that there are at least, of a tracker that grows
         self._state = TrackerState(self._wanted)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -283,7 +317,8 @@ reduction="weighted_mean")` |
         if not isinstance(inputs, Tensor) or not inputs.dtype.is_floating_point:
             got = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
             raise TypeError(f"inputs: got {got}, expected floating point; watch embeddings where inputs are integers")
-        given, index = index, index_beside(index, inputs, self.num_examples)
+        self.make_room(index)
+        given, index = index, index_beside(index, inputs, self.capacity)
         check_loss_scale(inputs, weight, reduction, accumulation_steps, scaler)
         state, compiling = self._state, torch.compiler.is_compiling()
         if not compiling:
@@ -313,7 +348,9 @@ reduction="weighted_mean")` |
         if compiling:
             watched = WatchInputs.apply(inputs, state.anchor, self._record_watched, *tensors)
         else:
-            first = FirstPass(lambda gradient: self._record_in_turn(gradient, *tensors), self._note_another_pass)
+            first = FirstPass(
+                lambda gradient: self._record_in_turn(gradient, index, scale, moments, skipped), self._note_another_pass
+            )
             watched = WatchInputs.apply(inputs, state.anchor, first)
         return watched
 
@@ -329,10 +366,13 @@ reduction="weighted_mean")` |
         if not self._pauses:
             self._state.note_another_pass()
 
-    def _record_in_turn(self, gradient: Tensor, *tensors: Any) -> bool:
-        """`_record_watched`, while no other thread records."""
+    def _record_in_turn(
+        self, gradient: Tensor, index: Tensor, scale: Tensor | None, moments: GradientMoments, skipped: Tensor
+    ) -> bool:
+        """`_record_watched`, while no other thread records, with state that may have grown since."""
         with self._lock:
-            return self._record_watched(gradient, *tensors)
+            tensors = moments.count, moments.mean, moments.m2, moments.pixels
+            return self._record_watched(gradient, index, scale, *tensors, skipped)
 
     def _record_watched(
         self,
@@ -416,6 +456,7 @@ reduction="weighted_mean")` |
             return
         if not compiling and torch._C._functorch.peek_interpreter_stack() is not None:
             refuse_transforms("update")
+        self.make_room(index)
         plain = owner is None and row_weight is None and inputs is None
         plain = plain and loss is None and entropy is None and correct is None and not compiling
         with self._lock if not compiling else nullcontext():
@@ -517,6 +558,7 @@ reduction="weighted_mean")` |
         tensor([   nan, 0.5000])
         """
         gradients = {} if gradients is None else gradients
+        self.make_room(index)
         index = check_batch(self._state, index, logits, labels, gradients, norms, ignore_index)
         if logits is not None and labels is not None:
             self._record_logits(index, logits, labels, predicted, ignore_index)
@@ -582,7 +624,7 @@ reduction="weighted_mean")` |
 
     def _record_rows(self, index: Tensor, rows: Rows) -> None:
         """Records the means over the rows of each example."""
-        index = index_of_rows(index, rows.batch, self.num_examples)
+        index = index_of_rows(index, rows.batch, self.capacity)
         self._prepare(rows.batch, columns=rows.columns)
         state = self._state
         if state.records is None or state.skipped is None:
@@ -614,7 +656,8 @@ reduction="weighted_mean")` |
         >>> tracker.presentations
         2
         """
-        check_index(index, None, self.num_examples)
+        self.make_room(index)
+        check_index(index, None, self.capacity)
         check_index(labels, len(index), self._state.num_classes or torch.iinfo(torch.int64).max, name="labels")
         with self._lock:
             if self._state.records is not None:
@@ -647,7 +690,7 @@ reduction="weighted_mean")` |
                 self._state.skipped.warn_of_targets(stacklevel=2)
             if not allow_skipped:
                 self._raise_if_skipped(names)
-            found = self._state.scores(names)
+            found = self._readable().scores(names)
             for name in names:
                 if name not in found:
                     found[name] = self._without_gradients(name)
@@ -670,7 +713,7 @@ reduction="weighted_mean")` |
         return torch.full((self.num_examples,), torch.nan, dtype=torch.float32, device=self._wanted.device or "cpu")
 
     def _known_labels(self) -> Tensor:
-        labels = self._state.labels()
+        labels = self._readable().labels()
         unknown = self.num_examples if labels is None else int((labels < 0).sum())
         if labels is None or unknown:
             raise ValueError(
@@ -693,7 +736,7 @@ reduction="weighted_mean")` |
         tensor([1., 0., nan], dtype=torch.float64)
         """
         with self._lock:
-            return self._state.age()
+            return self._readable().age()
 
     def mean_probabilities(self, *, allow_skipped: bool = False) -> Tensor:
         """The mean of each example's probabilities over its presentations: what the models of all steps said together.
@@ -749,7 +792,9 @@ reduction="weighted_mean")` |
             raise RuntimeError("nothing was recorded; call tracker.update(index, logits, labels) in each step")
         if not allow_skipped:
             self._raise_if_skipped(())
-        return self._state.probabilities
+        means = self._readable().probabilities
+        assert means is not None
+        return means
 
     def source(self, score: str, *, allow_skipped: bool = False) -> ScoreSource:
         """A live view of one score for a `PruneSampler`, which plans every epoch with what is known by then.
@@ -779,6 +824,9 @@ reduction="weighted_mean")` |
         probabilities: Any = None,
         predictions: Any = None,
         mean_probabilities: bool = False,
+        dataset: Any = None,
+        ids: Any = None,
+        class_names: Iterable[str] | None = None,
         dataset_fingerprint: str | None = None,
         allow_skipped: bool = False,
         **metadata: Any,
@@ -794,6 +842,11 @@ reduction="weighted_mean")` |
             predictions: [N] int64, the classes that the trained model predicts.
             mean_probabilities: whether the run keeps those of this tracker, [N, C]; the labels that they suggest it
                 keeps anyhow.
+            dataset: what was trained on, the `IndexedDataset` or what it wraps. Its ids, labels, class names and
+                fingerprint are kept, as far as they are known, where they are not given here. Of a dataset that
+                augments at random the fingerprint is not known.
+            ids: [N] what names each example for good.
+            class_names: the name of each class.
             dataset_fingerprint: from `dp.dataset_fingerprint`, so that runs of different data are not mixed.
             allow_skipped: see `compute`.
             metadata: anything else that JSON can hold, such as epochs=10.
@@ -801,7 +854,7 @@ reduction="weighted_mean")` |
         Raises:
             RuntimeError: nothing was recorded.
             ValueError: see `compute`; or labels other than those shown, an example said to be seen that was never
-                presented, or mean probabilities that were not recorded.
+                presented, or mean probabilities that were not recorded; or a dataset of another length.
 
         >>> tracker = DifficultyTracker(1, scores=("el2n",))
         >>> tracker.update(torch.tensor([0]), torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
@@ -810,15 +863,27 @@ reduction="weighted_mean")` |
         """
         if self._state.is_empty:
             raise RuntimeError("finish: nothing was recorded; call tracker.update(index, logits, labels) in each step")
+        given: dict[str, Any] = {
+            "labels": labels,
+            "ids": ids,
+            "class_names": class_names,
+            "dataset_fingerprint": dataset_fingerprint,
+        }
+        if dataset is not None:
+            if self._wanted.grows and len(dataset) > self.num_examples:
+                self._least = len(dataset)
+            known = facts_of_dataset(dataset, self.num_examples)
+            given = {name: known.get(name) if value is None else value for name, value in given.items()}
         with self._lock:  # no step of another thread in between
             scores = self.compute(allow_skipped=allow_skipped)
-            warn_of_too_little(self._state, scores)
-            labels, seen = labels_of_run(self._state, labels), seen_by_run(self._state, seen)
-            means = means_of_run(self._state, whole=mean_probabilities)
+            state = self._readable()
+            warn_of_too_little(state, scores)
+            labels, seen = labels_of_run(state, given.pop("labels")), seen_by_run(state, seen)
+            means: dict[str, Any] = {**given, **means_of_run(state, whole=mean_probabilities)}
             facts = {
                 "presentations": self.presentations,
                 "skipped": self.skipped,
-                "options": options_of_scores(self._state),
+                "options": options_of_scores(state),
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 **metadata,
             }
@@ -830,7 +895,6 @@ reduction="weighted_mean")` |
             seen=seen,
             probabilities=probabilities,
             predictions=predictions,
-            dataset_fingerprint=dataset_fingerprint,
             **means,
             **facts,
         )
@@ -882,7 +946,7 @@ reduction="weighted_mean")` |
         As with modules, the tensors are the live ones, and training goes on in them: save or copy the result.
         """
         with self._lock:
-            return self._state.state_dict()
+            return self._readable().state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replaces what was recorded; the tensors are copied: to the device of this tracker, if it was given one.
@@ -893,6 +957,8 @@ reduction="weighted_mean")` |
         """
         with self._lock:
             self._state = TrackerState.from_state_dict(state, self._wanted)
+            if self._wanted.grows:
+                self._wanted, self._least = self._state.wanted, self._state.wanted.num_examples
         if self._wanted.group is not None:  # which may go on with the short last batch of an epoch
             group = self._wanted.group
             group.largest_batch = max(group.largest_batch, state.get("largest_batch", 0))
@@ -909,8 +975,11 @@ reduction="weighted_mean")` |
         if not isinstance(other, DifficultyTracker):
             raise TypeError(f"merge: got {type(other).__name__}, expected a DifficultyTracker")
         theirs, own = other._wanted.definition, self._wanted.definition
+        size = other.num_examples
+        if self._wanted.grows or (other._wanted.grows and size < self.num_examples):
+            size = self.num_examples
         for what, got, expected in (
-            ("(examples, scores)", (other.num_examples, other.scores), (self.num_examples, self.scores)),
+            ("(examples, scores)", (size, other.scores), (self.num_examples, self.scores)),
             ("process_group", other.process_group, self.process_group),
             ("gradient options", other.gradient.definition, self.gradient.definition),
             ("temporal options", other.temporal, self.temporal),
@@ -920,7 +989,11 @@ reduction="weighted_mean")` |
                 raise ValueError(f"merge: got a tracker with {what} {got}, expected {expected}")
         first, second = sorted((self, other), key=id)  # always in the same order, or two merges would block each other
         with first._lock, second._lock:
-            self._state.merge(other._state)
+            if self._wanted.grows:
+                self._least = max(self._least, other.num_examples)
+                self._make_room(self._least)
+            same = other.capacity == self.capacity
+            self._state.merge(other._state if same else other._state.resized(self.capacity))
 
     def _prepare(self, batch: Tensor, score: str | None = None, columns: int | None = None) -> None:
         """Checks that logits or values, or the inputs of a gradient score, suit the state, and makes what it lacks.

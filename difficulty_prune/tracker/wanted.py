@@ -16,7 +16,10 @@ from .options import GradientOptions, ProbabilityOptions
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a tracker was asked to record; its arguments, see `DifficultyTracker`."""
+    """What a tracker was asked to record; its arguments, see `DifficultyTracker`.
+
+    One that grows has room for `num_examples`, of which the last may not have been presented.
+    """
 
     num_examples: int
     scores: tuple[str, ...]
@@ -29,6 +32,7 @@ class Wanted:
     right_from: float = 1.0
     half_life: float = HALF_LIFE
     probabilities: ProbabilityOptions | None = None
+    grows: bool = False
 
     def names(self, **features: Any) -> tuple[str, ...]:
         """The scores whose catalogue entry has these values, or for a tuple one of them."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..ops.layout import temporal_parts, temporal_width
 from ..ops.operators import new_temporal_table, record_temporal_
 from ..scores.temporal import TEMPORAL, TemporalOptions
+from .growth import resized
 
 
 class TemporalRecords:
@@ -81,6 +82,10 @@ class TemporalRecords:
         torch.ops.difficulty_prune.record_temporal_(
             self.table, index, logits, labels, self.options.window, self.options.decay, skipped, records, ignore_index
         )
+
+    def resize(self, size: int) -> None:
+        """From now on for so many examples; see `resized`."""
+        self.table = resized(self.table, size)
 
     @property
     def count(self) -> Tensor:
