@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from .data import IndexedDataset
 from .decisions.decisions import Decisions
 from .support.table_rows import check_suffix, write_rows
 
@@ -28,17 +28,16 @@ def apply(decisions: Decisions, dataset: Any, path: str | os.PathLike[str]) -> i
         ValueError: as for `Decisions.apply_to_plan`, or another suffix.
         OSError: it cannot be written; the message names the file and says what to do.
     """
-    suffixes = (".csv", ".json", ".jsonl")
-    check_suffix(path, suffixes)
-    samples = getattr(dataset, "samples", None)
+    check_suffix(path, (".csv", ".json", ".jsonl"))
+    indexed = dataset if isinstance(dataset, IndexedDataset) else IndexedDataset(dataset)
+    samples = getattr(indexed.dataset, "samples", None)
     if not isinstance(samples, list | tuple) or not all(len(sample) == 2 for sample in samples[:1]):
         raise TypeError(
             f"dataset: got {type(dataset).__name__}, expected one that knows its files (.samples), as ImageFolder does"
         )
-    names = getattr(dataset, "classes", None)
-    ids = [_below(os.fspath(file), getattr(dataset, "root", None)) for file, _ in samples]
-    plan = decisions.plan(ids)
-    labels = decisions.relabel([label for _, label in samples], ids, names)
+    names = indexed.class_names
+    plan = decisions.plan(indexed)
+    labels = decisions.relabel([label for _, label in samples], indexed)
 
     def rows() -> Iterator[dict[str, Any]]:
         for i, weight in zip(plan.index.tolist(), plan.weight.tolist(), strict=True):
@@ -51,10 +50,3 @@ def apply(decisions: Decisions, dataset: Any, path: str | os.PathLike[str]) -> i
     columns += ["weight"] if bool((plan.weight != 1).any()) else []
     write_rows(path, tuple(columns), ({name: row[name] for name in columns} for row in rows()))
     return len(plan)
-
-
-def _below(file: str, root: Any) -> str:
-    """The path below the root, if it is there; what names the file for good."""
-    if root is None:
-        return file
-    return Path(os.path.relpath(file, root)).as_posix()

@@ -19,7 +19,17 @@ def folder(tmp_path: Path) -> SimpleNamespace:
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).write_bytes(b"an image")
     root = tmp_path / "photos"
-    return SimpleNamespace(root=str(root), samples=[(str(root / n), i) for n, i in files], classes=["cat", "dog"])
+    return Folder(root=str(root), samples=[(str(root / n), i) for n, i in files], classes=["cat", "dog"])
+
+
+class Folder(SimpleNamespace):
+    """As much of torchvision's ImageFolder as is looked at."""
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, i: int):
+        return self.samples[i]
 
 
 ROWS = [

@@ -19,7 +19,7 @@ FLOORS = (
     {"support"},
     {"ops", "dataset_facts"},
     {"scores", "mixing", "policies"},
-    {"decisions"},
+    {"decisions", "corrected"},
     {"data"},
     {"match_ids", "apply"},
     {"runs"},

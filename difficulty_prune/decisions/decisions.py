@@ -185,7 +185,7 @@ class Decisions:
         number = whole_cell(label)
         if number is not None and (number < 0 or (names is not None and number >= len(names))):
             number = None
-        meant = {*named, *(() if number is None else (number,))}
+        meant: set[int] = {*named, *(() if number is None else (number,))}
         if not meant:
             known = "no names of classes are known; pass class_names=" if names is None else name_some(list(names))
             raise ValueError(f"{where} is no class: {known}")
