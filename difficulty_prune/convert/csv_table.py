@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import itertools
 import os
@@ -44,7 +45,8 @@ def to_csv(runs: RunSet | Run | ScoreTable, path: str | os.PathLike[str], **opti
     table = as_table(runs, **options)
     with atomic_file(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=False)
-        writer = csv_writer(text.write)
+        texts = any(name in table.text_columns for name in table.columns)
+        writer = csv_writer(text.write) if texts else csv.writer(text, lineterminator="\n")
         writer.writerow(table.columns)
         for block in table.blocks():
             writer.writerows(zip(*(_cells(name, values) for name, values in block.items()), strict=True))

@@ -97,14 +97,20 @@ class ScoreTable:
         return tuple(self._order)
 
     @property
+    def text_columns(self) -> tuple[str, ...]:
+        """Names of those columns that hold texts."""
+        return tuple(self._texts)
+
+    @property
     def scores(self) -> tuple[str, ...]:
         """Names of the scores of the catalogue that the table holds."""
         return tuple(name for name in self._order if name in SCORES)
 
     def __len__(self) -> int:
         name = next(iter(self._order), None)
-        if name is None:
-            return 0
+        return 0 if name is None else self._length(name)
+
+    def _length(self, name: str) -> int:
         return len(self._texts[name]) if name in self._texts else self._spool.length(name)
 
     def __contains__(self, name: object) -> bool:
@@ -171,15 +177,24 @@ class ScoreTable:
 
     def check(self, source: str) -> ScoreTable:
         """The table; ValueError if an id or an index is there twice, or columns differ in length."""
-        lengths = {name: len(self.read(name)) for name in self._order}
+        lengths = {name: self._length(name) for name in self._order}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"{source}: columns of different lengths, {lengths}")
         for name in ("id", "index"):
             if name in self:
-                values, counts = np.unique(self[name].astype(str) if name == "id" else self[name], return_counts=True)
-                if (counts > 1).any():
-                    raise ValueError(f"{source}: {name} {values[counts > 1][0]} is there {counts.max()} times")
+                twice = _first_twice(self[name])
+                if twice is not None:
+                    raise ValueError(f"{source}: {name} {twice} is there more than once")
         return self
+
+
+def _first_twice(values: NDArray[Any]) -> Any:
+    """The smallest value that is there more than once, or None."""
+    if values.dtype == object:
+        values = values.astype(str)
+    values.sort()  # in place: a column is read anew each time
+    same = values[1:] == values[:-1]
+    return values[1:][same][0] if same.any() else None
 
 
 def _add_suggested(table: ScoreTable, runs: RunSet) -> None:
@@ -199,7 +214,8 @@ def _add_suggested(table: ScoreTable, runs: RunSet) -> None:
     elif all(run.has("suggested") for run in runs):
         chosen = runs.suggested()
         table.append("suggested", chosen)
-        table.append("suggested_probability", _share_of_votes(runs, chosen))
+        for rows in blocks(runs.num_examples, len(runs)):
+            table.append("suggested_probability", _share_of_votes(runs, chosen[rows], rows))
 
 
 def _mean_probabilities(runs: RunSet, rows: slice) -> NDArray[Any]:
@@ -214,37 +230,45 @@ def _mean_probabilities(runs: RunSet, rows: slice) -> NDArray[Any]:
         return np.asarray(total / count)
 
 
-def _share_of_votes(runs: RunSet, chosen: NDArray[Any]) -> NDArray[Any]:
-    """Mean over the runs that presented the example of the probability with which they suggest this label."""
+def _share_of_votes(runs: RunSet, chosen: NDArray[Any], rows: slice) -> NDArray[Any]:
+    """Mean over the runs that presented the example of the probability with which they suggest this label, [n]."""
     total, count = np.zeros(len(chosen)), np.zeros(len(chosen))
     for run in runs:
-        suggested = run.read("suggested")
-        total += np.where(suggested == chosen, np.nan_to_num(run.read("suggested_probability")), 0)
+        suggested = run.read("suggested", rows)
+        total += np.where(suggested == chosen, np.nan_to_num(run.read("suggested_probability", rows)), 0)
         count += suggested >= 0
     with np.errstate(invalid="ignore"):
         return np.asarray(total / count)
 
 
 def _add_score(table: ScoreTable, runs: RunSet, name: str) -> None:
-    if name in runs.scores:
-        sums = SumsOverRuns(runs.num_examples)
-        for run in runs:
-            sums.update(run.scores[name])
-        mean, error, number = sums.mean(), sums.standard_error(), sums.count
-        del sums
+    """Block by block but for the ranks, so that little beside one vector of length N is in memory."""
+    for suffix in ("", *OF_A_SCORE):
+        table.declare(f"{name}{suffix}")
+    size = runs.num_examples
+    if name in runs.scores and name not in runs.tables:
+        for rows in blocks(size):
+            sums = SumsOverRuns(len(range(size)[rows]))
+            for run in runs:
+                sums.update(run.read(name, rows))
+            _append(table, name, sums.mean(), sums.standard_error(), sums.count)
     else:
         mean = runs.mean(name)
         try:
             error = runs.standard_error(name)
         except ValueError:  # a published table, or a score whose error nobody knows
-            error = np.full(len(mean), np.nan)
-        number = np.full(len(mean), 0 if name in runs.tables else len(runs), np.int32)
+            error = np.full(size, np.nan)
+        _append(table, name, mean, error, np.full(size, 0 if name in runs.tables else len(runs)))
+    difficulty = table[name]
+    if not runs.higher_is_harder(name):
+        np.negative(difficulty, out=difficulty)
+    table.append(f"{name}_percentile", percentile(difficulty))
+
+
+def _append(table: ScoreTable, name: str, mean: NDArray[Any], error: NDArray[Any], number: NDArray[Any]) -> None:
     table.append(name, mean)
-    table.declare(f"{name}_percentile")
     table.append(f"{name}_standard_error", error)
     table.append(f"{name}_runs", number.astype(np.int64))
-    del error, number  # before ranks take their memory
-    table.append(f"{name}_percentile", percentile(mean if runs.higher_is_harder(name) else -mean))
 
 
 def percentile(difficulty: NDArray[Any]) -> NDArray[np.float64]:
@@ -253,8 +277,15 @@ def percentile(difficulty: NDArray[Any]) -> NDArray[np.float64]:
     >>> percentile(np.array([0.5, np.nan, 0.1, 0.5]))
     array([66.66666667,         nan, 16.66666667, 66.66666667])
     """
-    found = np.full(len(difficulty), np.nan)
     known = ~np.isnan(difficulty)
-    if known.any():
-        found[known] = 100 * (rank_rows(difficulty[known][None])[0] - 0.5) / known.sum()
-    return found
+    if not known.all():
+        found = np.full(len(difficulty), np.nan)
+        if known.any():
+            found[known] = percentile(difficulty[known])
+        return found
+    if not len(difficulty):
+        return np.empty(0)
+    ranks: NDArray[np.float64] = rank_rows(difficulty[None])[0]
+    ranks -= 0.5
+    ranks *= 100 / len(ranks)
+    return ranks

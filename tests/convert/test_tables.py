@@ -157,8 +157,8 @@ def test_unknown_columns_are_kept(tmp_path: Path) -> None:
         ("index,aum\n,1\n", "line 2: index: got '', expected a whole number"),
         ("index,label,aum\n0,99999999999999999999,1\n", "line 2: label: got '9{20}'"),
         ("index,aum\n0,1,2\n", "line 2 has 3 cells, expected 2"),
-        ("index,aum\n0,1\n0,1\n", "index 0 is there 2 times"),
-        ("id,aum\na,1\nb,1\na,1\n", "id a is there 2 times"),
+        ("index,aum\n0,1\n0,1\n", "index 0 is there more than once"),
+        ("id,aum\na,1\nb,1\na,1\n", "id a is there more than once"),
     ],
 )
 def test_a_malformed_line_is_named_by_its_number(tmp_path: Path, text, message) -> None:
