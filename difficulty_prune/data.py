@@ -24,6 +24,7 @@ from .dataset_facts import (
     fetch_and_tell,
     key_of,
     known_labels,
+    knows_files,
     may_return_another,
     paths_of,
     read_column,
@@ -56,6 +57,7 @@ class IndexedDataset(Dataset[Any]):
             - a number: the place of the id in samples that are tuples;
             - a function: of the sample, returns its id;
             - False: no ids. The index is the position that was asked for.
+        ids: [N] the ids in order, where you know them, so that no sample has to be read for them.
         index_key: name of the index in samples that are mappings or named tuples.
         decisions: of people; examples that they gave another label are served with it. The label of a sample is its
             second element, or its key "label" or "labels". Decisions on ids that the dataset lacks are counted in a
@@ -82,6 +84,7 @@ class IndexedDataset(Dataset[Any]):
         dataset: Any,
         key: str | int | Callable[[Any], Any] | None = None,
         *,
+        ids: Any = None,
         index_key: str = "index",
         decisions: Decisions | None = None,
     ) -> None:
@@ -101,10 +104,14 @@ class IndexedDataset(Dataset[Any]):
         self.index_key = index_key
         self._ids: NDArray[Any] | None = None
         self._positions: dict[str | int, int] | None = None
-        self._by_path = key in (None, "path") and paths_of(dataset) is not None
+        self._by_path = key in (None, "path") and knows_files(dataset)
         self._in_sample = not (self._by_path or key is None or key is False)
         self._tells = self._by_path and may_return_another(dataset)
-        if key == "path" and self._by_path:
+        if ids is not None:
+            known = self._know(check_ids(ids))
+            if len(known) != len(dataset):
+                raise ValueError(f"ids: got {len(known)}, expected {len(dataset)}, one for each example")
+        elif key == "path" and self._by_path:
             self._know(check_ids(paths_of(dataset), "path"))
         elif isinstance(key, str) and key in columns_of(dataset):
             self._know(check_ids(read_column(dataset, key), f"column {key!r}"))
@@ -158,7 +165,7 @@ class IndexedDataset(Dataset[Any]):
             return known
         if not self._in_sample:
             raise ValueError(f"collect_ids: {type(self.dataset).__name__} names no examples; say how with key=")
-        loader = DataLoader(_Ids(self), batch_size=None, num_workers=num_workers)
+        loader = DataLoader(_Ids(self), batch_size=None, num_workers=num_workers, generator=torch.Generator())
         ids = self._know(check_ids(list(loader), f"key {self.key!r}"))
         self._correct()
         return ids

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -55,6 +55,17 @@ def paths_of(dataset: Any) -> list[str] | None:
     return below if os.sep == "/" else [path.replace(os.sep, "/") for path in below]
 
 
+def knows_files(dataset: Any) -> bool:
+    """Whether `paths_of` has an answer; found out at once, whatever the number of examples."""
+    if type(dataset) is Subset:
+        return knows_files(dataset.dataset)
+    source = _reader(dataset) or dataset
+    samples = _samples(source, len(dataset))
+    if not samples or not isinstance(getattr(source, "root", None), str | os.PathLike):
+        return False
+    return isinstance(samples[0][0], str | os.PathLike) or _names_in_archive(source, len(samples)) is not None
+
+
 def _reader(dataset: Any) -> Any:
     reader = vars(dataset).get("reader") if hasattr(dataset, "__dict__") else None
     return reader if hasattr(reader, "__getitem__") and hasattr(reader, "filename") else None
@@ -92,11 +103,20 @@ def known_labels(dataset: Any) -> Sequence[Any] | NDArray[Any] | None:
             return value.tolist() if isinstance(value, Tensor) else value
     if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
         return list(dataset.tensors[1].tolist())
-    label = next((name for name in ("label", "labels") if name in columns_of(dataset)), None)
+    label = _label_column(dataset)
     if label is not None:
         return read_column(dataset, label)
-    samples = _samples(_reader(dataset) or dataset, len(dataset))
+    reader = _reader(dataset)
+    samples = None if reader is None else _samples(reader, len(dataset))
     return None if samples is None else [sample[1] for sample in samples]
+
+
+def _label_column(dataset: Any) -> str | None:
+    """Of a Hugging Face dataset; None where a transform may make other labels of it."""
+    names = columns_of(dataset)
+    if names and dataset.format["type"] == "custom":
+        return None
+    return next((name for name in ("label", "labels") if name in names), None)
 
 
 def class_names_of(dataset: Any) -> tuple[str, ...] | None:
@@ -106,9 +126,9 @@ def class_names_of(dataset: Any) -> tuple[str, ...] | None:
     if callable(getattr(dataset, "target_transform", None)):
         return None
     names = getattr(dataset, "classes", None)
-    for label in ("label", "labels"):
-        if label in columns_of(dataset):
-            names = getattr(dataset.features[label], "names", None)
+    label = _label_column(dataset)
+    if label is not None:
+        names = getattr(dataset.features[label], "names", None)
     reader = _reader(dataset)
     if names is None and reader is not None:
         places = getattr(reader, "class_to_idx", None)
@@ -203,7 +223,12 @@ class _Noting:
     def __len__(self) -> int:
         return len(self._source)
 
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._source)
+
     def __getattr__(self, name: str) -> Any:
+        if name == "_source":  # of a copy that is being made
+            raise AttributeError(name)
         return getattr(self._source, name)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .data import IndexedDataset
-from .support.ids import check_ids, positions_of
+from .support.ids import check_ids, id_array, positions_of
 
 _NAMED: Final = 3  # of each kind, in a message
 
@@ -102,7 +102,7 @@ def match_ids(
     >>> match.positions, str(match.report)
     (array([ 2, -1,  0]), "2 of 3 examples match; 1 vanished ('b'); 1 are new ('d')")
     """
-    before = Facts(check_ids(ids, name), _labels(labels), None if class_names is None else tuple(class_names))
+    before = Facts(id_array(ids, name), _labels(labels), None if class_names is None else tuple(class_names))
     if before.labels is not None and len(before.labels) != len(before.ids):
         raise ValueError(f"labels: got {len(before.labels)}, expected {len(before.ids)}, one for each id")
     today = facts_of(dataset)

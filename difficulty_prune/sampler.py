@@ -602,7 +602,8 @@ def _off_plan(number: int, of: int | None, epoch: int, first: int | None) -> str
         "sampler.set_epoch(epoch) before the loader makes its iterator: loaders that recycle their workers fetch the "
         "next epoch before that. The index must be the position in the data that the loader has: to prune within a "
         "part, give the loader IndexedDataset(Subset(data, part)), not a Subset of an IndexedDataset of the whole. If "
-        "such visits are meant: PruneSampler(..., outside='zero')"
+        "such visits are meant, or the dataset returns another example where a file cannot be read: "
+        "PruneSampler(..., outside='zero')"
     )
 
 

@@ -53,6 +53,17 @@ class Tolerant(ImageFolder):
             return self[(index + 1) % len(self)]
 
 
+class Lookup(Tolerant):
+    """One that also looks through its list of files, and remembers what it found."""
+
+    place = -1
+
+    def __getitem__(self, index: int) -> Any:
+        path, _ = self.samples[index]
+        self.place = next(i for i, (other, _) in enumerate(self.samples) if other == path)
+        return super().__getitem__(copy.copy(self).place)
+
+
 class Loop(ImageFolder):
     def __getitem__(self, index: int) -> Any:
         while True:
@@ -95,7 +106,7 @@ def test_other_labels_by_a_transform_are_not_known(folder: Path) -> None:
     assert train.class_names is None
 
 
-@pytest.mark.parametrize("kind", [Tolerant, Loop])
+@pytest.mark.parametrize("kind", [Tolerant, Lookup, Loop])
 @pytest.mark.parametrize("part", [None, [1, 2, 4]])
 def test_the_index_is_that_of_the_sample_that_came(kind: Any, part: Any, folder: Path) -> None:
     spoil(folder, 1)
@@ -211,6 +222,24 @@ def test_the_sample_brings_its_id(dataset: Any, key: Any, workers: int) -> None:
     assert [sample["x"] if isinstance(sample, dict) else sample[0] for sample in came] == index
 
 
+def test_ids_that_are_known_need_no_reading() -> None:
+    train = dp.IndexedDataset(Ring(NAMES, broken=(1,)), key="__key__", ids=NAMES)
+    assert train.collect_ids().tolist() == NAMES
+    assert [train[i]["index"] for i in range(4)] == [0, 2, 2, 3]
+    tensors = dp.IndexedDataset(TensorDataset(torch.zeros(2)), ids=[7, 5])
+    assert tensors.ids is not None
+    assert tensors.ids.tolist() == [7, 5]
+    assert tensors[1] == (0, 1)
+    with pytest.raises(ValueError, match="ids: got 1, expected 2"):
+        dp.IndexedDataset(TensorDataset(torch.zeros(2)), ids=[7])
+
+
+def test_collecting_touches_no_global_generator() -> None:
+    before = torch.get_rng_state()
+    dp.IndexedDataset(Ring(NAMES), key="__key__").collect_ids()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_ids_in_a_loader() -> None:
     train = dp.IndexedDataset(Ring([7, 3, 5]), key="__key__")
     train.collect_ids()
@@ -308,12 +337,14 @@ def test_columns_of_a_hugging_face_dataset() -> None:
     train = dp.IndexedDataset(dataset, key="doc")
     assert train.ids is not None
     assert train.ids.tolist() == ["a", "b", "c"]
-    assert train.labels is not None
-    assert train.labels.tolist() == [1, 0, 1]
-    assert train.class_names == ("no", "yes")
+    assert train.labels is None  # which the transform may change
+    assert train.class_names is None
     assert not read
     assert train[1] == {"label": 0, "index": 1}
     plain = dp.IndexedDataset(dataset.with_format(None), key="doc")
+    assert plain.labels is not None
+    assert plain.labels.tolist() == dp.data.dataset_labels(plain).tolist() == [1, 0, 1]
+    assert plain.class_names == ("no", "yes")
     assert plain[[2, 0]]["index"].tolist() == [2, 0]
     assert plain[2] == {"doc": "c", "label": 1, "index": 2}
     assert dp.IndexedDataset(dataset).ids is None

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -127,6 +128,23 @@ def test_a_sampler_matches_by_id() -> None:
     assert sorted(dp.PruneSampler(policy, difficulty, labels=today.labels, dataset=today)) == [0, 1]
     with pytest.warns(UserWarning, match="1 are new"), pytest.raises(ValueError, match="1 of 3 examples are NaN"):
         dp.PruneSampler(dp.policies.Easiest(keep=0.5), known.difficulty("aum"), ids=known.ids, dataset=today)
+
+
+def test_a_substitute_that_is_not_in_the_plan() -> None:
+    class Next(Named):
+        def __getitem__(self, index: int) -> Any:
+            return {"name": ["a", "b", "c"][1 if index == 0 else index]}
+
+    train = dp.IndexedDataset(Next(["a", "b", "c"], [0, 0, 0]), key="name", ids=["a", "b", "c"])
+    for outside in ("raise", "zero"):
+        sampler = dp.PruneSampler(dp.policies.Hardest(keep=0.3), [3.0, 1.0, 2.0], dataset=train, outside=outside)
+        came = torch.tensor([train[i]["index"] for i in sampler])
+        assert came.tolist() == [1]
+        if outside == "zero":
+            assert sampler.weight(came).tolist() == [0.0]
+        else:
+            with pytest.raises(ValueError, match=r"not in the plan .* where a file cannot be read"):
+                sampler.weight(came)
 
 
 def test_labels_of_runs_where_the_dataset_knows_none() -> None:

@@ -124,7 +124,7 @@ class DifficultyCallback(pl.Callback):
         tracker = self.tracker
         if not isinstance(earlier, DifficultyTracker) or not earlier.presentations:
             return
-        if earlier.num_examples != tracker.num_examples:
+        if earlier.num_examples != tracker.num_examples and not tracker.grows:
             return  # other data are another run
         if earlier is not tracker:
             try:

@@ -28,6 +28,13 @@ def check_ids(values: Any, name: str = "ids") -> NDArray[Any]:
     >>> check_ids([7, 3])
     array([7, 3])
     """
+    ids = id_array(values, name)
+    positions_of(ids, name)
+    return ids
+
+
+def id_array(values: Any, name: str = "ids") -> NDArray[Any]:
+    """`check_ids` without a look at whether each occurs once, which `positions_of` has."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
@@ -36,9 +43,9 @@ def check_ids(values: Any, name: str = "ids") -> NDArray[Any]:
         if values.ndim != 1:
             raise ValueError(f"{name}: got shape {values.shape}, expected [N]")
         if values.dtype.kind == "i":
-            return _unique(values.astype(np.int64), name)
+            return values.astype(np.int64)
         values = values.tolist()
-    return _unique(_as_array(list(values), name), name)
+    return _as_array(list(values), name)
 
 
 def id_of(value: Any, name: str, where: str) -> str | int:
@@ -80,11 +87,6 @@ def as_objects(texts: list[str]) -> NDArray[Any]:
     array = np.empty(len(texts), object)
     array[:] = texts
     return array
-
-
-def _unique(ids: NDArray[Any], name: str) -> NDArray[Any]:
-    positions_of(ids, name)
-    return ids
 
 
 def positions_of(ids: NDArray[Any], name: str = "ids") -> dict[str | int, int]:

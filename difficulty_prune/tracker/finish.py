@@ -17,7 +17,8 @@ from .state import TrackerState
 def facts_of_dataset(dataset: Any, num_examples: int) -> dict[str, Any]:
     """What a run keeps of a dataset: ids, labels, class names and fingerprint, as far as they are known.
 
-    The examples of a dataset that augments them at random have no fingerprint; ids, or labels, then identify them.
+    The examples of a dataset that augments them at random have no fingerprint; ids, or labels, then identify them. Nor
+    is one made where ids do and every example would have to be read for its label.
 
     Raises:
         ValueError: a dataset of another length.
@@ -32,6 +33,8 @@ def facts_of_dataset(dataset: Any, num_examples: int) -> dict[str, Any]:
     if labels is not None and labels.min() < 0:
         labels = None  # of examples of which some have no class
     facts: dict[str, Any] = {"ids": ids, "labels": labels, "class_names": indexed.class_names}
+    if ids is not None and labels is None:
+        return facts
     try:
         facts["dataset_fingerprint"] = dataset_fingerprint(indexed)
     except (TypeError, ValueError) as error:

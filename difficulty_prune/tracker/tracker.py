@@ -164,6 +164,11 @@ class DifficultyTracker:
         return self._wanted.num_examples if not self._wanted.grows else max(self._least, self._state.presented_up_to)
 
     @property
+    def grows(self) -> bool:
+        """Whether it was made without the number of examples, and grows to the largest index."""
+        return self._wanted.grows
+
+    @property
     def capacity(self) -> int:
         """How many examples there is room for: N, or more of a tracker that grows."""
         return self._wanted.num_examples

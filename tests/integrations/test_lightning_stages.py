@@ -280,6 +280,20 @@ def test_a_new_module_is_a_new_run(tmp_path):
     check_scores(dp.Run.load(callback.path).scores, second.shown)
 
 
+class Growing(Classifier):
+    def make(self):
+        self.tracker = dp.DifficultyTracker(None, scores=self.scores)
+        self.sampler = dp.PruneSampler(dp.policies.Random(keep=1.0), torch.zeros(SIZE))
+
+
+def test_a_second_fit_with_a_tracker_that_grows_goes_on(tmp_path):
+    model, trainer = Growing(), make_trainer(tmp_path, writer(tmp_path), epochs=1)
+    trainer.fit(model)
+    go_on(trainer, model)
+    assert model.tracker.presentations == 2 * SIZE
+    check_scores(dp.Run.load(tmp_path / "run.safetensors").scores, model.shown)
+
+
 def test_other_data_are_a_new_run(tmp_path):
     model, trainer = Classifier(), make_trainer(tmp_path, DifficultyCallback())
     trainer.fit(model)

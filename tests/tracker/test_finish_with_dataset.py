@@ -77,6 +77,27 @@ def test_a_dataset_that_shows_nothing_is_told_of() -> None:
     assert run.labels is not None  # as they were shown
 
 
+def test_ids_spare_the_reading_of_all_examples() -> None:
+    read: list[int] = []
+
+    class Slow:
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> Any:
+            read.append(index)
+            return torch.zeros(()), index
+
+    train = dp.IndexedDataset(Slow(), ids=["a", "b"])
+    tracker = trained(train)
+    read.clear()
+    run = tracker.finish(dataset=train, **FACTS)
+    assert not read
+    assert run.dataset_fingerprint is None
+    assert run.labels is not None
+    assert run.labels.tolist() == [0, 1]
+
+
 def test_another_length_and_other_labels_are_refused(folder: str) -> None:
     train = dp.IndexedDataset(ImageFolder(folder, PLAIN))
     tracker = trained(train)
