@@ -175,7 +175,7 @@ def _decided(
         if found:
             cells: dict[str, Any] = {"id": _below(place, root, f"{source}: {row.place}"), "decision": found.pop()}
             if field is not None and cells["decision"] == "wrong":
-                cells["label"] = _label(row.cells[field])
+                cells["label"] = _label(row, field, source)
             yield Row(row.place, cells)
 
 
@@ -188,8 +188,12 @@ def _below(place: str, root: str | os.PathLike[str] | None, where: str) -> str:
         raise ValueError(f"{where}: {place!r} is not below the root {os.fspath(root)!r}") from error
 
 
-def _label(value: Any) -> Any:
-    """The name of the class in a classification."""
+def _label(row: Row, field: str, source: str) -> Any:
+    """The name of the class that the field holds, a text or a classification; None if it is empty."""
+    try:
+        value = row.cells[field]
+    except (AttributeError, KeyError) as error:
+        raise ValueError(f"{source}: {row.place}: it has no field {field!r}, where its label was said to be") from error
     if isinstance(value, Mapping):
         return value.get("label")
     return value if value is None or isinstance(value, str | int) else getattr(value, "label", None)

@@ -116,7 +116,7 @@ def _decided(rows: Iterable[Row], source: str, from_name: str | None) -> Iterato
         data, given = row.cells.get("data"), row.cells.get("annotations")
         if not isinstance(data, Mapping) or "label" not in data or not {"id", "index"} & set(data):
             raise ValueError(f"{where}: got data {data!r}, expected an object with label, and id or index")
-        if not isinstance(given, list):
+        if not isinstance(given, list) or not all(isinstance(annotation, Mapping) for annotation in given):
             raise ValueError(f"{where}: got annotations {given!r}, expected a list; export as JSON, not JSON-MIN")
         if not given:
             continue

@@ -106,6 +106,13 @@ def test_malformed_samples_are_refused_by_number(sample, message) -> None:
         dp.convert.from_fiftyone([sample], root="/d")
 
 
+def test_a_label_field_that_is_not_there_is_named() -> None:
+    sample = {"filepath": "a", "tags": ["wrong"]}
+    for given in (sample, Sample(**sample)):
+        with pytest.raises(ValueError, match="samples: sample 1: it has no field 'fixed'"):
+            dp.convert.from_fiftyone([given], label_field="fixed")
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "samples.json").write_text('{"groups": []}')
     with pytest.raises(ValueError, match=r"not the samples\.json of a FiftyOneDataset"):

@@ -86,6 +86,7 @@ def test_annotators_who_differ_are_unsure_and_no_annotation_is_no_decision(tmp_p
         ({"data": {"label": "cat"}, "annotations": []}, "task 1: got data .* expected an object with label, and id or"),
         ({"id": 3, "image": "x", "choice": "cat"}, "task 1: got data None"),
         ({"data": {"label": "cat", "id": "a"}}, "task 1: got annotations None.* not JSON-MIN"),
+        ({"data": {"label": "cat", "id": "a"}, "annotations": [3]}, "task 1: got annotations"),
         ({"data": {"label": "cat", "id": "a"}, "annotations": [{}]}, "task 1: an annotation is malformed"),
         ({"data": {"label": "cat", "id": "a"}, "annotations": [{"result": []}]}, r"has the choices \[\], expected one"),
     ],
