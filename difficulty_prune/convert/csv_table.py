@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import math
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..runs.run import Run
 from ..runs.run_set import RunSet
 from ..scores.catalogue import SCORES
 from ..support.files import atomic_file
-from ..support.table_rows import Row, csv_writer, read_rows
+from ..support.table_rows import check_suffix, csv_lines, csv_writer, open_text
 from .score_table import OF_A_SCORE, ROWS, TEXT, WHOLE, ScoreTable
 
 
@@ -85,36 +85,41 @@ def from_csv(path: str | os.PathLike[str]) -> ScoreTable:
     ...     from_csv(path)["el2n"]
     array([0.5, 1. ])
     """
-    table, rows = ScoreTable(), read_rows(path)
-    while block := list(itertools.islice(rows, ROWS)):
-        for name in block[0].cells:
-            table.append(name, _column(path, name, block))
+    table = ScoreTable()
+    check_suffix(path, (".csv",))
+    with open_text(path) as file:
+        lines = csv_lines(path, file)
+        _, header = next(lines)
+        while block := list(itertools.islice(lines, ROWS)):
+            for name, cells in zip(header, zip(*(cells for _, cells in block), strict=True), strict=True):
+                table.append(name, _column(path, name, cells, block))
     return whole_ids(table).check(os.fspath(path))
 
 
-def _column(path: str | os.PathLike[str], name: str, rows: Sequence[Row]) -> NDArray[Any]:
-    cells = [row.cells[name] for row in rows]
+def _column(
+    path: str | os.PathLike[str], name: str, cells: tuple[str, ...], lines: list[tuple[int, list[str]]]
+) -> NDArray[Any]:
     kind = kind_of(name)
     if kind is None:
         return np.array([*cells, None], dtype=object)[:-1]
-    empty: dict[Any, Any] = {float: np.nan, int: -1 if name == "suggested" else None}
+    empty = math.nan if kind is float else -1 if name == "suggested" else None
     try:
-        return np.array([kind(cell) if cell.strip() else empty[kind] for cell in cells], np.dtype(kind))
+        return _numbers(cells, kind, empty)
     except (TypeError, ValueError, OverflowError) as error:
-        for row in rows:
-            cell = row.cells[name]
-            if not _reads(cell, kind, empty[kind]):
+        for (number, _), cell in zip(lines, cells, strict=True):
+            try:
+                _numbers((cell,), kind, empty)
+            except (TypeError, ValueError, OverflowError):
                 expected = "a whole number" if kind is int else "a number, or nothing"
-                raise ValueError(f"{path}: {row.place}: {name}: got {cell!r}, expected {expected}") from error
+                raise ValueError(f"{path}: line {number}: {name}: got {cell!r}, expected {expected}") from error
         raise
 
 
-def _reads(cell: str, kind: Any, empty: Any) -> bool:
+def _numbers(cells: tuple[str, ...], kind: type[int] | type[float], empty: Any) -> NDArray[Any]:
     try:
-        np.array([kind(cell) if cell.strip() else empty], np.dtype(kind))
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return True
+        return np.array(list(map(kind, cells)), np.dtype(kind))  # the fast way, if no cell is empty
+    except ValueError:
+        return np.array([kind(cell) if cell.strip() else empty for cell in cells], np.dtype(kind))
 
 
 def kind_of(name: str) -> type[int] | type[float] | None:

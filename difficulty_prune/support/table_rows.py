@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -52,47 +53,75 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
     [Row(place='line 2', cells={'id': 'a.png', 'label': 'cat'})]
     """
     suffix = check_suffix(path)
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file")
     if suffix == ".parquet":
         yield from _read_parquet(path)
         return
-    with errors_name(path), open(path, encoding="utf-8-sig", newline="") as file:
-        try:
-            if suffix == ".jsonl":
-                yield from read_json_lines(path, file)
-            elif suffix == ".json":
-                yield from _read_json(path, file)
-            else:
-                yield from _read_csv(path, file, "," if suffix == ".csv" else "\t")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not text in UTF-8 ({error})") from error
+    with open_text(path) as file:
+        if suffix == ".jsonl":
+            yield from read_json_lines(path, file)
+        elif suffix == ".json":
+            yield from _read_json(path, file)
+        else:
+            yield from _read_csv(path, file, "," if suffix == ".csv" else "\t")
 
 
 def _read_csv(path: str | os.PathLike[str], file: IO[str], delimiter: str) -> Iterator[Row]:
+    lines = csv_lines(path, file, delimiter)
+    _, header = next(lines)
+    for number, cells in lines:
+        yield Row(f"line {number}", dict(zip(header, cells, strict=True)))
+
+
+def csv_lines(path: str | os.PathLike[str], file: IO[str], delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """The lines of CSV with their numbers, of which the first is the header and all have as many cells.
+
+    Lines without anything are passed over; a line that has line breaks in quotes has the number of its beginning.
+
+    Raises:
+        ValueError: no header, a name of a column that is there twice, or a malformed line; the message names it.
+
+    >>> import io
+    >>> list(csv_lines("t.csv", io.StringIO("a,b\\n\\n1,2\\n")))
+    [(1, ['a', 'b']), (3, ['1', '2'])]
+    """
     reader = csv.reader(file, delimiter=delimiter, strict=True)
     header: list[str] = []
-    first = 1
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            raise ValueError(f"{path}: line {first} is malformed ({error})") from error
-        place, first = f"line {first}", reader.line_num + 1  # a quoted cell may go over several lines
-        if not any(cell.strip() for cell in cells):
-            continue
-        if not header:
-            header = [cell.strip() for cell in cells]
-            if len(set(header)) < len(header) or "" in header[1:]:
-                raise ValueError(f"{path}: {place} is {header}, expected different names of columns")
-        elif len(cells) != len(header):
-            raise ValueError(f"{path}: {place} has {len(cells)} cells, expected {len(header)}: {', '.join(header)}")
-        else:
-            yield Row(place, dict(zip(header, cells, strict=True)))
+    number = 1
+    try:
+        for cells in reader:
+            if "".join(cells).strip():
+                if not header:
+                    header = cells = [cell.strip() for cell in cells]
+                    if len(set(header)) < len(header) or "" in header[1:]:
+                        raise ValueError(f"{path}: line {number} is {header}, expected different names of columns")
+                elif len(cells) != len(header):
+                    raise ValueError(
+                        f"{path}: line {number} has {len(cells)} cells, expected {len(header)}: {', '.join(header)}"
+                    )
+                yield number, cells
+            number = reader.line_num + 1  # a quoted cell may go over several lines
+    except csv.Error as error:
+        raise ValueError(f"{path}: line {number} is malformed ({error})") from error
     if not header:
         raise ValueError(f"{path}: the file is empty, expected a first line with the names of columns")
+
+
+@contextlib.contextmanager
+def open_text(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
+    """A file of text, whose errors name it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not in UTF-8.
+        OSError: it cannot be read; the message names the file and says what to do.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    with errors_name(path), open(path, encoding="utf-8-sig", newline="") as file:
+        try:
+            yield file
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not text in UTF-8 ({error})") from error
 
 
 def read_json_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> Iterator[Row]:
@@ -137,9 +166,12 @@ def parquet_batches(path: str | os.PathLike[str]) -> Iterator[Any]:
 
     Raises:
         ImportError: pyarrow is not installed.
+        FileNotFoundError: no such file.
         ValueError: not a Parquet file, or a damaged one; the message names it.
     """
     parquet = pyarrow_parquet()
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
     with errors_name(path), open(path, "rb") as file:
         try:
             with parquet.ParquetFile(file) as table:
