@@ -50,15 +50,25 @@ class Match(NamedTuple):
         positions: [M] int64, where each of today's examples was; -1 for a new one.
         labels: [M] int64, today's classes, if known.
         report: what matched, and what did not.
+        earlier: N, how many examples there were.
     """
 
     positions: NDArray[np.int64]
     labels: NDArray[np.int64] | None
     report: IdReport
+    earlier: int
 
     def align(self, values: Any) -> NDArray[Any]:
-        """Values [N] or [N, ...] of the earlier examples in today's order, [M, ...] float64; NaN for new ones."""
+        """Values [N] or [N, ...] of the earlier examples in today's order, [M, ...] float64; NaN for new ones.
+
+        Raises:
+            ValueError: values of another number of examples.
+        """
         array = np.asarray(values)
+        if array.ndim == 0 or len(array) != self.earlier:
+            raise ValueError(
+                f"values: got shape {array.shape}, expected [{self.earlier}, ...], one for each earlier id"
+            )
         found = np.full((len(self.positions), *array.shape[1:]), np.nan)
         known = self.positions >= 0
         found[known] = array[self.positions[known]]
@@ -113,7 +123,7 @@ def match_ids(
             f"{name}: none of {len(before.ids)} ids, such as {before.ids.tolist()[0]!r}, is among the {len(found)} of "
             f"the dataset, such as {today.ids.tolist()[0]!r}: it is another dataset, or its key= is another"
         )
-    return Match(found, today.labels, _report(before, today, found))
+    return Match(found, today.labels, _report(before, today, found), len(before.ids))
 
 
 def facts_of(dataset: Any) -> Facts:

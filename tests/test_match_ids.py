@@ -81,6 +81,9 @@ def test_classes_are_compared_by_name() -> None:
 def test_ids_and_numbers_alone() -> None:
     match = dp.match_ids([7, 5], np.array([5, 6, 7]))
     assert match.positions.tolist() == [1, -1, 0]
+    for values in (np.zeros(3), 1.0):
+        with pytest.raises(ValueError, match=r"values: got shape .* expected \[2, \.\.\.\]"):
+            match.align(values)
     assert match.labels is None
 
 
