@@ -20,7 +20,7 @@ from ..support.table_rows import check_suffix, csv_lines, csv_writer, open_text
 from .score_table import OF_A_SCORE, TEXT, WHOLE, ScoreTable
 
 _LINES: Final = 1 << 10
-"""Lines that are read at once: with 65,536, which outlive two generations of Python's garbage, it took twice as long."""
+"""Lines that are read at once: 65,536, which outlive young generations of Python's garbage, took twice as long."""
 
 
 def to_csv(runs: RunSet | Run | ScoreTable, path: str | os.PathLike[str], **options: Any) -> None:
