@@ -60,6 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=10_000_000)
     parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -68,7 +69,7 @@ def main() -> None:
         return
     results = []
     with tempfile.TemporaryDirectory() as folder:
-        steps = ["import", "make", *(f"{what} {suffix}" for suffix in FORMATS for what in ("write", "read"))]
+        steps = ["import", "make", *(f"{what} {suffix}" for suffix in options.formats for what in ("write", "read"))]
         for step in steps:
             arguments = ["--examples", str(options.examples), "--runs", str(options.runs), "--step", step, folder]
             done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=False)

@@ -174,8 +174,8 @@ def parquet_batches(path: str | os.PathLike[str]) -> Iterator[Any]:
         raise FileNotFoundError(f"{path}: no such file")
     with errors_name(path), open(path, "rb") as file:
         try:
-            with parquet.ParquetFile(file) as table:
-                yield from table.iter_batches(_BATCH)
+            with parquet.ParquetFile(file, pre_buffer=False) as table:
+                yield from table.iter_batches(_BATCH, use_threads=False)
         except (*MALFORMED, OSError) as error:
             raise ValueError(f"{path}: not a Parquet file, or damaged ({error})") from error
 
