@@ -1,7 +1,9 @@
 """Score how hard each training example is, inside the training step, and train on fewer of them."""
 
-from . import consistency, fingerprint, ops, plots, policies, scores
+from . import consistency, convert, fingerprint, ops, plots, policies, scores
+from .apply import apply
 from .data import IndexedDataset, dataset_fingerprint, reduce_loss
+from .decisions.decisions import Decisions
 from .fingerprint.architecture_fingerprint import ArchitectureFingerprint
 from .frozen.checkpoint import score_checkpoint
 from .frozen.features import Features, score_features
@@ -23,6 +25,7 @@ from .version import __version__
 __all__ = [
     "SCORES",
     "ArchitectureFingerprint",
+    "Decisions",
     "DifficultyTracker",
     "Features",
     "GradientOptions",
@@ -37,8 +40,10 @@ __all__ = [
     "Score",
     "TemporalOptions",
     "__version__",
+    "apply",
     "class_normalize",
     "consistency",
+    "convert",
     "dataset_fingerprint",
     "dominant",
     "fingerprint",

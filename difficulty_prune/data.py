@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import operator
+import warnings
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
+from .corrected import with_labels
 from .dataset_facts import (
     class_names_of,
     columns_of,
@@ -27,6 +29,7 @@ from .dataset_facts import (
     paths_of,
     read_column,
 )
+from .decisions.decisions import Decisions
 from .support.ids import check_ids, id_of, positions_of
 
 _EXACT_IN_FLOAT64: Final = 2**53
@@ -56,9 +59,13 @@ class IndexedDataset(Dataset[Any]):
             - False: no ids. The index is the position that was asked for.
         ids: [N] the ids in order, where you know them, so that no sample has to be read for them.
         index_key: name of the index in samples that are mappings or named tuples.
+        decisions: of people; examples that they gave another label are served with it. The label of a sample is its
+            second element, or its key "label" or "labels". Decisions on ids that the dataset lacks are counted in a
+            warning.
 
     Raises:
-        TypeError: an iterable-style dataset, or one without a length, or a key that is none of these.
+        TypeError: an iterable-style dataset, or one without a length, or a key that is none of these; or a sample with
+            another label than a whole number, which is to be corrected.
         ValueError: an empty dataset, a sample that has `index_key` already, "path" of a dataset without files, an id
             that occurs twice; or a sample was asked for before `collect_ids`, where only samples know their ids.
         IndexError: a position outside the dataset.
@@ -79,6 +86,7 @@ class IndexedDataset(Dataset[Any]):
         *,
         ids: Any = None,
         index_key: str = "index",
+        decisions: Decisions | None = None,
     ) -> None:
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
             raise TypeError(
@@ -111,11 +119,25 @@ class IndexedDataset(Dataset[Any]):
             raise ValueError(
                 f"key: got 'path', but {type(dataset).__name__} does not know its files, by .samples and .root"
             )
+        if decisions is not None and not isinstance(decisions, Decisions):
+            raise TypeError(f"decisions: got {decisions!r}, expected dp.Decisions, such as dp.Decisions.load(path)")
+        self.decisions = decisions
+        self._corrections: Mapping[int, int] = {}
+        if not self._in_sample or self._ids is not None:
+            self._correct()
 
     def _know(self, ids: NDArray[Any]) -> NDArray[Any]:
         ids.setflags(write=False)
         self._ids = ids
         return ids
+
+    def _correct(self) -> None:
+        """Finds the examples whose labels are corrected, and warns of decisions on others."""
+        if self.decisions is not None:
+            self._corrections = self.decisions.corrections(self)
+            check = self.decisions.check(self)
+            if check.missing:
+                warnings.warn(f"decisions: {check}", stacklevel=3)
 
     @property
     def ids(self) -> NDArray[Any] | None:
@@ -144,7 +166,9 @@ class IndexedDataset(Dataset[Any]):
         if not self._in_sample:
             raise ValueError(f"collect_ids: {type(self.dataset).__name__} names no examples; say how with key=")
         loader = DataLoader(_Ids(self), batch_size=None, num_workers=num_workers, generator=torch.Generator())
-        return self._know(check_ids(list(loader), f"key {self.key!r}"))
+        ids = self._know(check_ids(list(loader), f"key {self.key!r}"))
+        self._correct()
+        return ids
 
     def id_at(self, position: int) -> str | int:
         """The id that the sample of a position brings; the sample is read for it."""
@@ -152,10 +176,21 @@ class IndexedDataset(Dataset[Any]):
 
     @property
     def labels(self) -> NDArray[Any] | None:
-        """[N] int64, the classes of all examples; None where they are not known without reading examples."""
+        """[N] int64, the classes of all examples, corrected; None where they are not known without reading examples."""
         known = known_labels(self.dataset)
         numbers = None if known is None else _numbers(known)
-        return None if numbers is None or numbers.dtype.kind not in "iub" else numbers.astype(np.int64)
+        if numbers is None or numbers.dtype.kind not in "iub":
+            return None
+        labels = numbers.astype(np.int64)
+        for position, label in self._corrections.items():
+            labels[position] = label
+        return labels
+
+    def correct_all(self, labels: Any) -> Any:
+        """Labels of any kind, one per example, with the corrections; None for None."""
+        if labels is None or not self._corrections:
+            return labels
+        return [self._corrections.get(position, label) for position, label in enumerate(labels)]
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -261,6 +296,8 @@ class IndexedDataset(Dataset[Any]):
         return position % size
 
     def _attach(self, sample: Any, position: int | Tensor) -> Any:
+        if self._corrections:
+            sample = with_labels(sample, position, self._corrections)
         if isinstance(sample, Mapping):
             self._check_free(self.index_key in sample)
             return {**sample, self.index_key: position}
@@ -280,7 +317,18 @@ class IndexedDataset(Dataset[Any]):
             )
 
 
-_OWN: Final = ("dataset", "key", "index_key", "_ids", "_positions", "_by_path", "_in_sample", "_tells")
+_OWN: Final = (
+    "dataset",
+    "key",
+    "index_key",
+    "decisions",
+    "_corrections",
+    "_ids",
+    "_positions",
+    "_by_path",
+    "_in_sample",
+    "_tells",
+)
 
 
 class _Ids(Dataset[Any]):
@@ -391,7 +439,8 @@ def label_key(sample: Mapping[Any, Any]) -> str | None:
 def _targets(dataset: Any) -> Sequence[Any] | NDArray[Any] | None:
     """One label of any kind per example; None where examples show none."""
     if isinstance(dataset, IndexedDataset):
-        return _targets(dataset.dataset)
+        corrected: list[Any] | None = dataset.correct_all(_targets(dataset.dataset))
+        return corrected
     if isinstance(dataset, Subset):
         whole = _targets(dataset.dataset)
         if isinstance(whole, np.ndarray):

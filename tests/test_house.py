@@ -18,11 +18,13 @@ FLOORS = (
     {"version", "_C", "_host"},
     {"support"},
     {"ops", "dataset_facts"},
-    {"scores", "data", "mixing", "policies"},
-    {"match_ids"},
+    {"scores", "mixing", "policies"},
+    {"decisions", "corrected"},
+    {"data"},
+    {"match_ids", "apply"},
     {"runs"},
     {"tracker", "consistency", "fingerprint"},
-    {"frozen", "sampler", "select_rows", "plots"},
+    {"frozen", "sampler", "select_rows", "plots", "convert"},
     {"study", "integrations"},
     {"cli"},
 )
@@ -92,6 +94,8 @@ def test_nothing_reaches_for_the_underscore_names_of_another_module(module: str)
 
 
 FAMILIES = {
+    "convert.formats": {"read", "write"},
+    "convert.spotlight": {"to_pandas", "to_spotlight"},
     "data": {"IndexedDataset", "dataset_fingerprint", "reduce_loss"},
     "mixing": {"dominant"},
     "policies.base": {"Policy"},
@@ -113,7 +117,7 @@ FAMILIES = {
 
 def public_names() -> Iterator[tuple[str, str]]:
     """Name and module of every function and class that a face hands out."""
-    for face in (dp, dp.policies, dp.scores, dp.consistency, dp.fingerprint):
+    for face in (dp, dp.policies, dp.scores, dp.consistency, dp.fingerprint, dp.convert):
         for name in face.__all__:
             module = getattr(getattr(face, name), "__module__", "")
             if callable(getattr(face, name)) and module.startswith("difficulty_prune."):

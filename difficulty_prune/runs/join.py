@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..decisions.decisions import Decisions
 from ..support.ids import as_objects
 from .run import Run
 
@@ -15,11 +16,11 @@ _NAMED: Final = 3  # in a message
 _OF_ALL: Final = ("predictions", "probabilities")  # which a run has for each example, or for none
 
 
-def join_by_id(runs: Sequence[Run]) -> tuple[list[Run], str | None]:
+def join_by_id(runs: Sequence[Run], decisions: Decisions | None = None) -> tuple[list[Run], str | None]:
     """The runs over all ids that any of them has, in order of appearance, and what to warn of.
 
     In the examples that its data lacked a run is as if these were never presented: NaN. So it is where the label of an
-    example was another than in the last run that knows one. The result is in memory.
+    example was another than in the last run that knows one, or than decided. The result is in memory.
 
     Raises:
         ValueError: a run without ids; ids that are texts in one run and numbers in another; other class names; or a
@@ -42,6 +43,11 @@ def join_by_id(runs: Sequence[Run]) -> tuple[list[Run], str | None]:
         if run.labels is not None:
             labels[rows] = run.labels
     union = list(places)
+    if decisions is not None:
+        labels = decisions.relabel(labels, union, class_names)
+        unlabelled = next((run for run in runs if run.labels is None), None)
+        if unlabelled is not None and decisions.corrections(union, class_names):
+            raise ValueError(f"decisions: {unlabelled!r} does not know its labels, so that it may have had others")
     of_all = {
         "ids": as_objects(union) if isinstance(union[0], str) else np.array(union, np.int64),  # type: ignore[arg-type]
         "labels": None if (labels < 0).any() else labels,
@@ -60,7 +66,8 @@ def join_by_id(runs: Sequence[Run]) -> tuple[list[Run], str | None]:
         whole = len(rows) == len(union) and bool(same.all())
         incomplete += not whole and any(run.has(name) for name in _OF_ALL)
         joined.append(_spread(run, rows, same, whole, of_all))
-    return joined, _warning(relabelled, union, incomplete)
+    said = "the last run that knows one" if decisions is None else "the decisions, or of the last run that knows one"
+    return joined, _warning(relabelled, union, incomplete, said)
 
 
 def _ids(run: Run, first: Run) -> NDArray[Any]:
@@ -111,13 +118,13 @@ def _spread(run: Run, rows: NDArray[Any], same: NDArray[Any], whole: bool, of_al
     return Run(scores, **facts, **{**run.metadata, **of_all})
 
 
-def _warning(relabelled: NDArray[Any], union: list[str | int], incomplete: int) -> str | None:
+def _warning(relabelled: NDArray[Any], union: list[str | int], incomplete: int, of: str) -> str | None:
     said = []
     if relabelled.any():
         first = [union[place] for place in relabelled.nonzero()[0][:_NAMED]]
         said.append(
             f"{int(relabelled.sum())} of {len(union)} ids have different labels in different runs, the first are "
-            f"{', '.join(map(repr, first))}; a run counts only where it had the label of the last run that knows one"
+            f"{', '.join(map(repr, first))}; a run counts only where it had the label of {of}"
         )
     if incomplete:
         said.append(f"predictions and probabilities of {incomplete} runs are left out, which do not know all examples")

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..decisions.decisions import Decisions
 from ..match_ids import Match, match_ids
 from ..scores import ensembles
 from ..scores.catalogue import SCORES, Score, check_scores
@@ -66,7 +67,11 @@ class RunSet:
 
     @classmethod
     def load(
-        cls, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, join: Literal["ids"] | None = None
+        cls,
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        join: Literal["ids"] | None = None,
+        decisions: Decisions | None = None,
     ) -> RunSet:
         """Reads run files: one or several of a file, a folder, a glob pattern, or the folder of a study.
 
@@ -80,6 +85,9 @@ class RunSet:
                 the runs that know it, and so are their standard errors. A warning counts the ids whose label differs
                 between runs; a run counts only where it had the label of the last run that knows one. Joined runs are
                 held in memory.
+            decisions: of people, for runs with ids, which are joined. Labels are then the corrected ones, and a run
+                counts only where it had these: the scores of an example under another label are left out, and a
+                warning counts such examples.
 
         Raises:
             TypeError: not a path.
@@ -99,9 +107,9 @@ class RunSet:
         if join not in (None, "ids"):
             raise ValueError(f"join: got {join!r}, expected 'ids' or None")
         loaded = [Run.load(path) for path in files]
-        if join == "ids":
+        if join == "ids" or decisions is not None:
             check_no_copies(loaded)
-            loaded, noticed = join_by_id(loaded)
+            loaded, noticed = join_by_id(loaded, decisions)
             if noticed is not None:
                 warnings.warn(noticed, stacklevel=2)
         runs = cls(loaded)
@@ -348,6 +356,14 @@ class RunSet:
         match = self.match(dataset)
         match.warn_of_others(stacklevel=2)
         return match.align(difficulty)
+
+    def higher_is_harder(self, score: str) -> bool:
+        """Whether high values of the score, as stored, are those of hard examples.
+
+        Raises:
+            ValueError: an unknown score.
+        """
+        return self._definition(score).higher_is_harder
 
     def _definition(self, score: str) -> Score:
         if not isinstance(score, str):

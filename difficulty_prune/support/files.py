@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import reprlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,21 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
 
 
 def _write(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview]) -> None:
+    with atomic_file(path) as file:
+        file.writelines(parts)
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the name `path` once the block ends without an error; else nothing is left of it.
+
+    Raises:
+        OSError: as for `write_atomically`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, atomic_file(Path(folder, "a.txt")) as file:
+    ...     _ = file.write(b"whole or not at all")
+    """
     target = Path(path)
     with errors_name(path):
         _make_folder(target.parent)
@@ -46,7 +62,7 @@ def _write(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview]) ->
         temporary, file = create_beside(target)
         try:
             with file:
-                file.writelines(parts)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
                 if sys.platform != "win32":  # renamed while it is locked, so that no other writer can remove it

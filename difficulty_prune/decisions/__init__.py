@@ -1,0 +1,1 @@
+"""What people decided of examples, and what follows for labels and plans."""

@@ -1,0 +1,70 @@
+"""What cleanlab takes and gives, with the package where it is there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import difficulty_prune as dp
+
+N, C = 60, 3
+
+
+def run(wrong=(4, 17, 33)) -> dp.Run:
+    rng = np.random.default_rng(0)
+    truth = np.arange(N) % C
+    p = rng.dirichlet(np.ones(C) * 0.3, N) * 0.2 + 0.8 * np.eye(C)[truth]
+    labels = truth.copy()
+    labels[list(wrong)] = (labels[list(wrong)] + 1) % C
+    ids = [f"x{i}" for i in range(N)]
+    facts = {"labels": labels, "mean_probabilities": p.astype(np.float32), "ids": ids}
+    return dp.Run({"el2n": rng.random(N)}, architecture="a", seed=0, **facts)
+
+
+def test_cleanlab_finds_the_issues_and_they_come_back_as_decisions() -> None:
+    pytest.importorskip("cleanlab")
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    given = dp.convert.to_cleanlab(run())
+    assert sorted(find_label_issues(**given, return_indices_ranked_by="self_confidence")) == [4, 17, 33]
+    quality = get_label_quality_scores(given["labels"], given["pred_probs"], adjust_pred_probs=False)
+    np.testing.assert_allclose(dp.convert.ScoreTable.of(run())["label_quality"], quality)
+
+
+def test_its_own_table_of_issues_reads_as_decisions() -> None:
+    pytest.importorskip("cleanlab")
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    from cleanlab.classification import CleanLearning
+
+    given = run()
+    features = np.eye(C)[np.arange(N) % C] + np.random.default_rng(1).normal(size=(N, C)) * 0.05
+    issues = CleanLearning(linear_model.LogisticRegression(), cv_n_folds=3).find_label_issues(features, given.labels)
+    decisions = dp.convert.from_cleanlab(issues, ids=given.ids, relabel=True)
+    assert decisions.corrections(given) == {i: i % C for i in (4, 17, 33)}
+    assert all(entry.note.startswith("cleanlab: label quality 0.") for entry in decisions)
+    left = dp.convert.from_cleanlab(issues, ids=given.ids).plan(given)
+    assert sorted(set(range(N)) - set(left.index.tolist())) == [4, 17, 33]
+
+
+def test_names_of_classes_and_positions() -> None:
+    issues = {"is_label_issue": [False, True], "label_score": [1, 0.125], "predicted_label": ["cat", "dog"]}
+    decisions = dp.convert.from_cleanlab(issues, relabel=True)
+    assert decisions.corrections(2, ["cat", "dog"]) == {1: 1}
+    assert [e.note for e in decisions] == ["cleanlab: label quality 0.125"]
+
+
+def test_what_is_lacking_is_said() -> None:
+    with pytest.raises(ValueError, match="got the columns a, expected 'is_label_issue'"):
+        dp.convert.from_cleanlab({"a": [1]})
+    with pytest.raises(ValueError, match="expected 'predicted_label'"):
+        dp.convert.from_cleanlab({"is_label_issue": [True]}, relabel=True)
+    with pytest.raises(ValueError, match="ids: got 1, expected 2"):
+        dp.convert.from_cleanlab({"is_label_issue": [True, False]}, ids=["a"])
+    bare = dp.Run({"el2n": [0.5]}, architecture="a", seed=0)
+    with pytest.raises(ValueError, match="no run knows the labels"):
+        dp.convert.to_cleanlab(bare)
+    p = [[0.5, 0.5], [np.nan, np.nan]]
+    unseen = dp.Run({"el2n": [0.5, 1]}, architecture="a", seed=0, labels=[0, 1], mean_probabilities=p)
+    with pytest.raises(ValueError, match="1 examples, the first is 1, were never presented"):
+        dp.convert.to_cleanlab(unseen)
