@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from difficulty_prune.ops.layout import FIELD, RECORD_WIDTH
+from difficulty_prune.ops.layout import DECAY, FIELD
 
 Stats = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
@@ -65,7 +65,7 @@ def tuned_softmax_stats(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, stats_of: Stats) -> None:
     """`difficulty_prune.ops.record_stats_`, with the statistics of one of the functions above."""
     stats = stats_of(logits, labels)
-    old = dict(zip(FIELD, table.index_select(0, index).unbind(1)[: len(FIELD)], strict=True))
+    old = dict(zip(FIELD, table.index_select(0, index).unbind(1), strict=True))
     count, correct = old["count"] + 1, stats["correct"]
     was_correct = (old["count"] > 0) & (old["last_wrong"] != old["count"])
     deviation = stats["p_label"] - old["p_label_mean"]
@@ -79,9 +79,9 @@ def record_stats_(table: Tensor, index: Tensor, logits: Tensor, labels: Tensor, 
         "last_wrong": torch.where(correct > 0, old["last_wrong"], count),
         "label": labels.float(),
         "unrivalled": old["unrivalled"],  # no class is masked
+        "recent_loss": old["recent_loss"].lerp(stats["loss"], 1 - DECAY),
     }
-    unused = [torch.zeros_like(count)] * (RECORD_WIDTH - len(FIELD))
-    table.index_copy_(0, index, torch.stack([new[name] for name in FIELD] + unused, 1))
+    table.index_copy_(0, index, torch.stack([new[name] for name in FIELD], 1))
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+import eager
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from copy_bandwidth import Copy
 from torch import Tensor
 
 from difficulty_prune import ops
-from difficulty_prune.ops import reference
+from difficulty_prune.ops import STATS, reference
 
 MEMORY = """
   The loss writes all log-probabilities, and reads the logits several times. Ours reads each logit once, and counts no
@@ -114,23 +115,34 @@ def eager_sigmoid_stats(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack(columns, -1)
 
 
-def test_multilabel(compare: Compare) -> None:
-    """Eager PyTorch gets the update of the record for nothing."""
+@pytest.mark.parametrize("recorded", [True, False])
+def test_multilabel(compare: Compare, recorded: bool) -> None:
+    """Of labels that are all known, and of which an example is right where all are."""
     examples, batch, classes = 50_000, 256, 80
     logits, labels = logits_of(batch, classes), labels_of(2, batch, classes)
     batches = itertools.cycle(torch.randperm(examples, generator=torch.Generator().manual_seed(2)).split(batch)[:-1])
-    table, skipped = ops.new_table(examples), ops.new_skipped()
+    table, theirs_table, skipped = ops.new_table(examples), ops.new_table(examples), ops.new_skipped()
+    none = torch.zeros(batch, dtype=torch.int64)
     torch.testing.assert_close(ops.sigmoid_stats(logits, labels), eager_sigmoid_stats(logits, labels))
 
+    def reduced() -> tuple[Tensor, Tensor]:
+        return ops.reduce_rows(ops.sigmoid_stats(logits, labels), batch)
+
     def ours() -> None:
-        stats, label = ops.reduce_rows(ops.sigmoid_stats(logits, labels), batch)
+        stats, label = reduced()
         ops.record_given_stats_(table, next(batches), stats, label, 2, skipped)
 
-    def theirs() -> Tensor:
-        return eager_sigmoid_stats(logits, labels).mean(1)
+    def eager_means(logits: Tensor, _: Tensor) -> dict[str, Tensor]:
+        means = dict(zip(STATS, eager_sigmoid_stats(logits, labels).mean(1).unbind(1), strict=True))
+        return means | {"correct": (means["correct"] == 1).float()}
 
+    if not recorded:
+        means = lambda: eager_sigmoid_stats(logits, labels).mean(1)  # noqa: E731
+        compare("sigmoid_stats, reduce_rows, 256 x 80", "eager PyTorch", reduced, means)
+        return
     work = "sigmoid_stats, reduce_rows, record_given_stats_, 256 x 80"
-    compare(work, "eager PyTorch: the means alone", ours, theirs, Target(faster=5))
+    theirs = lambda: eager.record_stats_(theirs_table, next(batches), logits, none, eager_means)  # noqa: E731
+    compare(work, "eager PyTorch", ours, theirs, Target(faster=5))
 
 
 def test_softmax_stats(compare: Compare) -> None:

@@ -14,7 +14,6 @@ from ..ops.operators import (
     record_given_stats_,
     record_stats_,
     softmax_stats,
-    try_record_stats_,
 )
 from ..scores.logit_scores import logit_scores
 from .growth import resized
@@ -66,12 +65,6 @@ class Records:
             stats = softmax_stats(logits, labels, ignore_index)
             kept = torch.where(stats[:, STAT["loss"]] == NO_ROW, 0, labels)  # one that is ignored is not looked at
             self.record_given(index, stats, kept, logits.shape[1], skipped)
-
-    def try_record(
-        self, index: Tensor, logits: Tensor, labels: Tensor, skipped: Tensor, ignore_index: int | None
-    ) -> bool:
-        """The same, if one compiled call finds nothing wrong; see `ops.try_record_stats_`."""
-        return try_record_stats_(self.table, index, logits, labels, skipped, ignore_index, self.decay, self.steps)
 
     def record_given(
         self, index: Tensor, stats: Tensor, labels: Tensor, classes: int, skipped: Tensor | None = None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..ops.layout import SKIPPED, STAT
-from ..ops.operators import new_state, new_table
+from ..ops.operators import new_state, new_table, try_record_stats_
 from ..scores.logit_scores import logit_scores
 from .moments import GradientMoments
 from .norms import GradientNorms
@@ -210,7 +210,16 @@ class TrackerState:
             isinstance(logits, Tensor)
             and logits.shape[1:] == self._columns
             and type(ignore_index) is int
-            and self.records.try_record(index, logits, labels, self.skipped.update, ignore_index)
+            and try_record_stats_(
+                self.records.table,
+                index,
+                logits,
+                labels,
+                self.skipped.update,
+                ignore_index,
+                self.records.decay,
+                self.records.steps,
+            )
         )
 
     def _note_columns(self) -> None:
