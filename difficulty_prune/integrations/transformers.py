@@ -173,8 +173,9 @@ class DifficultyTrainer(KeepsScores):
         if name is None and len(self.label_names) == 1 and self.label_names[0] in inputs:
             name = self.label_names[0]
         if name is None:
+            got = ", ".join(key for key in inputs if key != INDEX)
             raise ValueError(
-                f"got batches with {', '.join(inputs)}, expected 'labels' among them (or the one name in "
+                f"got batches with {got}, expected 'labels' among them (or the one name in "
                 "TrainingArguments(label_names=[...])), because DifficultyTrainer.example_loss compares the outputs "
                 "with them; make one tensor of several labels in the data_collator"
             )
