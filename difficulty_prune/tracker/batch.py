@@ -20,8 +20,7 @@ def index_beside(index: Tensor, batch: Tensor, num_examples: int) -> Tensor:
     >>> index_beside(torch.tensor([1]), torch.zeros(1, 5), num_examples=2)
     tensor([1])
     """
-    check_index(index, batch.shape[0], num_examples)
-    return index_of_rows(index, batch, num_examples)
+    return _beside(index, batch, num_examples, rows=batch.shape[0])
 
 
 def index_of_rows(index: Tensor, batch: Tensor, num_examples: int) -> Tensor:
@@ -30,7 +29,11 @@ def index_of_rows(index: Tensor, batch: Tensor, num_examples: int) -> Tensor:
     >>> index_of_rows(torch.tensor([1]), torch.zeros(7, 5), num_examples=2)
     tensor([1])
     """
-    check_index(index, None, num_examples)
+    return _beside(index, batch, num_examples, rows=None)
+
+
+def _beside(index: Tensor, batch: Tensor, num_examples: int, rows: int | None) -> Tensor:
+    check_index(index, rows, num_examples)
     if index.device.type == "cpu" and batch.device.type != "cpu":
         return index.to(batch.device, non_blocking=True)
     check_same_device(index=index, batch=batch)

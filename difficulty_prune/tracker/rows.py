@@ -178,7 +178,7 @@ def check_rows(
     else:
         check_labels_of_rows(labels, logits, ignore_index)
         shape = tuple(labels.shape)
-    owner, weight = _columns(index, owner, row_weight, shape, logits, binary)
+    owner, weight = _owner_and_weight(index, owner, row_weight, shape, logits, binary)
     return Rows(len(index), logits, labels, {}, owner, weight, ignore_index, binary)
 
 
@@ -209,7 +209,7 @@ def check_values(
         _check_value(name, given, values[first], owner)
     _check_ranges(wanted, values)
     batch = values[first]
-    owner, weight = _columns(index, owner, row_weight, tuple(batch.shape), batch, prefix=False)
+    owner, weight = _owner_and_weight(index, owner, row_weight, tuple(batch.shape), batch, prefix=False)
     return Rows(len(index), None, None, values, owner, weight, ignore_index, False)
 
 
@@ -278,7 +278,7 @@ def _refuse_scores(wanted: Wanted) -> None:
             )
 
 
-def _columns(
+def _owner_and_weight(
     index: Tensor,
     owner: Tensor | None,
     row_weight: Tensor | None,
