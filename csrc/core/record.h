@@ -32,14 +32,12 @@ static_assert(sizeof(Record) == 64, "one cache line");
 // Of an example that has several rows, or targets that are probabilities: labels are then not compared any more.
 constexpr int64_t kNoLabel = INT64_MIN;
 
-// Of options.steps, beyond the examples: the number of steps so far, and a place for kernels to count blocks.
-constexpr int kStepCounters = 2;
-
 struct RecordOptions {
   int64_t ignore = kNoLabel;  // the label of rows that do not count
   float right_from = 1.0f;    // the fraction of its rows from which an example is right
   float decay = 0.70710678f;
-  int32_t* steps = nullptr;  // [examples + kStepCounters], at which each example was last seen; null: not kept
+  int32_t* steps =
+      nullptr;  // [examples + 1], at which each example was last seen, and the steps so far; null: not kept
 };
 
 // A loss alone comes without a label, and with a largest probability of 0.

@@ -166,7 +166,7 @@ inline RecordOptions record_options(int64_t examples, int64_t ignore, double rig
   STD_TORCH_CHECK(decay >= 0 && decay < 1, "decay: expected a number in [0, 1), got ", decay);
   RecordOptions options{ignore, float(right_from), float(decay), nullptr};
   if (steps) {
-    STD_TORCH_CHECK(steps->numel() == examples + kStepCounters, "steps: expected [examples + ", kStepCounters, "]");
+    STD_TORCH_CHECK(steps->numel() == examples + 1, "steps: expected [examples + 1]");
     options.steps = state<int32_t>(*steps, ScalarType::Int, "steps");
   }
   return options;
@@ -278,8 +278,7 @@ inline bool accepts_stats(const Tensor& table, const Tensor& index, const Tensor
                           const std::optional<Tensor>& steps) {
   if (!accepts_rows(table, index, logits, labels, skipped, ignore) || !are_records(table)) return false;
   return decay >= 0 && decay < 1 &&
-         (!steps ||
-          (Look(logits).is_vector(*steps, table.size(0) + kStepCounters, ScalarType::Int) && steps->is_contiguous()));
+         (!steps || (Look(logits).is_vector(*steps, table.size(0) + 1, ScalarType::Int) && steps->is_contiguous()));
 }
 
 inline bool accepts_temporal(const Tensor& table, const Tensor& index, const Tensor& logits, const Tensor& labels,

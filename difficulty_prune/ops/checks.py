@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..support.native import host
-from .layout import NO_LABEL, PADDING, RECORD_WIDTH, SKIPPED, STATS, STEP_COUNTERS, temporal_width
+from .layout import NO_LABEL, PADDING, RECORD_WIDTH, SKIPPED, STATS, temporal_width
 
 LOGIT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -398,7 +398,7 @@ def check_temporal_table(table: Tensor, window: int, classes: int) -> None:
 
 
 def check_steps(steps: Tensor, examples: int) -> None:
-    check_state(steps, (examples + STEP_COUNTERS,), torch.int32, "steps")
+    check_state(steps, (examples + 1,), torch.int32, "steps")
 
 
 def check_decay(decay: float) -> None:

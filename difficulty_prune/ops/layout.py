@@ -73,9 +73,6 @@ NO_LABEL: Final = -(2**63)
 NO_ROW: Final = float("-inf")
 """The loss of a row that counts for nothing, as where its label is ignored, and of an example without a row."""
 
-STEP_COUNTERS: Final = 2
-"""Of a tensor of steps [N + 2]: behind those of the examples, the steps so far, and one that kernels use."""
-
 SKIPPED: Final = ("bad index", "bad label", "not finite", "changed label")
 """Why presentations were left out: positions in the `skipped` counter.
 

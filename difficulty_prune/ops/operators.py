@@ -46,7 +46,6 @@ from .layout import (
     SKIPPED,
     STAT,
     STATS,
-    STEP_COUNTERS,
     temporal_width,
 )
 
@@ -95,8 +94,8 @@ def new_state(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device |
 
 
 def new_steps(num_examples: int, device: torch.device | str | None = None) -> Tensor:
-    """Steps at which examples were last seen, [num_examples + 2] int32: 0 for never; then the steps so far."""
-    return new_state((num_examples + STEP_COUNTERS,), torch.int32, device)
+    """Steps at which examples were last seen, [num_examples + 1] int32: 0 for never; then the steps so far."""
+    return new_state((num_examples + 1,), torch.int32, device)
 
 
 def softmax_stats(logits: Tensor, labels: Tensor, ignore_index: int | None = None) -> Tensor:
@@ -241,7 +240,7 @@ def record_stats_(
             `SKIPPED`. Without it, such rows are left out and not counted.
         ignore_index: the label of rows that count for nothing.
         decay: what a loss weighs in `recent_loss` beside that of the next presentation, in [0, 1).
-        steps: [N + 2] int32 from `new_steps`: one step more, at which the examples recorded were last seen.
+        steps: [N + 1] int32 from `new_steps`: one step more, at which the examples recorded were last seen.
 
     Raises:
         TypeError, ValueError, IndexError: wrong type, dtype, shape, device, label or index.

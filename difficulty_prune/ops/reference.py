@@ -189,7 +189,7 @@ def record_stats_(
 ) -> None:
     """Adds one presentation of each row to the record of its example.
 
-    table [N, 16] float32, skipped [4] int64 and steps [N + 2] int32 are changed in place. Rows that cannot be recorded
+    table [N, 16] float32, skipped [4] int64 and steps [N + 1] int32 are changed in place. Rows that cannot be recorded
     are left out and counted in `skipped`, by the reasons of `SKIPPED`; those of the label `ignore_index` are none.
     """
     stats = softmax_stats(logits, labels, ignore_index)

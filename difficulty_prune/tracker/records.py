@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from ..ops.layout import FIELD, HALF_LIFE, NO_ROW, STAT, STEP_COUNTERS
+from ..ops.layout import FIELD, HALF_LIFE, NO_ROW, STAT
 from ..ops.operators import (
     new_steps,
     new_table,
@@ -30,7 +30,7 @@ class Records:
 
     Attributes:
         table: [N, 16] float32, see `ops.new_table`.
-        steps: [N + 2] int32, see `ops.new_steps`.
+        steps: [N + 1] int32, see `ops.new_steps`.
 
     >>> records = Records(2, torch.device("cpu"))
     >>> records.record(torch.tensor([1]), torch.tensor([[4.0, 1.0]]), torch.tensor([0]))
@@ -75,11 +75,11 @@ class Records:
     def resize(self, size: int) -> None:
         """From now on for so many examples; see `resized`."""
         self.table = resized(self.table, size)
-        self.steps = torch.cat([resized(self.steps[:-STEP_COUNTERS], size), self.steps[-STEP_COUNTERS:]])
+        self.steps = torch.cat([resized(self.steps[:-1], size), self.steps[-1:]])
 
     def age(self) -> Tensor:
         """[N] float64, steps since each example was last presented: 0 in the last step, NaN for never."""
-        now, seen = self.steps[-STEP_COUNTERS], self.steps[:-STEP_COUNTERS]
+        now, seen = self.steps[-1], self.steps[:-1]
         wide = torch.float32 if now.device.type == "mps" else torch.float64
         return torch.where(seen > 0, (now - seen).to(wide), torch.nan)
 
@@ -160,10 +160,10 @@ class Records:
             ValueError: see `check_merge`.
         """
         self.check_merge(other)
-        now, theirs = self.steps[-STEP_COUNTERS].clone(), other.steps.to(self.steps.device)
-        self.steps[-STEP_COUNTERS] += theirs[-STEP_COUNTERS]
-        seen = theirs[:-STEP_COUNTERS] > 0
-        self.steps[:-STEP_COUNTERS][seen] = now + theirs[:-STEP_COUNTERS][seen]
+        now, theirs = self.steps[-1].clone(), other.steps.to(self.steps.device)
+        self.steps[-1] += theirs[-1]
+        seen = theirs[:-1] > 0
+        self.steps[:-1][seen] = now + theirs[:-1][seen]
         a = {name: self.table[:, column].clone() for name, column in FIELD.items()}
         b = {name: column.clone() for name, column in zip(FIELD, other.table.to(self.table.device).T, strict=False)}
         for name, merged in _merged(a, b, self.decay).items():

@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from ..ops.layout import FIELD, HALF_LIFE, RECORD_WIDTH, SKIPPED, STEP_COUNTERS
+from ..ops.layout import FIELD, HALF_LIFE, RECORD_WIDTH, SKIPPED
 from ..ops.operators import new_steps
 from ..support.checks import whole_number
 from .wanted import Wanted
@@ -97,7 +97,7 @@ def _check_parts(saved: dict[str, Any], wanted: Wanted) -> None:
     if saved["table"] is not None:
         _check_tensor(saved["table"], (n, RECORD_WIDTH), torch.float32, "table")
         _check_counts(saved["table"][:, 0], "table")
-        _check_tensor(saved["last_seen"], (n + STEP_COUNTERS,), torch.int32, "last_seen")
+        _check_tensor(saved["last_seen"], (n + 1,), torch.int32, "last_seen")
         _check_counts(saved["last_seen"], "last_seen")
     if saved["skipped"] is not None:
         _check_tensor(saved["skipped"], (len(SKIPPED),), torch.int64, "skipped")

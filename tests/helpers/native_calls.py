@@ -24,7 +24,6 @@ from difficulty_prune.ops.layout import (
     RECORD_WIDTH,
     STAT,
     STATS,
-    STEP_COUNTERS,
     temporal_width,
 )
 
@@ -192,7 +191,7 @@ def chain_rows_calls() -> Iterator[Call]:
 
 
 def chain_rows_call(name: str, index: Tensor, out: Tensor, examples: int, sorts: bool, counts_steps: bool) -> Call:
-    steps = torch.arange(examples + STEP_COUNTERS, dtype=torch.int32)
+    steps = torch.arange(examples + 1, dtype=torch.int32)
 
     def expect() -> list[Tensor]:
         after = steps.clone()
@@ -453,7 +452,7 @@ class Options:
 
 
 def steps_of(examples: int) -> Tensor:
-    return torch.randint(9, (examples + STEP_COUNTERS,), generator=generator("steps")).int()
+    return torch.randint(9, (examples + 1,), generator=generator("steps")).int()
 
 
 def record_stats_call(
