@@ -1,0 +1,6 @@
+"use strict";
+/* exported remaining */
+
+function remaining() {
+  return null;
+}
