@@ -403,14 +403,21 @@
     soon.timer = setTimeout(showStop, 120);
   }
 
+  /* Rows of the random stratum that were looked at in its order, without a gap: chosen by nothing that they show. */
+  function lookedAt() {
+    const open = table.stratum.findIndex((row) => entryOf(row) === undefined);
+    return new Set(open < 0 ? table.stratum : table.stratum.slice(0, open));
+  }
+
   function decidedRows() {
+    const random = lookedAt();
     const found = { index: [], wrong: [], sampled: [] };
     for (const [key, entry] of store.entries) {
       const row = names.get(key);
       if (row === undefined || entry.decision === "unsure" || Number.isNaN(table.difficulty[table.place[row]])) continue;
       found.index.push(table.place[row]);
       found.wrong.push(entry.decision === "wrong");
-      found.sampled.push(Boolean(table.isSampled[row]));
+      found.sampled.push(random.has(row));
     }
     return found;
   }
@@ -418,10 +425,10 @@
   function showStop() {
     const { index, wrong, sampled } = decidedRows();
     const bad = wrong.filter(Boolean).length;
-    const drawn = sampled.filter(Boolean).length;
+    const drawn = lookedAt().size;
     byId("stop-done").textContent =
       `${many(index.length, "decision")} so far: ${bad.toLocaleString("en")} wrong. ` +
-      `${drawn.toLocaleString("en")} of ${many(table.stratum.length, "random example")} looked at.`;
+      `${drawn.toLocaleString("en")} of ${many(table.stratum.length, "random example")} looked at, in their order.`;
     const found = index.length ? remaining(table.difficulty, index, wrong, sampled) : null;
     if (found === null) {
       byId("stop-left").textContent = "Decide on some examples to see how many wrong labels are left.";
@@ -429,10 +436,14 @@
       byId("stop-left").className = "";
       return;
     }
-    const [low, high] = found.interval;
+    const value = Math.round(found.value);
+    const [low, high] = [Math.floor(found.interval[0]), Math.ceil(found.interval[1])];
     byId("stop-left").className = "known";
-    byId("stop-left").textContent = `About ${many(Math.round(found.value), "wrong label")} ${Math.round(found.value) === 1 ? "is" : "are"} left (95 %: ${Math.round(low)} to ${Math.round(high)}).`;
-    byId("stop-next").textContent = `The next ${NEXT} will hold about ${Math.round(found.next(NEXT))}.`;
+    byId("stop-left").textContent =
+      `About ${many(value, "wrong label")} ${value === 1 ? "is" : "are"} left (95 %: ${low.toLocaleString("en")} to ${high.toLocaleString("en")}).`;
+    byId("stop-next").textContent = found.reached
+      ? `The next ${NEXT} will hold about ${Math.round(found.next(NEXT))}.`
+      : `The next ${NEXT} will hold about ${Math.round(found.next(NEXT))}. Decide on random examples to know more.`;
   }
 
   /* Dialogs */
