@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
+from ..data import IndexedDataset
 from ..support.digest import digest_of_array
 from .named_function import import_function, names_function
 from .photographs import open_rgb
@@ -109,6 +110,24 @@ def load_data(spec: str, test_spec: str | None = None, size: int | None = None) 
         train, test = _split(train)
     _check_test_data(train, test)
     return StudyData(train, test, num_classes=int(train.labels.max()) + 1)
+
+
+def open_data(spec: str) -> IndexedDataset:
+    """The training data that a `--data` argument names, without reading an image: for its ids, labels and class names.
+
+    Ids are paths below the root where the data are files. A function of the user may return an `IndexedDataset`, which
+    is taken as it is: with the `key=` that names its examples.
+
+    Raises:
+        TypeError, ValueError: a spec of an unknown form, or data that are no map-style dataset, or empty.
+        FileNotFoundError: there is no such folder, or a folder of a class in it has no images.
+
+    >>> data = open_data("digits")
+    >>> len(data), data.ids, data.labels[:3]
+    (1797, None, array([0, 1, 2]))
+    """
+    dataset, _ = _find(spec)
+    return dataset if isinstance(dataset, IndexedDataset) else IndexedDataset(dataset)
 
 
 def _check_test_data(train: Images, test: Images) -> None:
