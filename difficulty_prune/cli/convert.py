@@ -177,9 +177,8 @@ class Job:
             given = getattr(options, name)
             if given not in (None, (), False) and not {f"from {source}", f"to {target}"} & set(users):
                 flags = ", ".join(f"--{user}" for user in users)
-                raise ValueError(
-                    f"--{name.replace('_', '-')}: it is of no use from {source} to {target}, but for {flags}"
-                )
+                said = name.replace("_", "-")
+                raise ValueError(f"--{said}: it is of no use from {source} to {target}, but with {flags}")
         return cls(source, target, options)
 
 
@@ -246,7 +245,7 @@ def convert_scores(job: Job, files: list[Path]) -> tuple[str, dict[str, Any]]:
     names = tuple(given.scores)
     if isinstance(given, RunSet) and job.target == "cleanlab":
         with atomic_file(out) as file:
-            np.savez(file, **to_cleanlab(given))
+            np.savez(file, allow_pickle=False, **to_cleanlab(given))
         return f"holds labels and pred_probs of {of}", _counts(given.num_examples, ())
     extra: dict[str, Any] = {}
     if job.target == "fiftyone":

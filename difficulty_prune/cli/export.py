@@ -92,8 +92,9 @@ def run(parsed: argparse.Namespace) -> int:
         table = table_of(runs, today, options.scores or None)
         if decisions is not None:
             add_decisions(table, decisions, today)
-        if plan is not None or decisions is not None:
-            table.append("weight", weights_of(decisions.plan(today.source) if plan is None else plan, today.size))
+            plan = plan or decisions.plan(today.source)
+        if plan is not None:
+            table.append("weight", weights_of(plan, today.size))
         write(table, options.out)
     facts |= {"rows": len(table), "columns": list(table.columns), "scores": list(table.scores), "data": today.facts()}
     tell(in_words(facts, options, today), facts, parsed.json)

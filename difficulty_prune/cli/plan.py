@@ -228,7 +228,7 @@ def check_classes(kept: Tensor, among: Tensor, labels: Tensor, names: tuple[str,
     if len(lost):
         name = str(lost[0]) if names is None else repr(names[lost[0]])
         raise ValueError(
-            f"{options.policy} with keep {options.keep:g} would drop class {name} entirely ({total[lost[0]]} examples): "
+            f"{options.policy} with keep {options.keep:g} would drop all {total[lost[0]]} examples of class {name}: "
             "keep more, or give --per-class"
         )
 

@@ -24,8 +24,8 @@ def todays_table(
 ) -> ScoreTable:
     """A row for each example of today's dataset, with what the runs know of it.
 
-    New examples have no scores. Percentiles are those among today's examples. Suggested labels have today's numbers, and
-    the quality of a label is not known where the example moved to another class.
+    New examples have no scores. Percentiles are those among today's examples. Suggested labels have today's numbers,
+    and the quality of a label is not known where the example moved to another class.
 
     Args:
         runs: one or several.

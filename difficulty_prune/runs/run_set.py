@@ -578,10 +578,10 @@ class RunSet:
         """The same runs with a published score, which `mean` and `difficulty` then give.
 
         A column `labels` (`label`, `targets`, `tr_labels`) is compared with the runs' labels, so that a table in
-        another order is noticed. With a column `id`, where the runs have ids, rows are found by it, and a warning counts
-        those of ids that the runs lack. With a column `index` (`idx`, `id`, or the nameless one that pandas writes) of
-        positions the rows may come in any order too. Examples without a row are NaN. Without such a column there must
-        be one row for each example, in order.
+        another order is noticed. With a column `id`, where the runs have ids, rows are found by it, and a warning
+        counts those of ids that the runs lack. With a column `index` (`idx`, `id`, or the nameless one that pandas
+        writes) of positions the rows may come in any order too. Examples without a row are NaN. Without such a column
+        there must be one row for each example, in order.
 
         Args:
             path: `.npz`, `.npy`, `.csv` or `.tsv` with a header, `.parquet`, or a run file, `.safetensors`.
