@@ -233,11 +233,13 @@ def convert_scores(job: Job, files: list[Path]) -> tuple[str, dict[str, Any]]:
     """From runs, or from scores of another tool."""
     options, out = job.options, job.options.out
     scores = read_scores(job, files)
-    of = describe(scores) if isinstance(scores, RunSet) else f"{len(scores):,} examples in {files[0]}"
+    size = scores.num_examples if isinstance(scores, RunSet) else len(scores)
+    several = job.source == "runs" and isinstance(scores, RunSet)
+    of = describe(scores) if several else f"{size:,} examples in {files[0]}"  # type: ignore[arg-type]
     if job.target == "run":
         made = scores[0] if isinstance(scores, RunSet) else scores.to_run(**facts_of_run(job))
         made.save(out)
-        return f"is a run of {of}, with {', '.join(made.scores)}", _counts(len(made), made.scores)
+        return f"is a run with {' and '.join(made.scores)} of {of}", _counts(len(made), made.scores)
     if isinstance(scores, RunSet) or job.target not in ("aum", "cleanlab", "label-studio"):
         given: RunSet | ScoreTable = scores
     else:
@@ -254,9 +256,8 @@ def convert_scores(job: Job, files: list[Path]) -> tuple[str, dict[str, Any]]:
         names = (choose_score(given, options.score),)
         extra = {"score": names[0], "data": _shown(given, options.root)}
     write(given, out, job.target, **extra)
-    size = given.num_examples if isinstance(given, RunSet) else len(given)
     names = ("aum",) if job.target == "aum" else names
-    return f"has {', '.join(names)} of {of}", _counts(size, names)
+    return f"has {' and '.join(names)} of {of}", _counts(size, names)
 
 
 def _counts(examples: int, scores: Any) -> dict[str, Any]:

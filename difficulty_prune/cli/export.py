@@ -104,7 +104,7 @@ def run(parsed: argparse.Namespace) -> int:
 def in_words(facts: dict[str, Any], options: Options, today: TodaysData) -> str:
     """One sentence."""
     number = len(facts["columns"])
-    said = [f"{options.out} has {facts['rows']:,} rows and {number} columns: {', '.join(facts['scores'])}"]
+    said = [f"{options.out} has {facts['rows']:,} rows and {number} columns: {' and '.join(facts['scores'])}"]
     said[0] += f" of {facts['of']}"
     matching = today.in_words()
     if matching is not None:

@@ -190,7 +190,7 @@ def collect(runs: RunSet, score: str, today: TodaysData, decisions: Decisions | 
     if np.isnan(difficulty[among]).all():
         raise ValueError(f"score: none of the {len(among)} examples to choose from has a {score}, so nothing is ranked")
     policy = make_policy(options)
-    classes = None if labels is None else torch.from_numpy(labels)
+    classes = None if labels is None else torch.tensor(labels)
     if isinstance(policy, PerClass) and classes is None:
         raise ValueError("per_class: the labels are not known; give --data, or score with tracker.finish(dataset=...)")
     chosen = within(

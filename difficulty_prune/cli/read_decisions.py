@@ -38,6 +38,6 @@ def facts_of_decisions(decisions: Decisions, today: TodaysData) -> dict[str, int
 
 def decisions_in_words(facts: dict[str, Any], path: Path) -> str:
     """A part of a sentence."""
-    done = {"left": "left out", "relabelled": "relabelled", "weighted": "weighted", "missing": "of ids that it lacks"}
+    done = {"left": "left out", "relabelled": "relabelled", "weighted": "weighted", "missing": "not in the data"}
     said = [f"{facts[name]:,} {words}" for name, words in done.items() if facts[name]]
-    return f"of {facts['number']:,} decisions in {path} {', '.join(said) if said else 'none changes anything'}"
+    return f"by the {facts['number']:,} decisions in {path}: {', '.join(said) if said else 'nothing changes'}"

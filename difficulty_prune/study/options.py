@@ -39,7 +39,8 @@ def add_options(parser: argparse.ArgumentParser, kind: type[Any]) -> None:
             parser.add_argument(entry.name, **how)
         else:
             flags = (entry.metadata["flag"] or f"--{entry.name.replace('_', '-')}").split()
-            parser.add_argument(*flags, dest=entry.name, default=entry.default, **how)
+            default = None if how.get("required") else entry.default  # which nobody would see
+            parser.add_argument(*flags, dest=entry.name, default=default, **how)
 
 
 def read_options(parsed: argparse.Namespace, kind: type[Kind]) -> Kind:
