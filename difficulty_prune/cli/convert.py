@@ -175,7 +175,8 @@ class Job:
             raise ValueError(f"got {len(options.inputs)} inputs, expected one: only runs may be several")
         for name, users in NEEDED_BY.items():
             given = getattr(options, name)
-            if given not in (None, (), False) and not {f"from {source}", f"to {target}"} & set(users):
+            asked = given is not None and given != () and given is not False
+            if asked and not {f"from {source}", f"to {target}"} & set(users):
                 flags = ", ".join(f"--{user}" for user in users)
                 said = name.replace("_", "-")
                 raise ValueError(f"--{said}: it is of no use from {source} to {target}, but with {flags}")
@@ -231,37 +232,32 @@ def run(parsed: argparse.Namespace) -> int:
 
 def convert_scores(job: Job, files: list[Path]) -> tuple[str, dict[str, Any]]:
     """From runs, or from scores of another tool."""
-    options, out = job.options, job.options.out
-    scores = read_scores(job, files)
+    scores, of = read_scores(job, files)
     size = scores.num_examples if isinstance(scores, RunSet) else len(scores)
-    several = job.source == "runs" and isinstance(scores, RunSet)
-    of = describe(scores) if several else f"{size:,} examples in {files[0]}"  # type: ignore[arg-type]
+    if isinstance(scores, ScoreTable) and job.target in ("run", "aum", "cleanlab", "label-studio"):
+        scores = RunSet([scores.to_run(**facts_of_run(job))])
+    written = write_scores(scores, job)
+    return f"holds {' and '.join(written)} of {of}", {"examples": size, "holds": list(written)}
+
+
+def write_scores(scores: RunSet | ScoreTable, job: Job) -> tuple[str, ...]:
+    """Writes them, and gives the names of what was written."""
+    out, root, names = job.options.out, job.options.root, scores.scores
+    if isinstance(scores, ScoreTable) or job.target not in ("run", "cleanlab", "label-studio"):
+        options = {"root": root or ""} if job.target == "fiftyone" else {}
+        write(scores, out, job.target, **options)
+        return ("aum",) if job.target == "aum" else names
     if job.target == "run":
-        made = scores[0] if isinstance(scores, RunSet) else scores.to_run(**facts_of_run(job))
-        made.save(out)
-        return f"is a run with {' and '.join(made.scores)} of {of}", _counts(len(made), made.scores)
-    if isinstance(scores, RunSet) or job.target not in ("aum", "cleanlab", "label-studio"):
-        given: RunSet | ScoreTable = scores
-    else:
-        given = RunSet([scores.to_run()])
-    names = tuple(given.scores)
-    if isinstance(given, RunSet) and job.target == "cleanlab":
+        scores[0].save(out)
+        return names
+    if job.target == "cleanlab":
+        arrays = to_cleanlab(scores)
         with atomic_file(out) as file:
-            np.savez(file, allow_pickle=False, **to_cleanlab(given))
-        return f"holds labels and pred_probs of {of}", _counts(given.num_examples, ())
-    extra: dict[str, Any] = {}
-    if job.target == "fiftyone":
-        extra["root"] = options.root or ""
-    if isinstance(given, RunSet) and job.target == "label-studio":
-        names = (choose_score(given, options.score),)
-        extra = {"score": names[0], "data": _shown(given, options.root)}
-    write(given, out, job.target, **extra)
-    names = ("aum",) if job.target == "aum" else names
-    return f"has {' and '.join(names)} of {of}", _counts(size, names)
-
-
-def _counts(examples: int, scores: Any) -> dict[str, Any]:
-    return {"examples": examples, "scores": list(scores)}
+            np.savez(file, labels=arrays["labels"], pred_probs=arrays["pred_probs"])
+        return tuple(arrays)
+    score = choose_score(scores, job.options.score)
+    write(scores, out, job.target, score=score, data=_shown(scores, root))
+    return (score,)
 
 
 def _shown(runs: RunSet, root: str | None) -> list[str]:
@@ -277,15 +273,17 @@ def facts_of_run(job: Job) -> dict[str, Any]:
     return {"architecture": job.options.architecture or job.source, "seed": job.options.seed or 0}
 
 
-def read_scores(job: Job, files: list[Path]) -> RunSet | ScoreTable:
-    """The runs, a run of another tool's scores, or a table of scores."""
+def read_scores(job: Job, files: list[Path]) -> tuple[RunSet | ScoreTable, str]:
+    """Runs, a run with the scores of another tool, or a table of scores; and of what they are."""
     if job.source == "runs":
-        return load_runs(files, "convert")
+        runs = load_runs(files, "convert")
+        return runs, describe(runs)
     readers: dict[str, Callable[[Path], ScoreTable]] = {"csv": from_csv, "parquet": from_parquet, "npz": from_npz}
     if job.source in readers:
-        return readers[job.source](files[0])
+        table = readers[job.source](files[0])
+        return table, f"{len(table):,} examples in {files[0]}"
     made: Run = read(files[0], job.source, **facts_of_run(job))
-    return RunSet([made])
+    return RunSet([made]), f"{len(made):,} examples in {files[0]}"
 
 
 def convert_plan(job: Job, files: list[Path]) -> tuple[str, dict[str, Any]]:

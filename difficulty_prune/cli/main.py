@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with sigterm_as_ctrl_c():
             return int(options.run(options))
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"{prefix}: {shown(' '.join(str(error).splitlines()))}", file=sys.stderr)
         return 2
     except BrokenProcessPool:

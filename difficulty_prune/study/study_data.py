@@ -34,15 +34,23 @@ class Images(Dataset[tuple[Tensor, int]]):
         images: [N, C, H, W], uint8 or floating point.
         labels: [N] int64.
         class_names: the name of each class, where they are known.
+        ids: [N] what names the examples, such as paths, where that is known.
 
     >>> len(Images(torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 0])))
     3
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, class_names: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        class_names: tuple[str, ...] | None = None,
+        ids: NDArray[Any] | None = None,
+    ) -> None:
         self.images = images
         self.labels = labels
         self.class_names = class_names
+        self.ids = ids
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,6 +81,12 @@ class StudyData:
         """(channels, height, width)."""
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
+
+    @property
+    def names_of_classes(self) -> tuple[str, ...] | None:
+        """The name of each class, where all are known."""
+        names = self.train.class_names
+        return names if names is not None and len(names) >= self.num_classes else None
 
     @functools.cached_property
     def statistics(self) -> tuple[Tensor, Tensor]:
@@ -244,7 +258,8 @@ def _to_tensors(dataset: Any, side: int | None = None) -> Images:
                 "them, such as with --size 64"
             )
         images[i], labels[i] = image, label
-    return Images(images, labels, _class_names(dataset))
+    ids = (dataset if isinstance(dataset, IndexedDataset) else IndexedDataset(dataset)).ids
+    return Images(images, labels, _class_names(dataset), ids)
 
 
 def _class_names(dataset: Any) -> tuple[str, ...] | None:
@@ -338,7 +353,12 @@ def split_positions(labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def _split(images: Images) -> tuple[Images, Images]:
     train, test = (
-        Images(images.images[chosen], images.labels[chosen], images.class_names)
+        Images(
+            images.images[chosen],
+            images.labels[chosen],
+            images.class_names,
+            None if images.ids is None else images.ids[chosen],
+        )
         for chosen in split_positions(images.labels)
     )
     return train, test
