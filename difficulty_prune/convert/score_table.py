@@ -42,6 +42,7 @@ class ScoreTable:
 
     def __init__(self) -> None:
         self._spool, self._texts, self._order = Spool(), dict[str, list[Any]](), dict[str, None]()
+        self._names: dict[str, str] = {}
         self.class_names: tuple[str, ...] | None = None
 
     @classmethod
@@ -91,6 +92,22 @@ class ScoreTable:
             raise ValueError(f"column {name!r} holds numbers, and then {values[0]!r}")
         self._texts.setdefault(name, []).extend(values.tolist())
 
+    def name_classes(self) -> None:
+        """Adds the names of classes as `label_name` and `suggested_name`, as far as these are known.
+
+        They are looked up when read, so that no text is in memory.
+        """
+        for column in ("label", "suggested"):
+            if self.class_names is not None and column in self:
+                self._names[f"{column}_name"] = column
+                self.declare(f"{column}_name")
+
+    def _read_names(self, column: str, rows: slice) -> NDArray[Any]:
+        names = np.array([*(self.class_names or ()), None], dtype=object)
+        classes = self.read(column, rows)
+        known = (classes >= 0) & (classes < len(names) - 1)
+        return np.asarray(names[np.where(known, classes, len(names) - 1)])
+
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns."""
@@ -99,7 +116,7 @@ class ScoreTable:
     @property
     def text_columns(self) -> tuple[str, ...]:
         """Names of those columns that hold texts."""
-        return tuple(self._texts)
+        return (*self._texts, *self._names)
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -111,6 +128,7 @@ class ScoreTable:
         return 0 if name is None else self._length(name)
 
     def _length(self, name: str) -> int:
+        name = self._names.get(name, name)
         return len(self._texts[name]) if name in self._texts else self._spool.length(name)
 
     def __contains__(self, name: object) -> bool:
@@ -124,6 +142,8 @@ class ScoreTable:
         """Some rows of a column; KeyError if there is no such column."""
         if name not in self._order:
             raise KeyError(f"{name!r}: there are the columns {', '.join(self.columns)}")
+        if name in self._names:
+            return self._read_names(self._names[name], rows)
         if name in self._texts:
             return np.array(self._texts[name][rows] + [None], dtype=object)[:-1]  # one dimension, whatever it holds
         return self._spool.read(name, rows)

@@ -55,7 +55,7 @@ def test_names_of_classes_and_positions() -> None:
 
 
 def test_what_is_lacking_is_said() -> None:
-    with pytest.raises(ValueError, match="got the columns a, expected 'is_label_issue'"):
+    with pytest.raises(ValueError, match="issues: got the columns a, expected 'is_label_issue'"):
         dp.convert.from_cleanlab({"a": [1]})
     with pytest.raises(ValueError, match="expected 'predicted_label'"):
         dp.convert.from_cleanlab({"is_label_issue": [True]}, relabel=True)
