@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..convert.score_table import ScoreTable, percentile
+from ..convert.todays_table import renumbered
 from ..data import IndexedDataset, dataset_fingerprint
 from ..policies.plan import Plan
 from ..runs.run_set import RunSet
@@ -82,9 +83,11 @@ def collect(runs: RunSet, dataset: IndexedDataset, score: str | None, plan: Plan
     ids = _ids(runs, dataset, places, index)
     label = _labels(runs, dataset, places, index)
     table = ScoreTable.of(runs)
-    suggested, probability, source = _suggested(runs, table, places)
-    agreed, asked = _agreement(runs, label, places, source)
     names = dataset.class_names or runs.class_names
+    suggested, probability, source = _suggested(runs, table, places)
+    if suggested is not None:
+        suggested = renumbered(suggested, runs.class_names, names)
+    agreed, asked = _agreement(runs, label, places, source, names)
     highest = max(int(label.max()), -1 if suggested is None else int(suggested.max()))
     order = [name, *(other for other in runs.scores if other != name)]
     difficulty = table[name] if runs.higher_is_harder(name) else -table[name]
@@ -105,7 +108,7 @@ def collect(runs: RunSet, dataset: IndexedDataset, score: str | None, plan: Plan
         by_architecture={
             str(key): percentile(own.difficulty(name))[places] for key, own in runs.group_by("architecture").items()
         },
-        dropped=None if plan is None else _dropped(plan, len(dataset), index),
+        dropped=None if plan is None else _dropped(plan, dataset, index),
         matched=matched,
     )
 
@@ -144,6 +147,8 @@ def _match(runs: RunSet, dataset: IndexedDataset) -> tuple[NDArray[np.int64], ND
 def _check_same_data(runs: RunSet, dataset: IndexedDataset) -> None:
     """ValueError where labels or a fingerprint say that a dataset without ids is not that of the runs."""
     labels, known = dataset.labels, runs.labels
+    if labels is not None and known is not None:
+        known = renumbered(known, runs.class_names, dataset.class_names or runs.class_names)
     if labels is not None and known is not None and dataset.decisions is None and not np.array_equal(labels, known):
         differing = int((labels != known).sum())
         raise ValueError(
@@ -182,7 +187,9 @@ def _labels(
     if dataset.labels is not None:
         return np.asarray(dataset.labels[index])
     known = runs.labels
-    return np.full(len(index), -1) if known is None else np.asarray(known[places])
+    if known is None:
+        return np.full(len(index), -1)
+    return renumbered(known[places], runs.class_names, dataset.class_names or runs.class_names)
 
 
 def _suggested(
@@ -203,14 +210,14 @@ def _suggested(
 
 
 def _agreement(
-    runs: RunSet, label: NDArray[np.int64], places: NDArray[np.int64], source: str
+    runs: RunSet, label: NDArray[np.int64], places: NDArray[np.int64], source: str, names: tuple[str, ...] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """How many runs suggest the given label, and how many suggest one at all."""
     agreed, asked = np.zeros(len(places), np.int64), np.zeros(len(places), np.int64)
     what = "suggested" if source == "training" else "predictions"
     for run in runs:
         if run.has(what):
-            chosen = run.read(what)[places]
+            chosen = renumbered(run.read(what)[places], runs.class_names, names)
             agreed += (chosen == label) & (chosen >= 0)
             asked += chosen >= 0
     return agreed, asked
@@ -225,13 +232,8 @@ def _columns(table: ScoreTable, name: str, places: NDArray[np.int64]) -> ScoreCo
     )
 
 
-def _dropped(plan: Plan, size: int, index: NDArray[np.int64]) -> NDArray[np.bool_]:
-    examples = plan.summary().get("examples", size)
-    if int(plan.index[-1]) >= size or examples != size:
-        raise ValueError(
-            f"plan: it is of {max(examples, int(plan.index[-1]) + 1)} examples, but the dataset has {size}: it is a "
-            "plan of other data"
-        )
+def _dropped(plan: Plan, dataset: IndexedDataset, index: NDArray[np.int64]) -> NDArray[np.bool_]:
+    plan.check_data(len(dataset), dataset.ids)
     return ~np.isin(index, plan.index.numpy())
 
 

@@ -1,4 +1,4 @@
-"""The audit page as HTML: the template with its data, which cannot break out of it, and a policy that shuts the net out."""
+"""The audit page as HTML: a template whose data cannot break out of it, and a policy that shuts the net out."""
 
 from __future__ import annotations
 

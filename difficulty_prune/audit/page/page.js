@@ -1,5 +1,5 @@
 "use strict";
-/* global readTable, visible, percent, number, DecisionStore, csvOf, jsonOf, readDecisions, keyOf, WORDS */
+/* global readTable, visible, percent, number, short, spread, DecisionStore, csvOf, jsonOf, readDecisions, keyOf, WORDS */
 /* global VIEWS, rowsOf, drawConfusion, drawMap, remaining */
 
 /* The page: state in the address, cards of what is on the screen, keys, decisions, when to stop. */
@@ -9,6 +9,7 @@
   const ON_CARD = 3; // scores on a card; the others are in its details
   const TALLEST = 3e7; // pixels that browsers allow an element
   const NEXT = 50;
+  const FEWEST = 20; // decisions, before an estimate is shown
 
   const byId = (id) => document.getElementById(id);
   const make = (tag, className = "", text = "") => Object.assign(document.createElement(tag), { className, textContent: text });
@@ -217,8 +218,8 @@
     card.lines.forEach((line, which) => {
       const score = table.scores[which];
       const rank = score.percentile[row];
-      line.value.textContent = number(score.mean[row]);
-      line.error.textContent = Number.isNaN(score.error[row]) ? "" : `± ${number(score.error[row], 2)}`;
+      line.value.textContent = short(score.mean[row]);
+      line.error.textContent = spread(score.error[row], score.mean[row]);
       line.rank.textContent = Number.isNaN(rank) ? "–" : rank.toFixed(1);
     });
     card.agree.textContent = agreement(row);
@@ -429,9 +430,9 @@
     byId("stop-done").textContent =
       `${many(index.length, "decision")} so far: ${bad.toLocaleString("en")} wrong. ` +
       `${drawn.toLocaleString("en")} of ${many(table.stratum.length, "random example")} looked at, in their order.`;
-    const found = index.length ? remaining(table.difficulty, index, wrong, sampled) : null;
+    const found = index.length >= FEWEST ? remaining(table.difficulty, index, wrong, sampled) : null;
     if (found === null) {
-      byId("stop-left").textContent = "Decide on some examples to see how many wrong labels are left.";
+      byId("stop-left").textContent = `Decide on ${FEWEST} examples or more to see how many wrong labels are left.`;
       byId("stop-next").textContent = "";
       byId("stop-left").className = "";
       return;

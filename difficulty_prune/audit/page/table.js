@@ -1,5 +1,5 @@
 "use strict";
-/* exported readTable, visible, percent, number */
+/* exported readTable, visible, percent, number, short, spread */
 
 /* The data of the page: columns of numbers, unpacked, and what is said of each row. */
 
@@ -37,6 +37,26 @@ function number(value, digits = 3) {
   const size = Math.abs(value);
   if (size >= 1e5 || size < 1e-4) return value.toExponential(1);
   return size >= 10 ** (digits - 1) ? value.toFixed(0) : value.toPrecision(digits);
+}
+
+/* At most five characters. */
+function short(value) {
+  if (Number.isNaN(value)) return "–";
+  const size = Math.abs(value);
+  if (size >= 1e5 || (size > 0 && size < 5e-4)) return value.toExponential(0);
+  return value.toFixed(decimals(value));
+}
+
+function decimals(value) {
+  const size = Math.abs(value);
+  return size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3;
+}
+
+/* A standard error, as exactly as the mean is given. */
+function spread(error, mean) {
+  if (Number.isNaN(error)) return "";
+  const text = error.toFixed(decimals(mean));
+  return `± ${Number(text) === 0 && error > 0 ? error.toExponential(0) : text}`;
 }
 
 function readTable() {
