@@ -104,9 +104,9 @@ def _of_mapping(sample: Mapping[Any, Any], side: int) -> Content:
         if image is not None:
             return Content("image", image=image)
     texts = {str(name): sample[name] for name in names if isinstance(sample[name], str | bytes)}
-    if "text" in texts or len(texts) == 1:
-        return Content("text", text=_short(texts.get("text") or next(iter(texts.values()))))
     fields = [(str(name), sample[name]) for name in names]
+    if "text" in texts or (len(texts) == 1 and len(fields) <= 2):  # a number beside a text is that of its row
+        return Content("text", text=_short(texts.get("text") or next(iter(texts.values()))))
     if texts and len(texts) == len(fields):
         return Content("text", text=_short("\n".join(f"{name}: {_short(text)}" for name, text in texts.items())))
     row = [(name, value) for name, value in fields if isinstance(value, str | bytes) or _as_numbers(value) is not None]

@@ -710,7 +710,7 @@
     if (!file) return;
     try {
       const entries = readDecisions(file.name, await file.text(), table.classes);
-      const elsewhere = entries.filter((entry) => !names.has(keyOf(entry.id, entry.index))).length;
+      const elsewhere = entries.filter((entry) => !names.has(rekey(entry))).length;
       store.change(entries.map((entry) => [rekey(entry), ownEntry(entry)]));
       refresh();
       afterChange(`${many(entries.length, "decision")} imported${elsewhere ? `; ${elsewhere} of examples that are not on this page are kept` : ""}`);
