@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from audit_runs import colours, indexed_runs, runs_of
-from browser import browser, watched
+from browser import Watched, browser, watched
 
 import difficulty_prune as dp
 
@@ -109,9 +109,12 @@ def test_undo_reload_filter_and_import(chromium, page, tmp_path: Path) -> None:
 
 
 def test_views_show_what_they_say_and_stand_in_the_address(chromium, page) -> None:
-    path, train, runs, is_wrong, plan, report = page
+    path, train, runs, _, plan, report = page
     difficulty, suggested = runs.difficulty("el2n"), runs.suggested()
-    count = lambda tab: int(re.match(r"[\d,]+", tab.text("#status"))[0].replace(",", ""))  # noqa: E731
+
+    def count(tab: Watched) -> int:
+        return int(re.match(r"[\d,]+", tab.text("#status"))[0].replace(",", ""))
+
     with watched(chromium) as tab:
         tab.open(path, "view=dropped")
         assert count(tab) == len(train) - len(plan)

@@ -63,7 +63,7 @@ class Watched:
 
 @contextmanager
 def watched(of: Any, **options: Any) -> Iterator[Watched]:
-    """A new page in a context of its own: nothing is remembered from others. It must not complain or use the network."""
+    """A new page that remembers nothing of others. It must not complain, or use the network."""
     context = of.new_context(**{"viewport": {"width": 1280, "height": 800}, "accept_downloads": True, **options})
     page = Watched(context.new_page())
     yield page
