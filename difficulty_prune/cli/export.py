@@ -14,6 +14,7 @@ from ..convert.formats import write
 from ..convert.score_table import ScoreTable
 from ..convert.todays_table import todays_table
 from ..decisions.decisions import Decisions
+from ..decisions.entry import DECISIONS
 from ..policies.plan import Plan
 from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
@@ -88,11 +89,12 @@ def run(parsed: argparse.Namespace) -> int:
             plan.check_data(today.size, today.ids)
         if decisions is not None:
             check_decisions(decisions, today, "export")
-            facts["decisions"] = facts_of_decisions(decisions, today)
+            left = decisions.plan(today.source)
+            facts["decisions"] = facts_of_decisions(decisions, left)
+            plan = plan or left
         table = table_of(runs, today, options.scores or None)
         if decisions is not None:
             add_decisions(table, decisions, today)
-            plan = plan or decisions.plan(today.source)
         if plan is not None:
             table.append("weight", weights_of(plan, today.size))
         write(table, options.out)
@@ -127,11 +129,11 @@ def table_of(runs: RunSet, today: TodaysData, scores: tuple[str, ...] | None) ->
 
 def add_decisions(table: ScoreTable, decisions: Decisions, today: TodaysData) -> None:
     """A column with the decision on each example, None where there is none."""
-    words: NDArray[Any] = np.full(today.size, None, dtype=object)
+    number = np.full(today.size, -1, np.int8)
     for place, entry in zip(decisions.check(today.source).position.tolist(), decisions, strict=True):
         if place >= 0:
-            words[place] = entry.decision
-    table.append("decision", words)
+            number[place] = DECISIONS.index(entry.decision)
+    table.append_words("decision", number, DECISIONS)
 
 
 def weights_of(plan: Plan, size: int) -> NDArray[np.float64]:

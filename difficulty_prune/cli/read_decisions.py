@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..decisions.decisions import Decisions
+from ..policies.plan import Plan
 from .load_runs import warn
 from .todays_data import TodaysData
 
@@ -30,10 +31,9 @@ def check_decisions(decisions: Decisions, today: TodaysData, command: str) -> di
     return corrections
 
 
-def facts_of_decisions(decisions: Decisions, today: TodaysData) -> dict[str, int]:
-    """How many there are, and what they do to the examples of the data, for JSON."""
-    found = decisions.plan(today.source).summary()["decisions"]
-    return {"number": len(decisions), **found}
+def facts_of_decisions(decisions: Decisions, plan: Plan) -> dict[str, int]:
+    """How many there are, and what they do to the examples of the data, for JSON; `plan` is what they leave."""
+    return {"number": len(decisions), **plan.summary()["decisions"]}
 
 
 def decisions_in_words(facts: dict[str, Any], path: Path) -> str:
