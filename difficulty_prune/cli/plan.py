@@ -215,7 +215,7 @@ def collect(runs: RunSet, score: str, today: TodaysData, decisions: Decisions | 
         "data": today.facts(),
     }
     if decisions is not None:
-        facts["decisions"] = facts_of_decisions(decisions, base)
+        facts["decisions"] = facts_of_decisions(decisions, today)
     plan = Plan(chosen.index, chosen.weight, facts)
     return Made(plan if today.ids is None else plan.with_ids(today.ids), labels, facts, today.in_words())
 
