@@ -29,11 +29,12 @@ from ..runs.run import Run
 from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
 from ..study.options import add_options, option, read_options
-from ..study.study_data import FORMS, open_data
+from ..study.study_data import FORMS
 from ..support.files import atomic_file
 from ..support.optional import pyarrow_parquet
 from ..support.table_rows import TABLE_SUFFIXES
 from .load_runs import load_runs, warnings_in_words
+from .named_data import open_named_data
 from .out_file import check_out
 from .output import choose_score, describe, tell
 
@@ -289,7 +290,7 @@ def read_scores(job: Job, files: list[Path]) -> tuple[RunSet | ScoreTable, str]:
 def convert_plan(job: Job, files: list[Path]) -> tuple[str, dict[str, Any]]:
     """From a plan: weights of all examples, or the files that it keeps."""
     plan, options = Plan.load(files[0]), job.options
-    data = None if options.data is None else open_data(options.data)
+    data = None if options.data is None else open_named_data(options.data)
     if data is not None:
         plan.check_data(len(data), data.ids)
     facts: dict[str, Any] = {"kept": len(plan)}
@@ -318,7 +319,7 @@ def convert_decisions(job: Job, files: list[Path]) -> tuple[str, dict[str, Any]]
     if job.source == "cleanlab":
         ids = None
         if options.data is not None:
-            ids = open_data(options.data).ids
+            ids = open_named_data(options.data).ids
             if ids is None:
                 raise ValueError(f"data: {options.data} names no examples; leave --data out to name them by index")
         decisions = from_cleanlab(files[0], ids=ids, relabel=options.relabel)

@@ -14,6 +14,7 @@ from ..convert.formats import write
 from ..convert.score_table import ScoreTable
 from ..convert.todays_table import todays_table
 from ..decisions.decisions import Decisions
+from ..decisions.entry import DECISIONS
 from ..policies.plan import Plan
 from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
@@ -23,7 +24,7 @@ from ..support.optional import pyarrow_parquet
 from .load_runs import load_runs, warnings_in_words
 from .out_file import check_out
 from .output import describe, tell
-from .read_decisions import check_decisions, decisions_in_words, facts_of_decisions
+from .read_decisions import check_decisions, decisions_in_words, entries_of, facts_of_decisions
 from .todays_data import TodaysData, todays_data
 
 SUFFIXES: Final = (".parquet", ".csv", ".npz")
@@ -92,9 +93,8 @@ def run(parsed: argparse.Namespace) -> int:
         table = table_of(runs, today, options.scores or None)
         if decisions is not None:
             add_decisions(table, decisions, today)
-            plan = plan or decisions.plan(today.source)
-        if plan is not None:
-            table.append("weight", weights_of(plan, today.size))
+        if plan is not None or decisions is not None:
+            table.append("weight", weights_of(plan, decisions, today))
         write(table, options.out)
     facts |= {"rows": len(table), "columns": list(table.columns), "scores": list(table.scores), "data": today.facts()}
     tell(in_words(facts, options, today), facts, parsed.json)
@@ -127,15 +127,19 @@ def table_of(runs: RunSet, today: TodaysData, scores: tuple[str, ...] | None) ->
 
 def add_decisions(table: ScoreTable, decisions: Decisions, today: TodaysData) -> None:
     """A column with the decision on each example, None where there is none."""
-    words: NDArray[Any] = np.full(today.size, None, dtype=object)
-    for place, entry in zip(decisions.check(today.source).position.tolist(), decisions, strict=True):
-        if place >= 0:
-            words[place] = entry.decision
-    table.append("decision", words)
+    number = np.full(today.size, -1, np.int8)
+    for place, entry in entries_of(decisions, today):
+        number[place] = DECISIONS.index(entry.decision)
+    table.append_words("decision", number, DECISIONS)
 
 
-def weights_of(plan: Plan, size: int) -> NDArray[np.float64]:
-    """The weight of each example, 0 for those that the plan leaves out."""
-    weight = np.zeros(size)
+def weights_of(plan: Plan | None, decisions: Decisions | None, today: TodaysData) -> NDArray[np.float64]:
+    """The weight of each example in the plan, or, without one, by the decisions; 0 for what is left out."""
+    if plan is None:
+        weight = np.ones(today.size)
+        for place, entry in [] if decisions is None else entries_of(decisions, today):
+            weight[place] = 0 if entry.leaves else entry.weight
+        return weight
+    weight = np.zeros(today.size)
     weight[plan.index.numpy()] = plan.weight.numpy()
     return weight

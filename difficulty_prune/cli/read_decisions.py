@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..decisions.decisions import Decisions
+from ..decisions.entry import Entry
 from .load_runs import warn
 from .todays_data import TodaysData
 
@@ -30,10 +31,23 @@ def check_decisions(decisions: Decisions, today: TodaysData, command: str) -> di
     return corrections
 
 
+def entries_of(decisions: Decisions, today: TodaysData) -> list[tuple[int, Entry]]:
+    """The decisions on examples of the data, each with the position of its example."""
+    positions = decisions.check(today.source).position.tolist()
+    return [(place, entry) for place, entry in zip(positions, decisions, strict=True) if place >= 0]
+
+
 def facts_of_decisions(decisions: Decisions, today: TodaysData) -> dict[str, int]:
     """How many there are, and what they do to the examples of the data, for JSON."""
-    found = decisions.plan(today.source).summary()["decisions"]
-    return {"number": len(decisions), **found}
+    of_data = entries_of(decisions, today)
+    stay, found = [entry for _, entry in of_data if not entry.leaves], len(of_data)
+    return {
+        "number": len(decisions),
+        "left": found - len(stay),
+        "relabelled": sum(entry.decision == "wrong" for entry in stay),
+        "weighted": sum(entry.weight != 1 for entry in stay),
+        "missing": len(decisions) - found,
+    }
 
 
 def decisions_in_words(facts: dict[str, Any], path: Path) -> str:

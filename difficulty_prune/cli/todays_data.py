@@ -13,8 +13,8 @@ from ..data import IndexedDataset
 from ..dataset_facts import files_of
 from ..match_ids import IdReport, Match
 from ..runs.run_set import RunSet
-from ..study.study_data import open_data
 from .load_runs import warn
+from .named_data import open_named_data
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def todays_data(runs: RunSet, spec: str | None, command: str) -> TodaysData:
     """
     if spec is None:
         return TodaysData(runs, runs.num_examples, runs.ids, runs.labels, runs.class_names, None, None)
-    data = open_data(spec)
+    data = open_named_data(spec)
     match = _in_order(runs, data, spec, command) if runs.ids is None else _by_id(runs, data, spec)
     if not match.report.all_match:
         warn(command, f"the data changed since the runs: {match.report}")

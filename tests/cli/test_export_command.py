@@ -68,6 +68,18 @@ def test_pandas_opens_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert 0 < frame["el2n_percentile"].min() < frame["el2n_percentile"].max() < 100
 
 
+def test_decisions_give_weights_even_where_nothing_is_left(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"{name},drop," for name in NAMES[2:]] + ["cat/0.png,wrong,", "cat/1.png,keep,0.25"]
+    Path("decisions.csv").write_text("\n".join(["id,decision,weight", *lines]) + "\n")
+    found = export(capsys, "--decisions", "decisions.csv", "-o", "table.csv")
+    assert found["decisions"] == {"number": 20, "left": 19, "relabelled": 0, "weighted": 1, "missing": 0}
+    table = dp.convert.from_csv("table.csv")
+    assert table["weight"].tolist() == ["0.0", "0.25", *["0.0"] * 18]
+    assert table["decision"].tolist() == ["wrong", "keep", *["drop"] * 18]
+    Path("decisions.csv").write_text("\n".join(["id,decision,weight", *lines[:-1], "cat/1.png,drop,"]) + "\n")
+    assert export(capsys, "--decisions", "decisions.csv", "-o", "table.csv")["decisions"]["left"] == 20
+
+
 def test_rows_are_those_of_today(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = dp.convert.ScoreTable.of(dp.RunSet.load("runs"))
     (folder / "photos/cat/1.png").unlink()

@@ -169,6 +169,28 @@ def test_classes_with_other_numbers_today_are_known_by_their_names(
     assert {name: entry["examples"] for name, entry in found["classes"].items()} == {"0": 1, "1": 8, "2": 12}
 
 
+def test_examples_that_moved_class_are_counted_and_a_function_in_the_current_folder_names_the_data(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [part for part in sys.path if part])
+    Path("todays_photos.py").write_text(
+        "import difficulty_prune as dp\n"
+        "class Photos:\n"
+        f"    names, targets, classes = {NAMES!r}, [1, 1] + [0] * 8 + [1] * 10, ['cat', 'dog']\n"
+        "    def __len__(self): return 20\n"
+        "    def __getitem__(self, i): return self.names[i], self.targets[i]\n"
+        "def make(): return dp.IndexedDataset(Photos(), ids=Photos.names)\n"
+    )
+    found = facts(capsys, "--keep", "0.5", "--data", "todays_photos:make", "-o", "plan.csv")
+    assert found["data"] == {"matched": 20, "vanished": 0, "new": 0, "moved_class": 2}
+    assert found["classes"]["1"]["examples"] == 12
+    assert plan("--keep", "0.5", "--data", "todays_photos:make", "-o", "plan.csv") == 0
+    said = capsys.readouterr()
+    assert "2 moved to another class ('cat/0.png', 'cat/1.png')" in said.err
+    assert "20 of 20 examples match the runs, 2 moved to another class." in said.out
+    sys.modules.pop("todays_photos")
+
+
 def test_a_list_of_files_holds_what_the_dataset_opens(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan("--keep", "0.5", "--data", f"imagefolder:{folder / 'photos'}", "-o", "train.txt") == 0
     files = Path("train.txt").read_text().splitlines()
