@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from ..consistency.correlation import Correlation, correlation
@@ -33,6 +32,7 @@ from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
 from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
+from ..study.progress import follow
 from ..study.settings import POLICIES
 from ..support.checks import check_between, check_fraction
 from .load_runs import load_runs, warnings_in_words
@@ -154,7 +154,7 @@ def collect(runs: RunSet, options: Options) -> Answers:
     repeated = {name: own for name, own in runs.group_by("architecture").items() if len(own) > 1}
     of_scores = {
         name: reliability_if_any(runs, name, seed)
-        for name in track(runs.scores, "reliability of each score", console=make_console(stderr=True), transient=True)
+        for name in follow(runs.scores, make_console(stderr=True), "reliability of score")
     }
     ranking = [name for name, found in of_scores.items() if found is not None]
     judged = of_scores[score]

@@ -108,6 +108,10 @@ class ScoringTask:
         """Steps of the whole training, out of `train_size` examples."""
         return _steps(self.recipe, round((1 - self.hold_out) * train_size))
 
+    def describe(self) -> str:
+        """What is trained, for people."""
+        return f"{self.model}, seed {self.seed}"
+
     def seen(self, train_size: int) -> NDArray[Any]:
         """The examples that the run trains on, [N] bool."""
         return ~held_out(self.seed - self.first_seed, train_size, self.hold_out, self.first_seed)
@@ -236,6 +240,11 @@ class ComparisonTask:
     def steps(self, train_size: int) -> int:
         """Steps of the whole training, out of `train_size` examples."""
         return _steps(self.recipe, round(self.keep * train_size))
+
+    def describe(self) -> str:
+        """What is trained, for people."""
+        on = self.name if self.keep == 1 else f"{self.name} {self.keep:.0%}"
+        return f"{self.model} on {on}, seed {self.seed}"
 
     def is_done(self) -> bool:
         """Whether the result of this very task is there; that of another task would be replaced."""
