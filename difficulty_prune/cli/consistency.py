@@ -38,7 +38,6 @@ from ..support.checks import check_between, check_fraction
 from .load_runs import load_runs, warnings_in_words
 from .output import choose_score, describe, make_console, print_matrix
 
-
 EXAMPLES: Final = """\
 examples:
   the runs of a study, from the folder that it wrote:

@@ -96,6 +96,12 @@ def show(summary: dict[str, Any], console: Console) -> None:
             f"{reused['trainings']} trainings",
             soft_wrap=True,
         )
+    if summary["runs_without_ids"]:
+        console.print(
+            f"{summary['runs_without_ids']} of the reused scoring runs are of an earlier version and do not say which "
+            "files their examples are; remove them to have them trained again",
+            soft_wrap=True,
+        )
     out = Path(summary["settings"]["out"])
     console.print(f"\nWritten: {out / 'summary.json'}, {out / 'runs'}, {out / 'figures'}", soft_wrap=True)
     console.print(f"More: difficulty-prune consistency {out}, difficulty-prune fingerprint {out}", soft_wrap=True)

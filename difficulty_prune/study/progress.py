@@ -125,4 +125,3 @@ def in_words(seconds: float) -> str:
     if seconds < 90.5:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5700 else f"{seconds / 3600:.1f} h"
-

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
+from ..data import IndexedDataset
+from ..dataset_facts import class_names_of, fetch_and_tell, may_return_another
 from ..support.digest import digest_of_array
 from .named_function import import_function, names_function
 from .photographs import open_rgb
@@ -33,15 +35,28 @@ class Images(Dataset[tuple[Tensor, int]]):
         images: [N, C, H, W], uint8 or floating point.
         labels: [N] int64.
         class_names: the name of each class, where they are known.
+        ids: [N] what names each image for good, such as its path below the folder, where that is known.
 
     >>> len(Images(torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 0])))
     3
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, class_names: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        class_names: tuple[str, ...] | None = None,
+        ids: NDArray[Any] | None = None,
+    ) -> None:
         self.images = images
         self.labels = labels
         self.class_names = class_names
+        self.ids = ids
+
+    def select(self, positions: NDArray[Any]) -> Images:
+        """The images at these positions."""
+        ids = None if self.ids is None else self.ids[positions]
+        return Images(self.images[positions], self.labels[positions], self.class_names, ids)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -231,6 +246,7 @@ def _to_tensors(dataset: Any, side: int | None = None) -> Images:
     """Reads a whole map-style dataset of (image, label); images are PIL, arrays [H, W(, C)] or tensors [C, H, W]."""
     if len(dataset) == 0:
         raise ValueError(f"data: {type(dataset).__name__} is empty")
+    ids = _ids(dataset)
     first, _ = _sample(dataset, 0, side)
     size = len(dataset) * first.numel() * first.element_size()
     if size > _MEMORY_LIMIT:
@@ -248,19 +264,31 @@ def _to_tensors(dataset: Any, side: int | None = None) -> Images:
                 "them, such as with --size 64"
             )
         images[i], labels[i] = image, label
-    return Images(images, labels, _class_names(dataset))
+    names = _class_names(dataset)
+    named = names is not None and len(names) > int(labels.max())  # else they are of other classes
+    return Images(images, labels, names if named else None, ids)
+
+
+def _ids(dataset: Any) -> NDArray[Any] | None:
+    """What names each example for good, where the dataset knows it."""
+    try:
+        return (dataset if isinstance(dataset, IndexedDataset) else IndexedDataset(dataset)).ids
+    except ValueError as error:
+        raise ValueError(
+            f"data: {error}; where examples are meant to occur several times, return dp.IndexedDataset(dataset, "
+            "key=False), which names none"
+        ) from error
 
 
 def _class_names(dataset: Any) -> tuple[str, ...] | None:
-    """Those of a torchvision dataset; also of a part of it, of several that agree, and of one that is wrapped."""
-    names = getattr(dataset, "classes", None)
-    if isinstance(names, (list, tuple)):
-        return tuple(map(str, names))
+    """Those of a torchvision dataset; also of a part of it, of several that agree, and of one with an index."""
+    names = class_names_of(dataset)
+    if names is not None or callable(getattr(dataset, "target_transform", None)):
+        return names
     if isinstance(dataset, ConcatDataset):
         of_parts = {_class_names(part) for part in dataset.datasets}
         return of_parts.pop() if len(of_parts) == 1 else None
-    inner = getattr(dataset, "dataset", None)
-    return None if inner is None else _class_names(inner)
+    return _class_names(dataset.dataset) if isinstance(dataset, IndexedDataset) else None
 
 
 def _name(dataset: Any, position: int) -> str:
@@ -272,10 +300,27 @@ def _name(dataset: Any, position: int) -> str:
 
 
 def _read(dataset: Any, position: int) -> Any:
+    """The sample of a position, and of no other: some datasets return another where a file cannot be read."""
     try:
-        return dataset[position]
+        sample, came = _fetch(dataset, position)
     except (OSError, SyntaxError) as error:  # PIL raises either for a file that is damaged
         raise ValueError(f"data: {_name(dataset, position)} cannot be read ({error}); replace or remove it") from error
+    if came != position:
+        raise ValueError(
+            f"data: {_name(dataset, position)} cannot be read, and the dataset returned {_name(dataset, came)} in its "
+            "place; replace or remove it"
+        )
+    return sample
+
+
+def _fetch(dataset: Any, position: int) -> tuple[Any, int]:
+    """A sample, and the position of the example that it is of, as far as the dataset tells."""
+    if isinstance(dataset, IndexedDataset):
+        sample = dataset[position]
+        return sample, sample[-1] if isinstance(sample, tuple | list) else position
+    if may_return_another(dataset):
+        return fetch_and_tell(dataset, position)
+    return dataset[position], position
 
 
 def _resized(image: Tensor, side: int | None) -> Tensor:
@@ -341,8 +386,5 @@ def split_positions(labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _split(images: Images) -> tuple[Images, Images]:
-    train, test = (
-        Images(images.images[chosen], images.labels[chosen], images.class_names)
-        for chosen in split_positions(images.labels)
-    )
+    train, test = (images.select(chosen) for chosen in split_positions(images.labels))
     return train, test

@@ -20,11 +20,12 @@ from ..policies.base import Policy
 from ..policies.plan import Plan, make_plan
 from ..runs.run import Run
 from ..sampler import PruneSampler
+from ..support.ids import digest_of_ids, encode_ids
 from ..tracker.tracker import DifficultyTracker
 from .hold_out import held_out
 from .result_file import read_result, write_result
 from .source_digest import source_digest
-from .study_data import StudyData, load_data
+from .study_data import Images, StudyData, load_data
 from .train import Recipe, number_of_batches, predict, train
 
 
@@ -36,6 +37,7 @@ class DataSource:
         size: the side to which images are resized; None for as they are.
         dataset_fingerprint, test_fingerprint: of the training data and of the test data, from a sample of each.
         train_digest, test_digest: of all their images and labels.
+        ids_digest: of what names the training images, their paths; None where that is not known.
     """
 
     spec: str
@@ -45,6 +47,7 @@ class DataSource:
     test_fingerprint: str
     train_digest: str
     test_digest: str
+    ids_digest: str | None = None
 
     @classmethod
     def of(cls, spec: str, test_spec: str | None = None, size: int | None = None) -> DataSource:
@@ -56,7 +59,7 @@ class DataSource:
         data = load_data(spec, test_spec, size)
         train, test = data.train, data.test
         fingerprints = dataset_fingerprint(train), dataset_fingerprint(test)
-        return cls(spec, test_spec, size, *fingerprints, train.digest, test.digest)
+        return cls(spec, test_spec, size, *fingerprints, train.digest, test.digest, _digest_of_ids(train))
 
     def load(self) -> StudyData:
         """Loads the data.
@@ -75,6 +78,11 @@ class DataSource:
                     "it must give the same examples in the same order every time, so fix its seed, and leave its files "
                     "as they are while a study runs"
                 )
+        if _digest_of_ids(data.train) != self.ids_digest:
+            raise ValueError(
+                f"data: the training examples of {self.spec} have other names in a worker than in the study; leave its "
+                "files as they are while a study runs"
+            )
         return data
 
     def facts(self) -> dict[str, str]:
@@ -84,6 +92,10 @@ class DataSource:
             "train_digest": self.train_digest,
             "test_digest": self.test_digest,
         }
+
+
+def _digest_of_ids(images: Images) -> str | None:
+    return None if images.ids is None else digest_of_ids(encode_ids(images.ids))
 
 
 @dataclass(frozen=True)
@@ -140,9 +152,11 @@ class ScoringTask:
         return True
 
     def differing(self, run: Run) -> dict[str, tuple[Any, Any]]:
-        """In what the run differs from this one: (found, wanted)."""
+        """In what the run differs from this one: (found, wanted). Ids that the run does not say are no difference."""
         want = {**self._facts(), "dataset_fingerprint": self.source.dataset_fingerprint}
         found = {"hold_out": 0.0, **run.metadata}  # older files do not mention it
+        if self.source.ids_digest is not None and run.has("ids"):
+            want["ids"], found["ids"] = self.source.ids_digest, digest_of_ids(run.encoded_ids())
         return {key: (found.get(key), value) for key, value in want.items() if found.get(key) != value}
 
     def run(self, report: Callable[[int], None]) -> None:
@@ -156,6 +170,8 @@ class ScoringTask:
             labels=data.train.labels,
             seen=seen if self.hold_out else None,
             probabilities=predict(outcome.model, data, data.train),
+            ids=data.train.ids,
+            class_names=data.train.class_names,
             dataset_fingerprint=self.source.dataset_fingerprint,
             data=self.source.spec,
             epochs=self.recipe.epochs,
