@@ -86,7 +86,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def answers(folder: Path) -> dict[str, list[str]]:
     lines = json.dumps([f"difficulty-prune {line}" for line in OFFERED])
-    done = subprocess.run([sys.executable, "-c", ANSWER, lines], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", ANSWER, lines], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     found: dict[str, list[str]] = json.loads(done.stdout)
     return found
@@ -115,4 +117,3 @@ def test_a_shell_that_ran_the_line_of_the_docs_completes(folder: Path, tmp_path:
     registered, *offered = done.stdout.splitlines()
     assert registered.endswith("-F _python_argcomplete difficulty-prune"), done.stderr
     assert offered == ["hardest", "hardest-per-class"], done.stderr
-
