@@ -36,6 +36,7 @@ class Images(Dataset[tuple[Tensor, int]]):
         labels: [N] int64.
         class_names: the name of each class, where they are known.
         ids: [N] what names each image for good, such as its path below the folder, where that is known.
+        names_inside: the names of classes that a wrapped dataset has; a wrapper may have made other labels of them.
 
     >>> len(Images(torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 0])))
     3
@@ -47,16 +48,18 @@ class Images(Dataset[tuple[Tensor, int]]):
         labels: Tensor,
         class_names: tuple[str, ...] | None = None,
         ids: NDArray[Any] | None = None,
+        names_inside: tuple[str, ...] | None = None,
     ) -> None:
         self.images = images
         self.labels = labels
         self.class_names = class_names
         self.ids = ids
+        self.names_inside = names_inside
 
     def select(self, positions: NDArray[Any]) -> Images:
         """The images at these positions."""
         ids = None if self.ids is None else self.ids[positions]
-        return Images(self.images[positions], self.labels[positions], self.class_names, ids)
+        return Images(self.images[positions], self.labels[positions], self.class_names, ids, self.names_inside)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -152,11 +155,12 @@ def _check_test_data(train: Images, test: Images) -> None:
             f"test: got images of shape {list(test.images.shape[1:])}, expected {list(train.images.shape[1:])} as for "
             "training"
         )
-    if train.class_names and test.class_names and train.class_names != test.class_names:
-        other = sorted(set(train.class_names) ^ set(test.class_names))
+    names, others = train.class_names or train.names_inside, test.class_names or test.names_inside
+    if names and others and names != others:
+        differing = sorted(set(names) ^ set(others))
         raise ValueError(
-            f"test: got {len(test.class_names)} classes, expected the {len(train.class_names)} of the training data, "
-            f"or their numbers do not match; {_some(other)} not in both"
+            f"test: got {len(others)} classes, expected the {len(names)} of the training data, or their numbers do not "
+            f"match; {_some(differing)} not in both"
         )
     known = set(train.labels.unique().tolist())
     if len(known) < 2:
@@ -266,7 +270,7 @@ def _to_tensors(dataset: Any, side: int | None = None) -> Images:
         images[i], labels[i] = image, label
     names = _class_names(dataset)
     named = names is not None and len(names) > int(labels.max())  # else they are of other classes
-    return Images(images, labels, names if named else None, ids)
+    return Images(images, labels, names if named else None, ids, _names_inside(dataset))
 
 
 def _ids(dataset: Any) -> NDArray[Any] | None:
@@ -289,6 +293,13 @@ def _class_names(dataset: Any) -> tuple[str, ...] | None:
         of_parts = {_class_names(part) for part in dataset.datasets}
         return of_parts.pop() if len(of_parts) == 1 else None
     return _class_names(dataset.dataset) if isinstance(dataset, IndexedDataset) else None
+
+
+def _names_inside(dataset: Any) -> tuple[str, ...] | None:
+    """The names of classes of the outermost dataset that has any, of those that this one wraps."""
+    names = _class_names(dataset)
+    inner = getattr(dataset, "dataset", None)
+    return names if names is not None or inner is None else _names_inside(inner)
 
 
 def _name(dataset: Any, position: int) -> str:

@@ -99,7 +99,7 @@ def test_runs_of_files_that_were_renamed_are_refused(photos: Path) -> None:
         with pytest.raises(ValueError, match=r"mlp-0\.safetensors is of another study.*'ids'.*another --out"):
             unfinished_runs(wanted)
     load_data.cache_clear()
-    with pytest.raises(ValueError, match="training examples of imagefolder:.* have other names in a worker"):
+    with pytest.raises(ValueError, match=r"training examples of imagefolder:.* have other names in a worker"):
         before.source.load()
 
 
