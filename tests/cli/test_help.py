@@ -36,7 +36,7 @@ def test_an_example_is_taken_as_it_stands(line: str, tmp_path: Path, monkeypatch
     monkeypatch.delitem(sys.modules, "my_code", raising=False)
     arguments = shlex.split(line)[1:]
     if "--help" in arguments:
-        with pytest.raises(SystemExit, match="^0$"):
+        with pytest.raises(SystemExit, match=r"^0$"):
             main.make_parser().parse_args(arguments)
         return
     parsed = main.make_parser().parse_args(arguments)
