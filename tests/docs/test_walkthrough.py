@@ -212,19 +212,19 @@ def expect_as_decided(
 
 def another_folder(names: dict[str, Any], rows: Any) -> None:
     other = dp.IndexedDataset([("x", 0), ("y", 1)], key=0, ids=["x", "y"])
-    with pytest.raises(ValueError, match="none of .* ids, such as .* it is another dataset"):
+    with pytest.raises(ValueError, match=r"none of .* ids, such as .* it is another dataset"):
         names["runs"].difficulty("aum", dataset=other)
 
 
 def new_ones_without_a_word(names: dict[str, Any], rows: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(ValueError, match="examples are NaN.*unseen='keep'"):
+        with pytest.raises(ValueError, match=r"examples are NaN.*unseen='keep'"):
             dp.PruneSampler(dp.policies.Easiest(0.9), names["difficulty"], dataset=names["today"])
 
 
 def old_difficulty_by_position(names: dict[str, Any], rows: Any) -> None:
-    with pytest.raises(ValueError, match="but the dataset has .* to match them by id, give ids=runs.ids"):
+    with pytest.raises(ValueError, match=r"but the dataset has .* to match them by id, give ids=runs.ids"):
         dp.PruneSampler(names["policy"], names["runs"].difficulty("aum"), dataset=names["today"])
 
 
