@@ -82,11 +82,15 @@ NEEDED_BY: Final = {
 
 EXAMPLES: Final = """\
 examples:
-  difficulty-prune convert runs -o scores.csv                                        # or .parquet, .npz: by the suffix
-  difficulty-prune convert runs --to label-studio --root https://host/photos -o tasks.json       # for people to judge
-  difficulty-prune convert export.json --from label-studio -o decisions.csv          # and what they said
-  difficulty-prune convert aum_values.csv --from aum -o runs/aum.safetensors         # scores of another tool as a run
-  difficulty-prune convert plan.safetensors --to weights -o weights.csv              # index and weight of every example
+  a table, by the suffix: .csv, .parquet or .npz:
+    difficulty-prune convert runs -o scores.csv
+  tasks for people to judge, and what they said:
+    difficulty-prune convert runs --to label-studio --root https://host/photos -o tasks.json
+    difficulty-prune convert export.json --from label-studio -o decisions.csv
+  scores of another tool as a run:
+    difficulty-prune convert aum_values.csv --from aum -o runs/aum.safetensors
+  index and weight of every example, from a plan:
+    difficulty-prune convert plan.safetensors --to weights -o weights.csv
 """
 
 

@@ -30,10 +30,14 @@ from .todays_data import TodaysData, todays_data
 SUFFIXES: Final = (".parquet", ".csv", ".npz")
 EXAMPLES: Final = """\
 examples:
-  difficulty-prune export results -o table.parquet                          # for pandas, polars, DuckDB
-  difficulty-prune export runs --scores el2n aum -o table.csv               # of two scores
-  difficulty-prune export runs --data imagefolder:photos -o table.csv       # in today's order, with paths
-  difficulty-prune export runs --decisions decisions.csv --plan plan.safetensors -o table.parquet
+  a table for pandas, polars or DuckDB:
+    difficulty-prune export results -o table.parquet
+  two scores, for a spreadsheet:
+    difficulty-prune export runs --scores el2n aum -o table.csv
+  in the order of today's data, with the paths of its files:
+    difficulty-prune export runs --data imagefolder:photos -o table.csv
+  with what people decided, and the weights of a plan:
+    difficulty-prune export runs --decisions decisions.csv --plan plan.safetensors -o table.parquet
 """
 
 

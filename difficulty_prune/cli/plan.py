@@ -35,10 +35,14 @@ from .todays_data import TodaysData, labels_then, todays_data
 SUFFIXES: Final = (".safetensors", ".csv", ".txt")
 EXAMPLES: Final = """\
 examples:
-  difficulty-prune plan results --keep 0.7 -o plan.safetensors              # for dp.PruneSampler
-  difficulty-prune plan runs --keep 0.5 --data imagefolder:photos -o train.txt      # a list of files, for YOLO
-  difficulty-prune plan runs --keep 0.9 --exclude decisions.csv -o plan.csv         # what people decided goes first
-  difficulty-prune plan runs --keep 0.3 --policy stratified --per-class -o plan.safetensors
+  a plan for dp.PruneSampler:
+    difficulty-prune plan results --keep 0.7 -o plan.safetensors
+  a list of today's files, for YOLO and others that train on one:
+    difficulty-prune plan runs --keep 0.5 --data imagefolder:photos -o train.txt
+  what people decided goes first:
+    difficulty-prune plan runs --keep 0.9 --exclude decisions.csv -o plan.csv
+  the same share of every class:
+    difficulty-prune plan runs --keep 0.3 --policy stratified --per-class -o plan.safetensors
 """
 
 
