@@ -18,7 +18,7 @@ def option(
 
     Args:
         help: what `--help` says; the default is added to it.
-        flag: as in "--model"; default: the field's name.
+        flag: as in "--model", or several as in "-o --output"; default: the field's name.
         offer: what a shell offers when the value is typed: names, or a function of `prefix=` and more. Default: the
             choices; nothing for numbers; else files.
         how: for `argparse.ArgumentParser.add_argument`, such as type=int.
@@ -46,8 +46,9 @@ def add_options(parser: argparse.ArgumentParser, kind: type[Any]) -> None:
         if entry.default is MISSING:
             action = parser.add_argument(entry.name, **how)
         else:
-            flag = entry.metadata["flag"] or f"--{entry.name.replace('_', '-')}"
-            action = parser.add_argument(flag, dest=entry.name, default=entry.default, **how)
+            flags = (entry.metadata["flag"] or f"--{entry.name.replace('_', '-')}").split()
+            default = None if how.get("required") else entry.default  # which nobody would see
+            action = parser.add_argument(*flags, dest=entry.name, default=default, **how)
         offer = entry.metadata["offer"]
         if offer is not None:
             action.completer = offer if callable(offer) else _offering(offer)  # type: ignore[attr-defined]

@@ -19,6 +19,7 @@ from torch.utils.data import ConcatDataset, Dataset
 from ..data import IndexedDataset
 from ..dataset_facts import class_names_of, fetch_and_tell, may_return_another
 from ..support.digest import digest_of_array
+from ..support.name_some import name_some
 from .named_function import import_function, names_function
 from .photographs import open_rgb
 
@@ -148,6 +149,24 @@ def complete_data(prefix: str, **_: Any) -> list[str]:
     return [f"imagefolder:{os.path.join(above, each)}/" for each in seen]
 
 
+def open_data(spec: str) -> IndexedDataset:
+    """The training data that a `--data` argument names, without reading an image: for its ids, labels and class names.
+
+    Ids are paths below the root where the data are files. A function of the user may return an `IndexedDataset`, which
+    is taken as it is: with the `key=` that names its examples.
+
+    Raises:
+        TypeError, ValueError: a spec of an unknown form, or data that are no map-style dataset, or empty.
+        FileNotFoundError: there is no such folder, or a folder of a class in it has no images.
+
+    >>> data = open_data("digits")
+    >>> len(data), data.ids, data.labels[:3]
+    (1797, None, array([0, 1, 2]))
+    """
+    dataset, _ = _find(spec)
+    return dataset if isinstance(dataset, IndexedDataset) else IndexedDataset(dataset)
+
+
 def _check_test_data(train: Images, test: Images) -> None:
     """ValueError unless a model trained on `train`, which has several classes, can be tested on `test`."""
     if train.images.shape[1:] != test.images.shape[1:]:
@@ -160,19 +179,14 @@ def _check_test_data(train: Images, test: Images) -> None:
         differing = sorted(set(names) ^ set(others))
         raise ValueError(
             f"test: got {len(others)} classes, expected the {len(names)} of the training data, or their numbers do not "
-            f"match; {_some(differing)} not in both"
+            f"match; {name_some(differing)} not in both"
         )
     known = set(train.labels.unique().tolist())
     if len(known) < 2:
         raise ValueError(f"data: got examples of class {min(known)} only, expected two classes or more")
     unknown = sorted(set(test.labels.unique().tolist()) - known)
     if unknown:
-        raise ValueError(f"test: got class {_some(unknown)}, of which there is no training example")
-
-
-def _some(values: list[Any], most: int = 5) -> str:
-    """The values as text, the first few of many."""
-    return ", ".join(map(str, values[:most])) + (", ..." if len(values) > most else "")
+        raise ValueError(f"test: got class {name_some(unknown)}, of which there is no training example")
 
 
 def _load(spec: str, size: int | None) -> tuple[Images, Images | None]:
