@@ -30,6 +30,9 @@ examples:
     difficulty-prune study --data imagefolder:photos --out results
   ask how far to trust the ranking, and how many runs it takes:
     difficulty-prune consistency results
+  write a table of scores for a spreadsheet, and a plan without what people decided against:
+    difficulty-prune export results -o table.csv
+    difficulty-prune plan results --keep 0.9 --exclude decisions.csv -o plan.safetensors
   see what a command can do, and examples of it:
     difficulty-prune study --help
 """

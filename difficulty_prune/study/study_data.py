@@ -131,24 +131,6 @@ def load_data(spec: str, test_spec: str | None = None, size: int | None = None) 
     return StudyData(train, test, num_classes=int(train.labels.max()) + 1)
 
 
-def complete_data(prefix: str, **_: Any) -> list[str]:
-    """What a shell offers for a `--data` argument that begins so: its forms, and the folders of an image folder.
-
-    >>> complete_data("")
-    ['digits', 'imagefolder:', 'torchvision:']
-    """
-    form, colon, path = prefix.partition(":")
-    if not colon or form != "imagefolder":
-        return ["digits", "imagefolder:", "torchvision:"]
-    above, name = os.path.split(path)
-    try:
-        found = sorted(entry.name for entry in os.scandir(above or ".") if entry.is_dir())
-    except OSError:  # no such folder
-        return []
-    seen = [each for each in found if each.startswith(name) and (name.startswith(".") or not each.startswith("."))]
-    return [f"imagefolder:{os.path.join(above, each)}/" for each in seen]
-
-
 def open_data(spec: str) -> IndexedDataset:
     """The training data that a `--data` argument names, without reading an image: for its ids, labels and class names.
 
@@ -165,6 +147,24 @@ def open_data(spec: str) -> IndexedDataset:
     """
     dataset, _ = _find(spec)
     return dataset if isinstance(dataset, IndexedDataset) else IndexedDataset(dataset)
+
+
+def complete_data(prefix: str, **_: Any) -> list[str]:
+    """What a shell offers for a `--data` argument that begins so: its forms, and the folders of an image folder.
+
+    >>> complete_data("")
+    ['digits', 'imagefolder:', 'torchvision:']
+    """
+    form, colon, path = prefix.partition(":")
+    if not colon or form != "imagefolder":
+        return ["digits", "imagefolder:", "torchvision:"]
+    above, name = os.path.split(path)
+    try:
+        found = sorted(entry.name for entry in os.scandir(above or ".") if entry.is_dir())
+    except OSError:  # no such folder
+        return []
+    seen = [each for each in found if each.startswith(name) and (name.startswith(".") or not each.startswith("."))]
+    return [f"imagefolder:{os.path.join(above, each)}/" for each in seen]
 
 
 def _check_test_data(train: Images, test: Images) -> None:

@@ -170,8 +170,6 @@ class ScoringTask:
             labels=data.train.labels,
             seen=seen if self.hold_out else None,
             probabilities=predict(outcome.model, data, data.train),
-            ids=data.train.ids,
-            class_names=data.train.class_names,
             dataset_fingerprint=self.source.dataset_fingerprint,
             data=self.source.spec,
             epochs=self.recipe.epochs,
