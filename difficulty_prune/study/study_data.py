@@ -92,6 +92,12 @@ class StudyData:
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
 
+    @property
+    def names_of_classes(self) -> tuple[str, ...] | None:
+        """The name of each class, where all are known."""
+        names = self.train.class_names
+        return names if names is not None and len(names) >= self.num_classes else None
+
     @functools.cached_property
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation per channel, each [C, 1, 1], of at most about 10,000 training images."""

@@ -20,7 +20,7 @@ from ..policies.base import Policy
 from ..policies.plan import Plan, make_plan
 from ..runs.run import Run
 from ..sampler import PruneSampler
-from ..support.ids import digest_of_encoded, digest_of_ids
+from ..support.ids import digest_of_ids, encode_ids
 from ..tracker.tracker import DifficultyTracker
 from .hold_out import held_out
 from .result_file import read_result, write_result
@@ -95,7 +95,7 @@ class DataSource:
 
 
 def _digest_of_ids(images: Images) -> str | None:
-    return None if images.ids is None else digest_of_ids(images.ids)
+    return None if images.ids is None else digest_of_ids(encode_ids(images.ids))
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class ScoringTask:
         want = {**self._facts(), "dataset_fingerprint": self.source.dataset_fingerprint}
         found = {"hold_out": 0.0, **run.metadata}  # older files do not mention it
         if self.source.ids_digest is not None and run.has("ids"):
-            want["ids"], found["ids"] = self.source.ids_digest, digest_of_encoded(run.encoded_ids())
+            want["ids"], found["ids"] = self.source.ids_digest, digest_of_ids(run.encoded_ids())
         return {key: (found.get(key), value) for key, value in want.items() if found.get(key) != value}
 
     def run(self, report: Callable[[int], None]) -> None:
@@ -168,6 +168,8 @@ class ScoringTask:
         outcome = train(data, self.model, sampler, self.recipe, self.seed, tracker, report)
         tracker.finish(
             labels=data.train.labels,
+            ids=data.train.ids,
+            class_names=data.names_of_classes,
             seen=seen if self.hold_out else None,
             probabilities=predict(outcome.model, data, data.train),
             dataset_fingerprint=self.source.dataset_fingerprint,
