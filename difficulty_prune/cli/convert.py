@@ -28,8 +28,9 @@ from ..policies.plan import Plan
 from ..runs.run import Run
 from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
+from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
-from ..study.study_data import FORMS
+from ..study.study_data import FORMS, complete_data
 from ..support.files import atomic_file
 from ..support.optional import pyarrow_parquet
 from ..support.table_rows import TABLE_SUFFIXES
@@ -124,10 +125,14 @@ class Options:
         default=None, metadata=option("what goes before each path, or is taken from it", metavar="DIR")
     )
     score: str | None = field(
-        default=None, metadata=option("what orders the tasks of Label Studio; default: the first score of the runs")
+        default=None,
+        metadata=option(
+            "what orders the tasks of Label Studio; default: the first score of the runs", offer=score_names()
+        ),
     )
     data: str | None = field(
-        default=None, metadata=option(f"the data, for ids and paths of its examples: {FORMS}", metavar="DATA")
+        default=None,
+        metadata=option(f"the data, for ids and paths of its examples: {FORMS}", metavar="DATA", offer=complete_data),
     )
     tags: tuple[str, ...] = field(
         default=(),

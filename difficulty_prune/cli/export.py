@@ -18,8 +18,9 @@ from ..decisions.entry import DECISIONS
 from ..policies.plan import Plan
 from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
+from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
-from ..study.study_data import FORMS
+from ..study.study_data import FORMS, complete_data
 from ..support.optional import pyarrow_parquet
 from .load_runs import load_runs, warnings_in_words
 from .out_file import check_out
@@ -53,12 +54,17 @@ class Options:
         ),
     )
     scores: tuple[str, ...] = field(
-        default=(), metadata=option("the scores to write; default: all that every run has", nargs="+", metavar="SCORE")
+        default=(),
+        metadata=option(
+            "the scores to write; default: all that every run has", nargs="+", metavar="SCORE", offer=score_names()
+        ),
     )
     data: str | None = field(
         default=None,
         metadata=option(
-            f"the data as it is today, whose rows the table has: {FORMS}; default: as it was", metavar="DATA"
+            f"the data as it is today, whose rows the table has: {FORMS}; default: as it was",
+            metavar="DATA",
+            offer=complete_data,
         ),
     )
     decisions: Path | None = field(

@@ -20,9 +20,10 @@ from ..policies.compose import PerClass, within
 from ..policies.plan import Plan, make_plan
 from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
+from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
 from ..study.settings import POLICIES
-from ..study.study_data import FORMS
+from ..study.study_data import FORMS, complete_data
 from ..support.checks import check_fraction
 from ..support.randomness import generator_from
 from ..support.table_rows import write_rows
@@ -71,11 +72,15 @@ class Options:
     )
     policy: str = field(default="hardest", metadata=option("which examples to keep", choices=tuple(POLICIES)))
     per_class: bool = field(default=False, metadata=option("keep the same share of every class", action="store_true"))
-    score: str | None = field(default=None, metadata=option("what ranks them; default: the first score of the runs"))
+    score: str | None = field(
+        default=None, metadata=option("what ranks them; default: the first score of the runs", offer=score_names())
+    )
     data: str | None = field(
         default=None,
         metadata=option(
-            f"the data as it is today, compared with the runs by id: {FORMS}; default: as it was", metavar="DATA"
+            f"the data as it is today, compared with the runs by id: {FORMS}; default: as it was",
+            metavar="DATA",
+            offer=complete_data,
         ),
     )
     exclude: Path | None = field(

@@ -109,7 +109,7 @@ def test_names_of_classes_are_found_in_parts_and_wrappers(load: Load) -> None:
         Wrapper(other),
     ):
         for pair in ((train, test), (ConcatDataset([train, train]), test)):
-            with pytest.raises(ValueError, match=r"test: got 2 classes, expected the 2 .*; 'bird', 'dog' not in both"):
+            with pytest.raises(ValueError, match=r"test: got 2 classes, .*; 'bird', 'dog' not in both"):
                 load(*pair)
     load(train, ConcatDataset([train, other]))  # whose names are not those of all
 
