@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import DOCS, blocks, code_and_output, fenced
+from pages import DOCS, blocks, code_and_output, fenced, read
 from places import ROOT
 
 from difficulty_prune.cli.main import make_parser
@@ -107,4 +107,4 @@ def test_what_a_page_says_is_compared_with_what_is_printed() -> None:
 def test_every_block_has_a_language_that_is_known() -> None:
     """Code in a block of another name would be run by nobody."""
     for page in PAGES:
-        assert {language for language, _ in fenced(page)} <= {"python", "console", "text", "", "{toctree}"}, page
+        assert {language for language, _ in fenced(read(page))} <= {"python", "console", "text", "", "{toctree}"}, page

@@ -14,14 +14,14 @@ def read(page: str) -> str:
     return (DOCS / page).read_text()
 
 
-def fenced(page: str) -> list[tuple[str, str]]:
-    """The language and the content of each fenced block of a page, in order."""
-    return re.findall(r"^```(\S*)\n(.*?)^```$", read(page), flags=re.DOTALL | re.MULTILINE)
+def fenced(text: str) -> list[tuple[str, str]]:
+    """The language and the content of each fenced block, in order."""
+    return re.findall(r"^```(\S*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
 
 
-def blocks(page: str, language: str = "python") -> list[str]:
-    """The blocks of code of that language on a page, in order."""
-    return [content for found, content in fenced(page) if found == language]
+def blocks(page: str, language: str = "python", within: str | None = None) -> list[str]:
+    """The blocks of code of that language on a page, or within a text of it, in order."""
+    return [content for found, content in fenced(read(page) if within is None else within) if found == language]
 
 
 def sections(page: str) -> dict[str, str]:
@@ -32,7 +32,7 @@ def sections(page: str) -> dict[str, str]:
 
 def code_and_output(page: str) -> list[tuple[str, str | None]]:
     """Each block of Python, with the block of text that comes next, which is what it prints; None where none does."""
-    known = fenced(page)
+    known = fenced(read(page))
     after = [*known[1:], ("", "")]
     return [
         (content, output if of_output == "text" else None)
