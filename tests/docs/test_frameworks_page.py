@@ -47,8 +47,9 @@ def names(**more: Any) -> dict[str, Any]:
     policy = dp.policies.SoftPrune(keep=0.5)
     sampler = dp.PruneSampler(policy, tracker.source("loss"), seed=0)
     return {
-        "dp": dp, "torch": torch, "F": F, "DataLoader": DataLoader, "train": train, "tracker": tracker, "policy": policy,
-        "sampler": sampler, "epochs": EPOCHS, "epoch": 0, "loader": DataLoader(train, batch_size=16, sampler=sampler),
+        "dp": dp, "torch": torch, "F": F, "DataLoader": DataLoader, "train": train, "tracker": tracker,
+        "policy": policy, "sampler": sampler, "epochs": EPOCHS, "epoch": 0,
+        "loader": DataLoader(train, batch_size=16, sampler=sampler),
         **more,
     }  # fmt: skip
 
