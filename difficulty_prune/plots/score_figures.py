@@ -32,7 +32,7 @@ def run_agreement_bars(runs: RunSet, scores: Sequence[str] | None = None, ax: Ax
         label = "mean" if row == 0 else None
         ax.plot(np.mean(values), row, "|", color=COLOURS[1], markersize=12, markeredgewidth=2, label=label)
     ax.set_yticks(range(len(names)), names)
-    ax.invert_yaxis()
+    ax.set_ylim(len(names) - 0.5, -0.5)
     low = float(np.nanmin(found))
     ax.set_xlim(low - 0.06 * (1 - low) - 0.005, 1 + 0.03 * (1 - low) + 0.005)
     ax.set_xlabel("Spearman of a run with the mean of the runs")
