@@ -17,7 +17,7 @@ PACKAGE = Path(dp.__file__).parent
 FLOORS = (
     {"version", "_C", "_host"},
     {"support"},
-    {"ops", "dataset_facts"},
+    {"ops", "dataset_facts", "identity"},
     {"scores", "mixing", "policies"},
     {"decisions", "corrected"},
     {"data"},

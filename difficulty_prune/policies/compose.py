@@ -106,11 +106,12 @@ def within(
         plan: a plan for the whole dataset.
         policy: its `keep` is a fraction of the plan's examples. A policy that draws anew or changes with the epoch
             (`SoftPrune`, `Importance`) gives one draw here, of an epoch before annealing. To redraw it, give your own
-            policy the attributes `redrawn` and `at`; see `dp.policies.Policy`.
+            policy the attributes `redrawn` and `at`; see `dp.policies.Policy`. Another plan keeps what both keep.
         difficulty, labels, generator: as for any policy, for the whole dataset.
 
     Raises:
-        TypeError, ValueError: as the policy raises them, or the plan has a position outside 0..N-1.
+        TypeError, ValueError: as the policy raises them, or the plan has a position outside 0..N-1, or two plans have
+            no example in common.
 
     >>> from difficulty_prune.policies import Easiest, Hardest
     >>> difficulty = torch.arange(8.0)
@@ -123,7 +124,23 @@ def within(
         raise ValueError(
             f"plan: got position {int(plan.index[-1])}, expected 0..{len(values) - 1}, the positions of the difficulty"
         )
+    if isinstance(policy, Plan):
+        return _both(plan, policy, len(values), classes)
     inner = policy(values[plan.index], None if classes is None else classes[plan.index], generator)
     name = f"{inner.summary()['policy']} within {plan.summary()['policy']}"
     weight = plan.weight[inner.index] * inner.weight
     return make_plan(plan.index[inner.index], weight, len(values), name, classes, may_drop_classes=True)
+
+
+def _both(plan: Plan, inner: Plan, size: int, classes: Tensor | None) -> Plan:
+    """What two plans of the same data keep, with their weights multiplied."""
+    if int(inner.index[-1]) >= size:
+        raise ValueError(f"policy: got a plan with position {int(inner.index[-1])}, expected 0..{size - 1}")
+    weight = torch.zeros(size)
+    weight[plan.index] = plan.weight
+    common = inner.index[torch.isin(inner.index, plan.index)]
+    if len(common) == 0:
+        raise ValueError(f"policy: none of its {len(inner)} examples is among the {len(plan)} of the plan")
+    kept = inner.weight[torch.isin(inner.index, common)] * weight[common]
+    name = f"{inner.summary()['policy']} within {plan.summary()['policy']}"
+    return make_plan(common, kept, size, name, classes, may_drop_classes=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..decisions.decisions import Decisions
 from ..support.ids import as_objects
+from ..support.name_some import name_some
 from .run import Run
 
 _NAMED: Final = 3  # in a message
@@ -121,10 +122,10 @@ def _spread(run: Run, rows: NDArray[Any], same: NDArray[Any], whole: bool, of_al
 def _warning(relabelled: NDArray[Any], union: list[str | int], incomplete: int, of: str) -> str | None:
     said = []
     if relabelled.any():
-        first = [union[place] for place in relabelled.nonzero()[0][:_NAMED]]
+        first = [union[place] for place in relabelled.nonzero()[0]]
         said.append(
-            f"{int(relabelled.sum())} of {len(union)} ids have different labels in different runs, the first are "
-            f"{', '.join(map(repr, first))}; a run counts only where it had the label of {of}"
+            f"{int(relabelled.sum())} of {len(union)} ids have different labels in different runs "
+            f"({name_some(first, _NAMED)}); a run counts only where it had the label of {of}"
         )
     if incomplete:
         said.append(f"predictions and probabilities of {incomplete} runs are left out, which do not know all examples")

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
 from ..support.digest import digest_of_array
+from ..support.name_some import name_some
 from .named_function import import_function, names_function
 from .photographs import open_rgb
 
@@ -122,19 +123,14 @@ def _check_test_data(train: Images, test: Images) -> None:
         other = sorted(set(train.class_names) ^ set(test.class_names))
         raise ValueError(
             f"test: got {len(test.class_names)} classes, expected the {len(train.class_names)} of the training data, "
-            f"or their numbers do not match; {_some(other)} not in both"
+            f"or their numbers do not match; {name_some(other)} not in both"
         )
     known = set(train.labels.unique().tolist())
     if len(known) < 2:
         raise ValueError(f"data: got examples of class {min(known)} only, expected two classes or more")
     unknown = sorted(set(test.labels.unique().tolist()) - known)
     if unknown:
-        raise ValueError(f"test: got class {_some(unknown)}, of which there is no training example")
-
-
-def _some(values: list[Any], most: int = 5) -> str:
-    """The values as text, the first few of many."""
-    return ", ".join(map(str, values[:most])) + (", ..." if len(values) > most else "")
+        raise ValueError(f"test: got class {name_some(unknown)}, of which there is no training example")
 
 
 def _load(spec: str, size: int | None) -> tuple[Images, Images | None]:
