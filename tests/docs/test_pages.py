@@ -25,13 +25,24 @@ ONE_AFTER_THE_OTHER = ("start.md", "prune.md", "how_many_runs.md", "which_archit
 
 PAGES = sorted(page.name for page in DOCS.glob("*.md"))
 WITH_CODE = [page for page in PAGES if blocks(page)]
+
+
+def commands(block: str) -> list[str]:
+    """The lines of a block that are typed: those after a $ where there is one, else all that begin like a command.
+
+    What a command says of itself begins with its name and a colon.
+    """
+    lines = block.replace("\\\n", " ").splitlines()
+    typed = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")] or lines
+    return [line for line in typed if re.match(r"difficulty-prune [\w-]+(?!\S*:)", line)]
+
+
 COMMANDS = [
-    line.split("#")[0]
+    command
     for page in (*PAGES, "../README.md")
     for language in ("console", "")
     for block in blocks(page, language)
-    for line in block.replace("\\\n", " ").splitlines()
-    if line.removeprefix("$ ").startswith("difficulty-prune ")
+    for command in commands(block)
 ]
 
 
@@ -93,7 +104,7 @@ def test_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_is_understood(command: str) -> None:
-    make_parser().parse_args(shlex.split(command.removeprefix("$ "))[1:])
+    make_parser().parse_args(shlex.split(command, comments=True)[1:])
 
 
 def test_what_a_page_says_is_compared_with_what_is_printed() -> None:
