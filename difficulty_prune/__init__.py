@@ -1,6 +1,6 @@
 """Score how hard each training example is, inside the training step, and train on fewer of them."""
 
-from . import consistency, convert, fingerprint, ops, plots, policies, scores
+from . import audit, consistency, convert, fingerprint, ops, plots, policies, scores
 from .apply import apply
 from .data import IndexedDataset, dataset_fingerprint, reduce_loss
 from .decisions.decisions import Decisions
@@ -41,6 +41,7 @@ __all__ = [
     "TemporalOptions",
     "__version__",
     "apply",
+    "audit",
     "class_normalize",
     "consistency",
     "convert",
