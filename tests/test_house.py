@@ -24,8 +24,8 @@ FLOORS = (
     {"match_ids", "apply"},
     {"runs"},
     {"tracker", "consistency", "fingerprint"},
-    {"frozen", "sampler", "select_rows", "plots", "convert", "audit"},
-    {"study", "integrations"},
+    {"frozen", "sampler", "select_rows", "plots", "convert"},
+    {"study", "integrations", "audit"},
     {"cli"},
 )
 """From the ground up: a room imports from lower floors, and from itself."""
