@@ -129,6 +129,7 @@ class Keeping(ABC):
         redrawn: whether a sampler draws anew in every epoch, even if the difficulty stays the same.
         drops_classes: whether a plan may drop a class, because every class comes up over the epochs.
         ranks: whether a plan without differences in difficulty deserves a warning, because the policy ranks examples.
+        unbiased: whether examples weigh 1 / inclusion probability, so that weighted sums are those of the whole data.
     """
 
     keep: float
@@ -136,6 +137,7 @@ class Keeping(ABC):
     redrawn: ClassVar[bool] = False
     drops_classes: ClassVar[bool] = False
     ranks: ClassVar[bool] = True
+    unbiased: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_fraction(self.keep, "keep")

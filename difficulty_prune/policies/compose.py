@@ -64,6 +64,15 @@ class PerClass:
     def redrawn(self) -> bool:
         return self.policy.redrawn
 
+    @property
+    def unbiased(self) -> bool:
+        return self.policy.unbiased
+
+    @property
+    def full_from(self) -> int | None:
+        """The first epoch that sees the full data, as the policy says; None if it says none."""
+        return getattr(self.policy, "full_from", None)
+
     def at(self, epoch: int) -> PerClass:
         """The policy of an epoch."""
         return replace(self, policy=self.policy.at(epoch))

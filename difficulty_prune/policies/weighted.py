@@ -25,6 +25,7 @@ class Weighted(Keeping):
 
     redrawn: ClassVar[bool] = True
     drops_classes: ClassVar[bool] = True
+    unbiased: ClassVar[bool] = True
     ranks: ClassVar[bool] = False  # live losses may well be the same at first; of fixed ones the sampler warns
 
     @abstractmethod
