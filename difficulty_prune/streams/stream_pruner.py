@@ -18,6 +18,8 @@ from .hashing import pack_unsigned, seed_of, uniform, xxh3
 from .inclusion_table import InclusionTable
 
 _WORKERS: Final = 63  # that count each on its own; more share
+_PLAIN: Final = (str, int)
+_MADE: Final = ("_rows", "_look_up", "_name_of", "_seeds")  # in each process
 _EVERY: Final = 1024  # samples, after which a worker's counts are added
 
 
@@ -79,6 +81,7 @@ class StreamPruner:
     def _start(self) -> None:
         self._rows = self._shared.numpy()
         self._look_up = self.table.lookup()
+        self._name_of = self._namer()
         self._seeds: tuple[int, int] | None = None
 
     def set_epoch(self, epoch: int) -> None:
@@ -182,16 +185,21 @@ class StreamPruner:
             self._seeds = now, seed_of(self.seed, now) if self.table.redrawn else seed_of(self.seed)
         return self._seeds[1], self.table.full_from is not None and now >= self.table.full_from
 
-    def _name_of(self, sample: Any) -> str | int:
+    def _namer(self) -> Callable[[Any], str | int]:
+        """A function of a sample that returns its id."""
         key = self.key
-        try:
-            name = sample[key] if type(sample) is dict else key_of(sample, key)
-        except KeyError as error:
-            if callable(key):
-                name = key(sample)
-            else:
+        plain = () if callable(key) else (dict,) if isinstance(key, str) else (tuple, list)
+
+        def name_of(sample: Any) -> str | int:
+            try:
+                name = sample[key] if type(sample) in plain else key_of(sample, key)
+            except (KeyError, IndexError) as error:
+                if callable(key):
+                    raise  # an error of its own
                 raise ValueError(f"key: got {key!r}, but a sample is {describe_sample(sample)}") from error
-        return name if type(name) in (str, int) else id_of(name, f"key {key!r}", "a sample")
+            return name if type(name) in _PLAIN else id_of(name, f"key {key!r}", "a sample")
+
+        return name_of
 
     def _count(self, seen: int, kept: int, unknown: int) -> None:
         worker = get_worker_info()
@@ -199,23 +207,21 @@ class StreamPruner:
         row += (seen, kept, unknown)
 
     def _with(self, sample: Any, weight: float) -> Any:
+        if type(sample) is tuple:
+            return (*sample, weight)
         if isinstance(sample, Mapping):
             if self.weight_key in sample:
                 raise ValueError(
                     f"the sample has a key {self.weight_key!r} already; choose another name with weight_key=..."
                 )
             return {**sample, self.weight_key: weight}
-        if isinstance(sample, list):
-            return [*sample, weight]
-        if isinstance(sample, tuple) and not hasattr(sample, "_fields"):
-            return (*sample, weight)
-        return sample, weight
+        return [*sample, weight] if isinstance(sample, list) else (sample, weight)
 
     def __repr__(self) -> str:
         return f"StreamPruner({self.table!r}, key={self.key!r}, seed={self.seed})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_rows", "_look_up", "_seeds")}
+        return {name: value for name, value in self.__dict__.items() if name not in _MADE}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

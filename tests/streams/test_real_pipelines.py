@@ -54,11 +54,16 @@ def shards(tmp_path) -> list[str]:
     return paths
 
 
+def of_tar_files(pruner, **options):
+    named = dp.StreamPruner(pruner.table, "__key__", **options)
+    named.set_epoch(EPOCH)
+    return named
+
+
 def web_dataset(shards, pruner):
     wds = pytest.importorskip("webdataset", reason="webdataset is not installed")
-    pruner.key = "__key__"
     dataset = wds.WebDataset(shards, shardshuffle=False, nodesplitter=wds.split_by_node, empty_check=False)
-    return dataset.compose(pruner.pipe)
+    return dataset.compose(of_tar_files(pruner).pipe)
 
 
 @files_left_open
@@ -83,7 +88,7 @@ def test_webdataset_in_four_processes(shards, pruner, monkeypatch):
 def test_webdataset_drops_before_it_decodes(shards, pruner):
     """It decodes all fields but those whose names begin with two underscores."""
     wds = pytest.importorskip("webdataset", reason="webdataset is not installed")
-    pruner.key, pruner.weight_key = "__key__", "__weight__"
+    pruner = of_tar_files(pruner, weight_key="__weight__")
     for kept in (
         wds.WebDataset(shards, shardshuffle=False).compose(pruner.pipe),
         wds.WebDataset(shards, shardshuffle=False).select(pruner.keeps).map(pruner.attach),
