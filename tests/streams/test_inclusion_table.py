@@ -62,6 +62,7 @@ def test_blocks_of_any_size_make_the_same_file(tmp_path, size, monkeypatch):
     np.testing.assert_array_equal(whole.inclusion(ids), p.astype(np.float32))
     look_up = whole.lookup()
     assert [look_up(name)[1] for name in ids[:300].tolist()] == p[:300].astype(np.float32).tolist()
+    assert np.isnan(whole.inclusion(np.arange(size * 7, size * 9))).all()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["parts", "whole"]
 
 
