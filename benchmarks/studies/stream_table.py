@@ -114,6 +114,7 @@ def measure(kind: str, size: int, folder: str) -> dict[str, Any]:
     kept = [sample for sample, _ in pruner(samples)]
     if [sample[:1] for sample in pruner.prune(samples)] != kept:
         raise RuntimeError("one at a time and many at once keep different samples")
+    ahead = dp.StreamPruner(table, key=0, ahead=256)
     listed = [samples[i : i + 1000] for i in range(0, len(samples), 1000)]
     return {
         "ids": kind,
@@ -129,6 +130,7 @@ def measure(kind: str, size: int, folder: str) -> dict[str, Any]:
         ),
         "prune_by_1000_per_s": per_second(lambda: [pruner.prune(part) for part in listed], len(samples)),
         "stream_ns_per_sample": 1e9 / per_second(lambda: sum(1 for _ in pruner(samples)), len(samples)),
+        "stream_ahead_256_ns_per_sample": 1e9 / per_second(lambda: sum(1 for _ in ahead(samples, 0)), len(samples)),
         "keeps_ns_per_sample": 1e9 / per_second(lambda: [pruner.keeps(sample) for sample in samples], len(samples)),
     }
 

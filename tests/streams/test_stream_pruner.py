@@ -54,6 +54,10 @@ def test_every_way_decides_as_the_definition_says(tmp_path, p, seed, epoch, weig
     assert list(pruner.pipe(samples)) == pruner.prune(samples) == with_weight
     assert [pruner.attach(sample) for sample in samples if pruner.keeps(sample)] == with_weight
     assert pruner.counts == (5 * len(samples), 5 * len(kept), 5)
+    for ahead in (2, 7, 100):
+        early = dp.StreamPruner(table, key=0, seed=seed, ahead=ahead)
+        assert list(early(iter(samples), epoch)) == kept
+        assert early.counts == (len(samples), len(kept), 1)
     pruner.reset_counts()
     assert pruner.counts == (0, 0, 0)
 
@@ -228,6 +232,8 @@ def test_bad_samples_and_keys_are_refused(pruner):
     for key in (None, True, 1.5):
         with pytest.raises(TypeError, match="key: got"):
             dp.StreamPruner(pruner.table, key)
+    with pytest.raises(ValueError, match="ahead: got 0, expected 1 or more"):
+        dp.StreamPruner(pruner.table, "id", ahead=0)
     with pytest.raises(ValueError, match="seed: got -1"):
         dp.StreamPruner(pruner.table, "id", seed=-1)
 
