@@ -18,8 +18,8 @@ from ..support.plain import plain_fields
 
 _SCORES: Final = ("margin", "aum")  # the first that every run has
 _SHARE: Final = 0.25
-"""Of the mean |margin| of the class, by which another class has to lead. Chosen on trainings with 18 % and 41 % of people's
-labels wrong, so that the list is about as long as that of cleanlab; docs/wrong_labels.md has others beside them."""
+"""Of the mean |margin| of the class: by how much another class has to lead. Chosen on trainings with 18 % and 41 % of
+people's labels wrong, so that the list is about as long as that of cleanlab; docs/wrong_labels.md has others."""
 
 
 @dataclass(frozen=True)
