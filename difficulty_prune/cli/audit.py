@@ -17,7 +17,7 @@ from ..policies.plan import Plan
 from ..runs.run_files import EXPECTED, find_run_files
 from ..study.options import add_options, option, read_options
 from ..study.plant import Planted, read_planted
-from ..study.study_data import FORMS, open_data
+from ..study.study_data import FORMS, complete_data, open_data
 from .load_runs import load_runs, warnings_in_words
 from .out_file import check_out
 from .output import make_console, tell
@@ -38,7 +38,8 @@ class Options:
 
     runs: tuple[str, ...] = field(metadata=option(EXPECTED, nargs="+", metavar="RUNS"))
     data: str = field(
-        default="", metadata=option(f"the data that the runs are of: {FORMS}", required=True, metavar="DATA")
+        default="",
+        metadata=option(f"the data that the runs are of: {FORMS}", required=True, metavar="DATA", offer=complete_data),
     )
     out: Path = field(
         default=Path("audit.html"),
@@ -60,6 +61,9 @@ class Options:
     side: int = field(default=128, metadata=option("pixels of the larger side of an image", type=int))
     seed: int = field(default=0, metadata=option("of what is drawn at random", type=int))
     title: str | None = field(default=None, metadata=option("of the page; default: its file name"))
+    join: bool = field(
+        default=False, metadata=option("join runs over several versions of the data by id", action="store_true")
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +77,7 @@ def run(parsed: argparse.Namespace) -> int:
     files = find_run_files(options.runs)
     check_out(options.out, SUFFIXES, [*files, options.plan])
     plan = None if options.plan is None else Plan.load(options.plan)
-    runs = load_runs(files, "audit")
+    runs = load_runs(files, "audit", join=options.join)
     planted = next((found for found in map(read_planted, options.runs) if found is not None), None)
     with warnings_in_words("audit"):
         data = open_data(options.data)

@@ -196,7 +196,14 @@ class Job:
 def _guessed_source(options: Options) -> str:
     first = Path(options.inputs[0]).suffix.lower()
     if options.target in ("weights", "paths") or (options.target is None and options.out.suffix.lower() == ".txt"):
+        if Path(options.inputs[0]).is_dir() or first in (".csv", ".parquet", ".npz"):
+            raise ValueError(
+                f"to: {options.target or 'paths'} is made of a plan, but {options.inputs[0]} is none; see "
+                "`difficulty-prune plan`"
+            )
         return "plan"
+    if first in (".json", ".jsonl"):
+        raise ValueError(f"from: {options.inputs[0]} may be of several tools; say --from label-studio or fiftyone")
     return first[1:] if first in (".csv", ".parquet", ".npz") else "runs"
 
 
@@ -291,6 +298,11 @@ def read_scores(job: Job, files: list[Path]) -> tuple[RunSet | ScoreTable, str]:
     readers: dict[str, Callable[[Path], ScoreTable]] = {"csv": from_csv, "parquet": from_parquet, "npz": from_npz}
     if job.source in readers:
         table = readers[job.source](files[0])
+        if not table.scores:
+            raise ValueError(
+                f"{files[0]}: got the columns {', '.join(table.columns) or 'none'}, none of which is a score; if it is "
+                "of another tool, say --from aum, cleanlab or fiftyone"
+            )
         return table, f"{len(table):,} examples in {files[0]}"
     made: Run = read(files[0], job.source, **facts_of_run(job))
     return RunSet([made]), f"{len(made):,} examples in {files[0]}"

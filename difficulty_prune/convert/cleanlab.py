@@ -52,8 +52,9 @@ def from_cleanlab(issues: Any, *, ids: Any = None, relabel: bool = False) -> Dec
 
     Args:
         issues: the DataFrame of `Datalab.get_issues("label")` or `CleanLearning.find_label_issues`, or its columns by
-            name; a row for each example, in order. Or a file of it, `.csv` or `.parquet`, where a column `index`, or
-            the nameless one that pandas writes, says which example a row is.
+            name; a row for each example, in order. Where the DataFrame's index is of whole numbers, these say which
+            example a row is, so that it may be a part of the issues, or sorted. Or a file of it, `.csv` or `.parquet`,
+            where a column `index`, or the nameless one that pandas writes, says so.
         ids: [N], to name the examples by; default: by index.
         relabel: take the predicted label for the right one. Otherwise the examples leave the plan.
 
@@ -68,25 +69,34 @@ def from_cleanlab(issues: Any, *, ids: Any = None, relabel: bool = False) -> Dec
     is_file = isinstance(issues, str | os.PathLike)
     source = os.fspath(issues) if isinstance(issues, str | os.PathLike) else "issues"
     columns = _of_file(source) if is_file else _of_table(issues)
+    own: list[int | None] | None = None if is_file else _index_of(issues)
     for name in ("is_label_issue", *(["predicted_label"] if relabel else [])):
         if name not in columns:
             raise ValueError(f"{source}: got the columns {', '.join(columns) or 'none'}, expected {name!r} among them")
     size = len(columns["is_label_issue"])
     place = next((name for name in _PLACES if is_file and name in columns), None)
-    index = list(range(size)) if place is None else [whole_cell(cell) for cell in columns[place]]
+    index = own or (list(range(size)) if place is None else [whole_cell(cell) for cell in columns[place]])
     known = None if ids is None else np.asarray(ids, dtype=object).tolist()
-    if known is not None and place is None and len(known) != size:
+    if known is not None and place is None and index == list(range(size)) and len(known) != size:
         raise ValueError(f"ids: got {len(known)}, expected {size}, one for each row of the issues")
     for row, position in enumerate(index):
         if position is None or position < 0 or (known is not None and position >= len(known)):
             of = "a position" if known is None else f"0..{len(known) - 1}"
-            raise ValueError(f"{source}: row {row}: {place}: got {columns[str(place)][row]!r}, expected {of}")
+            came = position if place is None else columns[place][row]
+            raise ValueError(f"{source}: row {row}: {place or 'index'}: got {came!r}, expected {of}")
     return Decisions(_rows(columns, index, known, relabel, source), source=source)
 
 
 def _of_table(issues: Any) -> dict[str, list[Any]]:
     names = [str(name) for name in (issues.columns if hasattr(issues, "columns") else issues)]
     return {name: np.asarray(issues[name]).tolist() for name in names}
+
+
+def _index_of(table: Any) -> list[int | None] | None:
+    """The whole numbers of a DataFrame's index; None for another index, and for a table that has none."""
+    index = getattr(table, "index", None) if hasattr(table, "columns") else None
+    rows = [] if index is None else np.asarray(index).tolist()
+    return rows if all(type(row) is int for row in rows) else None
 
 
 def _of_file(path: str) -> dict[str, list[Any]]:

@@ -50,8 +50,8 @@ def check_difficulty(difficulty: Any, unseen: Unseen = "refuse") -> Tensor:
     if unseen == "refuse" and bool(unknown.any()):
         raise ValueError(
             f"difficulty: {int(unknown.sum())} of {len(values)} examples are NaN, the first at "
-            f"{int(unknown.int().argmax())}: they were never presented, or too rarely for this score. Score them "
-            "first, or give the policy unseen='keep' to keep them all"
+            f"{int(unknown.int().argmax())}: they were never presented, or too rarely for this score, or are new "
+            "or scored under another label. Score them first, or give the policy unseen='keep' to keep them all"
         )
     return values
 

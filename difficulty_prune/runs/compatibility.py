@@ -109,7 +109,10 @@ def _contradiction(subject: str, differing: Mapping[str, tuple[Any, str, Any]], 
     name, (old, _, new) = next(iter(differing.items()))
     do_not_mix = "runs of different data do not mix"
     if run.has("ids"):
-        do_not_mix += "; RunSet.load(..., join='ids') joins runs of several versions of a dataset"
+        do_not_mix += (
+            "; RunSet.load(..., join='ids') joins runs of several versions of a dataset, as does --join of the "
+            "commands plan, export and audit"
+        )
     if name == _IDS:
         return f"{first} and {run!r} have different ids: {do_not_mix}"
     missing = "; one was finished without dataset_fingerprint=" if None in (old, new) else ""

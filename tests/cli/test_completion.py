@@ -70,6 +70,7 @@ OFFERED: dict[str, set[str]] = {
     "consistency runs --score vog": {name for name in SCORES if name.startswith("vog")},
     "plan runs --keep 0.5 --policy sof": {"soft "},
     "export runs --data imagefolder:photos/d": {"photos/dog/"},
+    "audit runs --data imagefolder:photos/d": {"photos/dog/"},
     "convert runs --to label": {"label-studio "},
     "fingerprint runs --test ": {"permutation", "welch"},
     "fingerprint runs --identify runs/m": {"runs/mlp\\ 0.safetensors "},

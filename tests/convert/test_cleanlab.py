@@ -85,3 +85,15 @@ def test_a_file_of_issues_is_checked_row_by_row(tmp_path) -> None:
         dp.convert.from_cleanlab(path)
     with pytest.raises(ValueError, match=r"got a file of kind '\.txt'"):
         dp.convert.from_cleanlab(tmp_path / "issues.txt")
+
+
+def test_a_part_of_the_issues_in_another_order_means_the_same_examples() -> None:
+    pandas = pytest.importorskip("pandas")
+    issues = pandas.DataFrame({"is_label_issue": [True, False, True], "label_score": [0.5, 1.0, 0.25]})
+    part = issues[issues.is_label_issue].sort_values("label_score")
+    assert [e.index for e in dp.convert.from_cleanlab(part)] == [2, 0]
+    assert [e.id for e in dp.convert.from_cleanlab(part, ids=["a", "b", "c"])] == ["c", "a"]
+    with pytest.raises(ValueError, match=r"issues: row 0: index: got 2, expected 0\.\.1"):
+        dp.convert.from_cleanlab(part, ids=["a", "b"])
+    named = issues.set_index(pandas.Index(["x", "y", "z"]))
+    assert [e.index for e in dp.convert.from_cleanlab(named)] == [0, 2]  # no positions: in order
