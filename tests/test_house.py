@@ -25,6 +25,7 @@ FLOORS = (
     {"runs"},
     {"tracker", "consistency", "fingerprint"},
     {"frozen", "sampler", "select_rows", "plots", "convert"},
+    {"comparison", "advise"},
     {"study", "integrations"},
     {"cli"},
 )
