@@ -2,6 +2,9 @@
 
 from . import consistency, convert, fingerprint, ops, plots, policies, scores
 from .apply import apply
+from .comparison.compare import compare
+from .comparison.comparison import Comparison
+from .comparison.verdict import Verdict, verdict
 from .data import IndexedDataset, dataset_fingerprint, reduce_loss
 from .decisions.decisions import Decisions
 from .fingerprint.architecture_fingerprint import ArchitectureFingerprint
@@ -25,6 +28,7 @@ from .version import __version__
 __all__ = [
     "SCORES",
     "ArchitectureFingerprint",
+    "Comparison",
     "Decisions",
     "DifficultyTracker",
     "Features",
@@ -39,9 +43,11 @@ __all__ = [
     "RunningMean",
     "Score",
     "TemporalOptions",
+    "Verdict",
     "__version__",
     "apply",
     "class_normalize",
+    "compare",
     "consistency",
     "convert",
     "dataset_fingerprint",
@@ -59,4 +65,5 @@ __all__ = [
     "score_names",
     "scores",
     "select_rows",
+    "verdict",
 ]

@@ -21,6 +21,8 @@ POWER: Final = 0.8
 
 _SPREADS: Final = 2000  # equally likely ones, of which the power is the mean
 
+_DIGITS: Final = 8  # at most, after the point
+
 _ROUNDING: Final = 1e-9
 """Differences that vary by less than this part of the values do not vary: 0.9 - 0.8 and 0.8 - 0.7 are the same."""
 
@@ -134,22 +136,33 @@ class Verdict:
             return f"{self._say(abs(self.difference))} {self.word} than {self.than}"
         return f"no difference to {self.than} seen" if self.word == "no difference seen" else str(self)
 
+    @property
+    def amount(self) -> str:
+        """How large the difference is, whichever is better: "0.8 points"."""
+        return f"{self._say(abs(self.difference))}{self._unit}"
+
+    @property
+    def between(self) -> str:
+        """The interval in the unit of `amount`, turned so that "worse" is positive too: "0.3 to 1.3"."""
+        low, high = self.interval or (math.nan, math.nan)
+        if self.word == "worse":
+            low, high = -high, -low
+        return f"{self._say(low)} to {self._say(high)}"
+
     def __str__(self) -> str:
-        amount = f"{self._say(abs(self.difference))}{self._unit}"
+        amount = self.amount
         leaning = f"{amount} {'better' if self.difference >= 0 else 'worse'}"
         if self.word == "not known":
             why = "one seed: train 3 or more" if self.seeds == 1 else "the same for every seed: test on more examples"
             return f"not known whether it differs from {self.than} ({leaning}, {why})"
         if self.interval is None or self.smallest_visible is None:
             return f"no difference to {self.than} seen (the same results for every seed)"
-        low, high = self.interval
         if self.word == "no difference seen":
-            would = f"{self._say(self.smallest_visible)}{self._unit}"
-            between = f"{self._say(low)} to {self._say(high)}"
-            return f"no difference to {self.than} seen ({leaning}, {between}; {would} would have been)"
-        if self.word == "worse":
-            low, high = -high, -low
-        return f"{amount} {self.word} than {self.than} ({self._say(low)} to {self._say(high)})"
+            would = f"{self._say(self.smallest_visible)}{self._unit} would have been"
+            if self.points and self.smallest_visible > 1:
+                would = "none could have been"
+            return f"no difference to {self.than} seen ({leaning}, {self.between}; {would})"
+        return f"{amount} {self.word} than {self.than} ({self.between})"
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers by name, as JSON can hold them."""
@@ -164,12 +177,18 @@ class Verdict:
         return " points" if self.points else ""
 
     def _say(self, value: float) -> str:
-        """As many digits as the interval allows."""
-        known = self.width / 2 if self.interval is not None else abs(self.difference) * self._scale
+        return f"{round(self._scale * value, self._digits) + 0.0:.{self._digits}f}"  # + 0.0 makes 0 of -0
+
+    @functools.cached_property
+    def _digits(self) -> int:
+        """As many as the interval deserves, and one more where an end would read as 0, since its sign is the answer."""
+        numbers = [abs(self.difference), *map(abs, self.interval or ())]
+        known = self.width / 2 if self.interval is not None else numbers[0] * self._scale
         digits = 1 if self.points else 2
         if 0 < known < math.inf:
-            digits = max(digits, (0 if self.points else 1) - math.floor(math.log10(known)))
-        return f"{round(self._scale * value, min(digits, 8)) + 0.0:.{min(digits, 8)}f}"  # + 0.0 makes 0 of -0
+            digits = min(_DIGITS, max(digits, (0 if self.points else 1) - math.floor(math.log10(known))))
+        hidden = any(0 < self._scale * number < 0.5 * 10**-digits for number in numbers[1:])
+        return digits + hidden
 
 
 def verdict(
@@ -220,7 +239,8 @@ def verdict(
     if float(np.ptp(differences)) <= _ROUNDING * extent or math.isnan(half):
         word: Word = "no difference seen" if len(a) > 1 and abs(mean) <= _ROUNDING * extent else "not known"
     else:
-        interval = (mean - half, mean + half)
+        most = 1.0 if points else math.inf  # shares do not differ by more
+        interval = (max(mean - half, -most), min(mean + half, most))
         smallest = visible(len(a), cells=cells, level=level) * error
         word = "better" if interval[0] > 0 else "worse" if interval[1] < 0 else "no difference seen"
     return Verdict(
