@@ -149,7 +149,7 @@ def name_policies(policies: Any, keep: Iterable[float] | None, by: str | None) -
                     f"policies: got {made!r}, expected policies such as Hardest(keep=0.7), or keep=[0.5, 0.7] and "
                     "functions of a share such as Hardest"
                 )
-            words = in_words(made, by, name)
+            words = name if name is not None and keep is None else in_words(made, by, name)
             if words in named and named[words] != made:
                 words = f"{words} as {policy_name(made)}"
             if words in named:
