@@ -99,17 +99,14 @@ def make_arms(policies: Mapping[str, Policy], sizes: Mapping[str, int], examples
 
 
 def _baselines(policy: Policy, size: int, examples: int) -> tuple[Arm, Arm]:
-    """A random part of the same size, and all data in as few steps."""
+    """What chance gives, and all data in as few steps; of a policy that draws anew in each epoch they are the same."""
     share = percent(size / examples)
     exact = share if f"{size / examples:.3g}" == f"{size / examples:.12g}" else f"{share} ({size:,})"
-    if changes(policy):  # another part of all data in each epoch is all data in as few steps
-        like = f", as many as {policy_name(policy)}" if in_epochs(policy) else ""
-        same = Arm(f"a new random {exact} in each epoch{like}", "chance", SameSize(policy))
+    if in_epochs(policy):
+        same = Arm(f"all data, as many in each epoch as {policy_name(policy)}", "few", SameSize(policy))
         return same, same
-    return (
-        Arm(f"a random {exact}", "chance", SameSize(policy)),
-        Arm(f"all data in as few steps as {exact}", "few", EVERYTHING, cut_to=policy),
-    )
+    few = Arm(f"all data, a random {exact} in each epoch", "few", EVERYTHING, cut_to=policy)
+    return few if changes(policy) else Arm(f"a random {exact}", "chance", SameSize(policy)), few
 
 
 def changes(policy: Policy) -> bool:

@@ -6,12 +6,10 @@ import functools
 import inspect
 import json
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from pathlib import Path
 from typing import Any, Final
-
-import torch
 
 from ..policies.base import Policy, check_difficulty, check_plan_labels
 from ..policies.compose import PerClass
@@ -21,8 +19,10 @@ from ..support.checks import check_between, check_fraction, check_number, whole_
 from ..support.digest import digest_of_array, digest_of_text
 from ..support.files import write_atomically
 from ..support.json_text import parse_json
-from .arms import Arm, SameSize, changes, in_epochs, make_arms, name_policies, policy_name
+from .arms import Arm, name_policies
 from .comparison import Comparison, judge
+from .counting_sampler import CountingSampler
+from .design import Design
 from .trained import Trained, read_outcome, read_trained, write_trained
 
 Train = Callable[[PruneSampler, int], Any]
@@ -30,21 +30,6 @@ Train = Callable[[PruneSampler, int], Any]
 
 _MANIFEST: Final = "comparison.json"
 _FORMAT: Final = 1
-
-
-class CountingSampler(PruneSampler):
-    """A PruneSampler that counts the positions that it yields.
-
-    Attributes:
-        presentations: how many, since it was made.
-    """
-
-    presentations = 0
-
-    def __iter__(self) -> Iterator[int]:  # type: ignore[override]
-        for position in super().__iter__():
-            self.presentations += 1
-            yield position
 
 
 def compare(
@@ -105,7 +90,7 @@ def compare(
     >>> from difficulty_prune.policies import Easiest
     >>> def train(sampler, seed):  # instead of a training: the more different the examples, the better
     ...     return 0.5 + (max(sampler) - min(sampler)) / 400 + seed % 2 / 100
-    >>> found = compare(train, Easiest(keep=0.5), torch.arange(100.0), seeds=4)
+    >>> found = compare(train, Easiest(keep=0.5), list(range(100)), seeds=4)
     >>> found.policies[0].verdicts["value"]["chance"].word
     'worse'
     """
@@ -116,7 +101,7 @@ def compare(
     named = name_policies(policies, _shares(keep), by)
     if not callable(train):
         raise TypeError(f"train: got {train!r}, expected a function train(sampler, seed) that returns the accuracy")
-    plan = _Plan(values, labels, named, wanted[0])
+    plan = Design(values, labels, named, wanted[0])
     store = _Store(None if folder is None else Path(folder), _identity(train, plan))
     lower = tuple([lower_is_better] if isinstance(lower_is_better, str) else lower_is_better)
     done: list[int] = []
@@ -140,46 +125,6 @@ def compare(
         if until is None or found.widest < until or len(done) >= most:
             return found
         waiting = [max(done) + 1]
-
-
-class _Plan:
-    """Which trainings a comparison needs: equal ones once."""
-
-    def __init__(self, difficulty: torch.Tensor, labels: Any, policies: Mapping[str, Policy], seed: int) -> None:
-        self.difficulty = difficulty
-        self._labels = labels
-        sizes = {
-            name: len(PruneSampler(policy, difficulty, labels=labels, seed=seed)) for name, policy in policies.items()
-        }
-        self.arms = make_arms(policies, sizes, len(difficulty))
-        self._jobs: dict[tuple[str, int], tuple[str, int]] = {}
-        self._sizes: dict[tuple[str, int], int] = {}
-
-    def sampler(self, arm: Arm, seed: int) -> CountingSampler:
-        """What the training of an arm draws from."""
-        length = None
-        if arm.cut_to is not None:
-            length = len(PruneSampler(arm.cut_to, self.difficulty, labels=self._labels, seed=seed))
-            length = None if length == len(self.difficulty) else length
-        return CountingSampler(arm.policy, self.difficulty, labels=self._labels, seed=seed, fixed_length=length)
-
-    def job(self, arm: Arm, seed: int) -> tuple[str, int]:
-        """What names a training: a digest of what its sampler yields, and the seed."""
-        key = (arm.name, seed)
-        if key not in self._jobs:
-            sampler = self.sampler(arm, seed)
-            self._sizes[key] = len(sampler.plan)
-            what = {"plan": sampler.plan.digest, "length": sampler.fixed_length}
-            if changes(arm.policy):
-                random = isinstance(arm.policy, SameSize) and not in_epochs(arm.policy)
-                what["policy"] = "random" if random else policy_name(arm.policy)
-            self._jobs[key] = (digest_of_text(json.dumps(what, sort_keys=True)), seed)
-        return self._jobs[key]
-
-    def size(self, arm: Arm, seed: int) -> int:
-        """How many examples the plan of the first epoch has."""
-        self.job(arm, seed)
-        return self._sizes[arm.name, seed]
 
 
 class _Store:
@@ -229,7 +174,7 @@ def _check_folder(folder: Path, identity: dict[str, Any]) -> None:
         )
 
 
-def _identity(train: Train, plan: _Plan) -> dict[str, Any]:
+def _identity(train: Train, plan: Design) -> dict[str, Any]:
     """What all trainings in a folder have in common."""
     return {
         "format": _FORMAT,
@@ -256,7 +201,7 @@ def _source_of(train: Any) -> str:
         return ""
 
 
-def _train_all(train: Train, plan: _Plan, seeds: Sequence[int], store: _Store, executor: Executor | None) -> None:
+def _train_all(train: Train, plan: Design, seeds: Sequence[int], store: _Store, executor: Executor | None) -> None:
     """Trains what is not there yet; each training is kept as soon as it is finished."""
     jobs: dict[tuple[str, int], Arm] = {}
     for seed in seeds:

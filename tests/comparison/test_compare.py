@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import difficulty_prune as dp
 from difficulty_prune.comparison.arms import SameSize
-from difficulty_prune.comparison.compare import CountingSampler
+from difficulty_prune.comparison.counting_sampler import CountingSampler
 
 P = dp.policies
 SIZE = 200
@@ -122,8 +122,8 @@ def test_policies_that_draw_anew_must_beat_a_new_random_part_in_each_epoch():
     train = Recorder()
     found = dp.compare(train, [P.SoftPrune(0.5), P.Importance(keep=0.5)], DIFFICULTY, seeds=2)
     assert len(train.visits) == 2 * 4
-    assert [row.kind for row in found.rows] == ["all", "chance", "policy", "policy"]
-    assert found.rows[1].names == ("a new random 50 % in each epoch",)
+    assert [row.kind for row in found.rows] == ["all", "few", "policy", "policy"]
+    assert found.rows[1].names == ("all data, a random 50 % in each epoch",)
     assert {kind for row in found.policies for kind in row.verdicts["value"]} == {"chance", "all"}
     chance = [epochs for _, epochs in train.visits if len(epochs[0]) == 100 and set(epochs[0]) != set(epochs[1])]
     assert len(chance) == 2 * 3
