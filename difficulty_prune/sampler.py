@@ -159,9 +159,10 @@ class PruneSampler(Sampler[int]):
         rank, world_size: this process's share of every epoch. Shares have the same length and do not overlap; the few
             examples left over differ from epoch to epoch. Every process has to plan with the same difficulty, policy
             and seed.
-        dataset: today's, which the loader has. Its length is compared with the difficulty; or, with `ids`, difficulty
-            and labels are put into its order: new examples become NaN, and a warning counts those that vanished, are
-            new or moved to another class. `runs.difficulty(score, dataset=train)` does the same.
+        dataset: today's, which the loader has. Its length is compared with the difficulty, and its ids with those that
+            a plan knows (`Plan.with_ids`). With `ids`, difficulty and labels are put into its order: new examples
+            become NaN, and a warning counts those that vanished, are new or moved to another class.
+            `runs.difficulty(score, dataset=train)` does the same.
         ids: [N] what names the examples of `difficulty` and `labels`, such as `runs.ids`.
         decisions: of people, on examples of `dataset` (without it: of those of the difficulty, by index). What is to be
             dropped, or wrong without its right label, is left out of every plan; the policy plans the others, of which
@@ -236,6 +237,8 @@ class PruneSampler(Sampler[int]):
         self._latest: EpochIterator | None = None
         self._asked_for: Epoch | None = None  # begun by set_epoch, before an earlier one was restored
         values = self._values()
+        if dataset is not None and isinstance(policy, Plan):
+            policy.check_data(len(dataset), None if policy.ids_digest is None else _ids_of(dataset))
         if dataset is not None and len(values) != len(dataset):
             raise ValueError(
                 f"difficulty: got {len(values)} examples, but the dataset has {len(dataset)}; to match them by id, "
@@ -592,6 +595,11 @@ class PruneSampler(Sampler[int]):
 def _no_weights(size: int) -> Tensor:
     """NaN for every example, which marks those that a plan does not keep."""
     return torch.full((size,), torch.nan, dtype=torch.float32, device="cpu")
+
+
+def _ids_of(dataset: Any) -> Any:
+    """What names the examples of a dataset, or None."""
+    return (dataset if hasattr(dataset, "ids") else IndexedDataset(dataset)).ids
 
 
 def _of_today(difficulty: Any, labels: Any, ids: Any, dataset: Any) -> tuple[Any, Any]:

@@ -9,10 +9,19 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import NoReturn
 
 from ..version import __version__
-from . import consistency, doctor, fingerprint, study
+from . import consistency, convert, doctor, export, fingerprint, plan, study
 from .interrupts import exit_status, sigterm_as_ctrl_c
+from .output import shown
 
-COMMANDS = {"study": study, "consistency": consistency, "fingerprint": fingerprint, "doctor": doctor}
+COMMANDS = {
+    "study": study,
+    "consistency": consistency,
+    "plan": plan,
+    "export": export,
+    "convert": convert,
+    "fingerprint": fingerprint,
+    "doctor": doctor,
+}
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -62,8 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with sigterm_as_ctrl_c():
             return int(options.run(options))
-    except (ValueError, TypeError, OSError) as error:
-        print(f"{prefix}: {' '.join(str(error).splitlines())}", file=sys.stderr)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"{prefix}: {shown(' '.join(str(error).splitlines()))}", file=sys.stderr)
         return 2
     except BrokenProcessPool:
         print(

@@ -282,7 +282,8 @@ class Decisions:
         name = f"{plan.summary()['policy']}, as decided"
         classes = None if labels is None else torch.as_tensor(np.asarray(labels), dtype=torch.int64)
         made = make_plan(index, weight, identity.size, name, classes, may_drop_classes=True)
-        inside = set(plan.index.tolist()) & {position for position, _ in found}
+        planned = torch.zeros(identity.size, dtype=torch.bool).index_fill_(0, plan.index, True)
+        inside = {position for position, _ in found if bool(planned[position])}
         report = {
             "left": len(plan) - len(index),
             "relabelled": sum(p in inside and e.decision == "wrong" and not e.leaves for p, e in found),

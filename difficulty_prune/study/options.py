@@ -14,7 +14,7 @@ def option(help: str, *, flag: str | None = None, **how: Any) -> dict[str, Any]:
 
     Args:
         help: what `--help` says; the default is added to it.
-        flag: as in "--model"; default: the field's name.
+        flag: as in "--model", or several as in "-o --output"; default: the field's name.
         how: for `argparse.ArgumentParser.add_argument`, such as type=int.
     """
     return {"flag": flag, "how": {"help": help, **how}}
@@ -38,8 +38,9 @@ def add_options(parser: argparse.ArgumentParser, kind: type[Any]) -> None:
         if entry.default is MISSING:
             parser.add_argument(entry.name, **how)
         else:
-            flag = entry.metadata["flag"] or f"--{entry.name.replace('_', '-')}"
-            parser.add_argument(flag, dest=entry.name, default=entry.default, **how)
+            flags = (entry.metadata["flag"] or f"--{entry.name.replace('_', '-')}").split()
+            default = None if how.get("required") else entry.default  # which nobody would see
+            parser.add_argument(*flags, dest=entry.name, default=default, **how)
 
 
 def read_options(parsed: argparse.Namespace, kind: type[Kind]) -> Kind:

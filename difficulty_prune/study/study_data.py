@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
+from ..data import IndexedDataset
 from ..support.digest import digest_of_array
 from ..support.name_some import name_some
 from .named_function import import_function, names_function
@@ -33,15 +34,23 @@ class Images(Dataset[tuple[Tensor, int]]):
         images: [N, C, H, W], uint8 or floating point.
         labels: [N] int64.
         class_names: the name of each class, where they are known.
+        ids: [N] what names the examples, such as paths, where that is known.
 
     >>> len(Images(torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 0])))
     3
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, class_names: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        class_names: tuple[str, ...] | None = None,
+        ids: NDArray[Any] | None = None,
+    ) -> None:
         self.images = images
         self.labels = labels
         self.class_names = class_names
+        self.ids = ids
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -72,6 +81,12 @@ class StudyData:
         """(channels, height, width)."""
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
+
+    @property
+    def names_of_classes(self) -> tuple[str, ...] | None:
+        """The name of each class, where all are known."""
+        names = self.train.class_names
+        return names if names is not None and len(names) >= self.num_classes else None
 
     @functools.cached_property
     def statistics(self) -> tuple[Tensor, Tensor]:
@@ -110,6 +125,24 @@ def load_data(spec: str, test_spec: str | None = None, size: int | None = None) 
         train, test = _split(train)
     _check_test_data(train, test)
     return StudyData(train, test, num_classes=int(train.labels.max()) + 1)
+
+
+def open_data(spec: str) -> IndexedDataset:
+    """The training data that a `--data` argument names, without reading an image: for its ids, labels and class names.
+
+    Ids are paths below the root where the data are files. A function of the user may return an `IndexedDataset`, which
+    is taken as it is: with the `key=` that names its examples.
+
+    Raises:
+        TypeError, ValueError: a spec of an unknown form, or data that are no map-style dataset, or empty.
+        FileNotFoundError: there is no such folder, or a folder of a class in it has no images.
+
+    >>> data = open_data("digits")
+    >>> len(data), data.ids, data.labels[:3]
+    (1797, None, array([0, 1, 2]))
+    """
+    dataset, _ = _find(spec)
+    return dataset if isinstance(dataset, IndexedDataset) else IndexedDataset(dataset)
 
 
 def _check_test_data(train: Images, test: Images) -> None:
@@ -225,7 +258,8 @@ def _to_tensors(dataset: Any, side: int | None = None) -> Images:
                 "them, such as with --size 64"
             )
         images[i], labels[i] = image, label
-    return Images(images, labels, _class_names(dataset))
+    ids = (dataset if isinstance(dataset, IndexedDataset) else IndexedDataset(dataset)).ids
+    return Images(images, labels, _class_names(dataset), ids)
 
 
 def _class_names(dataset: Any) -> tuple[str, ...] | None:
@@ -319,7 +353,12 @@ def split_positions(labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def _split(images: Images) -> tuple[Images, Images]:
     train, test = (
-        Images(images.images[chosen], images.labels[chosen], images.class_names)
+        Images(
+            images.images[chosen],
+            images.labels[chosen],
+            images.class_names,
+            None if images.ids is None else images.ids[chosen],
+        )
         for chosen in split_positions(images.labels)
     )
     return train, test

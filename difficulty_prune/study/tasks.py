@@ -150,6 +150,8 @@ class ScoringTask:
         outcome = train(data, self.model, sampler, self.recipe, self.seed, tracker, report)
         tracker.finish(
             labels=data.train.labels,
+            ids=data.train.ids,
+            class_names=data.names_of_classes,
             seen=seen if self.hold_out else None,
             probabilities=predict(outcome.model, data, data.train),
             dataset_fingerprint=self.source.dataset_fingerprint,
