@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +17,23 @@ from ..study.settings import Settings
 from ..study.study import run_study
 from .interrupts import exit_status
 from .output import make_console
+
+EXAMPLES: Final = """\
+examples:
+  the handwritten digits of scikit-learn:
+    difficulty-prune study
+  photographs in a folder for each class, brought to 64 x 64 pixels; a fifth of each class is set aside for testing:
+    difficulty-prune study --data imagefolder:photos --size 64 --out results
+  with test data of their own, two models and three policies:
+    difficulty-prune study --data imagefolder:photos/train --test imagefolder:photos/test \\
+        --model cnn resnet18 --policy hardest stratified soft --keep 0.5 0.7
+  only score, by what finds wrong labels:
+    difficulty-prune study --data torchvision:CIFAR10:data --scores aum el2n --runs 4 --keep
+  memorization, from 20 runs that each leave out 30 %:
+    difficulty-prune study --hold-out 0.3 --runs 20 --keep
+  your own data and model, from functions in a file my_code.py:
+    difficulty-prune study --data my_code:make_data --model my_code:make_model
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +94,12 @@ def show(summary: dict[str, Any], console: Console) -> None:
         console.print(
             f"\nReused, of the same data, test data, models and recipe: {reused['runs']} scoring runs and "
             f"{reused['trainings']} trainings",
+            soft_wrap=True,
+        )
+    if summary["runs_without_ids"]:
+        console.print(
+            f"{summary['runs_without_ids']} of the reused scoring runs are of an earlier version and do not say which "
+            "files their examples are; remove them to have them trained again",
             soft_wrap=True,
         )
     out = Path(summary["settings"]["out"])

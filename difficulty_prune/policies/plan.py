@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..support.files import MALFORMED, load_vectors, save_vectors
-from ..support.ids import check_ids, digest_of_ids
+from ..support.ids import check_ids, digest_of_ids, encode_ids
 
 _FORMAT: Final = 1
 
@@ -125,7 +125,7 @@ class Plan:
         if int(self.index[-1]) >= len(known):
             raise ValueError(f"ids: got {len(known)}, but the plan keeps position {int(self.index[-1])}")
         summary = {**self._summary, "examples": len(known)}
-        return Plan(self.index, self.weight, summary, ids_digest=digest_of_ids(known))
+        return Plan(self.index, self.weight, summary, ids_digest=digest_of_ids(encode_ids(known)))
 
     def check_data(self, size: int, ids: Any = None) -> None:
         """ValueError if the plan is of other data than this, as far as it knows.
@@ -138,7 +138,11 @@ class Plan:
         if int(self.index[-1]) >= size or (isinstance(examples, int) and examples != size):
             of = f"keeps position {int(self.index[-1])}" if examples is None else f"is of {examples} examples"
             raise ValueError(f"plan: it {of}, but the data has {size}; make it anew for this data")
-        if self.ids_digest is not None and ids is not None and digest_of_ids(check_ids(ids)) != self.ids_digest:
+        if (
+            self.ids_digest is not None
+            and ids is not None
+            and digest_of_ids(encode_ids(check_ids(ids))) != self.ids_digest
+        ):
             raise ValueError(
                 f"plan: it is of other data: its {size} ids are others, or in another order; make it anew for this data"
             )

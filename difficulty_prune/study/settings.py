@@ -18,7 +18,7 @@ from ..support.checks import check_fraction
 from .hold_out import check_hold_out
 from .models import MODELS, find_model
 from .options import option
-from .study_data import FORMS
+from .study_data import FORMS, complete_data
 from .tasks import slug
 from .train import Recipe
 
@@ -46,9 +46,12 @@ class Settings:
         TypeError, ValueError: a value that cannot work, or one that is given twice.
     """
 
-    data: str = field(default="digits", metadata=option(FORMS, metavar="DATA"))
+    data: str = field(default="digits", metadata=option(FORMS, metavar="DATA", offer=complete_data))
     test: str | None = field(
-        default=None, metadata=option("test data; default: the data's own, else a fifth set aside", metavar="DATA")
+        default=None,
+        metadata=option(
+            "test data; default: the data's own, else a fifth set aside", metavar="DATA", offer=complete_data
+        ),
     )
     models: tuple[str, ...] = field(
         default=(),
@@ -57,6 +60,7 @@ class Settings:
             flag="--model",
             nargs="+",
             metavar="NAME",
+            offer=MODELS,
         ),
     )
     runs: int = field(default=4, metadata=option("scoring runs per model", type=int))
@@ -69,6 +73,7 @@ class Settings:
             f"the first one prunes; {', '.join(score_names(*TRACKED))}",
             nargs="+",
             metavar="SCORE",
+            offer=score_names(*TRACKED),
         ),
     )
     keep: tuple[float, ...] = field(
@@ -76,7 +81,8 @@ class Settings:
         metadata=option("fractions of examples to keep; none: only score", nargs="*", type=float, metavar="SHARE"),
     )
     policies: tuple[str, ...] = field(
-        default=("hardest",), metadata=option(", ".join(POLICIES), flag="--policy", nargs="+", metavar="POLICY")
+        default=("hardest",),
+        metadata=option(", ".join(POLICIES), flag="--policy", nargs="+", metavar="POLICY", offer=POLICIES),
     )
     hold_out: float = field(
         default=0.0,

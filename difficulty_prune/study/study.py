@@ -79,6 +79,7 @@ def _run_locked(
     summary = {
         **summarise(settings, describe(data, source), runs, [task.result() for task in comparison]),
         "reused": {"runs": len(scoring) - len(unfinished), "trainings": len(comparison) - len(not_compared)},
+        "runs_without_ids": 0 if data.train.ids is None else sum(not run.has("ids") for run in runs),
         "seconds": round(time.perf_counter() - start, 1),
         "workers": workers,
     }

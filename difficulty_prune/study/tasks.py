@@ -20,11 +20,12 @@ from ..policies.base import Policy
 from ..policies.plan import Plan, make_plan
 from ..runs.run import Run
 from ..sampler import PruneSampler
+from ..support.ids import digest_of_ids, encode_ids
 from ..tracker.tracker import DifficultyTracker
 from .hold_out import held_out
 from .result_file import read_result, write_result
 from .source_digest import source_digest
-from .study_data import StudyData, load_data
+from .study_data import Images, StudyData, load_data
 from .train import Recipe, number_of_batches, predict, train
 
 
@@ -36,6 +37,7 @@ class DataSource:
         size: the side to which images are resized; None for as they are.
         dataset_fingerprint, test_fingerprint: of the training data and of the test data, from a sample of each.
         train_digest, test_digest: of all their images and labels.
+        ids_digest: of what names the training images, their paths; None where that is not known.
     """
 
     spec: str
@@ -45,6 +47,7 @@ class DataSource:
     test_fingerprint: str
     train_digest: str
     test_digest: str
+    ids_digest: str | None = None
 
     @classmethod
     def of(cls, spec: str, test_spec: str | None = None, size: int | None = None) -> DataSource:
@@ -56,7 +59,7 @@ class DataSource:
         data = load_data(spec, test_spec, size)
         train, test = data.train, data.test
         fingerprints = dataset_fingerprint(train), dataset_fingerprint(test)
-        return cls(spec, test_spec, size, *fingerprints, train.digest, test.digest)
+        return cls(spec, test_spec, size, *fingerprints, train.digest, test.digest, _digest_of_ids(train))
 
     def load(self) -> StudyData:
         """Loads the data.
@@ -75,6 +78,11 @@ class DataSource:
                     "it must give the same examples in the same order every time, so fix its seed, and leave its files "
                     "as they are while a study runs"
                 )
+        if _digest_of_ids(data.train) != self.ids_digest:
+            raise ValueError(
+                f"data: the training examples of {self.spec} have other names in a worker than in the study; leave its "
+                "files as they are while a study runs"
+            )
         return data
 
     def facts(self) -> dict[str, str]:
@@ -84,6 +92,10 @@ class DataSource:
             "train_digest": self.train_digest,
             "test_digest": self.test_digest,
         }
+
+
+def _digest_of_ids(images: Images) -> str | None:
+    return None if images.ids is None else digest_of_ids(encode_ids(images.ids))
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,10 @@ class ScoringTask:
     def steps(self, train_size: int) -> int:
         """Steps of the whole training, out of `train_size` examples."""
         return _steps(self.recipe, round((1 - self.hold_out) * train_size))
+
+    def describe(self) -> str:
+        """What is trained, for people."""
+        return f"{self.model}, seed {self.seed}"
 
     def seen(self, train_size: int) -> NDArray[Any]:
         """The examples that the run trains on, [N] bool."""
@@ -136,9 +152,11 @@ class ScoringTask:
         return True
 
     def differing(self, run: Run) -> dict[str, tuple[Any, Any]]:
-        """In what the run differs from this one: (found, wanted)."""
+        """In what the run differs from this one: (found, wanted). Ids that the run does not say are no difference."""
         want = {**self._facts(), "dataset_fingerprint": self.source.dataset_fingerprint}
         found = {"hold_out": 0.0, **run.metadata}  # older files do not mention it
+        if self.source.ids_digest is not None and run.has("ids"):
+            want["ids"], found["ids"] = self.source.ids_digest, digest_of_ids(run.encoded_ids())
         return {key: (found.get(key), value) for key, value in want.items() if found.get(key) != value}
 
     def run(self, report: Callable[[int], None]) -> None:
@@ -238,6 +256,11 @@ class ComparisonTask:
     def steps(self, train_size: int) -> int:
         """Steps of the whole training, out of `train_size` examples."""
         return _steps(self.recipe, round(self.keep * train_size))
+
+    def describe(self) -> str:
+        """What is trained, for people."""
+        on = self.name if self.keep == 1 else f"{self.name} {self.keep:.0%}"
+        return f"{self.model} on {on}, seed {self.seed}"
 
     def is_done(self) -> bool:
         """Whether the result of this very task is there; that of another task would be replaced."""

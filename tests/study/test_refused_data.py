@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import ConcatDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 import difficulty_prune as dp
 from difficulty_prune.study.study_data import load_data
@@ -83,6 +84,19 @@ class Names(TensorDataset):
         self.classes = list(classes)
 
 
+class Wrapper(Dataset[Any]):
+    """Of a kind that nothing is known of."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[index]
+
+
 def test_names_of_classes_are_found_in_parts_and_wrappers(load: Load) -> None:
     train = Names("cat", "dog")
     load(train, Subset(Names("cat", "dog"), [0, 1]))
@@ -92,6 +106,7 @@ def test_names_of_classes_are_found_in_parts_and_wrappers(load: Load) -> None:
         Subset(Subset(other, [0, 1, 2]), [1]),
         ConcatDataset([other, Subset(other, [3])]),
         dp.IndexedDataset(other),
+        Wrapper(other),
     ):
         for pair in ((train, test), (ConcatDataset([train, train]), test)):
             with pytest.raises(ValueError, match=r"test: got 2 classes, expected the 2 of .*; bird, dog not in both"):
