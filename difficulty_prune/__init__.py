@@ -1,6 +1,6 @@
 """Score how hard each training example is, inside the training step, and train on fewer of them."""
 
-from . import consistency, convert, fingerprint, ops, plots, policies, scores
+from . import audit, consistency, convert, fingerprint, ops, plots, policies, scores
 from .apply import apply
 from .comparison.compare import compare
 from .comparison.comparison import Comparison
@@ -46,6 +46,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "apply",
+    "audit",
     "class_normalize",
     "compare",
     "consistency",

@@ -24,7 +24,7 @@ FLOORS = (
     {"match_ids", "apply"},
     {"runs"},
     {"tracker", "consistency", "fingerprint"},
-    {"frozen", "sampler", "select_rows", "plots", "convert"},
+    {"frozen", "sampler", "select_rows", "plots", "convert", "audit"},
     {"comparison", "advise"},
     {"study", "integrations"},
     {"cli"},
@@ -118,7 +118,7 @@ FAMILIES = {
 
 def public_names() -> Iterator[tuple[str, str]]:
     """Name and module of every function and class that a face hands out."""
-    for face in (dp, dp.policies, dp.scores, dp.consistency, dp.fingerprint, dp.convert):
+    for face in (dp, dp.policies, dp.scores, dp.consistency, dp.fingerprint, dp.convert, dp.audit):
         for name in face.__all__:
             module = getattr(getattr(face, name), "__module__", "")
             if callable(getattr(face, name)) and module.startswith("difficulty_prune."):

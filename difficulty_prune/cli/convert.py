@@ -28,8 +28,9 @@ from ..policies.plan import Plan
 from ..runs.run import Run
 from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
+from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
-from ..study.study_data import FORMS
+from ..study.study_data import FORMS, complete_data
 from ..support.files import atomic_file
 from ..support.optional import pyarrow_parquet
 from ..support.table_rows import TABLE_SUFFIXES
@@ -82,11 +83,15 @@ NEEDED_BY: Final = {
 
 EXAMPLES: Final = """\
 examples:
-  difficulty-prune convert runs -o scores.csv                                        # or .parquet, .npz: by the suffix
-  difficulty-prune convert runs --to label-studio --root https://host/photos -o tasks.json       # for people to judge
-  difficulty-prune convert export.json --from label-studio -o decisions.csv          # and what they said
-  difficulty-prune convert aum_values.csv --from aum -o runs/aum.safetensors         # scores of another tool as a run
-  difficulty-prune convert plan.safetensors --to weights -o weights.csv              # index and weight of every example
+  a table, by the suffix: .csv, .parquet or .npz:
+    difficulty-prune convert runs -o scores.csv
+  tasks for people to judge, and what they said:
+    difficulty-prune convert runs --to label-studio --root https://host/photos -o tasks.json
+    difficulty-prune convert export.json --from label-studio -o decisions.csv
+  scores of another tool as a run:
+    difficulty-prune convert aum_values.csv --from aum -o runs/aum.safetensors
+  index and weight of every example, from a plan:
+    difficulty-prune convert plan.safetensors --to weights -o weights.csv
 """
 
 
@@ -120,10 +125,14 @@ class Options:
         default=None, metadata=option("what goes before each path, or is taken from it", metavar="DIR")
     )
     score: str | None = field(
-        default=None, metadata=option("what orders the tasks of Label Studio; default: the first score of the runs")
+        default=None,
+        metadata=option(
+            "what orders the tasks of Label Studio; default: the first score of the runs", offer=score_names()
+        ),
     )
     data: str | None = field(
-        default=None, metadata=option(f"the data, for ids and paths of its examples: {FORMS}", metavar="DATA")
+        default=None,
+        metadata=option(f"the data, for ids and paths of its examples: {FORMS}", metavar="DATA", offer=complete_data),
     )
     tags: tuple[str, ...] = field(
         default=(),

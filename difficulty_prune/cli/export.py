@@ -18,8 +18,9 @@ from ..decisions.entry import DECISIONS
 from ..policies.plan import Plan
 from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
+from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
-from ..study.study_data import FORMS
+from ..study.study_data import FORMS, complete_data
 from ..support.optional import pyarrow_parquet
 from .load_runs import load_runs, warnings_in_words
 from .out_file import check_out
@@ -30,10 +31,14 @@ from .todays_data import TodaysData, todays_data
 SUFFIXES: Final = (".parquet", ".csv", ".npz")
 EXAMPLES: Final = """\
 examples:
-  difficulty-prune export results -o table.parquet                          # for pandas, polars, DuckDB
-  difficulty-prune export runs --scores el2n aum -o table.csv               # of two scores
-  difficulty-prune export runs --data imagefolder:photos -o table.csv       # in today's order, with paths
-  difficulty-prune export runs --decisions decisions.csv --plan plan.safetensors -o table.parquet
+  a table for pandas, polars or DuckDB:
+    difficulty-prune export results -o table.parquet
+  two scores, for a spreadsheet:
+    difficulty-prune export runs --scores el2n aum -o table.csv
+  in the order of today's data, with the paths of its files:
+    difficulty-prune export runs --data imagefolder:photos -o table.csv
+  with what people decided, and the weights of a plan:
+    difficulty-prune export runs --decisions decisions.csv --plan plan.safetensors -o table.parquet
 """
 
 
@@ -49,12 +54,17 @@ class Options:
         ),
     )
     scores: tuple[str, ...] = field(
-        default=(), metadata=option("the scores to write; default: all that every run has", nargs="+", metavar="SCORE")
+        default=(),
+        metadata=option(
+            "the scores to write; default: all that every run has", nargs="+", metavar="SCORE", offer=score_names()
+        ),
     )
     data: str | None = field(
         default=None,
         metadata=option(
-            f"the data as it is today, whose rows the table has: {FORMS}; default: as it was", metavar="DATA"
+            f"the data as it is today, whose rows the table has: {FORMS}; default: as it was",
+            metavar="DATA",
+            offer=complete_data,
         ),
     )
     decisions: Path | None = field(

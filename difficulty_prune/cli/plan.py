@@ -20,9 +20,10 @@ from ..policies.compose import PerClass, within
 from ..policies.plan import Plan, make_plan
 from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
+from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
 from ..study.settings import POLICIES
-from ..study.study_data import FORMS
+from ..study.study_data import FORMS, complete_data
 from ..support.checks import check_fraction
 from ..support.randomness import generator_from
 from ..support.table_rows import write_rows
@@ -35,10 +36,14 @@ from .todays_data import TodaysData, labels_then, todays_data
 SUFFIXES: Final = (".safetensors", ".csv", ".txt")
 EXAMPLES: Final = """\
 examples:
-  difficulty-prune plan results --keep 0.7 -o plan.safetensors              # for dp.PruneSampler
-  difficulty-prune plan runs --keep 0.5 --data imagefolder:photos -o train.txt      # a list of files, for YOLO
-  difficulty-prune plan runs --keep 0.9 --exclude decisions.csv -o plan.csv         # what people decided goes first
-  difficulty-prune plan runs --keep 0.3 --policy stratified --per-class -o plan.safetensors
+  a plan for dp.PruneSampler:
+    difficulty-prune plan results --keep 0.7 -o plan.safetensors
+  a list of today's files, for YOLO and others that train on one:
+    difficulty-prune plan runs --keep 0.5 --data imagefolder:photos -o train.txt
+  what people decided goes first:
+    difficulty-prune plan runs --keep 0.9 --exclude decisions.csv -o plan.csv
+  the same share of every class:
+    difficulty-prune plan runs --keep 0.3 --policy stratified --per-class -o plan.safetensors
 """
 
 
@@ -67,11 +72,15 @@ class Options:
     )
     policy: str = field(default="hardest", metadata=option("which examples to keep", choices=tuple(POLICIES)))
     per_class: bool = field(default=False, metadata=option("keep the same share of every class", action="store_true"))
-    score: str | None = field(default=None, metadata=option("what ranks them; default: the first score of the runs"))
+    score: str | None = field(
+        default=None, metadata=option("what ranks them; default: the first score of the runs", offer=score_names())
+    )
     data: str | None = field(
         default=None,
         metadata=option(
-            f"the data as it is today, compared with the runs by id: {FORMS}; default: as it was", metavar="DATA"
+            f"the data as it is today, compared with the runs by id: {FORMS}; default: as it was",
+            metavar="DATA",
+            offer=complete_data,
         ),
     )
     exclude: Path | None = field(

@@ -68,6 +68,9 @@ OFFERED: dict[str, set[str]] = {
     "consistency ru": {"runs/"},
     "consistency runs --policy easi": {"easiest "},
     "consistency runs --score vog": {name for name in SCORES if name.startswith("vog")},
+    "plan runs --keep 0.5 --policy sof": {"soft "},
+    "export runs --data imagefolder:photos/d": {"photos/dog/"},
+    "convert runs --to label": {"label-studio "},
     "fingerprint runs --test ": {"permutation", "welch"},
     "fingerprint runs --identify runs/m": {"runs/mlp\\ 0.safetensors "},
 }

@@ -11,13 +11,20 @@ from typing import Any
 
 import pytest
 
-from difficulty_prune.cli import consistency, fingerprint
+from difficulty_prune.cli import consistency, convert, export, fingerprint, plan
 from difficulty_prune.study.options import read_options
 from difficulty_prune.study.settings import Settings
 
 main = importlib.import_module("difficulty_prune.cli.main")  # the room's face has the function of this name
 WITH_EXAMPLES = {name: module.EXAMPLES for name, module in main.COMMANDS.items() if hasattr(module, "EXAMPLES")}
-OPTIONS: dict[str, Any] = {"study": Settings, "consistency": consistency.Options, "fingerprint": fingerprint.Options}
+OPTIONS: dict[str, Any] = {
+    "study": Settings,
+    "consistency": consistency.Options,
+    "fingerprint": fingerprint.Options,
+    "plan": plan.Options,
+    "export": export.Options,
+    "convert": convert.Options,
+}
 
 
 def lines_of(examples: str) -> list[str]:
@@ -34,7 +41,7 @@ def test_an_example_is_taken_as_it_stands(line: str, tmp_path: Path, monkeypatch
     (tmp_path / "my_code.py").write_text("def make_model(shape, classes): ...")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "my_code", raising=False)
-    arguments = shlex.split(line)[1:]
+    arguments = shlex.split(line, comments=True)[1:]
     if "--help" in arguments:
         with pytest.raises(SystemExit, match=r"^0$"):
             main.make_parser().parse_args(arguments)

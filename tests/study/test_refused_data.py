@@ -72,7 +72,7 @@ def test_image_folders_whose_classes_have_other_names_are_refused(tmp_path: Path
                 Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / part / name / f"{i}.png")
     train = f"imagefolder:{tmp_path / 'train'}"
     assert load_data(train, f"imagefolder:{tmp_path / 'same'}").num_classes == 2
-    with pytest.raises(ValueError, match=r"test: got 2 classes, expected the 2 of .*; bird, cat not in both"):
+    with pytest.raises(ValueError, match=r"test: got 2 classes, expected the 2 of .*; 'bird', 'cat' not in both"):
         load_data(train, f"imagefolder:{tmp_path / 'other'}")
 
 
@@ -109,7 +109,7 @@ def test_names_of_classes_are_found_in_parts_and_wrappers(load: Load) -> None:
         Wrapper(other),
     ):
         for pair in ((train, test), (ConcatDataset([train, train]), test)):
-            with pytest.raises(ValueError, match=r"test: got 2 classes, expected the 2 of .*; bird, dog not in both"):
+            with pytest.raises(ValueError, match=r"test: got 2 classes, .*; 'bird', 'dog' not in both"):
                 load(*pair)
     load(train, ConcatDataset([train, other]))  # whose names are not those of all
 
