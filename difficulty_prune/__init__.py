@@ -1,6 +1,7 @@
 """Score how hard each training example is, inside the training step, and train on fewer of them."""
 
 from . import audit, consistency, convert, fingerprint, ops, plots, policies, scores
+from .advise import Advice, advise
 from .apply import apply
 from .comparison.compare import compare
 from .comparison.comparison import Comparison
@@ -27,6 +28,7 @@ from .version import __version__
 
 __all__ = [
     "SCORES",
+    "Advice",
     "ArchitectureFingerprint",
     "Comparison",
     "Decisions",
@@ -45,6 +47,7 @@ __all__ = [
     "TemporalOptions",
     "Verdict",
     "__version__",
+    "advise",
     "apply",
     "audit",
     "class_normalize",

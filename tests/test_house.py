@@ -95,6 +95,7 @@ def test_nothing_reaches_for_the_underscore_names_of_another_module(module: str)
 
 
 FAMILIES = {
+    "advise": {"Advice"},
     "convert.formats": {"read", "write"},
     "convert.spotlight": {"to_pandas", "to_spotlight"},
     "data": {"IndexedDataset", "dataset_fingerprint", "reduce_loss"},

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..policies.base import Policy, at_epoch, check_difficulty, check_plan_labels, default_generator
+from ..policies.base import Policy, at_epoch, check_difficulty, check_plan_labels, default_generator, number_kept
 from ..policies.compose import PerClass
 from ..policies.plan import Plan, make_plan
 from ..policies.stratified import Stratified
@@ -101,7 +101,7 @@ def make_arms(policies: Mapping[str, Policy], sizes: Mapping[str, int], examples
 def _baselines(policy: Policy, size: int, examples: int) -> tuple[Arm, Arm]:
     """What chance gives, and all data in as few steps; of a policy that draws anew in each epoch they are the same."""
     share = percent(size / examples)
-    exact = share if f"{size / examples:.3g}" == f"{size / examples:.12g}" else f"{share} ({size:,})"
+    exact = share if number_kept(float(f"{size / examples:.3g}"), examples) == size else f"{share} ({size:,})"
     if in_epochs(policy):
         same = Arm(f"all data, as many in each epoch as {policy_name(policy)}", "few", SameSize(policy))
         return same, same
@@ -170,7 +170,7 @@ def in_words(policy: Policy, by: str | None = None, name: str | None = None) -> 
         text = f"{share} by {name}" if share else f"what {name} keeps"
     elif text is None:
         text = f"{share} by {policy_name(policy)}" if share else f"what {policy_name(policy)} keeps"
-    return f"{text} by {by}" if by is not None and not isinstance(policy, Random) else text
+    return f"{text} by {by}" if by is not None and _ranks(policy) else text
 
 
 _WORDS: dict[type, Callable[[Any], str]] = {
@@ -184,8 +184,14 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     ),
     SoftPrune: lambda p: f"a soft {percent(p.keep)} of each epoch",
     PerClass: lambda p: f"{_words(p.policy) or policy_name(p.policy)} of each class",
-    WithoutWrong: lambda p: f"{_words(p.policy) or policy_name(p.policy)} without " + _wrong(p.wrong),
+    WithoutWrong: lambda p: f"{_words(p.policy) or policy_name(p.policy)}{_without(p.wrong)}",
 }
+
+
+def _ranks(policy: Policy) -> bool:
+    """Whether what is kept depends on the difficulty."""
+    given = isinstance(policy, WithoutWrong) and isinstance(policy.wrong, Tensor)
+    return not isinstance(policy.policy if given else policy, Random)  # type: ignore[attr-defined]
 
 
 def _words(policy: Policy) -> str | None:
@@ -193,11 +199,11 @@ def _words(policy: Policy) -> str | None:
     return None if make is None else make(policy)
 
 
-def _wrong(wrong: Any) -> str:
+def _without(wrong: Any) -> str:
     if isinstance(wrong, Tensor):
         number = int(wrong.sum()) if wrong.dtype == torch.bool else len(wrong)
-        return f"{number:,} suspects"
-    return f"the hardest {percent(wrong)}"
+        return f" without {number:,} likely mislabelled" if number else ", of which no label is likely wrong"
+    return f" without the hardest {percent(wrong)}"
 
 
 def percent(share: float) -> str:

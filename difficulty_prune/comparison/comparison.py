@@ -51,6 +51,10 @@ class Row:
         """All names in one."""
         return ", also ".join(self.names)
 
+    def of(self, metric: str) -> list[Verdict]:
+        """The verdicts of a metric."""
+        return list(self.verdicts.get(metric, {}).values())
+
     def mean(self, metric: str) -> float:
         """Over seeds."""
         return float(np.mean(self.results[metric]))
@@ -121,7 +125,11 @@ class Comparison:
         return f"{text}. But keeping {amounts}: {self.advice}." if self.advice else f"{text}. But keeping {amounts}."
 
     def __str__(self) -> str:
-        lines = [self.first_line(), "", *self._table()]
+        return f"{self.first_line()}\n\n{self.details()}"
+
+    def details(self) -> str:
+        """Every row, and every verdict."""
+        lines = self._table()
         for row in self.policies:
             lines += ["", f"{_capital(row.name)}, {self.metric}:"]
             lines += [f"  {found}" for found in row.verdicts[self.metric].values()]
@@ -183,9 +191,9 @@ class Comparison:
         return lines
 
     def _footnote(self) -> str:
-        seeds, cells = len(self.seeds), len(self.policies)
+        seeds, cells = len(self.seeds), max((v.cells for row in self.policies for v in row.of(self.metric)), default=1)
         number = "1 seed" if seeds == 1 else f"{seeds} seeds each, paired"
-        together = f" that hold together for {cells} policies against the same" if cells > 1 else ""
+        together = f" that hold together for the {cells} policies that are asked the same" if cells > 1 else ""
         return f"{number}; intervals of {100 * self.level:g} %{together}, Student's t."
 
 
