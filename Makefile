@@ -30,6 +30,8 @@ $(VENV)/.installed: pyproject.toml setup.py $(NATIVE)
 
 demo: setup
 	$(BIN)/difficulty-prune study --out $(OUT)
+	$(BIN)/difficulty-prune study --keep --plant-wrong 0.03 --out $(OUT)/planted
+	$(BIN)/difficulty-prune audit $(OUT)/planted --data digits -o $(OUT)/audit.html
 
 test: lint types tests
 

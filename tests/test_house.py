@@ -24,9 +24,10 @@ FLOORS = (
     {"match_ids", "apply"},
     {"runs"},
     {"tracker", "consistency", "fingerprint"},
-    {"frozen", "sampler", "select_rows", "plots", "convert", "audit"},
+    {"frozen", "sampler", "select_rows", "plots", "convert", "streams"},
+    {"integrations", "audit"},
     {"comparison", "advise"},
-    {"study", "integrations"},
+    {"study"},
     {"cli"},
 )
 """From the ground up: a room imports from lower floors, and from itself."""

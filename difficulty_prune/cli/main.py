@@ -11,13 +11,14 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Final, NoReturn
 
 from ..version import __version__
-from . import consistency, convert, doctor, export, fingerprint, plan, study
+from . import audit, consistency, convert, doctor, export, fingerprint, plan, study
 from .interrupts import exit_status, sigterm_as_ctrl_c
 from .output import shown
 
 COMMANDS = {
     "study": study,
     "consistency": consistency,
+    "audit": audit,
     "plan": plan,
     "export": export,
     "convert": convert,

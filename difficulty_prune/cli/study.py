@@ -103,6 +103,12 @@ def show(summary: dict[str, Any], console: Console) -> None:
             "files their examples are; remove them to have them trained again",
             soft_wrap=True,
         )
+    if "planted" in summary:
+        console.print(
+            f"\n{len(summary['planted']['index']):,} of {summary['data']['train']:,} training labels were made wrong "
+            "on purpose (--plant-wrong); summary.json says which",
+            soft_wrap=True,
+        )
     out = Path(summary["settings"]["out"])
     console.print(f"\nWritten: {out / 'summary.json'}, {out / 'runs'}, {out / 'figures'}", soft_wrap=True)
     console.print(f"More: difficulty-prune consistency {out}, difficulty-prune fingerprint {out}", soft_wrap=True)

@@ -85,6 +85,15 @@ class WithoutWrong:
     def redrawn(self) -> bool:
         return self.policy.redrawn
 
+    @property
+    def unbiased(self) -> bool:
+        return self.policy.unbiased
+
+    @property
+    def full_from(self) -> int | None:
+        """The first epoch that sees all that is left, as the policy says; None if it says none."""
+        return getattr(self.policy, "full_from", None)
+
     def at(self, epoch: int) -> WithoutWrong:
         """The policy of an epoch."""
         inner = self.policy.at(epoch)
@@ -106,25 +115,59 @@ class WithoutWrong:
 
     def __call__(self, difficulty: Any, labels: Any = None, generator: torch.Generator | None = None) -> Plan:
         """See `dp.policies`."""
-        values = check_difficulty(difficulty, self.unseen)
-        classes = check_plan_labels(labels, len(values))
+        values, classes = self._checked(difficulty, labels)
         draw = default_generator(generator)
-        dropping = self.policy.policy if isinstance(self.policy, PerClass) else self.policy
-        if not isinstance(self.wrong, Tensor) and self.wrong > 0 and not dropping.ranks:  # else the policy says so
+        rest = self._rest(values, classes, draw)
+        inner = self._policy_of(values, rest)(values[rest], None if classes is None else classes[rest], draw)
+        return make_plan(rest[inner.index], inner.weight, len(values), repr(self), classes, self._inside.drops_classes)
+
+    def inclusion(self, difficulty: Any, labels: Any = None) -> Tensor:
+        """See the policies' own.
+
+        Raises:
+            ValueError: also where several classes are tied at the fraction `wrong`, within whose shares a PerClass
+                draws: give the positions of what is wrong.
+
+        >>> from difficulty_prune.policies import Random
+        >>> WithoutWrong(Random(keep=0.5), wrong=0.25).inclusion([3.0, 1.0, 3.0, 2.0])
+        tensor([0.3333, 0.6667, 0.3333, 0.6667], dtype=torch.float64)
+        """
+        values, classes = self._checked(difficulty, labels)
+        rest = self._rest(values, classes, default_generator(None))
+        found = torch.zeros(len(values), dtype=torch.float64, device="cpu")
+        inner = self._policy_of(values, rest)
+        found[rest] = inner.inclusion(values[rest], None if classes is None else classes[rest])
+        gone = torch.ones(len(values), dtype=torch.bool, device="cpu").index_fill_(0, rest, False)
+        if not isinstance(self.wrong, Tensor) and bool(gone.any()):
+            tied = values == values[gone].min()  # of which the generator leaves some out
+            if isinstance(self.policy, PerClass) and classes is not None and len(classes[tied].unique()) > 1:
+                raise ValueError(
+                    f"{self!r}: {int(tied.sum())} examples of several classes are tied at the fraction {self.wrong}, "
+                    "so how many of each class are left is random; give the positions of what is wrong"
+                )
+            found[tied] = found[tied].sum() / int(tied.sum())
+        return found
+
+    @property
+    def _inside(self) -> Keeping:
+        return self.policy.policy if isinstance(self.policy, PerClass) else self.policy
+
+    def _checked(self, difficulty: Any, labels: Any) -> tuple[Tensor, Tensor | None]:
+        values = check_difficulty(difficulty, self.unseen)
+        if not isinstance(self.wrong, Tensor) and self.wrong > 0 and not self._inside.ranks:  # else the policy says so
             warn_if_nothing_is_ranked(values, self, 1 - self.wrong)
-        rest = self._rest(values, draw)
+        return values, check_plan_labels(labels, len(values))
+
+    def _rest(self, values: Tensor, classes: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Positions of what is left, ascending."""
+        left = torch.ones(len(values), dtype=torch.bool, device="cpu")
+        left[self._left_out(values, generator)] = False
+        rest = left.nonzero()[:, 0]
         if len(rest) == 0:
             raise ValueError(f"{self!r} leaves none of {len(values)} examples")
         if classes is not None:
             self._check_classes(classes, classes[rest])
-        inner = self._policy_of(values, rest)(values[rest], None if classes is None else classes[rest], draw)
-        return make_plan(rest[inner.index], inner.weight, len(values), repr(self), classes, dropping.drops_classes)
-
-    def _rest(self, values: Tensor, generator: torch.Generator) -> Tensor:
-        """Positions of what is left, ascending."""
-        left = torch.ones(len(values), dtype=torch.bool, device="cpu")
-        left[self._left_out(values, generator)] = False
-        return left.nonzero()[:, 0]
+        return rest
 
     def _left_out(self, values: Tensor, generator: torch.Generator) -> Tensor:
         if not isinstance(self.wrong, Tensor):

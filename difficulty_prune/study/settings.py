@@ -113,6 +113,14 @@ class Settings:
             metavar="SHARE",
         ),
     )
+    plant_wrong: float = field(
+        default=0.0,
+        metadata=option(
+            "fraction of the training labels to make wrong, at random by the seed, to see whether they are found",
+            type=float,
+            metavar="SHARE",
+        ),
+    )
     out: Path = field(
         default=Path("study"),
         metadata=option("where results go; finished trainings there are reused", type=Path, metavar="DIR"),
@@ -154,6 +162,8 @@ class Settings:
         if not 0 <= self.seed < LARGEST_SEED:
             raise ValueError(f"seed: got {self.seed}, expected 0 or more, and less than 2**62")
         check_hold_out(self.hold_out, self.runs)
+        if isinstance(self.plant_wrong, bool) or not 0 <= self.plant_wrong < 1:
+            raise ValueError(f"plant_wrong: got {self.plant_wrong}, expected a fraction of the labels, in [0, 1)")
         self._check_windows()
         self._check_no_repeats()
         self._check_policies()

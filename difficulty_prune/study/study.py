@@ -46,8 +46,8 @@ def run_study(settings: Settings, console: Console) -> dict[str, Any]:
     start = time.perf_counter()
     check_out(settings)
     with console.status(Text(f"reading {settings.data}")):
-        data = load_data(settings.data, settings.test, settings.size)
-        source = DataSource.of(settings.data, settings.test, settings.size)
+        what = settings.data, settings.test, settings.size, settings.plant_wrong, settings.seed
+        data, source = load_data(*what), DataSource.of(*what)
         check_fit(settings, data)
     scoring = scoring_tasks(settings, source)
     unfinished_runs(scoring)  # refuses the runs of another study, before anything is written
@@ -79,6 +79,7 @@ def _run_locked(
         "runs_without_ids": 0 if data.train.ids is None else sum(not run.has("ids") for run in runs),
         "seconds": round(time.perf_counter() - start, 1),
         "workers": workers,
+        **({} if data.planted is None else {"planted": data.planted.to_dict()}),
     }
     write_atomically(settings.out / "summary.json", json.dumps(summary, indent=1, default=list))
     write_figures(settings.out / "figures", runs, summary, data)

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from ..support.digest import digest_of_array
 from ..support.name_some import name_some
 from .named_function import import_function, names_function
 from .photographs import open_rgb
+from .plant import Planted, plant_wrong
 
 _MEMORY_LIMIT: Final = 4 * 2**30  # every worker holds the images too
 _TEST_SHARE: Final = 0.2
@@ -85,6 +86,7 @@ class StudyData:
     train: Images
     test: Images
     num_classes: int
+    planted: Planted | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -108,7 +110,9 @@ class StudyData:
 
 
 @functools.cache
-def load_data(spec: str, test_spec: str | None = None, size: int | None = None) -> StudyData:
+def load_data(
+    spec: str, test_spec: str | None = None, size: int | None = None, wrong: float = 0.0, seed: int = 0
+) -> StudyData:
     """Loads the images that a `--data` argument names, and keeps them for the life of the process.
 
     Where no test data is named and the source brings none, a fifth of the images, chosen class by class and always
@@ -117,6 +121,7 @@ def load_data(spec: str, test_spec: str | None = None, size: int | None = None) 
     Args:
         spec, test_spec: of the forms in `FORMS`.
         size: the side to which every image is resized; None for as they are.
+        wrong: the share of the training labels that is made wrong, at random by `seed`.
 
     Raises:
         TypeError, ValueError: a spec of an unknown form, samples that are no (image, label), images of different
@@ -134,7 +139,13 @@ def load_data(spec: str, test_spec: str | None = None, size: int | None = None) 
     if test is None:
         train, test = _split(train)
     _check_test_data(train, test)
-    return StudyData(train, test, num_classes=int(train.labels.max()) + 1)
+    data = StudyData(train, test, num_classes=int(train.labels.max()) + 1)
+    if not wrong:
+        return data
+    planted = plant_wrong(train.labels, wrong, seed, train.ids)
+    labels = train.labels.clone()
+    labels[torch.from_numpy(planted.index)] = torch.from_numpy(planted.given)
+    return replace(data, train=Images(train.images, labels, train.class_names, train.ids), planted=planted)
 
 
 def open_data(spec: str) -> IndexedDataset:
@@ -148,8 +159,8 @@ def open_data(spec: str) -> IndexedDataset:
         FileNotFoundError: there is no such folder, or a folder of a class in it has no images.
 
     >>> data = open_data("digits")
-    >>> len(data), data.ids, data.labels[:3]
-    (1797, None, array([0, 1, 2]))
+    >>> len(data), data.ids[:3], data.labels[:3]
+    (1797, array([0, 1, 2]), array([0, 1, 2]))
     """
     dataset, _ = _find(spec)
     return dataset if isinstance(dataset, IndexedDataset) else IndexedDataset(dataset)
@@ -214,11 +225,12 @@ def _find(spec: str) -> tuple[Any, Any]:
     raise ValueError(f"data: got {spec!r}, expected {FORMS}")
 
 
-def _digits() -> Images:
+def _digits() -> IndexedDataset:
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
-    return Images(torch.from_numpy(pixels).float().view(-1, 1, 8, 8), torch.from_numpy(labels).long())
+    images = Images(torch.from_numpy(pixels).float().view(-1, 1, 8, 8), torch.from_numpy(labels).long())
+    return IndexedDataset(images, ids=np.arange(len(images)))  # by their number in scikit-learn's table
 
 
 def _image_folder(folder: str) -> Any:

@@ -39,6 +39,7 @@ class DataSource:
         dataset_fingerprint, test_fingerprint: of the training data and of the test data, from a sample of each.
         train_digest, test_digest: of all their images and labels.
         ids_digest: of what names the training images, their paths; None where that is not known.
+        plant_wrong, plant_seed: the share of the training labels that is made wrong, and the seed by which.
     """
 
     spec: str
@@ -49,18 +50,28 @@ class DataSource:
     train_digest: str
     test_digest: str
     ids_digest: str | None = None
+    plant_wrong: float = 0.0
+    plant_seed: int = 0
 
     @classmethod
-    def of(cls, spec: str, test_spec: str | None = None, size: int | None = None) -> DataSource:
+    def of(
+        cls,
+        spec: str,
+        test_spec: str | None = None,
+        size: int | None = None,
+        plant_wrong: float = 0.0,
+        plant_seed: int = 0,
+    ) -> DataSource:
         """The source with these arguments of `load_data`, as its data is now.
 
         Raises:
             TypeError, ValueError, FileNotFoundError: as for `load_data`.
         """
-        data = load_data(spec, test_spec, size)
+        data = load_data(spec, test_spec, size, plant_wrong, plant_seed)
         train, test = data.train, data.test
         fingerprints = dataset_fingerprint(train), dataset_fingerprint(test)
-        return cls(spec, test_spec, size, *fingerprints, train.digest, test.digest, _digest_of_ids(train))
+        ids = _digest_of_ids(train)
+        return cls(spec, test_spec, size, *fingerprints, train.digest, test.digest, ids, plant_wrong, plant_seed)
 
     def load(self) -> StudyData:
         """Loads the data.
@@ -68,7 +79,7 @@ class DataSource:
         Raises:
             ValueError: it is not the data of the study.
         """
-        data = load_data(self.spec, self.test_spec, self.size)
+        data = load_data(self.spec, self.test_spec, self.size, self.plant_wrong, self.plant_seed)
         for name, part, expected in (
             ("training", data.train, self.train_digest),
             ("test", data.test, self.test_digest),
@@ -163,7 +174,7 @@ class ScoringTask:
     def run(self, report: Callable[[int], None]) -> None:
         """Trains and writes; `report` is called with the number of steps after each epoch."""
         data = self.source.load()
-        tracker = DifficultyTracker(len(data.train), self.scores, num_classes=data.num_classes)
+        tracker = DifficultyTracker(len(data.train), self.scores, num_classes=data.num_classes, mean_probabilities=True)
         seen = self.seen(len(data.train))
         sampler = PruneSampler(partial(_keep, seen), np.zeros(len(seen)), seed=self.order_seed)
         outcome = train(data, self.model, sampler, self.recipe, self.seed, tracker, report)

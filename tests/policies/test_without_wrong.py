@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from drawn import distinct, fractions, number_kept, seeds
+from drawn import check_counts, distinct, fractions, number_kept, seeded, seeds
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from kept import half_up, kept
@@ -127,6 +127,32 @@ def test_examples_without_a_score_are_kept_or_refused_as_the_policy_says():
     assert kept(P.WithoutWrong(P.Hardest(0.5, unseen="keep"), 0.25), [math.nan] * 3) == [0, 1, 2]
     with pytest.raises(ValueError, match="1 of 5 examples are NaN"):
         kept(P.WithoutWrong(P.Hardest(0.5), 0.25), difficulty)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        P.WithoutWrong(P.Random(0.5), 0.25),
+        P.WithoutWrong(P.Hardest(0.5), 0.25),
+        P.WithoutWrong(P.Stratified(0.4), [0, 3]),
+        P.WithoutWrong(P.PerClass(P.Hardest(0.5)), [0]),
+        P.WithoutWrong(P.SoftPrune(0.6), 0.2),
+    ],
+    ids=repr,
+)
+def test_inclusion_is_how_often_an_example_is_kept(policy):  # fmt: skip
+    difficulty, labels = torch.tensor([5.0, 5.0, 4.0, 5.0, 2.0, 1.0, 1.0, 3.0, 2.0, 0.0]), torch.tensor([0, 1] * 5)
+    expected, draws = policy.inclusion(difficulty, labels), 2000
+    counts = torch.zeros(len(difficulty))
+    for seed in range(draws):
+        counts[policy(difficulty, labels, seeded(seed)).index] += 1
+    assert float(expected.sum()) == pytest.approx(len(policy(difficulty, labels)))
+    check_counts(counts, draws, expected)
+
+
+def test_classes_that_are_tied_at_the_fraction_have_no_inclusion():
+    with pytest.raises(ValueError, match="4 examples of several classes are tied"):
+        P.WithoutWrong(P.PerClass(P.Hardest(0.5)), 0.25).inclusion([1.0, 1.0, 1.0, 1.0, 0.0, 0.5, 0.2, 0.3], [0, 1] * 4)
 
 
 def test_equal_policies_are_equal():
