@@ -4,7 +4,7 @@ from . import audit, consistency, convert, fingerprint, ops, plots, policies, sc
 from .advise import Advice, advise
 from .apply import apply
 from .comparison.compare import compare
-from .comparison.comparison import Comparison
+from .comparison.comparison import PolicyComparison
 from .comparison.verdict import Verdict, verdict
 from .data import IndexedDataset, dataset_fingerprint, reduce_loss
 from .decisions.decisions import Decisions
@@ -34,7 +34,6 @@ __all__ = [
     "SCORES",
     "Advice",
     "ArchitectureFingerprint",
-    "Comparison",
     "Decisions",
     "DifficultyTracker",
     "Features",
@@ -43,6 +42,7 @@ __all__ = [
     "InclusionTable",
     "IndexedDataset",
     "Plan",
+    "PolicyComparison",
     "ProbabilityOptions",
     "PruneSampler",
     "PrunedStream",

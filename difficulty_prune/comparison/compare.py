@@ -20,7 +20,7 @@ from ..support.digest import digest_of_array, digest_of_text
 from ..support.files import write_atomically
 from ..support.json_text import parse_json
 from .arms import Arm, name_policies
-from .comparison import Comparison, judge
+from .comparison import PolicyComparison, judge
 from .counting_sampler import CountingSampler
 from .design import Design
 from .trained import Trained, read_outcome, read_trained, write_trained
@@ -47,7 +47,7 @@ def compare(
     most: int = 30,
     lower_is_better: Collection[str] = (),
     level: float = 0.95,
-) -> Comparison:
+) -> PolicyComparison:
     """Says whether policies beat chance, and what they cost against all data, in a training of your own.
 
     For each policy it also trains on a random part of the same size, on all data, and on all data in as few steps:
@@ -299,7 +299,7 @@ def _check_until(until: Any, most: Any, seeds: int) -> None:
         raise ValueError(f"seeds: got {seeds} with until {until}, expected 2 or more, better 5: one shows no spread")
 
 
-def _check_metrics(lower_is_better: Collection[str], found: Comparison) -> None:
+def _check_metrics(lower_is_better: Collection[str], found: PolicyComparison) -> None:
     known = {name for row in found.rows for name in (*row.results, *row.classes)}
     unknown = [name for name in lower_is_better if name not in known]
     if unknown:

@@ -61,7 +61,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PolicyComparison:
     """Whether pruning pays: rows, verdicts, and the answer in words (`str`).
 
     Attributes:
@@ -210,7 +210,7 @@ def judge(
     until: float | None = None,
     advice: str = "",
     times: int = 1,
-) -> Comparison:
+) -> PolicyComparison:
     """Rows and verdicts of finished trainings.
 
     Args:
@@ -245,7 +245,9 @@ def judge(
                 class_verdicts={} if policy is None else judge_one.of_classes(policy),
             )
         )
-    return Comparison(tuple(rows), metrics[0], tuple(seeds), examples, level, tuple(lower_is_better), until, advice)
+    return PolicyComparison(
+        tuple(rows), metrics[0], tuple(seeds), examples, level, tuple(lower_is_better), until, advice
+    )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from rich.console import Console
 from ..audit.label_issues import label_issues
 from ..comparison.arms import Arm, SameSize, in_words
 from ..comparison.compare import what_to_try
-from ..comparison.comparison import Comparison, Row, judge
+from ..comparison.comparison import PolicyComparison, Row, judge
 from ..comparison.design import Design
 from ..comparison.trained import Trained
 from ..policies.base import Policy
@@ -46,7 +46,7 @@ class Compared:
         reused: how many of them were on disk.
     """
 
-    of_models: dict[str, Comparison] = field(default_factory=dict)
+    of_models: dict[str, PolicyComparison] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     wrong_labels: dict[str, Any] | None = None
     results: list[dict[str, Any]] = field(default_factory=list)
@@ -176,7 +176,7 @@ class _Work:
         like = arm.policy.policy if isinstance(arm.policy, SameSize) else arm.cut_to
         return "random" if arm.kind == "chance" else "fewer-steps", float(getattr(like, "keep", 1.0))
 
-    def judge(self, model: str, seeds: Sequence[int], class_names: Sequence[str], alone: bool) -> Comparison:
+    def judge(self, model: str, seeds: Sequence[int], class_names: Sequence[str], alone: bool) -> PolicyComparison:
         """Rows and verdicts of a model."""
         arms, design = self.design.arms, self.design
         trained = {
