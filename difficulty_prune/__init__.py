@@ -1,7 +1,11 @@
 """Score how hard each training example is, inside the training step, and train on fewer of them."""
 
 from . import audit, consistency, convert, fingerprint, ops, plots, policies, scores
+from .advise import Advice, advise
 from .apply import apply
+from .comparison.compare import compare
+from .comparison.comparison import PolicyComparison
+from .comparison.verdict import Verdict, verdict
 from .data import IndexedDataset, dataset_fingerprint, reduce_loss
 from .decisions.decisions import Decisions
 from .fingerprint.architecture_fingerprint import ArchitectureFingerprint
@@ -28,6 +32,7 @@ from .version import __version__
 
 __all__ = [
     "SCORES",
+    "Advice",
     "ArchitectureFingerprint",
     "Decisions",
     "DifficultyTracker",
@@ -37,6 +42,7 @@ __all__ = [
     "InclusionTable",
     "IndexedDataset",
     "Plan",
+    "PolicyComparison",
     "ProbabilityOptions",
     "PruneSampler",
     "PrunedStream",
@@ -47,10 +53,13 @@ __all__ = [
     "StreamIndex",
     "StreamPruner",
     "TemporalOptions",
+    "Verdict",
     "__version__",
+    "advise",
     "apply",
     "audit",
     "class_normalize",
+    "compare",
     "consistency",
     "convert",
     "dataset_fingerprint",
@@ -68,4 +77,5 @@ __all__ = [
     "score_names",
     "scores",
     "select_rows",
+    "verdict",
 ]

@@ -48,7 +48,10 @@ class PerClass:
 
     def __post_init__(self) -> None:
         if not isinstance(self.policy, Keeping):
-            raise TypeError(f"policy: got {self.policy!r}, expected one of dp.policies, such as Hardest(keep=0.7)")
+            raise TypeError(
+                f"policy: got {self.policy!r}, expected one of dp.policies, such as Hardest(keep=0.7); WithoutWrong "
+                "goes around PerClass: WithoutWrong(PerClass(...), wrong=...)"
+            )
         if self.quota not in ("proportional", "equal"):
             raise ValueError(f"quota: got {self.quota!r}, expected 'proportional' or 'equal'")
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..comparison.counting_sampler import CountingSampler
 from ..data import dataset_fingerprint
 from ..policies.base import Policy
 from ..policies.plan import Plan, make_plan
@@ -251,6 +252,8 @@ class ComparisonTask:
         keep: the fraction of the examples that it keeps.
         difficulty: [N] float64, high = hard.
         difficulty_name: where it comes from.
+        length: examples in each epoch, drawn from the plan; None for all of it.
+        training: a digest of what is visited.
     """
 
     source: DataSource
@@ -263,10 +266,12 @@ class ComparisonTask:
     difficulty: NDArray[Any]
     difficulty_name: str
     path: str
+    length: int | None = None
+    training: str = ""
 
     def steps(self, train_size: int) -> int:
         """Steps of the whole training, out of `train_size` examples."""
-        return _steps(self.recipe, round(self.keep * train_size))
+        return _steps(self.recipe, self.length or round(self.keep * train_size))
 
     def describe(self) -> str:
         """What is trained, for people."""
@@ -283,12 +288,14 @@ class ComparisonTask:
     def run(self, report: Callable[[int], None]) -> None:
         """Trains and writes; `report` is called with the number of steps after each epoch."""
         data = self.source.load()
-        sampler = PruneSampler(self.policy, self.difficulty, labels=data.train.labels, seed=self.seed)
+        labels = data.train.labels
+        sampler = CountingSampler(self.policy, self.difficulty, labels=labels, seed=self.seed, fixed_length=self.length)
         outcome = train(data, self.model, sampler, self.recipe, self.seed, report=report)
         result = {
             "task": self._facts(),
             "examples": len(sampler),
             "plan": sampler.plan.digest,
+            "presentations": sampler.presentations,
             "peak_memory_bytes": peak_memory(),
             **outcome.facts(),
         }
@@ -312,6 +319,8 @@ class ComparisonTask:
             "recipe": asdict(self.recipe),
             "policy": self.name,
             "keep": self.keep,
+            "length": self.length,
+            "training": self.training,
             "difficulty": self.difficulty_name,
             "difficulty_digest": hashlib.blake2b(self.difficulty.tobytes(), digest_size=16).hexdigest(),
         }

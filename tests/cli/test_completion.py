@@ -56,7 +56,7 @@ OFFERED: dict[str, set[str]] = {
     "": {*COMMANDS, "--help", "--version"},
     "fi": {"fingerprint "},
     "study --pol": {"--policy "},
-    "study --policy ": set(POLICIES),
+    "study --policy ": {"without-wrong", *POLICIES},
     "study --policy hardest s": {"stratified", "soft"},
     "study --scores ": set(score_names(*TRACKED)),
     "study --model ": set(MODELS),

@@ -6,6 +6,7 @@ import re
 import runpy
 import subprocess
 import sys
+import warnings
 from itertools import chain
 
 import pytest
@@ -387,3 +388,10 @@ def test_without_the_callback_lightning_goes_by_other_lengths(tmp_path, reload, 
     model = fit(tmp_path, callback=pl.Callback(), reload_dataloaders_every_n_epochs=reload)
     assert sum(len(step) for step in model.visited) == presentations
     assert model.validated == validated
+
+
+def test_the_example_that_compares_says_whether_it_pays(capsys):
+    with warnings.catch_warnings():
+        runpy.run_path(str(EXAMPLES / "lightning_compare.py"), run_name="__main__")
+    first = capsys.readouterr().out.splitlines()[0]
+    assert re.match(r"Keeping the hardest 50 % by el2n: 0\.\d{4}, .*, 50 % fewer steps", first)
