@@ -18,6 +18,10 @@ from .scores.catalogue import SCORES, Score, score_names
 from .scores.class_normalize import class_normalize
 from .scores.temporal import TemporalOptions
 from .select_rows import index_rows, select_rows
+from .streams.inclusion_table import InclusionTable
+from .streams.pruned_stream import PrunedStream
+from .streams.stream_index import StreamIndex
+from .streams.stream_pruner import StreamPruner
 from .tracker.options import GradientOptions, ProbabilityOptions
 from .tracker.tracker import DifficultyTracker
 from .version import __version__
@@ -30,14 +34,18 @@ __all__ = [
     "Features",
     "GradientOptions",
     "IdReport",
+    "InclusionTable",
     "IndexedDataset",
     "Plan",
     "ProbabilityOptions",
     "PruneSampler",
+    "PrunedStream",
     "Run",
     "RunSet",
     "RunningMean",
     "Score",
+    "StreamIndex",
+    "StreamPruner",
     "TemporalOptions",
     "__version__",
     "apply",

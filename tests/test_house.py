@@ -24,7 +24,7 @@ FLOORS = (
     {"match_ids", "apply"},
     {"runs"},
     {"tracker", "consistency", "fingerprint"},
-    {"frozen", "sampler", "select_rows", "plots", "convert"},
+    {"frozen", "sampler", "select_rows", "plots", "convert", "streams"},
     {"study", "integrations", "audit"},
     {"cli"},
 )

@@ -18,8 +18,8 @@ from ..support.plain import plain_fields
 
 _SCORES: Final = ("margin", "aum")  # the first that every run has
 _SHARE: Final = 0.25
-"""How much stronger than usual in its class the training has to disbelieve a label. Chosen on one training with 18 % of
-people's labels wrong, so that the list is as long as that of cleanlab; docs/wrong_labels.md has other trainings."""
+"""Of the mean |margin| of the class: by how much another class has to lead. Chosen on trainings with 18 % and 41 % of
+people's labels wrong, so that the list is about as long as that of cleanlab; docs/wrong_labels.md has others."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from .base import (
     check_plan_labels,
     default_generator,
     equal_shares,
+    include_unseen,
     keep_unseen,
     number_kept,
     proportional_shares,
@@ -62,33 +64,66 @@ class PerClass:
     def redrawn(self) -> bool:
         return self.policy.redrawn
 
+    @property
+    def unbiased(self) -> bool:
+        return self.policy.unbiased
+
+    @property
+    def full_from(self) -> int | None:
+        """The first epoch that sees the full data, as the policy says; None if it says none."""
+        return getattr(self.policy, "full_from", None)
+
     def at(self, epoch: int) -> PerClass:
         """The policy of an epoch."""
         return replace(self, policy=self.policy.at(epoch))
 
     def __call__(self, difficulty: Any, labels: Any = None, generator: torch.Generator | None = None) -> Plan:
         """See `dp.policies`; labels are required here."""
+        values, classes = self._checked(difficulty, labels)
+        known_classes = classes[~values.isnan()]
+        draw = default_generator(generator)
+        choice = keep_unseen(values, lambda known: self._choose(known, known_classes, draw))
+        return make_plan(*choice, len(values), repr(self), classes)
+
+    def inclusion(self, difficulty: Any, labels: Any = None) -> Tensor:
+        """See the policies' own; labels are required here.
+
+        >>> from difficulty_prune.policies import Hardest
+        >>> PerClass(Hardest(keep=0.5)).inclusion([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1])
+        tensor([0., 0., 1., 1.], dtype=torch.float64)
+        """
+        values, classes = self._checked(difficulty, labels)
+        known_classes = classes[~values.isnan()]
+        return include_unseen(values, lambda known: self._chances(known, known_classes))
+
+    def _chances(self, difficulty: Tensor, classes: Tensor) -> Tensor:
+        found = torch.empty(len(difficulty), dtype=torch.float64, device="cpu")
+        for members, share in self._groups(classes):
+            found[members] = self.policy.chances(difficulty[members], share)
+        return found
+
+    def _checked(self, difficulty: Any, labels: Any) -> tuple[Tensor, Tensor]:
         values = check_difficulty(difficulty, self.unseen)
         classes = check_plan_labels(labels, len(values))
         if classes is None:
             raise ValueError("PerClass: got no labels, expected the class of every example, [N]")
         if self.policy.ranks:
             warn_if_nothing_is_ranked(values, self, self.keep)
-        known_classes = classes[~values.isnan()]
-        draw = default_generator(generator)
-        choice = keep_unseen(values, lambda known: self._choose(known, known_classes, draw))
-        return make_plan(*choice, len(values), repr(self), classes)
+        return values, classes
 
     def _choose(self, difficulty: Tensor, classes: Tensor, generator: torch.Generator) -> Choice:
-        _, sizes = classes.unique(return_counts=True)
-        order = classes.argsort(stable=True)
-        groups = zip(order.split(sizes.tolist()), difficulty[order].split(sizes.tolist()), strict=True)
         positions, weights = [], []
-        for (members, values), share in zip(groups, self._shares(sizes.tolist()), strict=True):
-            chosen, weight = self.policy.choose(values, share, generator)
+        for members, share in self._groups(classes):
+            chosen, weight = self.policy.choose(difficulty[members], share, generator)
             positions.append(members[chosen])
             weights.append(weight)
         return torch.cat(positions), torch.cat(weights)
+
+    def _groups(self, classes: Tensor) -> Iterator[tuple[Tensor, int]]:
+        """The positions of each class, and how many of them are kept."""
+        _, sizes = classes.unique(return_counts=True)
+        members = classes.argsort(stable=True).split(sizes.tolist())
+        return zip(members, self._shares(sizes.tolist()), strict=True)
 
     def _shares(self, sizes: list[int]) -> list[int]:
         total = number_kept(self.keep, sum(sizes))

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..support.files import MALFORMED, load_vectors, save_vectors
@@ -89,6 +90,24 @@ class Plan:
     def __call__(self, difficulty: Any, labels: Any = None, generator: torch.Generator | None = None) -> Plan:
         """Returns the plan itself, whatever the difficulty."""
         return self
+
+    def inclusion(self, difficulty: Any, labels: Any = None) -> Tensor:
+        """1 for the examples of the plan and 0 for others, [N] float64, whatever the difficulty [N].
+
+        Raises:
+            ValueError: the plan has a position outside 0..N-1.
+
+        >>> Plan(torch.tensor([0, 2]), torch.ones(2)).inclusion(torch.zeros(4))
+        tensor([1., 0., 1., 0.], dtype=torch.float64)
+        """
+        size = len(difficulty)
+        if int(self.index[-1]) >= size:
+            raise ValueError(
+                f"plan: got position {int(self.index[-1])}, expected 0..{size - 1}, the positions of the difficulty"
+            )
+        included = torch.zeros(size, dtype=torch.float64, device="cpu")
+        included[self.index] = 1
+        return included
 
     def __len__(self) -> int:
         return len(self.index)
@@ -212,13 +231,23 @@ def make_plan(
 def _per_class(kept: Tensor, labels: Tensor, policy: str, may_drop_classes: bool) -> dict[str, dict[str, int]]:
     total = np.bincount(labels.numpy())
     left = np.bincount(labels[kept].numpy(), minlength=len(total))
-    lost = np.flatnonzero((total > 0) & (left == 0))
-    if len(lost) and not may_drop_classes:
-        raise ValueError(
-            f"{policy} would drop class {lost[0]} entirely ({total[lost[0]]} examples): keep more, use "
-            "PerClass(policy) to prune within classes, or pass no labels if you want to drop it"
-        )
+    if not may_drop_classes:
+        _refuse_lost(total, left, policy)
     return {
         str(c): {"examples": int(total[c]), "kept": int(left[c]), "dropped": int(total[c] - left[c])}
         for c in np.flatnonzero(total)
     }
+
+
+def refuse_lost_class(inclusion: Tensor, labels: Tensor, policy: str) -> None:
+    """ValueError if all examples of a class have the inclusion probability 0; both are [N]."""
+    _refuse_lost(np.bincount(labels.numpy()), np.bincount(labels.numpy(), inclusion.numpy()), policy)
+
+
+def _refuse_lost(total: NDArray[Any], left: NDArray[Any], policy: str) -> None:
+    lost = np.flatnonzero((total > 0) & (left == 0))
+    if len(lost):
+        raise ValueError(
+            f"{policy} would drop class {lost[0]} entirely ({total[lost[0]]} examples): keep more, use "
+            "PerClass(policy) to prune within classes, or pass no labels if you want to drop it"
+        )

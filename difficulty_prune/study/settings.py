@@ -92,14 +92,6 @@ class Settings:
             metavar="SHARE",
         ),
     )
-    plant_wrong: float = field(
-        default=0.0,
-        metadata=option(
-            "fraction of the training labels to make wrong, at random by the seed, to see whether they are found",
-            type=float,
-            metavar="SHARE",
-        ),
-    )
     out: Path = field(
         default=Path("study"),
         metadata=option("where results go; finished trainings there are reused", type=Path, metavar="DIR"),
@@ -110,6 +102,14 @@ class Settings:
     )
     size: int | None = field(
         default=None, metadata=option("resize images to so many pixels a side; default: as they are", type=int)
+    )
+    plant_wrong: float = field(
+        default=0.0,
+        metadata=option(
+            "fraction of the training labels to make wrong, at random by the seed, to see whether they are found",
+            type=float,
+            metavar="SHARE",
+        ),
     )
 
     def __post_init__(self) -> None:

@@ -94,7 +94,7 @@ def test_undo_reload_filter_and_import(chromium, page, tmp_path: Path) -> None:
             )
         )
         tab.page.set_input_files("#import", tmp_path / "more.json")
-        tab.page.wait_for_function("document.getElementById('said').textContent.includes('2 decisions imported')")
+        tab.page.wait_for_selector("#said:has-text('2 decisions imported')", state="attached")
         assert "1 of examples that are not on this page" in tab.text("#said")
         found = {entry.name: entry for entry in dp.Decisions.load(download(tab, "#export-json", tmp_path))}
         assert len(found) == 5
@@ -102,7 +102,7 @@ def test_undo_reload_filter_and_import(chromium, page, tmp_path: Path) -> None:
         assert found["id gone"].decision == "keep"
         (tmp_path / "bad.csv").write_text("id,decision,label\na,keep,\nb,perhaps,\n")
         tab.page.set_input_files("#import", tmp_path / "bad.csv")
-        tab.page.wait_for_function("document.getElementById('said').textContent.includes('not imported')")
+        tab.page.wait_for_selector("#said:has-text('not imported')", state="attached")
         assert "line 3: decision is “perhaps”" in tab.text("#said")
         tab.press("z")  # takes the whole import back
         assert len(dp.Decisions.load(download(tab, "#export-json", tmp_path))) == 3

@@ -69,3 +69,21 @@ def test_boxes_of_mosaics_count_for_the_image_that_they_show() -> None:
         _, _, auroc, share = rows[name]
         assert auroc > least, name
         assert share > (0.45 if name == "loss:" else 0.2), name  # by chance 0.1
+
+
+def test_a_pruned_stream_has_the_same_samples_with_and_without_workers() -> None:
+    pytest.importorskip("xxhash", reason="xxhash is not installed")
+    result = subprocess.run(
+        [sys.executable, EXAMPLES / "stream_pruning.py"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert not result.stderr
+    *epochs, full, pruned = result.stdout.splitlines()
+    assert len(epochs) == 5
+    for line in epochs:
+        assert line.endswith("unknown 20, same without workers True")
+        share, weights = (float(number) for number in re.findall(r"\d\.\d{3}", line))
+        assert abs(share - 0.6) < 0.04
+        assert abs(weights - 1) < 0.06
+    assert float(full.split()[1]) > 0.85
+    assert float(pruned.split()[1]) > 0.8

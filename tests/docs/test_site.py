@@ -17,7 +17,7 @@ from places import ROOT
 import difficulty_prune as dp
 
 NEEDED = ("sphinx", "myst_parser", "furo")
-ROOMS = (dp.policies, dp.consistency, dp.fingerprint, dp.scores, dp.plots, dp.convert, dp.ops)
+ROOMS = (dp.policies, dp.consistency, dp.fingerprint, dp.scores, dp.plots, dp.convert, dp.audit, dp.ops)
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,8 @@ def test_each_field_is_an_option_whose_default_is_that_of_the_field() -> None:
         "--seed": "5",
         "--workers": "6",
         "--size": "7",
+        "--plant-wrong": "0.25",
     }
-    expected = Settings("d", "t", ("mlp",), 2, 3, ("aum",), (0.1,), ("soft",), 0.5, Path("o"), 5, 6, 7)
+    expected = Settings("d", "t", ("mlp",), 2, 3, ("aum",), (0.1,), ("soft",), 0.5, Path("o"), 5, 6, 7, 0.25)
     assert read_options(parser.parse_args([*itertools.chain(*given.items())]), Settings) == expected
     assert len(fields(Settings)) == len(given)
