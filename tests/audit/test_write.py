@@ -251,3 +251,15 @@ def test_the_command_says_what_it_did_and_what_was_planted(tmp_path: Path, capsy
     assert f"{page} shows 1,437 of 1,437 examples, sorted by the el2n of 1 run" in said
     assert main(["audit", str(folder), "--data", "digits", "-o", str(tmp_path / "a.txt")]) == 2
     assert "expected one of .html, .htm" in capsys.readouterr().err
+
+
+def test_runs_over_several_versions_of_the_data_are_joined_when_asked(tmp_path: Path, capsys) -> None:
+    for seed, size in enumerate((1797, 1790)):
+        scores = {"el2n": np.random.default_rng(seed).random(size)}
+        run = dp.Run(scores, architecture="mlp", seed=seed, ids=np.arange(size))
+        run.save(tmp_path / "runs" / f"mlp-{seed}.safetensors")
+    command = ["audit", str(tmp_path / "runs"), "--data", "digits", "-o", str(tmp_path / "a.html"), "--most", "20"]
+    assert main(command) == 2
+    assert "as does --join of the commands plan, export and audit" in capsys.readouterr().err
+    assert main([*command, "--join"]) == 0
+    assert "shows 20 of 1,797 examples, sorted by the el2n of 2 runs" in capsys.readouterr().out

@@ -82,7 +82,7 @@ WRONG = [
     ("plan bare --keep 0.5 -o p.csv --exclude all.csv", "but the data has no ids"),
     (f"{PLAN} --data imagefolder:none", "none: no such folder"),
     (f"{PLAN} --data cifar", "data: got 'cifar', expected digits"),
-    (f"{PLAN} --data digits", "none of 20 ids, such as 'cat/0.png', is among the 1797"),
+    (f"{PLAN} --data digits", "none of 20 ids, such as 'cat/0.png', is among the 1797 of the dataset"),
     (f"{PLAN} --data imagefolder:other-photos", "none of 20 ids, such as 'cat/0.png', is among the 20"),
     ("plan bare --keep 0.5 -o p.csv --data imagefolder:shrunk", "has 19 examples, but the runs are of 20"),
     (f"{EXPORT} --scores el3n", "no score 'el3n'"),
