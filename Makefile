@@ -1,6 +1,7 @@
 # make setup   a virtual environment with everything (VENV=elsewhere, PYTHON=python3.12, TORCH=torch==2.13.0)
 # make demo    the main job on real handwritten digits
 # make test    lint, types and tests
+# make docs    the documentation as a site: build/docs/index.html
 # make bench   speed, side by side with eager PyTorch and other packages: a table and benchmarks/results/cpu.json
 VENV ?= .venv
 PYTHON ?= python3
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 NATIVE := $(shell find csrc -type f 2>/dev/null)
 CPP := $(filter %.h %.cuh %.cpp %.cu,$(NATIVE)) $(wildcard tests/native/*)
 
-.PHONY: setup demo test lint types tests test-torches bench format clean
+.PHONY: setup demo test lint types tests test-torches docs bench format clean
 
 setup: $(VENV)/.installed
 
@@ -29,6 +30,8 @@ $(VENV)/.installed: pyproject.toml setup.py $(NATIVE)
 
 demo: setup
 	$(BIN)/difficulty-prune study --out $(OUT)
+	$(BIN)/difficulty-prune study --keep --plant-wrong 0.03 --out $(OUT)/planted
+	$(BIN)/difficulty-prune audit $(OUT)/planted --data digits -o $(OUT)/audit.html
 
 test: lint types tests
 
@@ -47,6 +50,11 @@ tests: setup
 # The suite of one build under several PyTorches: see the script.
 test-torches: setup
 	.ci/torches
+
+# A warning is an error. The tests build it too, without the network.
+docs: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html -d build/docs-trees docs build/docs
+	@echo "build/docs/index.html"
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m pytest benchmarks -q --benchmark-only --benchmark-quiet --benchmark-json=benchmarks/results/cpu.json

@@ -1,7 +1,11 @@
 """Score how hard each training example is, inside the training step, and train on fewer of them."""
 
 from . import audit, consistency, convert, fingerprint, ops, plots, policies, scores
+from .advise import Advice, advise
 from .apply import apply
+from .comparison.compare import compare
+from .comparison.comparison import PolicyComparison
+from .comparison.verdict import Verdict, verdict
 from .data import IndexedDataset, dataset_fingerprint, reduce_loss
 from .decisions.decisions import Decisions
 from .fingerprint.architecture_fingerprint import ArchitectureFingerprint
@@ -18,31 +22,44 @@ from .scores.catalogue import SCORES, Score, score_names
 from .scores.class_normalize import class_normalize
 from .scores.temporal import TemporalOptions
 from .select_rows import index_rows, select_rows
+from .streams.inclusion_table import InclusionTable
+from .streams.pruned_stream import PrunedStream
+from .streams.stream_index import StreamIndex
+from .streams.stream_pruner import StreamPruner
 from .tracker.options import GradientOptions, ProbabilityOptions
 from .tracker.tracker import DifficultyTracker
 from .version import __version__
 
 __all__ = [
     "SCORES",
+    "Advice",
     "ArchitectureFingerprint",
     "Decisions",
     "DifficultyTracker",
     "Features",
     "GradientOptions",
     "IdReport",
+    "InclusionTable",
     "IndexedDataset",
     "Plan",
+    "PolicyComparison",
     "ProbabilityOptions",
     "PruneSampler",
+    "PrunedStream",
     "Run",
     "RunSet",
     "RunningMean",
     "Score",
+    "StreamIndex",
+    "StreamPruner",
     "TemporalOptions",
+    "Verdict",
     "__version__",
+    "advise",
     "apply",
     "audit",
     "class_normalize",
+    "compare",
     "consistency",
     "convert",
     "dataset_fingerprint",
@@ -60,4 +77,5 @@ __all__ = [
     "score_names",
     "scores",
     "select_rows",
+    "verdict",
 ]

@@ -55,6 +55,17 @@ def paths_of(dataset: Any) -> list[str] | None:
     return below if os.sep == "/" else [path.replace(os.sep, "/") for path in below]
 
 
+def files_of(dataset: Any) -> list[str] | None:
+    """The file of each example as the dataset opens it, in order; None for a dataset that does not know its files."""
+    if type(dataset) is Subset:
+        files = files_of(dataset.dataset)
+        return None if files is None else [files[int(i)] for i in dataset.indices]
+    samples = _samples(_reader(dataset) or dataset, len(dataset))
+    if not samples or not knows_files(dataset) or not isinstance(samples[0][0], str | os.PathLike):
+        return None
+    return [os.fspath(sample[0]) for sample in samples]
+
+
 def knows_files(dataset: Any) -> bool:
     """Whether `paths_of` has an answer; found out at once, whatever the number of examples."""
     if type(dataset) is Subset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .data import IndexedDataset
-from .support.ids import check_ids, id_array, positions_of
+from .identity import Identity
+from .support.ids import id_array, positions_of
+from .support.name_some import name_some
 
 _NAMED: Final = 3  # of each kind, in a message
+_MOVED: Final = "moved to another class"
 
 
 @dataclass(frozen=True)
@@ -84,14 +87,6 @@ class Match(NamedTuple):
             )
 
 
-class Facts(NamedTuple):
-    """What names and classes a dataset has."""
-
-    ids: NDArray[Any]
-    labels: NDArray[Any] | None
-    class_names: tuple[str, ...] | None
-
-
 def match_ids(
     ids: Any, dataset: Any, *, labels: Any = None, class_names: Iterable[str] | None = None, name: str = "ids"
 ) -> Match:
@@ -112,71 +107,63 @@ def match_ids(
     >>> match.positions, str(match.report)
     (array([ 2, -1,  0]), "2 of 3 examples match; 1 vanished ('b'); 1 are new ('d')")
     """
-    before = Facts(id_array(ids, name), _labels(labels), None if class_names is None else tuple(class_names))
-    if before.labels is not None and len(before.labels) != len(before.ids):
-        raise ValueError(f"labels: got {len(before.labels)}, expected {len(before.ids)}, one for each id")
-    today = facts_of(dataset)
-    places = positions_of(before.ids, name)
-    found = np.fromiter((places.get(item, -1) for item in today.ids.tolist()), np.int64, len(today.ids))
+    before = id_array(ids, name)
+    old = None if labels is None else np.asarray(labels)
+    if old is not None and len(old) != len(before):
+        raise ValueError(f"labels: got {len(old)}, expected {len(before)}, one for each id")
+    today = identity_of(dataset)
+    now: NDArray[Any] = today.ids  # type: ignore[assignment]
+    places = positions_of(before, name)
+    found = np.fromiter((places.get(item, -1) for item in now.tolist()), np.int64, len(now))
     if not (found >= 0).any():
         raise ValueError(
-            f"{name}: none of {len(before.ids)} ids, such as {before.ids.tolist()[0]!r}, is among the {len(found)} of "
-            f"the dataset, such as {today.ids.tolist()[0]!r}: it is another dataset, or its key= is another"
+            f"{name}: none of {len(before)} ids, such as {before.tolist()[0]!r}, is among the {len(found)} of "
+            f"the dataset, such as {now.tolist()[0]!r}: it is another dataset, or its key= is another"
         )
-    return Match(found, today.labels, _report(before, today, found), len(before.ids))
+    labels_now = today.labels
+    moved = np.zeros(len(found), bool)
+    if old is not None and labels_now is not None:
+        known = found >= 0
+        names = (None if class_names is None else tuple(class_names)), today.class_names
+        moved[known] = _differ(old[found[known]], labels_now[known], *names)
+    return Match(found, labels_now, _report(before, now, found, moved), len(before))
 
 
-def facts_of(dataset: Any) -> Facts:
-    """Ids, labels and class names of a dataset; ids alone of an array of them.
+def identity_of(dataset: Any) -> Identity:
+    """Of a dataset whose examples have ids, or of ids [M].
 
     Raises:
         ValueError: a dataset that names no examples.
     """
-    if isinstance(dataset, np.ndarray):
-        return Facts(check_ids(dataset, "dataset"), None, None)
-    indexed = dataset if isinstance(dataset, IndexedDataset) else IndexedDataset(dataset)
-    if indexed.ids is None:
+    whole = isinstance(dataset, np.ndarray) or hasattr(dataset, "ids")
+    today = Identity.of(dataset if whole else IndexedDataset(dataset), "dataset")
+    if today.ids is None:
         raise ValueError(
-            f"dataset: {type(indexed.dataset).__name__} names no examples; wrap it in dp.IndexedDataset(dataset, "
-            "key=...), and call its collect_ids() where only samples know their ids"
+            f"dataset: {type(getattr(dataset, 'dataset', dataset)).__name__} names no examples; wrap it in "
+            "dp.IndexedDataset(dataset, key=...), and call its collect_ids() where only samples know their ids"
         )
-    return Facts(indexed.ids, indexed.labels, indexed.class_names)
+    return today
 
 
-def _labels(labels: Any) -> NDArray[Any] | None:
-    return None if labels is None else np.asarray(labels)
-
-
-def _report(before: Facts, today: Facts, found: NDArray[np.int64]) -> IdReport:
+def _report(before: NDArray[Any], now: NDArray[Any], found: NDArray[np.int64], moved: NDArray[np.bool_]) -> IdReport:
     known = found >= 0
-    gone = np.ones(len(before.ids), bool)
+    gone = np.ones(len(before), bool)
     gone[found[known]] = False
-    moved = _moved(before, today, found)
-    counts = int(known.sum()), int(gone.sum()), int((~known).sum()), int(moved.sum())
-    text = f"{counts[0]} of {len(found)} examples match"
-    for number, said, names in (
-        (counts[1], "vanished", before.ids[gone]),
-        (counts[2], "are new", today.ids[~known]),
-        (counts[3], "moved to another class", today.ids[moved]),
-    ):
-        if number:
-            first = ", ".join(map(repr, names[:_NAMED].tolist()))
-            text += f"; {number} {said} ({first}{', ...' if number > _NAMED else ''})"
-    return IdReport(*counts, text)
+    text = f"{int(known.sum())} of {len(found)} examples match"
+    for chosen, said, names in ((gone, "vanished", before), (~known, "are new", now), (moved, _MOVED, now)):
+        if chosen.any():
+            text += f"; {int(chosen.sum())} {said} ({name_some(names[chosen].tolist(), _NAMED)})"
+    return IdReport(int(known.sum()), int(gone.sum()), int((~known).sum()), int(moved.sum()), text)
 
 
-def _moved(before: Facts, today: Facts, found: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """[M], which of today's examples had another class."""
-    moved = np.zeros(len(found), bool)
-    if before.labels is None or today.labels is None:
-        return moved
-    known = found >= 0
-    old, new = before.labels[found[known]], today.labels[known]
-    if before.class_names is not None and today.class_names is not None and before.class_names != today.class_names:
-        old, new = (_names(labels, names) for labels, names in ((old, before.class_names), (new, today.class_names)))
-    moved[known] = old != new
-    return moved
+def _differ(
+    old: NDArray[Any], new: NDArray[Any], names: tuple[str, ...] | None, names_now: Sequence[str] | None
+) -> NDArray[np.bool_]:
+    """Which classes differ; by name, where the numbers of classes may have changed."""
+    if names is not None and names_now is not None and names != tuple(names_now):
+        old, new = _names(old, names), _names(new, names_now)
+    return np.asarray(old != new)
 
 
-def _names(labels: NDArray[Any], names: tuple[str, ...]) -> NDArray[Any]:
+def _names(labels: NDArray[Any], names: Sequence[str]) -> NDArray[Any]:
     return np.array([names[label] if 0 <= label < len(names) else label for label in labels.tolist()], object)

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from .data import IndexedDataset
+from .decisions.decisions import Decisions
 from .match_ids import match_ids
 from .ops.checks import check_index
 from .policies.base import Policy, at_epoch, check_difficulty, warn_if_nothing_is_ranked
+from .policies.compose import within
 from .policies.plan import Plan
 from .support.arrays import as_tensor
 from .support.checks import whole_number
@@ -156,10 +159,15 @@ class PruneSampler(Sampler[int]):
         rank, world_size: this process's share of every epoch. Shares have the same length and do not overlap; the few
             examples left over differ from epoch to epoch. Every process has to plan with the same difficulty, policy
             and seed.
-        dataset: today's, which the loader has. Its length is compared with the difficulty; or, with `ids`, difficulty
-            and labels are put into its order: new examples become NaN, and a warning counts those that vanished, are
-            new or moved to another class. `runs.difficulty(score, dataset=train)` does the same.
+        dataset: today's, which the loader has. Its length is compared with the difficulty, and its ids with those that
+            a plan knows (`Plan.with_ids`). With `ids`, difficulty and labels are put into its order: new examples
+            become NaN, and a warning counts those that vanished, are new or moved to another class.
+            `runs.difficulty(score, dataset=train)` does the same.
         ids: [N] what names the examples of `difficulty` and `labels`, such as `runs.ids`.
+        decisions: of people, on examples of `dataset` (without it: of those of the difficulty, by index). What is to be
+            dropped, or wrong without its right label, is left out of every plan; the policy plans the others, of which
+            its `keep` is a fraction, and weights are multiplied. `plan.summary()["decisions"]` counts. Corrected labels
+            are for the dataset to serve: `dp.IndexedDataset(..., decisions=)`.
         fixed_length: positions per epoch, over all processes, whatever the plan: for trainers that freeze the number of
             steps. A longer plan is cut, at random; a shorter one is passed over again.
         outside: what `weight` does, once examples have been drawn, with one that the epoch's plan does not keep:
@@ -168,7 +176,8 @@ class PruneSampler(Sampler[int]):
 
     Raises:
         TypeError, ValueError: see the policy; or rank, world_size or fixed_length do not fit; or difficulty of another
-            number of examples than the dataset has; or ids of which none matches.
+            number of examples than the dataset has; or ids of which none matches; or decisions that are all of other
+            data, or contradict each other, or leave nothing.
 
     >>> from difficulty_prune.policies import Hardest
     >>> sampler = PruneSampler(Hardest(keep=0.5), [0.1, 0.9, 0.5, 0.2], seed=0)
@@ -184,6 +193,7 @@ class PruneSampler(Sampler[int]):
         labels: Any = None,
         dataset: Any = None,
         ids: Any = None,
+        decisions: Decisions | None = None,
         shuffle: bool = True,
         seed: int = 0,
         rank: int | None = None,
@@ -218,6 +228,7 @@ class PruneSampler(Sampler[int]):
         self.fixed_length = None if fixed_length is None else operator.index(fixed_length)
         self.outside = outside
         self._labels = labels
+        self._decided = _decided(decisions, difficulty, dataset)
         own = difficulty if callable(difficulty) else self._checked(difficulty).clone()
         self._difficulty: Callable[[], Any] | Tensor = own
         self._replans = callable(difficulty) or bool(getattr(policy, "redrawn", False))
@@ -226,6 +237,8 @@ class PruneSampler(Sampler[int]):
         self._latest: EpochIterator | None = None
         self._asked_for: Epoch | None = None  # begun by set_epoch, before an earlier one was restored
         values = self._values()
+        if dataset is not None and isinstance(policy, Plan):
+            policy.check_data(len(dataset), None if policy.ids_digest is None else _ids_of(dataset))
         if dataset is not None and len(values) != len(dataset):
             raise ValueError(
                 f"difficulty: got {len(values)} examples, but the dataset has {len(dataset)}; to match them by id, "
@@ -292,6 +305,8 @@ class PruneSampler(Sampler[int]):
         return self._checked(self._difficulty()) if callable(self._difficulty) else self._difficulty
 
     def _checked(self, difficulty: Any) -> Tensor:
+        if self._decided is not None:  # the policy looks at those that stay
+            return check_difficulty(difficulty, "keep")
         return check_difficulty(difficulty, getattr(self.policy, "unseen", "refuse"))
 
     def _plan_of(self, difficulty: Tensor, epoch: int) -> Plan:
@@ -299,11 +314,18 @@ class PruneSampler(Sampler[int]):
         if len(difficulty) != size:
             raise ValueError(f"difficulty: got {len(difficulty)} examples, expected {size}, as in the first epoch")
         words = (_PLAN, epoch) if self._replans else (_PLAN,)
-        plan = at_epoch(self.policy, epoch)(difficulty, self._labels, generator=generator_from(self.seed, *words))
-        if not isinstance(plan, Plan):
-            raise TypeError(f"policy: {self.policy!r} returned {type(plan).__name__}, expected a dp.Plan")
+        plan = self._plan_by(at_epoch(self.policy, epoch), difficulty, generator_from(self.seed, *words))
         if int(plan.index[-1]) >= size:
             raise ValueError(f"policy: {self.policy!r} keeps position {int(plan.index[-1])}, expected 0..{size - 1}")
+        return plan
+
+    def _plan_by(self, policy: Policy, difficulty: Tensor, generator: torch.Generator) -> Plan:
+        if self._decided is not None:
+            plan = within(self._decided, policy, difficulty, self._labels, generator)
+            return Plan(plan.index, plan.weight, {**plan.summary(), "decisions": self._decided.summary()["decisions"]})
+        plan = policy(difficulty, self._labels, generator=generator)
+        if not isinstance(plan, Plan):
+            raise TypeError(f"policy: {policy!r} returned {type(plan).__name__}, expected a dp.Plan")
         return plan
 
     def _begin(self, plan: Plan, epoch: int, length: int | None = None) -> None:
@@ -575,6 +597,11 @@ def _no_weights(size: int) -> Tensor:
     return torch.full((size,), torch.nan, dtype=torch.float32, device="cpu")
 
 
+def _ids_of(dataset: Any) -> Any:
+    """What names the examples of a dataset, or None."""
+    return (dataset if hasattr(dataset, "ids") else IndexedDataset(dataset)).ids
+
+
 def _of_today(difficulty: Any, labels: Any, ids: Any, dataset: Any) -> tuple[Any, Any]:
     """Difficulty and labels [M] in the order of today's dataset; its own labels where it knows them."""
     if dataset is None:
@@ -591,6 +618,29 @@ def _of_today(difficulty: Any, labels: Any, ids: Any, dataset: Any) -> tuple[Any
     elif labels is not None:
         labels = match.labels
     return match.align(values), labels
+
+
+def _decided(decisions: Decisions | None, difficulty: Any, dataset: Any) -> Plan | None:
+    """All examples but those that leave, as decided; the same for every epoch."""
+    if decisions is None:
+        return None
+    if not isinstance(decisions, Decisions):
+        raise TypeError(f"decisions: got {decisions!r}, expected dp.Decisions, such as dp.Decisions.load(path)")
+    if dataset is None:
+        values = difficulty() if callable(difficulty) else difficulty
+        return decisions.plan(len(check_difficulty(values, "keep")))
+    today = dataset if hasattr(dataset, "ids") else IndexedDataset(dataset)
+    plan = decisions.plan(today)
+    said = plan.summary()["decisions"]
+    if said["missing"]:
+        warnings.warn(f"decisions: {decisions.check(today)}", stacklevel=3)
+    if said["relabelled"] and getattr(today, "decisions", None) != decisions:
+        warnings.warn(
+            f"decisions: {said['relabelled']} labels are corrected, but the dataset serves them as they were; give it "
+            "the same decisions: dp.IndexedDataset(dataset, decisions=decisions)",
+            stacklevel=3,
+        )
+    return plan
 
 
 def _off_plan(number: int, of: int | None, epoch: int, first: int | None) -> str:

@@ -17,15 +17,17 @@ PACKAGE = Path(dp.__file__).parent
 FLOORS = (
     {"version", "_C", "_host"},
     {"support"},
-    {"ops", "dataset_facts"},
+    {"ops", "dataset_facts", "identity"},
     {"scores", "mixing", "policies"},
     {"decisions", "corrected"},
     {"data"},
     {"match_ids", "apply"},
     {"runs"},
     {"tracker", "consistency", "fingerprint"},
-    {"frozen", "sampler", "select_rows", "plots", "convert", "audit"},
-    {"study", "integrations"},
+    {"frozen", "sampler", "select_rows", "plots", "convert", "streams"},
+    {"integrations", "audit"},
+    {"comparison", "advise"},
+    {"study"},
     {"cli"},
 )
 """From the ground up: a room imports from lower floors, and from itself."""
@@ -94,6 +96,7 @@ def test_nothing_reaches_for_the_underscore_names_of_another_module(module: str)
 
 
 FAMILIES = {
+    "advise": {"Advice"},
     "convert.formats": {"read", "write"},
     "convert.spotlight": {"to_pandas", "to_spotlight"},
     "data": {"IndexedDataset", "dataset_fingerprint", "reduce_loss"},

@@ -66,7 +66,8 @@ def test_the_report_names_the_first_of_each() -> None:
     today = Named(["a", "f", "b", "g", "h", "i", "j"], [0, 0, 1, 1, 1, 1, 1])
     report = dp.match_ids(["b", "x", "a", "y"], today, labels=[0, 0, 0, 0]).report
     assert str(report) == (
-        "2 of 7 examples match; 2 vanished ('x', 'y'); 5 are new ('f', 'g', 'h', ...); 1 moved to another class ('b')"
+        "2 of 7 examples match; 2 vanished ('x', 'y'); 5 are new ('f', 'g', 'h' and 2 more); "
+        "1 moved to another class ('b')"
     )
     assert (report.matched, report.vanished, report.new, report.moved_class) == (2, 2, 5, 1)
 

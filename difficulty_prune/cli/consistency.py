@@ -6,10 +6,9 @@ import argparse
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from ..consistency.correlation import Correlation, correlation
@@ -31,11 +30,25 @@ from ..plots.consistency_figures import (
 )
 from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
+from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
+from ..study.progress import follow
 from ..study.settings import POLICIES
 from ..support.checks import check_between, check_fraction
 from .load_runs import load_runs, warnings_in_words
 from .output import choose_score, describe, make_console, print_matrix
+
+EXAMPLES: Final = """\
+examples:
+  the runs of a study, from the folder that it wrote:
+    difficulty-prune consistency results
+  another ranking, and how many runs would make it more reliable:
+    difficulty-prune consistency results --score forgetting --target 0.98
+  whether a plan keeps the same examples whichever runs it is made from, with figures:
+    difficulty-prune consistency results --policy hardest --keep 0.7 --figures figures
+  some of the files, for a program to read:
+    difficulty-prune consistency "results/runs/mlp-*.safetensors" --json
+"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,8 @@ class Options:
 
     runs: tuple[str, ...] = field(metadata=option(EXPECTED, nargs="+", metavar="DIR"))
     score: str | None = field(
-        default=None, metadata=option("the ranking to judge; default: the first score of the runs")
+        default=None,
+        metadata=option("the ranking to judge; default: the first score of the runs", offer=score_names()),
     )
     target: float = field(
         default=0.95, metadata=option("the reliability for which the number of runs is stated", type=float)
@@ -139,7 +153,7 @@ def collect(runs: RunSet, options: Options) -> Answers:
     repeated = {name: own for name, own in runs.group_by("architecture").items() if len(own) > 1}
     of_scores = {
         name: reliability_if_any(runs, name, seed)
-        for name in track(runs.scores, "reliability of each score", console=make_console(stderr=True), transient=True)
+        for name in follow(runs.scores, make_console(stderr=True), "reliability of score")
     }
     ranking = [name for name, found in of_scores.items() if found is not None]
     judged = of_scores[score]

@@ -6,12 +6,20 @@ import argparse
 import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from ..ops.operators import missing_kernels
 from ..version import __version__
+
+EXAMPLES: Final = """\
+examples:
+  what was built, and why kernels are missing if they are:
+    difficulty-prune doctor
+  the same for a report of a fault:
+    difficulty-prune doctor --json
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,11 +20,24 @@ from ..plots.fingerprint_figures import fingerprint_accuracy, manhattan
 from ..runs.run import Run
 from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
+from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
 from .load_runs import load_runs, warn
 from .output import choose_score, describe, make_console
 
 RUNS_TO_COMPARE: Final = 4  # of each architecture: half of them choose the examples, the other half is clustered
+
+EXAMPLES: Final = """\
+examples:
+  which examples tell the architectures of a study apart:
+    difficulty-prune fingerprint results
+  which architecture made a run that somebody gave you:
+    difficulty-prune fingerprint results --identify given.safetensors
+  a fingerprint of 100 examples, kept for later, with figures:
+    difficulty-prune fingerprint results --examples 100 --save fingerprint.safetensors --figures figures
+  whether the sensitive examples do better than random and hardest ones:
+    difficulty-prune fingerprint results --compare
+"""
 
 
 @dataclass(frozen=True)
@@ -33,7 +46,8 @@ class Options:
 
     runs: tuple[str, ...] = field(metadata=option(f"runs of known architectures: {EXPECTED}", nargs="+", metavar="DIR"))
     score: str | None = field(
-        default=None, metadata=option("the score to compare; default: the first score of the runs")
+        default=None,
+        metadata=option("the score to compare; default: the first score of the runs", offer=score_names()),
     )
     examples: int = field(
         default=10, metadata=option("how many sensitive examples make the fingerprint", type=int, metavar="K")

@@ -9,16 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..runs.run_set import RunSet
+from .output import shown
 
 
-def load_runs(files: Iterable[Path], command: str) -> RunSet:
+def load_runs(files: Iterable[Path], command: str, *, join: bool = False) -> RunSet:
     """`RunSet.load`, whose warnings are in the words of a command.
+
+    Args:
+        files: of runs.
+        command: for the words.
+        join: join runs over several versions of the data by their ids.
 
     Raises:
         FileNotFoundError, ValueError: as for `RunSet.load`.
     """
     with warnings_in_words(command):
-        return RunSet.load(files)
+        return RunSet.load(files, join="ids" if join else None)
 
 
 @contextmanager
@@ -33,4 +39,4 @@ def warnings_in_words(command: str) -> Iterator[None]:
 
 def warn(command: str, message: str) -> None:
     """Writes a warning in a line to stderr."""
-    print(f"difficulty-prune {command}: warning: {message}", file=sys.stderr)
+    print(f"difficulty-prune {command}: warning: {shown(message)}", file=sys.stderr)

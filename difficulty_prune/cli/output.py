@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -20,6 +22,22 @@ def make_console(**options: Any) -> Console:
     my.module:net[small]
     """
     return Console(markup=False, emoji=False, highlight=False, **options)
+
+
+def shown(text: object) -> str:
+    r"""Text in a line: what cannot be printed, such as line breaks and marks of direction, as Python writes it.
+
+    >>> print(shown("a\nb [x] é"))
+    a\nb [x] é
+    """
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(text))
+
+
+def tell(sentence: str, facts: dict[str, Any], as_json: bool) -> None:
+    """Prints what a command did: a sentence, or the facts as JSON, in whatever the terminal can show."""
+    encoding = sys.stdout.encoding or "utf-8"
+    text = json.dumps(facts) if as_json else shown(sentence)
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def choose_score(runs: RunSet, asked: str | None) -> str:

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +17,23 @@ from ..study.settings import Settings
 from ..study.study import run_study
 from .interrupts import exit_status
 from .output import make_console
+
+EXAMPLES: Final = """\
+examples:
+  the handwritten digits of scikit-learn:
+    difficulty-prune study
+  photographs in a folder for each class, brought to 64 x 64 pixels; a fifth of each class is set aside for testing:
+    difficulty-prune study --data imagefolder:photos --size 64 --out results
+  with test data of their own, two models and three policies:
+    difficulty-prune study --data imagefolder:photos/train --test imagefolder:photos/test \\
+        --model cnn resnet18 --policy hardest stratified soft --keep 0.5 0.7
+  only score, by what finds wrong labels:
+    difficulty-prune study --data torchvision:CIFAR10:data --scores aum el2n --runs 4 --keep
+  memorization, from 20 runs that each leave out 30 %:
+    difficulty-prune study --hold-out 0.3 --runs 20 --keep
+  your own data and model, from functions in a file my_code.py:
+    difficulty-prune study --data my_code:make_data --model my_code:make_model
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +76,8 @@ def describe_finished(folder: Path) -> str:
 
 
 def show(summary: dict[str, Any], console: Console) -> None:
-    """Prints how far to trust the scores, how they agree, and what pruning cost and gained."""
+    """Prints whether pruning pays, how far to trust the scores, how they agree, and every verdict."""
+    show_verdicts(summary, console)
     for model, scores in summary["reliability"].items():
         console.print(f"\n{model}: {in_words(scores[summary['difficulty']])}", soft_wrap=True)
         console.print(reliability_table(scores, summary["agreement"][model]))
@@ -77,6 +95,18 @@ def show(summary: dict[str, Any], console: Console) -> None:
         console.print(
             f"\nReused, of the same data, test data, models and recipe: {reused['runs']} scoring runs and "
             f"{reused['trainings']} trainings",
+            soft_wrap=True,
+        )
+    if summary["runs_without_ids"]:
+        console.print(
+            f"{summary['runs_without_ids']} of the reused scoring runs are of an earlier version and do not say which "
+            "files their examples are; remove them to have them trained again",
+            soft_wrap=True,
+        )
+    if "planted" in summary:
+        console.print(
+            f"\n{len(summary['planted']['index']):,} of {summary['data']['train']:,} training labels were made wrong "
+            "on purpose (--plant-wrong); summary.json says which",
             soft_wrap=True,
         )
     out = Path(summary["settings"]["out"])
@@ -105,28 +135,24 @@ def reliability_table(scores: dict[str, dict[str, Any]], agreement: dict[str, li
     return table
 
 
+def show_verdicts(summary: dict[str, Any], console: Console) -> None:
+    """Prints the answer, for each model in a line."""
+    for model, found in summary["verdicts"].items():
+        name = f"{model}: " if len(summary["verdicts"]) > 1 else ""
+        console.print(f"{name}{found['first_line']}", soft_wrap=True, markup=False, highlight=False)
+
+
 def show_comparison(summary: dict[str, Any], console: Console) -> None:
     """Prints what pruning cost and gained, if it was tried."""
-    if not summary["comparison"]:
+    if not summary["verdicts"]:
         return
-    seeds = summary["comparison"][0]["seeds"]
-    console.print(
-        f"\nTrained afresh, {seeds} seeds each, pruned by the mean {summary['difficulty']} of all scoring runs"
-    )
-    console.print(comparison_table(summary))
-    for same in same_plans(summary["comparison"]):
-        console.print(f"{' and '.join(same)} are the same plan: they keep the same examples.", soft_wrap=True)
-    console.print("Fewer examples are fewer steps: compare a policy with random at the same number of steps.")
-
-
-def same_plans(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """Policies of one model that kept the same examples, as the table names them."""
-    groups: dict[tuple[Any, ...], list[str]] = {}
-    for row in rows:
-        if None not in row["plans"]:
-            key = (row["model"], tuple(row["plans"]))
-            groups.setdefault(key, []).append(f"{row['policy']} {row['keep']:.0%}")
-    return [list(dict.fromkeys(names)) for names in groups.values() if len(set(names)) > 1]
+    if summary["wrong_labels"]:
+        console.print(f"\n{summary['wrong_labels']['in_words']}", soft_wrap=True)
+    console.print(f"\nTrained afresh, pruned by the mean {summary['difficulty']} of all scoring runs")
+    for model, found in summary["verdicts"].items():
+        console.print(f"\n{model}\n{found['details']}", soft_wrap=True, markup=False, highlight=False)
+    if summary["workers"] > 1:
+        console.print("Wall times are not told, since trainings ran side by side: --workers 1 has them.")
 
 
 def describe_together(together: dict[str, Any]) -> str:
@@ -154,22 +180,3 @@ def describe_together(together: dict[str, Any]) -> str:
         f"standard error {both('rms_standard_error')} (root mean square), {both('median_standard_error')} (median), "
         f"{estimates[0]['too_few_runs']:,} examples with fewer than 2 runs of a kind"
     )
-
-
-def comparison_table(summary: dict[str, Any]) -> Table:
-    """A row per model, policy and share to keep, with lines between models."""
-    table = Table("model", "trained on", "kept", "steps", "wall time", "test accuracy (range)")
-    previous = summary["comparison"][0]["model"]
-    for row in summary["comparison"]:
-        if row["model"] != previous:
-            table.add_section()
-        previous = row["model"]
-        table.add_row(
-            row["model"],
-            row["policy"],
-            f"{row['examples']:,} ({row['keep']:.0%})",
-            f"{row['steps']:,}",
-            f"{row['seconds']:.1f} s",
-            f"{row['test_accuracy']:.4f} ({row['range'][0]:.4f} to {row['range'][1]:.4f})",
-        )
-    return table

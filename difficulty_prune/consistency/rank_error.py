@@ -47,7 +47,7 @@ _TOO_WIDE: Final = 1 / 6
 
 @dataclass(frozen=True, eq=False)
 class RankError:
-    """Mean of |rank - true rank| / N when m runs are averaged; the true rank is by the mean of very many such runs.
+    """Mean of `|rank - true rank| / N` when m runs are averaged. The true rank is by the mean of very many such runs.
 
     Attributes:
         runs: [M] int64, values of m: from 1 to half of the runs, and last R, all of them. For the values between, too

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..decisions.decisions import Decisions
+from ..decisions.entry import whole_cell
 from ..runs.run import Run
 from ..runs.run_set import RunSet
-from ..support.table_rows import Row
+from ..support.table_rows import Row, check_suffix, read_rows
+
+_PLACES: Final = ("index", "", "__index_level_0__")  # columns that say which example a row is, as pandas names them
 
 
 def to_cleanlab(runs: RunSet | Run) -> dict[str, NDArray[Any]]:
@@ -48,35 +52,80 @@ def from_cleanlab(issues: Any, *, ids: Any = None, relabel: bool = False) -> Dec
 
     Args:
         issues: the DataFrame of `Datalab.get_issues("label")` or `CleanLearning.find_label_issues`, or its columns by
-            name; a row for each example, in order.
+            name; a row for each example, in order. Where the DataFrame's index is of whole numbers, these say which
+            example a row is, so that it may be a part of the issues, or sorted. Or a file of it, `.csv` or `.parquet`,
+            where a column `index`, or the nameless one that pandas writes, says so.
         ids: [N], to name the examples by; default: by index.
         relabel: take the predicted label for the right one. Otherwise the examples leave the plan.
 
     Raises:
-        ValueError: no column `is_label_issue`, another number of ids, or `relabel` without a predicted label.
+        FileNotFoundError: no such file.
+        ValueError: no column `is_label_issue`, another number of ids, a malformed row, or `relabel` without a predicted
+            label.
 
     >>> from_cleanlab({"is_label_issue": [False, True], "predicted_label": [0, 3]}, relabel=True).corrections(2)
     {1: 3}
     """
-    names = [str(name) for name in (issues.columns if hasattr(issues, "columns") else issues)]
+    is_file = isinstance(issues, str | os.PathLike)
+    source = os.fspath(issues) if isinstance(issues, str | os.PathLike) else "issues"
+    columns = _of_file(source) if is_file else _of_table(issues)
+    own: list[int | None] | None = None if is_file else _index_of(issues)
     for name in ("is_label_issue", *(["predicted_label"] if relabel else [])):
-        if name not in names:
-            raise ValueError(f"issues: got the columns {', '.join(names) or 'none'}, expected {name!r} among them")
-    columns = {name: np.asarray(issues[name]).tolist() for name in names}
+        if name not in columns:
+            raise ValueError(f"{source}: got the columns {', '.join(columns) or 'none'}, expected {name!r} among them")
     size = len(columns["is_label_issue"])
-    given = list(range(size)) if ids is None else np.asarray(ids, dtype=object).tolist()
-    if len(given) != size:
-        raise ValueError(f"ids: got {len(given)}, expected {size}, one for each row of the issues")
-    return Decisions(_rows(columns, given, "index" if ids is None else "id", relabel), source="cleanlab")
+    place = next((name for name in _PLACES if is_file and name in columns), None)
+    index = own or (list(range(size)) if place is None else [whole_cell(cell) for cell in columns[place]])
+    known = None if ids is None else np.asarray(ids, dtype=object).tolist()
+    if known is not None and place is None and index == list(range(size)) and len(known) != size:
+        raise ValueError(f"ids: got {len(known)}, expected {size}, one for each row of the issues")
+    for row, position in enumerate(index):
+        if position is None or position < 0 or (known is not None and position >= len(known)):
+            of = "a position" if known is None else f"0..{len(known) - 1}"
+            came = position if place is None else columns[place][row]
+            raise ValueError(f"{source}: row {row}: {place or 'index'}: got {came!r}, expected {of}")
+    return Decisions(_rows(columns, index, known, relabel, source), source=source)
 
 
-def _rows(columns: Mapping[str, Any], names: list[Any], key: str, relabel: bool) -> Iterator[Row]:
+def _of_table(issues: Any) -> dict[str, list[Any]]:
+    names = [str(name) for name in (issues.columns if hasattr(issues, "columns") else issues)]
+    return {name: np.asarray(issues[name]).tolist() for name in names}
+
+
+def _index_of(table: Any) -> list[int | None] | None:
+    """The whole numbers of a DataFrame's index; None for another index, and for a table that has none."""
+    index = getattr(table, "index", None) if hasattr(table, "columns") else None
+    rows = [] if index is None else np.asarray(index).tolist()
+    return rows if all(type(row) is int for row in rows) else None
+
+
+def _of_file(path: str) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {}
+    check_suffix(path, (".csv", ".parquet"))
+    for row in read_rows(path):
+        for name, cell in row.cells.items():
+            columns.setdefault(name, []).append(cell)
+    return columns
+
+
+def _rows(
+    columns: Mapping[str, Any], index: list[Any], ids: list[Any] | None, relabel: bool, source: str
+) -> Iterator[Row]:
     quality = next((columns[name] for name in ("label_score", "label_quality") if name in columns), None)
-    for row, (wrong, name) in enumerate(zip(columns["is_label_issue"], names, strict=True)):
-        if wrong:
-            cells = {key: name, "decision": "wrong"}
+    for row, (wrong, position) in enumerate(zip(columns["is_label_issue"], index, strict=True)):
+        if _is_true(wrong, f"{source}: row {row}"):
+            cells = {"index": position} if ids is None else {"id": ids[position]}
+            cells["decision"] = "wrong"
             if relabel:
                 cells["label"] = columns["predicted_label"][row]
             if quality is not None:
-                cells["note"] = f"cleanlab: label quality {quality[row]:.3g}"
+                cells["note"] = f"cleanlab: label quality {float(quality[row]):.3g}"
             yield Row(f"row {row}", cells)
+
+
+def _is_true(cell: Any, where: str) -> bool:
+    """A cell of `is_label_issue`, also as text."""
+    meant = {"true": True, "1": True, "false": False, "0": False}.get(str(cell).strip().lower())
+    if meant is None:
+        raise ValueError(f"{where}: is_label_issue: got {cell!r}, expected True or False")
+    return meant

@@ -37,11 +37,13 @@ READERS: Final[dict[str, Callable[..., ScoreTable | Run]]] = {
 _BY_SUFFIX: Final = {".parquet": "parquet", ".csv": "csv", ".npz": "npz"}
 
 
-def write(runs: RunSet | Run, path: str | os.PathLike[str], format: str | None = None, **options: Any) -> None:
+def write(
+    runs: RunSet | Run | ScoreTable, path: str | os.PathLike[str], format: str | None = None, **options: Any
+) -> None:
     """Writes scores of runs.
 
     Args:
-        runs: one or several.
+        runs: one or several; or a table, for the formats that take one.
         path: of the file.
         format: one of `WRITERS`; default: by the suffix, `.parquet`, `.csv` or `.npz`.
         options: those of the format's function.

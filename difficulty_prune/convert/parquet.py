@@ -41,7 +41,7 @@ def to_parquet(runs: RunSet | Run | ScoreTable, path: str | os.PathLike[str], **
     with atomic_file(path) as file:
         writer = None
         for block in table.blocks():
-            part = pyarrow.table({name: pyarrow.array(_plain(values)) for name, values in block.items()})
+            part = pyarrow.table({name: _array(values) for name, values in block.items()})
             if writer is None:
                 writer = parquet.ParquetWriter(file, part.schema.with_metadata(about))
             writer.write_table(part.cast(writer.schema))
@@ -50,8 +50,14 @@ def to_parquet(runs: RunSet | Run | ScoreTable, path: str | os.PathLike[str], **
         writer.close()
 
 
-def _plain(values: NDArray[Any]) -> Any:
-    return values.tolist() if values.dtype == object else values
+def _array(values: NDArray[Any]) -> Any:
+    import pyarrow
+
+    if values.dtype != object:
+        return pyarrow.array(values)
+    given = values.tolist()
+    texts = all(value is None or isinstance(value, str) for value in given)  # also of a block without any
+    return pyarrow.array(given, pyarrow.string()) if texts else pyarrow.array(given)
 
 
 def from_parquet(path: str | os.PathLike[str]) -> ScoreTable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -42,6 +42,7 @@ class ScoreTable:
 
     def __init__(self) -> None:
         self._spool, self._texts, self._order = Spool(), dict[str, list[Any]](), dict[str, None]()
+        self._words: dict[str, tuple[str, NDArray[Any]]] = {}
         self.class_names: tuple[str, ...] | None = None
 
     @classmethod
@@ -91,6 +92,24 @@ class ScoreTable:
             raise ValueError(f"column {name!r} holds numbers, and then {values[0]!r}")
         self._texts.setdefault(name, []).extend(values.tolist())
 
+    def append_words(self, name: str, numbers: NDArray[Any], words: Sequence[str]) -> None:
+        """Adds a column of texts, `words[number]` [N]; None where the number is that of no word.
+
+        The texts are looked up when read, so that none is in memory.
+        """
+        self._spool.append(f"{name} by number", numbers)
+        self._add_words(name, f"{name} by number", words)
+
+    def name_classes(self) -> None:
+        """Adds the names of classes as `label_name` and `suggested_name`, as far as these are known."""
+        for column in ("label", "suggested"):
+            if self.class_names is not None and column in self:
+                self._add_words(f"{column}_name", column, self.class_names)
+
+    def _add_words(self, name: str, column: str, words: Sequence[str]) -> None:
+        self._words[name] = column, np.array([*words, None], dtype=object)
+        self.declare(name)
+
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns."""
@@ -99,7 +118,7 @@ class ScoreTable:
     @property
     def text_columns(self) -> tuple[str, ...]:
         """Names of those columns that hold texts."""
-        return tuple(self._texts)
+        return (*self._texts, *self._words)
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -111,6 +130,8 @@ class ScoreTable:
         return 0 if name is None else self._length(name)
 
     def _length(self, name: str) -> int:
+        if name in self._words:
+            name = self._words[name][0]
         return len(self._texts[name]) if name in self._texts else self._spool.length(name)
 
     def __contains__(self, name: object) -> bool:
@@ -124,6 +145,10 @@ class ScoreTable:
         """Some rows of a column; KeyError if there is no such column."""
         if name not in self._order:
             raise KeyError(f"{name!r}: there are the columns {', '.join(self.columns)}")
+        if name in self._words:
+            column, words = self._words[name]
+            numbers, none = self._spool.read(column, rows), len(words) - 1
+            return np.asarray(words[np.where((numbers >= 0) & (numbers < none), numbers, none)])
         if name in self._texts:
             return np.array(self._texts[name][rows] + [None], dtype=object)[:-1]  # one dimension, whatever it holds
         return self._spool.read(name, rows)

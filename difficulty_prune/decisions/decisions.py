@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..identity import Identity
 from ..policies.plan import Plan, make_plan
+from ..support.name_some import name_some
 from ..support.table_rows import Row, read_rows, write_rows
+from .check import Check, check_entries
 from .entry import COLUMNS, DECISIONS, Entry, read_entry, whole_cell
-from .identity import Check, Identity, check_entries, name_some
 
 
 class Decisions:
@@ -187,7 +189,7 @@ class Decisions:
             number = None
         meant: set[int] = {*named, *(() if number is None else (number,))}
         if not meant:
-            known = "no names of classes are known; pass class_names=" if names is None else name_some(list(names))
+            known = "no names of classes are known; pass class_names=" if names is None else name_some(names)
             raise ValueError(f"{where} is no class: {known}")
         if len(meant) > 1:
             raise ValueError(
@@ -280,7 +282,8 @@ class Decisions:
         name = f"{plan.summary()['policy']}, as decided"
         classes = None if labels is None else torch.as_tensor(np.asarray(labels), dtype=torch.int64)
         made = make_plan(index, weight, identity.size, name, classes, may_drop_classes=True)
-        inside = set(plan.index.tolist()) & {position for position, _ in found}
+        planned = torch.zeros(identity.size, dtype=torch.bool).index_fill_(0, plan.index, True)
+        inside = {position for position, _ in found if bool(planned[position])}
         report = {
             "left": len(plan) - len(index),
             "relabelled": sum(p in inside and e.decision == "wrong" and not e.leaves for p, e in found),

@@ -76,7 +76,7 @@ def read_entry(cells: Mapping[str, Any], place: str) -> Entry:
         place,
         _id(cells.get("id"), place),
         _index(cells.get("index"), place),
-        _decision(cells.get("decision"), place),
+        _decision(cells, place),
         _label(cells.get("label"), place),
         _weight(cells.get("weight"), place),
         _note(cells.get("note"), place),
@@ -123,7 +123,12 @@ def whole_cell(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _decision(value: Any, place: str) -> str:
+def _decision(cells: Mapping[str, Any], place: str) -> str:
+    if "decision" not in cells:
+        came = ", ".join(map(repr, cells)) or "none"
+        hint = "; separate columns by commas" if len(cells) == 1 and ";" in str(next(iter(cells))) else ""
+        raise ValueError(f"{place}: got the columns {came}, expected 'decision' among them{hint}")
+    value = cells["decision"]
     word = value.strip().lower() if isinstance(value, str) else value
     if word not in DECISIONS:
         raise ValueError(f"{place}: decision: got {value!r}, expected one of {', '.join(DECISIONS)}")

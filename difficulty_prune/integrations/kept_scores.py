@@ -17,11 +17,13 @@ import torch
 from accelerate.utils import send_to_device
 from transformers import Trainer
 
+from ..runs.run import Run
 from ..sampler import PruneSampler
 from ..support.digest import digest_of_array
 from ..support.file_errors import errors_name
 from ..support.files import MALFORMED, write_atomically
 from ..tracker.tracker import DifficultyTracker
+from .training_set import finish_with
 
 STATE_NAME: Final = "difficulty.pt"
 
@@ -62,6 +64,15 @@ class KeepsScores(Trainer):
                 f"the tracker knows what its own process saw alone, and there are {self.args.world_size}; make it as "
                 "DifficultyTracker(..., process_group=torch.distributed.group.WORLD), after TrainingArguments(...)"
             )
+
+    def finish(self, **metadata: Any) -> Run:
+        """Ends the run, see `DifficultyTracker.finish`, whose arguments it takes: `architecture` and `seed` at least.
+
+        Where `train_dataset` is an `IndexedDataset`, the run has its ids, labels and class names, as far as they are
+        known. For a table that was tokenised or packed, give `dataset=dp.IndexedDataset(rows, key="name")`, of the rows
+        that the tracker was made for.
+        """
+        return finish_with(self.tracker, self.train_dataset, metadata)
 
     # What is recorded
 

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import CombinedLoader
 
 from ..sampler import PruneSampler
 from ..tracker.tracker import DifficultyTracker
+from .training_set import finish_with, indexed_in
 
 
 class DifficultyCallback(pl.Callback):
@@ -29,7 +30,8 @@ class DifficultyCallback(pl.Callback):
       the module has the tracker and the sampler that it had before, and a second `fit` of the module goes on with the
       scores of the first;
     - refuses a trainer that would cut epochs short, or show an example to two processes;
-    - writes the run file when training ends, but not for `fast_dev_run`.
+    - writes the run file when training ends, but not for `fast_dev_run`. Where the training set is an `IndexedDataset`,
+      the run has its ids, labels and class names, as far as they are known.
 
     A module is one run: the run file of a second fit holds the presentations of both. For a new run, make a new module.
 
@@ -39,7 +41,8 @@ class DifficultyCallback(pl.Callback):
 
     Args:
         path: of the run file; none is written without it. Process 0 writes it.
-        metadata: of the run, see `DifficultyTracker.finish`: `architecture` and `seed` at least.
+        metadata: of the run, see `DifficultyTracker.finish`: `architecture` and `seed` at least; `dataset=` where the
+            run is to have its fingerprint too.
 
     Raises:
         TypeError: a path without architecture and seed, or metadata without a path; in `fit`, a module without a
@@ -203,9 +206,15 @@ class DifficultyCallback(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.path is not None and not getattr(trainer, "fast_dev_run", False):
-            run = self.tracker.finish(**self.metadata)
+            run = finish_with(self.tracker, self._training_set(trainer), self.metadata)
             if trainer.is_global_zero:
                 run.save(self.path)
+
+    def _training_set(self, trainer: pl.Trainer) -> Any:
+        """The one that the tracker was made for; None where the loaders have none, or several."""
+        found = (indexed_in(getattr(loader, "dataset", None)) for loader in _loaders(trainer))
+        whole = {id(each): each for each in found if each is not None and len(each) == self.tracker.num_examples}
+        return next(iter(whole.values())) if len(whole) == 1 else None
 
     # Checkpoints
 
@@ -261,9 +270,13 @@ def _check_settings(trainer: Any, sampler: PruneSampler) -> None:
         )
 
 
+def _loaders(trainer: pl.Trainer) -> list[Any]:
+    return CombinedLoader(trainer.train_dataloader).flattened
+
+
 def _batch_size(trainer: pl.Trainer, sampler: PruneSampler) -> int:
     """The batch size of the training loader that has the sampler; ValueError if none has."""
-    loaders = CombinedLoader(trainer.train_dataloader).flattened
+    loaders = _loaders(trainer)
     for loader in loaders:
         batches: Any = getattr(loader, "batch_sampler", None)
         if getattr(batches, "sampler", None) is sampler:

@@ -12,6 +12,7 @@ from .consistency_figures import (
     stability,
     variance_bars,
 )
+from .example_captions import example_captions
 from .fingerprint_figures import fingerprint_accuracy, manhattan
 from .score_figures import accuracy_against_keep, difficulty_histogram, example_grid, run_agreement_bars
 
@@ -19,6 +20,7 @@ __all__ = [
     "accuracy_against_keep",
     "correlation_heatmap",
     "difficulty_histogram",
+    "example_captions",
     "example_grid",
     "explained_variance",
     "fingerprint_accuracy",

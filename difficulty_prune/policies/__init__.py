@@ -27,6 +27,7 @@ from .compose import PerClass, within
 from .stratified import Stratified
 from .uniform import Easiest, Hardest, Random, Window
 from .weighted import Importance, SoftPrune
+from .without_wrong import WithoutWrong
 
 __all__ = [
     "Easiest",
@@ -38,5 +39,6 @@ __all__ = [
     "SoftPrune",
     "Stratified",
     "Window",
+    "WithoutWrong",
     "within",
 ]

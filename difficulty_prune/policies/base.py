@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..support.arrays import as_tensor
 from ..support.checks import check_fraction, check_number
-from .plan import Plan, make_plan
+from .plan import Plan, make_plan, refuse_lost_class
 
 Unseen = Literal["refuse", "keep"]
 
@@ -50,8 +50,8 @@ def check_difficulty(difficulty: Any, unseen: Unseen = "refuse") -> Tensor:
     if unseen == "refuse" and bool(unknown.any()):
         raise ValueError(
             f"difficulty: {int(unknown.sum())} of {len(values)} examples are NaN, the first at "
-            f"{int(unknown.int().argmax())}: they were never presented, or too rarely for this score. Score them "
-            "first, or give the policy unseen='keep' to keep them all"
+            f"{int(unknown.int().argmax())}: they were never presented, or too rarely for this score, or are new "
+            "or scored under another label. Score them first, or give the policy unseen='keep' to keep them all"
         )
     return values
 
@@ -129,6 +129,7 @@ class Keeping(ABC):
         redrawn: whether a sampler draws anew in every epoch, even if the difficulty stays the same.
         drops_classes: whether a plan may drop a class, because every class comes up over the epochs.
         ranks: whether a plan without differences in difficulty deserves a warning, because the policy ranks examples.
+        unbiased: whether examples weigh 1 / inclusion probability, so that weighted sums are those of the whole data.
     """
 
     keep: float
@@ -136,6 +137,7 @@ class Keeping(ABC):
     redrawn: ClassVar[bool] = False
     drops_classes: ClassVar[bool] = False
     ranks: ClassVar[bool] = True
+    unbiased: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_fraction(self.keep, "keep")
@@ -160,9 +162,39 @@ class Keeping(ABC):
         """The policy of an epoch."""
         return self
 
+    def inclusion(self, difficulty: Any, labels: Any = None) -> Tensor:
+        """The probability that an epoch's plan has the example, [N] float64, over all generators.
+
+        It is 0 or 1 where difficulty decides, and in between where the policy draws, or breaks ties. The sum is the
+        number of examples that a plan keeps. A policy that changes over time has that of an epoch as
+        `policy.at(epoch).inclusion(difficulty)`. Unseen examples that are kept have 1.
+
+        Raises:
+            TypeError, ValueError, warnings: as when the policy is called; a class is dropped where all its examples
+                have 0.
+
+        >>> from difficulty_prune.policies import Hardest, SoftPrune
+        >>> Hardest(keep=0.5).inclusion([0.1, 0.9, 0.5, 0.5])
+        tensor([0.0000, 1.0000, 0.5000, 0.5000], dtype=torch.float64)
+        >>> SoftPrune(keep=0.75).inclusion([4.0, 1.0, 2.0, 3.0])
+        tensor([1.0000, 0.5000, 0.5000, 1.0000], dtype=torch.float64)
+        """
+        values = check_difficulty(difficulty, self.unseen)
+        classes = check_plan_labels(labels, len(values))
+        if self.ranks:
+            warn_if_nothing_is_ranked(values, self, self.keep)
+        chances = include_unseen(values, lambda known: self.chances(known, number_kept(self.keep, len(known))))
+        if classes is not None and not self.drops_classes:
+            refuse_lost_class(chances, classes, repr(self))
+        return chances
+
     @abstractmethod
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
         """Chooses `kept` examples, 1 <= kept <= N, by their difficulty [N], which has no NaN."""
+
+    @abstractmethod
+    def chances(self, difficulty: Tensor, kept: int) -> Tensor:
+        """The probability that `choose` takes the example, over all generators; [N] float64, adding up to `kept`."""
 
 
 def at_epoch(policy: Policy, epoch: int) -> Policy:
@@ -183,6 +215,33 @@ def keep_unseen(difficulty: Tensor, choose: Callable[[Tensor], Choice]) -> Choic
     return torch.cat([others, known[kept]]), torch.cat(
         [torch.ones(len(others), dtype=weight.dtype, device="cpu"), weight]
     )
+
+
+def include_unseen(difficulty: Tensor, chances: Callable[[Tensor], Tensor]) -> Tensor:
+    """What `chances` says of the examples of known difficulty, and 1 for all the others; [N] float64."""
+    unseen = difficulty.isnan()
+    if not bool(unseen.any()):
+        return chances(difficulty)
+    found = torch.ones(len(difficulty), dtype=torch.float64, device="cpu")
+    if not bool(unseen.all()):
+        found[~unseen] = chances(difficulty[~unseen])
+    return found
+
+
+def share_of_ends(difficulty: Tensor, count: int) -> Tensor:
+    """The probability that an example is among the first `count` of `hardest_first`: ties share what is left of it.
+
+    >>> share_of_ends(torch.tensor([3.0, 1.0, 2.0, 2.0]), 2)
+    tensor([1.0000, 0.0000, 0.5000, 0.5000], dtype=torch.float64)
+    """
+    size = len(difficulty)
+    if count in (0, size):
+        return torch.full((size,), float(count > 0), dtype=torch.float64, device="cpu")
+    last = difficulty.kthvalue(size - count + 1).values
+    share = (difficulty > last).double()
+    ties = difficulty == last
+    share[ties] = (count - int(share.sum())) / int(ties.sum())
+    return share
 
 
 def equal_weights(positions: Tensor) -> Choice:

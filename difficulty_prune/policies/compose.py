@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from .base import (
     check_plan_labels,
     default_generator,
     equal_shares,
+    include_unseen,
     keep_unseen,
     number_kept,
     proportional_shares,
@@ -46,7 +48,10 @@ class PerClass:
 
     def __post_init__(self) -> None:
         if not isinstance(self.policy, Keeping):
-            raise TypeError(f"policy: got {self.policy!r}, expected one of dp.policies, such as Hardest(keep=0.7)")
+            raise TypeError(
+                f"policy: got {self.policy!r}, expected one of dp.policies, such as Hardest(keep=0.7); WithoutWrong "
+                "goes around PerClass: WithoutWrong(PerClass(...), wrong=...)"
+            )
         if self.quota not in ("proportional", "equal"):
             raise ValueError(f"quota: got {self.quota!r}, expected 'proportional' or 'equal'")
 
@@ -62,33 +67,66 @@ class PerClass:
     def redrawn(self) -> bool:
         return self.policy.redrawn
 
+    @property
+    def unbiased(self) -> bool:
+        return self.policy.unbiased
+
+    @property
+    def full_from(self) -> int | None:
+        """The first epoch that sees the full data, as the policy says; None if it says none."""
+        return getattr(self.policy, "full_from", None)
+
     def at(self, epoch: int) -> PerClass:
         """The policy of an epoch."""
         return replace(self, policy=self.policy.at(epoch))
 
     def __call__(self, difficulty: Any, labels: Any = None, generator: torch.Generator | None = None) -> Plan:
         """See `dp.policies`; labels are required here."""
+        values, classes = self._checked(difficulty, labels)
+        known_classes = classes[~values.isnan()]
+        draw = default_generator(generator)
+        choice = keep_unseen(values, lambda known: self._choose(known, known_classes, draw))
+        return make_plan(*choice, len(values), repr(self), classes)
+
+    def inclusion(self, difficulty: Any, labels: Any = None) -> Tensor:
+        """See the policies' own; labels are required here.
+
+        >>> from difficulty_prune.policies import Hardest
+        >>> PerClass(Hardest(keep=0.5)).inclusion([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1])
+        tensor([0., 0., 1., 1.], dtype=torch.float64)
+        """
+        values, classes = self._checked(difficulty, labels)
+        known_classes = classes[~values.isnan()]
+        return include_unseen(values, lambda known: self._chances(known, known_classes))
+
+    def _chances(self, difficulty: Tensor, classes: Tensor) -> Tensor:
+        found = torch.empty(len(difficulty), dtype=torch.float64, device="cpu")
+        for members, share in self._groups(classes):
+            found[members] = self.policy.chances(difficulty[members], share)
+        return found
+
+    def _checked(self, difficulty: Any, labels: Any) -> tuple[Tensor, Tensor]:
         values = check_difficulty(difficulty, self.unseen)
         classes = check_plan_labels(labels, len(values))
         if classes is None:
             raise ValueError("PerClass: got no labels, expected the class of every example, [N]")
         if self.policy.ranks:
             warn_if_nothing_is_ranked(values, self, self.keep)
-        known_classes = classes[~values.isnan()]
-        draw = default_generator(generator)
-        choice = keep_unseen(values, lambda known: self._choose(known, known_classes, draw))
-        return make_plan(*choice, len(values), repr(self), classes)
+        return values, classes
 
     def _choose(self, difficulty: Tensor, classes: Tensor, generator: torch.Generator) -> Choice:
-        _, sizes = classes.unique(return_counts=True)
-        order = classes.argsort(stable=True)
-        groups = zip(order.split(sizes.tolist()), difficulty[order].split(sizes.tolist()), strict=True)
         positions, weights = [], []
-        for (members, values), share in zip(groups, self._shares(sizes.tolist()), strict=True):
-            chosen, weight = self.policy.choose(values, share, generator)
+        for members, share in self._groups(classes):
+            chosen, weight = self.policy.choose(difficulty[members], share, generator)
             positions.append(members[chosen])
             weights.append(weight)
         return torch.cat(positions), torch.cat(weights)
+
+    def _groups(self, classes: Tensor) -> Iterator[tuple[Tensor, int]]:
+        """The positions of each class, and how many of them are kept."""
+        _, sizes = classes.unique(return_counts=True)
+        members = classes.argsort(stable=True).split(sizes.tolist())
+        return zip(members, self._shares(sizes.tolist()), strict=True)
 
     def _shares(self, sizes: list[int]) -> list[int]:
         total = number_kept(self.keep, sum(sizes))
@@ -106,11 +144,12 @@ def within(
         plan: a plan for the whole dataset.
         policy: its `keep` is a fraction of the plan's examples. A policy that draws anew or changes with the epoch
             (`SoftPrune`, `Importance`) gives one draw here, of an epoch before annealing. To redraw it, give your own
-            policy the attributes `redrawn` and `at`; see `dp.policies.Policy`.
+            policy the attributes `redrawn` and `at`; see `dp.policies.Policy`. Another plan keeps what both keep.
         difficulty, labels, generator: as for any policy, for the whole dataset.
 
     Raises:
-        TypeError, ValueError: as the policy raises them, or the plan has a position outside 0..N-1.
+        TypeError, ValueError: as the policy raises them, or the plan has a position outside 0..N-1, or two plans have
+            no example in common.
 
     >>> from difficulty_prune.policies import Easiest, Hardest
     >>> difficulty = torch.arange(8.0)
@@ -123,7 +162,23 @@ def within(
         raise ValueError(
             f"plan: got position {int(plan.index[-1])}, expected 0..{len(values) - 1}, the positions of the difficulty"
         )
+    if isinstance(policy, Plan):
+        return _both(plan, policy, len(values), classes)
     inner = policy(values[plan.index], None if classes is None else classes[plan.index], generator)
     name = f"{inner.summary()['policy']} within {plan.summary()['policy']}"
     weight = plan.weight[inner.index] * inner.weight
     return make_plan(plan.index[inner.index], weight, len(values), name, classes, may_drop_classes=True)
+
+
+def _both(plan: Plan, inner: Plan, size: int, classes: Tensor | None) -> Plan:
+    """What two plans of the same data keep, with their weights multiplied."""
+    if int(inner.index[-1]) >= size:
+        raise ValueError(f"policy: got a plan with position {int(inner.index[-1])}, expected 0..{size - 1}")
+    weight = torch.zeros(size)
+    weight[plan.index] = plan.weight
+    common = inner.index[torch.isin(inner.index, plan.index)]
+    if len(common) == 0:
+        raise ValueError(f"policy: none of its {len(inner)} examples is among the {len(plan)} of the plan")
+    kept = inner.weight[torch.isin(inner.index, common)] * weight[common]
+    name = f"{inner.summary()['policy']} within {plan.summary()['policy']}"
+    return make_plan(common, kept, size, name, classes, may_drop_classes=True)

@@ -11,9 +11,11 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..support.files import MALFORMED, load_vectors, save_vectors
+from ..support.ids import check_ids, digest_of_ids, encode_ids
 
 _FORMAT: Final = 1
 
@@ -45,6 +47,7 @@ class Plan:
         weight: [K] float32, finite and not negative.
         summary: what `summary()` gives besides the number kept. Policies add "policy", "examples", "dropped",
             "kept_share" and, per class, "classes".
+        ids_digest: what `with_ids` notes of the data that the plan is for.
 
     Raises:
         TypeError: the index is not int64.
@@ -56,7 +59,14 @@ class Plan:
     mine: keeps 2 of 4 examples (50.0%)
     """
 
-    def __init__(self, index: Tensor, weight: Tensor, summary: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        index: Tensor,
+        weight: Tensor,
+        summary: Mapping[str, Any] | None = None,
+        *,
+        ids_digest: str | None = None,
+    ) -> None:
         index = torch.as_tensor(index, device="cpu")
         weight = torch.as_tensor(weight, dtype=torch.float32, device="cpu")
         if index.dim() != 1 or index.shape != weight.shape or len(index) == 0:
@@ -74,11 +84,30 @@ class Plan:
             raise ValueError(f"plan: got weight {float(bad_weights[0])}, expected a finite number, 0 or more")
         self.index = index
         self.weight = weight[order]
+        self.ids_digest = ids_digest
         self._summary = PlanSummary({"policy": "a plan", "kept": len(index), **copy.deepcopy(dict(summary or {}))})
 
     def __call__(self, difficulty: Any, labels: Any = None, generator: torch.Generator | None = None) -> Plan:
         """Returns the plan itself, whatever the difficulty."""
         return self
+
+    def inclusion(self, difficulty: Any, labels: Any = None) -> Tensor:
+        """1 for the examples of the plan and 0 for others, [N] float64, whatever the difficulty [N].
+
+        Raises:
+            ValueError: the plan has a position outside 0..N-1.
+
+        >>> Plan(torch.tensor([0, 2]), torch.ones(2)).inclusion(torch.zeros(4))
+        tensor([1., 0., 1., 0.], dtype=torch.float64)
+        """
+        size = len(difficulty)
+        if int(self.index[-1]) >= size:
+            raise ValueError(
+                f"plan: got position {int(self.index[-1])}, expected 0..{size - 1}, the positions of the difficulty"
+            )
+        included = torch.zeros(size, dtype=torch.float64, device="cpu")
+        included[self.index] = 1
+        return included
 
     def __len__(self) -> int:
         return len(self.index)
@@ -93,6 +122,50 @@ class Plan:
         digest.update(self.weight.numpy().data)
         return digest.hexdigest()
 
+    def with_ids(self, ids: Any) -> Plan:
+        """The same plan, which knows the data that it is for by its ids, and so notices other data.
+
+        The plan keeps a hash of them. With it, `PruneSampler(plan, ..., dataset=train)` refuses a folder to which files
+        were added since, or one in another order.
+
+        Args:
+            ids: [N] of all examples of the data, in order, such as `dp.IndexedDataset(dataset).ids`.
+
+        Raises:
+            TypeError, ValueError: they are no ids, or fewer than the plan has positions for.
+
+        >>> plan = Plan(torch.tensor([0, 2]), torch.ones(2)).with_ids(["a", "b", "c"])
+        >>> plan.check_data(3, ["a", "b", "d"])
+        Traceback (most recent call last):
+            ...
+        ValueError: plan: it is of other data: its 3 ids are others, or in another order; make it anew for this data
+        """
+        known = check_ids(ids)
+        if int(self.index[-1]) >= len(known):
+            raise ValueError(f"ids: got {len(known)}, but the plan keeps position {int(self.index[-1])}")
+        summary = {**self._summary, "examples": len(known)}
+        return Plan(self.index, self.weight, summary, ids_digest=digest_of_ids(encode_ids(known)))
+
+    def check_data(self, size: int, ids: Any = None) -> None:
+        """ValueError if the plan is of other data than this, as far as it knows.
+
+        Args:
+            size: N.
+            ids: [N], if known.
+        """
+        examples = self._summary.get("examples")
+        if int(self.index[-1]) >= size or (isinstance(examples, int) and examples != size):
+            of = f"keeps position {int(self.index[-1])}" if examples is None else f"is of {examples} examples"
+            raise ValueError(f"plan: it {of}, but the data has {size}; make it anew for this data")
+        if (
+            self.ids_digest is not None
+            and ids is not None
+            and digest_of_ids(encode_ids(check_ids(ids))) != self.ids_digest
+        ):
+            raise ValueError(
+                f"plan: it is of other data: its {size} ids are others, or in another order; make it anew for this data"
+            )
+
     def summary(self) -> PlanSummary:
         """What is kept and dropped, per class if labels were given: a dict that prints as text."""
         return copy.deepcopy(self._summary)  # a change of it must not change the plan
@@ -104,7 +177,10 @@ class Plan:
             OSError: it cannot be written; the message names the file and says what to do.
         """
         vectors = {"index": self.index.numpy(), "weight": self.weight.numpy()}
-        save_vectors(path, "plan", _FORMAT, vectors, {"summary": dict(self._summary)})
+        header: dict[str, Any] = {"summary": dict(self._summary)}
+        if self.ids_digest is not None:  # older versions pass it over
+            header["ids_digest"] = self.ids_digest
+        save_vectors(path, "plan", _FORMAT, vectors, header)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plan:
@@ -120,7 +196,10 @@ class Plan:
             index, weight = vectors["index"], vectors["weight"]
             if index.dtype != np.int64 or weight.dtype.kind != "f":
                 raise TypeError(f"got index of {index.dtype} and weight of {weight.dtype}, expected int64 and float32")
-            plan = cls(torch.from_numpy(index), torch.from_numpy(weight), header["summary"])
+            noted = header.get("ids_digest")
+            if not isinstance(noted, str | None):
+                raise TypeError(f"got the ids_digest {noted!r}, expected text")
+            plan = cls(torch.from_numpy(index), torch.from_numpy(weight), header["summary"], ids_digest=noted)
             str(plan.summary())  # what cannot be printed is no summary
         except MALFORMED as error:
             raise ValueError(f"{path}: not a valid plan file ({error})") from error
@@ -152,13 +231,23 @@ def make_plan(
 def _per_class(kept: Tensor, labels: Tensor, policy: str, may_drop_classes: bool) -> dict[str, dict[str, int]]:
     total = np.bincount(labels.numpy())
     left = np.bincount(labels[kept].numpy(), minlength=len(total))
-    lost = np.flatnonzero((total > 0) & (left == 0))
-    if len(lost) and not may_drop_classes:
-        raise ValueError(
-            f"{policy} would drop class {lost[0]} entirely ({total[lost[0]]} examples): keep more, use "
-            "PerClass(policy) to prune within classes, or pass no labels if you want to drop it"
-        )
+    if not may_drop_classes:
+        _refuse_lost(total, left, policy)
     return {
         str(c): {"examples": int(total[c]), "kept": int(left[c]), "dropped": int(total[c] - left[c])}
         for c in np.flatnonzero(total)
     }
+
+
+def refuse_lost_class(inclusion: Tensor, labels: Tensor, policy: str) -> None:
+    """ValueError if all examples of a class have the inclusion probability 0; both are [N]."""
+    _refuse_lost(np.bincount(labels.numpy()), np.bincount(labels.numpy(), inclusion.numpy()), policy)
+
+
+def _refuse_lost(total: NDArray[Any], left: NDArray[Any], policy: str) -> None:
+    lost = np.flatnonzero((total > 0) & (left == 0))
+    if len(lost):
+        raise ValueError(
+            f"{policy} would drop class {lost[0]} entirely ({total[lost[0]]} examples): keep more, use "
+            "PerClass(policy) to prune within classes, or pass no labels if you want to drop it"
+        )

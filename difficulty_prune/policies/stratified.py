@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from numbers import Integral
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from .base import (
     equal_weights,
     finite_range,
     half_up,
+    share_of_ends,
 )
 
 
@@ -52,7 +55,7 @@ class Stratified(Keeping):
 
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
         finite_range(difficulty, "Stratified")
-        dropped = min(half_up(self.drop_hardest * len(difficulty)), len(difficulty) - kept)
+        dropped = self._dropped(len(difficulty), kept)
         left = torch.randperm(len(difficulty), generator=generator, device="cpu")
         if dropped:
             left = left[difficulty[left].argsort(stable=True)[: len(left) - dropped].sort().values]
@@ -65,6 +68,32 @@ class Stratified(Keeping):
         )  # where the examples kept of each stratum end
         return equal_weights(left[stratum.argsort(stable=True)][torch.arange(len(left), device="cpu") < last])
 
+    def chances(self, difficulty: Tensor, kept: int) -> Tensor:
+        finite_range(difficulty, "Stratified")
+        dropped = self._dropped(len(difficulty), kept)
+        stays = 1 - share_of_ends(difficulty, dropped)
+        left = (stays > 0).nonzero()[:, 0]
+        stratum, ties = self._stratum(difficulty[left]), stays[left] < 1
+        sizes = stratum.bincount(minlength=self.strata)
+        hardest = int(stratum.max())  # where the ties are, of which the first in random order stay
+        gone = dropped - (len(difficulty) - len(left))  # of the ties
+        sizes[hardest] -= gone
+        shares = torch.tensor(equal_shares(sizes.tolist(), kept), dtype=torch.float64, device="cpu")
+        kind = sizes.unique(return_inverse=True)[1]  # strata of one size are numbered at random, so they share alike
+        share = (kind.bincount(shares) / kind.bincount())[kind]
+        found = torch.zeros(len(difficulty), dtype=torch.float64, device="cpu")
+        found[left] = (share / sizes)[stratum]
+        if gone:
+            of_one_size = shares[kind == kind[hardest]].tolist()
+            tied, others = left[ties], left[(stratum == hardest) & ~ties]
+            taken = [_ties_taken(len(tied), gone, len(others), int(number)) for number in of_one_size]
+            found[tied] = sum(taken) / len(taken) / len(tied)
+            found[others] = (share[hardest] - sum(taken) / len(taken)) / max(1, len(others))
+        return found
+
+    def _dropped(self, size: int, kept: int) -> int:
+        return min(half_up(self.drop_hardest * size), size - kept)
+
     def _stratum(self, difficulty: Tensor) -> Tensor:
         """The stratum of each example, 0..strata-1."""
         lowest, highest = (float(bound) for bound in difficulty.aminmax())
@@ -74,3 +103,22 @@ class Stratified(Keeping):
         scale = 2.0 ** -(self.strata.bit_length() + 1)
         above, width = difficulty * scale - lowest * scale, highest * scale - lowest * scale
         return (above * self.strata / width).long().clamp_(max=self.strata - 1)
+
+
+def _ties_taken(ties: int, gone: int, others: int, number: int) -> float:
+    """How many of the ties are expected in the first `number` of ties and others in random order.
+
+    The last `gone` of the ties in that order are passed over, so they count only until all that stay are taken: it is
+    the mean of min(ties - gone, X), where X of the first `number` would be ties if none were passed over.
+
+    >>> _ties_taken(ties=2, gone=1, others=1, number=1)  # two of the three may come first, and are ties
+    0.6666666666666666
+    """
+    from scipy.stats import hypergeom
+
+    mean = number * ties / (ties + others)
+    far = 12 * math.sqrt(mean) + 12  # twelve standard deviations or more: what lies beyond is nothing in float64
+    lowest, highest = max(0, number - others, int(mean - far)), min(ties, number, int(mean + far))
+    x = np.arange(lowest, highest + 1)
+    probability = hypergeom(ties + others, ties, number).pmf(x)
+    return float((np.minimum(x, ties - gone) * probability).sum() / probability.sum())

@@ -16,6 +16,7 @@ from .base import (
     equal_weights,
     half_up,
     hardest_first,
+    share_of_ends,
 )
 
 
@@ -29,6 +30,9 @@ class Hardest(Keeping):
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
         return equal_weights(hardest_first(difficulty, generator)[:kept])
 
+    def chances(self, difficulty: Tensor, kept: int) -> Tensor:
+        return share_of_ends(difficulty, kept)
+
 
 @dataclass(frozen=True)
 class Easiest(Keeping):
@@ -39,6 +43,9 @@ class Easiest(Keeping):
 
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
         return equal_weights(hardest_first(-difficulty, generator)[:kept])
+
+    def chances(self, difficulty: Tensor, kept: int) -> Tensor:
+        return share_of_ends(-difficulty, kept)
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,16 @@ class Window(Keeping):
         check_left_out(self.start, self.keep, "start")
 
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
-        first = min(half_up(self.start * len(difficulty)), len(difficulty) - kept)
+        first = self._first(len(difficulty), kept)
         return equal_weights(hardest_first(difficulty, generator)[first : first + kept])
+
+    def chances(self, difficulty: Tensor, kept: int) -> Tensor:
+        first = self._first(len(difficulty), kept)
+        return share_of_ends(difficulty, first + kept) - share_of_ends(difficulty, first)
+
+    def _first(self, size: int, kept: int) -> int:
+        """How many of the hardest are left out."""
+        return min(half_up(self.start * size), size - kept)
 
 
 @dataclass(frozen=True)
@@ -72,3 +87,6 @@ class Random(Keeping):
 
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
         return equal_weights(torch.randperm(len(difficulty), generator=generator, device="cpu")[:kept])
+
+    def chances(self, difficulty: Tensor, kept: int) -> Tensor:
+        return torch.full((len(difficulty),), kept / len(difficulty), dtype=torch.float64, device="cpu")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..support.checks import check_fraction, check_number, whole_number
-from .base import Choice, Keeping, Unseen, finite_range, hardest_first
+from .base import Choice, Keeping, Unseen, finite_range, hardest_first, share_of_ends
 
 
 class Weighted(Keeping):
@@ -25,14 +25,15 @@ class Weighted(Keeping):
 
     redrawn: ClassVar[bool] = True
     drops_classes: ClassVar[bool] = True
+    unbiased: ClassVar[bool] = True
     ranks: ClassVar[bool] = False  # live losses may well be the same at first; of fixed ones the sampler warns
 
     @abstractmethod
-    def inclusion(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Tensor:
-        """The probability of keeping each example, [N] float64 in (0, 1], adding up to `kept`."""
+    def probability(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Tensor:
+        """The probability of keeping each example, [N] float64 in (0, 1], adding up to `kept`; ties may be broken."""
 
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
-        probability = self.inclusion(difficulty, kept, generator)
+        probability = self.probability(difficulty, kept, generator)
         chosen = draw(probability, kept, generator)
         return chosen, 1 / probability[chosen]
 
@@ -85,26 +86,42 @@ class SoftPrune(Weighted):
         Raises:
             ValueError: `anneal` is set, but not `epochs`.
         """
+        full_from = self.full_from
+        return self if full_from is None or epoch < full_from else replace(self, keep=1.0, easy_keep=None)
+
+    @property
+    def full_from(self) -> int | None:
+        """The first epoch that sees the full data, where `anneal` is set; ValueError without `epochs`."""
         if self.anneal == 0:
-            return self
+            return None
         if self.epochs is None:
             raise ValueError(
                 f"epochs: got None beside anneal {self.anneal}; say how many epochs the training has, as in "
                 f"SoftPrune(keep={self.keep}, anneal={self.anneal}, epochs=30)"
             )
-        pruned = self.epochs - math.ceil(round(self.anneal * self.epochs, 9))
-        return self if epoch < pruned else replace(self, keep=1.0, easy_keep=None)
+        return self.epochs - math.ceil(round(self.anneal * self.epochs, 9))
 
-    def inclusion(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Tensor:
-        size = len(difficulty)
+    def probability(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Tensor:
+        size, easy = len(difficulty), self._easy(len(difficulty), kept)
         probability = torch.ones(size, dtype=torch.float64, device="cpu")
-        if kept < size:
-            wanted = self.keep / 2 if self.easy_keep is None else self.easy_keep
-            easy = math.ceil(round((size - kept) / (1 - min(wanted, kept / size)), 9))
-            easy = min(size, max(size - kept + 1, easy))  # at least one of them is kept
-            easiest = hardest_first(difficulty, generator)[size - easy :]
-            probability[easiest] = 1 - (size - kept) / easy
+        if easy:
+            probability[hardest_first(difficulty, generator)[size - easy :]] = 1 - (size - kept) / easy
         return probability
+
+    def chances(self, difficulty: Tensor, kept: int) -> Tensor:
+        """Ties at the border of the easy examples are easy in a part of the plans only, so theirs is in between."""
+        size, easy = len(difficulty), self._easy(len(difficulty), kept)
+        if easy == 0:
+            return torch.ones(size, dtype=torch.float64, device="cpu")
+        return 1 - share_of_ends(-difficulty, easy) * ((size - kept) / easy)
+
+    def _easy(self, size: int, kept: int) -> int:
+        """How many examples are easy."""
+        if kept == size:
+            return 0
+        wanted = self.keep / 2 if self.easy_keep is None else self.easy_keep
+        easy = math.ceil(round((size - kept) / (1 - min(wanted, kept / size)), 9))
+        return min(size, max(size - kept + 1, easy))  # at least one of them is kept
 
 
 @dataclass(frozen=True)
@@ -135,7 +152,10 @@ class Importance(Weighted):
         if not self.temperature > 0:
             raise ValueError(f"temperature: got {self.temperature}, expected a number above 0")
 
-    def inclusion(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Tensor:
+    def probability(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Tensor:
+        return self.chances(difficulty, kept)
+
+    def chances(self, difficulty: Tensor, kept: int) -> Tensor:
         lowest, highest = (bound / 2 for bound in finite_range(difficulty, "Importance"))
         width = highest - lowest  # of halves: the difference of two finite numbers may overflow
         share = (difficulty / 2 - lowest) / width if width > 0 else torch.ones_like(difficulty)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..scores.catalogue import SCORES, TRACKED
 from ..scores.temporal import TEMPORAL
-from ..support.digest import digest_of_array
+from ..support.ids import digest_of_ids
 from .run import Run
 
 _DATA: Final = "data"
@@ -73,7 +73,7 @@ class SharedFacts:
 def _data(run: Run) -> dict[str, Any]:
     """What says of which data a run is; a digest of the ids, where it has any."""
     parts = run.encoded_ids()
-    ids = {_IDS: " ".join(digest_of_array(parts[name]) for name in sorted(parts))} if parts else {}
+    ids = {_IDS: digest_of_ids(parts)} if parts else {}
     return {"numbers of examples": len(run), **ids, "dataset fingerprints": run.dataset_fingerprint}
 
 
@@ -109,7 +109,10 @@ def _contradiction(subject: str, differing: Mapping[str, tuple[Any, str, Any]], 
     name, (old, _, new) = next(iter(differing.items()))
     do_not_mix = "runs of different data do not mix"
     if run.has("ids"):
-        do_not_mix += "; RunSet.load(..., join='ids') joins runs of several versions of a dataset"
+        do_not_mix += (
+            "; RunSet.load(..., join='ids') joins runs of several versions of a dataset, as does --join of the "
+            "commands plan, export and audit"
+        )
     if name == _IDS:
         return f"{first} and {run!r} have different ids: {do_not_mix}"
     missing = "; one was finished without dataset_fingerprint=" if None in (old, new) else ""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..decisions.decisions import Decisions
 from ..support.ids import as_objects
+from ..support.name_some import name_some
 from .run import Run
 
 _NAMED: Final = 3  # in a message
@@ -66,8 +67,7 @@ def join_by_id(runs: Sequence[Run], decisions: Decisions | None = None) -> tuple
         whole = len(rows) == len(union) and bool(same.all())
         incomplete += not whole and any(run.has(name) for name in _OF_ALL)
         joined.append(_spread(run, rows, same, whole, of_all))
-    said = "the last run that knows one" if decisions is None else "the decisions, or of the last run that knows one"
-    return joined, _warning(relabelled, union, incomplete, said)
+    return joined, _warning(relabelled, union, incomplete, decided=decisions is not None)
 
 
 def _ids(run: Run, first: Run) -> NDArray[Any]:
@@ -118,13 +118,16 @@ def _spread(run: Run, rows: NDArray[Any], same: NDArray[Any], whole: bool, of_al
     return Run(scores, **facts, **{**run.metadata, **of_all})
 
 
-def _warning(relabelled: NDArray[Any], union: list[str | int], incomplete: int, of: str) -> str | None:
+def _warning(relabelled: NDArray[Any], union: list[str | int], incomplete: int, *, decided: bool) -> str | None:
+    differ, of = "in different runs", "the last run that knows one"
+    if decided:
+        differ, of = "in different runs or in the decisions", f"the decisions, or of {of}"
     said = []
     if relabelled.any():
-        first = [union[place] for place in relabelled.nonzero()[0][:_NAMED]]
+        first = [union[place] for place in relabelled.nonzero()[0]]
         said.append(
-            f"{int(relabelled.sum())} of {len(union)} ids have different labels in different runs, the first are "
-            f"{', '.join(map(repr, first))}; a run counts only where it had the label of {of}"
+            f"{int(relabelled.sum())} of {len(union)} ids have different labels {differ} "
+            f"({name_some(first, _NAMED)}); a run counts only where it had the label of {of}"
         )
     if incomplete:
         said.append(f"predictions and probabilities of {incomplete} runs are left out, which do not know all examples")

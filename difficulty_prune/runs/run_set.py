@@ -578,18 +578,20 @@ class RunSet:
         """The same runs with a published score, which `mean` and `difficulty` then give.
 
         A column `labels` (`label`, `targets`, `tr_labels`) is compared with the runs' labels, so that a table in
-        another order is noticed. With a column `index` (`idx`, `id`, or the nameless one that pandas writes) the rows
-        may come in any order and some may be missing; examples without a row are NaN. Without such a column there must
-        be one row for each example, in order.
+        another order is noticed. With a column `id`, where the runs have ids, rows are found by it, and a warning
+        counts those of ids that the runs lack. With a column `index` (`idx`, `id`, or the nameless one that pandas
+        writes) of positions the rows may come in any order too. Examples without a row are NaN. Without such a column
+        there must be one row for each example, in order.
 
         Args:
-            path: `.npz`, `.npy`, `.csv` or `.tsv` with a header, or a run file, `.safetensors`.
+            path: `.npz`, `.npy`, `.csv` or `.tsv` with a header, `.parquet`, or a run file, `.safetensors`.
             score: what it is: a name of the catalogue, or a `dp.Score` of your own. Default: what the name of a column
                 says; `tr_mem` of Feldman and Zhang is "memorization". It replaces an earlier table of the same score.
             column: where it is; default: the column with the name of the score, or the only one there is.
 
         Raises:
             FileNotFoundError: no such file.
+            ImportError: `.parquet` without pyarrow.
             ValueError: not a table, no column or several that it could be, values that are infinite or not numbers,
                 other labels or another number of examples; or a score that the runs already have.
 
@@ -611,7 +613,7 @@ class RunSet:
             found, values = read_table(path, columns, score, column, self.labels, self.num_examples)
         else:
             with open_table(path) as table:
-                found, values = read_table(path, table, score, column, self.labels, self.num_examples)
+                found, values = read_table(path, table, score, column, self.labels, self.num_examples, self.ids)
         if any(found.name in run.scores for run in self._runs):
             raise ValueError(
                 f"{path}: the runs already have a score {found.name!r}; give the table's another name, with "

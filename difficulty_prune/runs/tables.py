@@ -8,6 +8,7 @@ import io
 import lzma
 import os
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -20,11 +21,13 @@ from numpy.typing import NDArray
 from ..scores.catalogue import SCORES, Score, check_scores
 from ..support.file_errors import errors_name
 from ..support.files import MALFORMED
+from ..support.table_rows import parquet_batches
 
-SUFFIXES: Final = (".npz", ".npy", ".csv", ".tsv", ".safetensors")
+SUFFIXES: Final = (".npz", ".npy", ".csv", ".tsv", ".parquet", ".safetensors")
 PUBLISHED_NAMES: Final[Mapping[str, str]] = {"tr_mem": "memorization"}
 """Other names that published files give a score: Feldman and Zhang 2020, arXiv 2008.03703."""
 
+_ID: Final = "id"
 _LABELS: Final = ("labels", "label", "targets", "target", "tr_labels")
 _INDEX: Final = ("index", "idx", "id", "")
 """Names of the columns with the class and the position of an example, in upper or lower case; "" is pandas' index."""
@@ -40,7 +43,9 @@ _DAMAGED: Final = (
 
 @contextlib.contextmanager
 def open_table(path: str | os.PathLike[str]) -> Iterator[Mapping[str, Any]]:
-    """The columns of an `.npz`, `.npy`, `.csv` or `.tsv` file by name; those of an `.npz` are read when asked for.
+    """The columns of an `.npz`, `.npy`, `.csv`, `.tsv` or `.parquet` file by name.
+
+    Those of an `.npz` are read when asked for. A `.parquet` needs pyarrow.
 
     Nothing is ever unpickled.
 
@@ -56,6 +61,9 @@ def open_table(path: str | os.PathLike[str]) -> Iterator[Mapping[str, Any]]:
         is_file = Path(path).is_file()
     if not is_file:
         raise FileNotFoundError(f"{path}: no such file")
+    if suffix == ".parquet":
+        yield _read_parquet(path)
+        return
     with errors_name(path):
         file = open(path, "rb")  # noqa: SIM115 - closed below, where errors are those of the content
     with file:
@@ -73,8 +81,11 @@ def read_table(
     column: str | None,
     labels: NDArray[Any] | None,
     num_examples: int,
+    ids: NDArray[Any] | None = None,
 ) -> tuple[Score, NDArray[Any]]:
     """A published score: what it is, and its values [N] float64, NaN for examples that are not in the table.
+
+    Warns of rows whose id the runs lack.
 
     Args:
         path: for messages.
@@ -82,6 +93,7 @@ def read_table(
         score, column: see `RunSet.with_table`.
         labels: [N], to compare with those of the table.
         num_examples: N.
+        ids: [N] of the examples, to be looked up in a column `id`.
 
     Raises:
         ValueError: see `RunSet.with_table`; the message names the file and the column, and says what is there.
@@ -94,11 +106,14 @@ def read_table(
     values = _numbers(path, columns, name)
     if np.isinf(values).any():
         raise ValueError(f"{path}: column {name!r} is infinite in row {int(np.isinf(values).argmax())}")
-    rows = _positions(path, columns, len(values), num_examples)
+    rows = _positions_by_id(path, columns, len(values), ids)
+    if rows is None:
+        rows = _positions(path, columns, len(values), num_examples)
+    there = rows >= 0
     if labels is not None:
-        _check_labels(path, columns, labels[rows])
+        _check_labels(path, columns, labels[rows[there]], there)
     result = np.full(num_examples, np.nan)
-    result[rows] = values
+    result[rows[there]] = values[there]
     return found, result
 
 
@@ -149,6 +164,35 @@ def _definition(score: str | Score) -> Score:
     return score
 
 
+def _positions_by_id(
+    path: str | os.PathLike[str], columns: Mapping[str, Any], rows: int, ids: NDArray[Any] | None
+) -> NDArray[Any] | None:
+    """Which example each row is, [rows] int64, by the column `id`; -1 where the runs lack it. None without such ids.
+
+    A column `id` of which the runs know nothing holds positions, or else is refused as such.
+    """
+    name = _find(columns, (_ID,))
+    if ids is None or name is None:
+        return None
+    given = [str(value) for value in np.asarray(columns[name]).tolist()]
+    places = {str(item): place for place, item in enumerate(ids.tolist())}
+    found = np.fromiter((places.get(item, -1) for item in given), np.int64, len(given))
+    known = found[found >= 0]
+    if len(given) != rows or not len(known):
+        return None
+    counts = np.bincount(known)
+    if (counts > 1).any():
+        raise ValueError(f"{path}: column {name!r} has {ids[int(counts.argmax())]!r} more than once")
+    if len(known) < rows:
+        first = given[int((found < 0).argmax())]
+        warnings.warn(
+            f"{path}: {rows - len(known)} of {rows} rows are of ids that the runs lack, the first is {first!r}; they "
+            "are left out",
+            stacklevel=4,
+        )
+    return found
+
+
 def _positions(path: str | os.PathLike[str], columns: Mapping[str, Any], rows: int, num_examples: int) -> NDArray[Any]:
     """Which example each row is, [rows] int64."""
     index = _find(columns, _INDEX)
@@ -171,11 +215,16 @@ def _positions(path: str | os.PathLike[str], columns: Mapping[str, Any], rows: i
     return positions
 
 
-def _check_labels(path: str | os.PathLike[str], columns: Mapping[str, Any], expected: NDArray[Any]) -> None:
+def _check_labels(
+    path: str | os.PathLike[str], columns: Mapping[str, Any], expected: NDArray[Any], rows: NDArray[Any]
+) -> None:
+    """ValueError if the table has other labels than those expected for these rows, a mask."""
     name = _find(columns, _LABELS)
     if name is None:
         return
     found = _numbers(path, columns, name)
+    if len(found) == len(rows):
+        found = found[rows]
     differing = int((found != expected).sum()) if len(found) == len(expected) else max(len(found), len(expected))
     if differing:
         raise ValueError(
@@ -220,4 +269,17 @@ def _read_text(file: BinaryIO, suffix: str) -> Mapping[str, Any]:
     for number, row in enumerate(rows):
         if len(row) != len(header):
             raise ValueError(f"row {number} has {len(row)} cells, expected {len(header)}")
-    return {name: [row[i].strip() or "nan" for row in rows] for i, name in enumerate(header)}
+    return {
+        name: [row[i] or "nan" if name.lower() == _ID else row[i].strip() or "nan" for row in rows]
+        for i, name in enumerate(header)
+    }
+
+
+def _read_parquet(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """Columns of numbers, or of texts."""
+    parts: dict[str, list[NDArray[Any]]] = {}
+    for batch in parquet_batches(path):
+        for name in batch.schema.names:
+            values = np.asarray(batch.column(name).to_numpy(zero_copy_only=False))
+            parts.setdefault(name, []).append(values)
+    return {name: np.concatenate(values) for name, values in parts.items()}

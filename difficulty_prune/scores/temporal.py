@@ -55,10 +55,11 @@ class TemporalOptions:
 def tdds(logits: Tensor, window: int = 10, decay: float = 0.9) -> Tensor:
     """TDDS (Zhang et al. 2024, arXiv 2311.13613) of trajectories in memory.
 
-    The change from one presentation to the next is sum_c p_t |log p_t - log p_(t-1)|. A window of presentations holds
-    one change less; the score is the moving average over windows, the newest weighing `decay`, of the Euclidean norm of
-    the changes' deviations from their mean. (The authors' script measures the first window at every step; here the
-    window moves on, as the paper says.) A log-probability below -1e16, as of a class masked by -inf, counts as -1e16.
+    The change from one presentation to the next is `sum_c p_t |log p_t - log p_(t-1)|`. A window of presentations
+    holds one change less; the score is the moving average over windows, the newest weighing `decay`, of the Euclidean
+    norm of the changes' deviations from their mean. (The authors' script measures the first window at every step; here
+    the window moves on, as the paper says.) A log-probability below -1e16, as of a class masked by -inf, counts as
+    -1e16.
 
     Args:
         logits: [T, N, C] floating point, T presentations of N examples in order.

@@ -1,4 +1,4 @@
-"""Runs tasks on the processes of this machine, with a progress bar over all of them."""
+"""Runs tasks on the processes of this machine, and reports how far they are."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from .progress import report_on
 from .tasks import Task
 
 _REFRESH = 0.25  # seconds between two looks at the steps done
@@ -39,6 +39,9 @@ def default_workers() -> int:
 def run_tasks(tasks: Sequence[Task], workers: int, train_size: int, console: Console, title: str) -> None:
     """Runs the tasks in `workers` processes and returns when all are done.
 
+    On a terminal a bar shows which are trained, how far they are and the time left; elsewhere there is a line for each
+    that is finished. `title` says what they do, "scoring" or "comparing".
+
     The first failure, and Ctrl-C, end these processes and no others; what finished before is on disk. If the calling
     process dies, they end by themselves. On Windows Ctrl-C also reaches workers that are still starting, and they may
     print a traceback.
@@ -49,20 +52,22 @@ def run_tasks(tasks: Sequence[Task], workers: int, train_size: int, console: Con
     workers = min(workers, len(tasks))
     threads = max(1, usable_cores() // workers)
     steps_done = context.Value("q", 0)
-    with _progress(console) as progress:
-        total = sum(task.steps(train_size) for task in tasks)
-        bar = progress.add_task(title, total=total, finished=0, tasks=len(tasks))
+    total = sum(task.steps(train_size) for task in tasks)
+    with report_on(console, title, total, len(tasks), "run") as report:
         executor = ProcessPoolExecutor(workers, context, _start_worker, (threads, steps_done))
         try:
             with _interrupts_postponed():
-                pending = {executor.submit(_run, task) for task in tasks}
+                names = {executor.submit(_run, task): task.describe() for task in tasks}
+            pending = set(names)
             while pending:
                 with _interrupts_postponed():  # `wait` locks every future, and would not unlock them
                     done, pending = wait(pending, timeout=_REFRESH, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
+                finished = [(name, future.result()) for future, name in names.items() if future in done]
+                in_work = [name for future, name in names.items() if future in pending][:workers]  # in this order
                 # Not .value, which waits for a lock that a killed worker may hold.
-                progress.update(bar, completed=steps_done.get_obj().value, finished=len(tasks) - len(pending))
+                report.update(steps_done.get_obj().value, in_work)
+                for name, seconds in finished:
+                    report.finished(name, seconds)
         except BaseException:
             with _interrupts_postponed():
                 context.kill_workers()
@@ -137,19 +142,6 @@ def _interrupts_hidden_from_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("steps, {task.fields[finished]} of {task.fields[tasks]} trainings"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )
-
-
 def _start_worker(threads: int, steps_done: Any) -> None:
     global _steps_done
     _end_with_parent(seconds=0)  # which may have died while this process imported
@@ -166,8 +158,11 @@ def _end_with_parent(seconds: float | None = None) -> None:
         os._exit(1)  # from another thread nothing else ends a process in the middle of a training
 
 
-def _run(task: Task) -> None:
+def _run(task: Task) -> float:
+    """The seconds that it took."""
+    start = time.perf_counter()
     task.run(_count_steps)
+    return time.perf_counter() - start
 
 
 def _count_steps(steps: int) -> None:

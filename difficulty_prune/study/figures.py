@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..consistency.correlation import correlation
 from ..plots.axes import save_png
 from ..plots.consistency_figures import correlation_heatmap
+from ..plots.example_captions import example_captions
 from ..plots.score_figures import accuracy_against_keep, difficulty_histogram, example_grid, run_agreement_bars
 from ..runs.run_set import RunSet
 from .study_data import StudyData
@@ -37,8 +38,8 @@ def write_figures(folder: Path, runs: RunSet, summary: dict[str, Any], data: Stu
     known = np.flatnonzero(~np.isnan(difficulty))
     order = known[np.argsort(difficulty[known])]
     for name, chosen in (("hardest", order[::-1][:_SHOWN]), ("easiest", order[:_SHOWN])):
-        captions = [f"{data.train.labels[i]} | {difficulty[i]:.2f}" for i in chosen]
-        title = f"The {len(chosen)} {name} examples: label | {score}, high = hard"
+        captions = example_captions(runs, chosen, score, data.train.class_names)
+        title = f"The {len(chosen)} {name} examples, with label, {score} (high = hard) and place in the data"
         save_png(example_grid(_pictures(data, chosen), captions, _COLUMNS, title), folder / f"{name}.png")
 
 

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
 Kind = TypeVar("Kind")
+Completer = Callable[..., Iterable[str]]
 
 
-def option(help: str, *, flag: str | None = None, **how: Any) -> dict[str, Any]:
+def option(
+    help: str, *, flag: str | None = None, offer: Iterable[str] | Completer | None = None, **how: Any
+) -> dict[str, Any]:
     """The metadata of a field that is an option of a command, or, if it has no default, a positional argument.
 
     Args:
         help: what `--help` says; the default is added to it.
-        flag: as in "--model"; default: the field's name.
+        flag: as in "--model", or several as in "-o --output"; default: the field's name.
+        offer: what a shell offers when the value is typed: names, or a function of `prefix=` and more. Default: the
+            choices; nothing for numbers; else files.
         how: for `argparse.ArgumentParser.add_argument`, such as type=int.
     """
-    return {"flag": flag, "how": {"help": help, **how}}
+    if offer is None and how.get("type") in (int, float):
+        offer = ()
+    return {"flag": flag, "offer": offer, "how": {"help": help, **how}}
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type[Any]) -> None:
@@ -36,10 +44,20 @@ def add_options(parser: argparse.ArgumentParser, kind: type[Any]) -> None:
     for entry in fields(kind):
         how = entry.metadata["how"]
         if entry.default is MISSING:
-            parser.add_argument(entry.name, **how)
+            action = parser.add_argument(entry.name, **how)
         else:
-            flag = entry.metadata["flag"] or f"--{entry.name.replace('_', '-')}"
-            parser.add_argument(flag, dest=entry.name, default=entry.default, **how)
+            flags = (entry.metadata["flag"] or f"--{entry.name.replace('_', '-')}").split()
+            default = None if how.get("required") else entry.default  # which nobody would see
+            action = parser.add_argument(*flags, dest=entry.name, default=default, **how)
+        offer = entry.metadata["offer"]
+        if offer is not None:
+            action.completer = offer if callable(offer) else _offering(offer)  # type: ignore[attr-defined]
+
+
+def _offering(names: Iterable[str]) -> Completer:
+    """A completer, as argcomplete calls it, that always offers the same; argcomplete leaves out what does not fit."""
+    known = tuple(names)
+    return lambda **_: known
 
 
 def read_options(parsed: argparse.Namespace, kind: type[Kind]) -> Kind:

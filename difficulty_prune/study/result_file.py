@@ -23,12 +23,18 @@ def _number(most: float) -> Callable[[Any], bool]:
     return lambda value: type(value) in (int, float) and math.isfinite(value) and 0 <= value <= most
 
 
+def _shares(value: Any) -> bool:
+    return isinstance(value, list) and all(entry is None or _number(1.0)(entry) for entry in value)
+
+
 _FIELDS: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
     "task": ("a description of the training", lambda value: isinstance(value, dict)),
     "examples": ("a whole number, 1 or more", _whole(1)),
     "plan": ("a digest", lambda value: isinstance(value, str)),
     "peak_memory_bytes": ("a whole number or null", lambda value: value is None or _whole(0)(value)),
     "test_accuracy": ("a number in [0, 1]", _number(1.0)),
+    "class_accuracy": ("a number in [0, 1] or null for each class", _shares),
+    "presentations": ("a whole number, 1 or more", _whole(1)),
     "steps": ("a whole number, 1 or more", _whole(1)),
     "seconds": ("a number, 0 or more", _number(math.inf)),
 }

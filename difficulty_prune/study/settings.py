@@ -18,13 +18,16 @@ from ..support.checks import check_fraction
 from .hold_out import check_hold_out
 from .models import MODELS, find_model
 from .options import option
-from .study_data import FORMS
+from .study_data import FORMS, complete_data
 from .tasks import slug
 from .train import Recipe
 
 DEFAULT_SCORES: Final = ("el2n", "aum", "forgetting", "vog_loss")
 LARGEST_SEED: Final = 2**62  # leaves room to count up: PyTorch takes seeds below 2**64
-SEEDS_PER_COMPARISON: Final = 2
+MOST_SEEDS: Final = 30
+WITHOUT_WRONG: Final = "without-wrong"  # draws from what is not likely mislabelled, which the runs tell
+DEFAULT_POLICIES: Final = (WITHOUT_WRONG, "stratified", "soft")
+WRONG_LABEL_SCORES: Final = ("margin", "aum")  # by which a study tells what is likely mislabelled
 FIRST_COMPARISON_SEED: Final = 1000  # after the study's: so many scoring runs per model nobody trains
 POLICIES: Final[dict[str, Callable[[float], Policy]]] = {
     "hardest": Hardest,
@@ -46,9 +49,12 @@ class Settings:
         TypeError, ValueError: a value that cannot work, or one that is given twice.
     """
 
-    data: str = field(default="digits", metadata=option(FORMS, metavar="DATA"))
+    data: str = field(default="digits", metadata=option(FORMS, metavar="DATA", offer=complete_data))
     test: str | None = field(
-        default=None, metadata=option("test data; default: the data's own, else a fifth set aside", metavar="DATA")
+        default=None,
+        metadata=option(
+            "test data; default: the data's own, else a fifth set aside", metavar="DATA", offer=complete_data
+        ),
     )
     models: tuple[str, ...] = field(
         default=(),
@@ -57,6 +63,7 @@ class Settings:
             flag="--model",
             nargs="+",
             metavar="NAME",
+            offer=MODELS,
         ),
     )
     runs: int = field(default=4, metadata=option("scoring runs per model", type=int))
@@ -69,14 +76,34 @@ class Settings:
             f"the first one prunes; {', '.join(score_names(*TRACKED))}",
             nargs="+",
             metavar="SCORE",
+            offer=score_names(*TRACKED),
         ),
     )
     keep: tuple[float, ...] = field(
-        default=(0.5, 0.7),
+        default=(0.7,),
         metadata=option("fractions of examples to keep; none: only score", nargs="*", type=float, metavar="SHARE"),
     )
     policies: tuple[str, ...] = field(
-        default=("hardest",), metadata=option(", ".join(POLICIES), flag="--policy", nargs="+", metavar="POLICY")
+        default=(),
+        metadata=option(
+            f"{WITHOUT_WRONG}, {', '.join(POLICIES)}; default: {', '.join(DEFAULT_POLICIES)}; random is always there",
+            flag="--policy",
+            nargs="+",
+            metavar="POLICY",
+            offer=(WITHOUT_WRONG, *POLICIES),
+        ),
+    )
+    seeds: int = field(
+        default=5, metadata=option("trainings of each kind that are compared, seed by seed", type=int, metavar="N")
+    )
+    until: float | None = field(
+        default=None,
+        metadata=option(
+            f"add seeds, up to {MOST_SEEDS}, until differences to chance are known to so many points: the width of the "
+            "interval, such as 0.5",
+            type=float,
+            metavar="POINTS",
+        ),
     )
     hold_out: float = field(
         default=0.0,
@@ -97,14 +124,31 @@ class Settings:
     size: int | None = field(
         default=None, metadata=option("resize images to so many pixels a side; default: as they are", type=int)
     )
+    plant_wrong: float = field(
+        default=0.0,
+        metadata=option(
+            "fraction of the training labels to make wrong, at random by the seed, to see whether they are found",
+            type=float,
+            metavar="SHARE",
+        ),
+    )
 
     def __post_init__(self) -> None:
         check_tracked(self.scores)
         for keep in self.keep:
             check_fraction(keep, "keep")
         for name in self.policies:
-            if name not in POLICIES:
-                raise ValueError(f"policy: got {name!r}, expected one of {', '.join(POLICIES)}")
+            if name not in (WITHOUT_WRONG, *POLICIES):
+                raise ValueError(f"policy: got {name!r}, expected one of {WITHOUT_WRONG}, {', '.join(POLICIES)}")
+            if name == WITHOUT_WRONG and not self._tells_wrong:
+                raise ValueError(
+                    f"policy: {WITHOUT_WRONG} needs margin or aum among the scores, which tell what is likely "
+                    f"mislabelled; got {', '.join(self.scores)}"
+                )
+        if self.seeds < 2:
+            raise ValueError(f"seeds: got {self.seeds}, expected 2 or more, better 5: one shows no spread")
+        if self.until is not None and not self.until > 0:
+            raise ValueError(f"until: got {self.until}, expected points above 0")
         for name in self.models:
             find_model(name)
         for key, value in (
@@ -118,6 +162,8 @@ class Settings:
         if not 0 <= self.seed < LARGEST_SEED:
             raise ValueError(f"seed: got {self.seed}, expected 0 or more, and less than 2**62")
         check_hold_out(self.hold_out, self.runs)
+        if isinstance(self.plant_wrong, bool) or not 0 <= self.plant_wrong < 1:
+            raise ValueError(f"plant_wrong: got {self.plant_wrong}, expected a fraction of the labels, in [0, 1)")
         self._check_windows()
         self._check_no_repeats()
         self._check_policies()
@@ -139,7 +185,7 @@ class Settings:
 
     def _check_policies(self) -> None:
         """ValueError for a policy that cannot be made with one of the shares to keep."""
-        for name in self.policies:
+        for name in (name for name in self.policies if name != WITHOUT_WRONG):
             for keep in self.keep:
                 try:
                     POLICIES[name](keep)
@@ -152,15 +198,30 @@ class Settings:
         return self.models or (("cnn", "mlp") if self.data == "digits" else ("cnn",))
 
     @property
+    def policy_names(self) -> tuple[str, ...]:
+        """The policies, without random, which is always compared with; by default those that it pays to know of."""
+        known = self.policies or tuple(name for name in DEFAULT_POLICIES if name != WITHOUT_WRONG or self._tells_wrong)
+        return tuple(dict.fromkeys(known))
+
+    @property
+    def _tells_wrong(self) -> bool:
+        return not set(WRONG_LABEL_SCORES).isdisjoint(self.scores)
+
+    @property
+    def most(self) -> int:
+        """The largest number of seeds."""
+        return max(MOST_SEEDS, self.seeds)
+
+    @property
     def scoring_seeds(self) -> range:
         """The seeds of a model's scoring runs."""
         return range(self.seed, self.seed + self.runs)
 
     @property
     def comparison_seeds(self) -> range:
-        """The seeds of every training that is compared, none of which is that of a scoring run."""
+        """The seeds of every training that is compared, none of which is that of a scoring run; `until` adds more."""
         first = self.seed + FIRST_COMPARISON_SEED
-        return range(first, first + SEEDS_PER_COMPARISON)
+        return range(first, first + self.seeds)
 
     @property
     def recipe(self) -> Recipe:

@@ -17,18 +17,17 @@ from ..consistency.reliability import reliability
 from ..consistency.run_agreement import run_agreement
 from ..fingerprint.architecture_fingerprint import ArchitectureFingerprint
 from ..fingerprint.sensitive_examples import sensitive_examples
-from ..policies.base import Policy
-from ..policies.uniform import Random
 from ..runs.run_set import RunSet
 from ..support.files import write_atomically
 from ..support.plain import plain
+from .compare_policies import Compared, compare_policies
 from .executor import default_workers, run_tasks
 from .figures import write_figures
 from .folder_lock import locked
 from .preflight import check_fit, check_out, make_folders
-from .settings import POLICIES, Settings
+from .settings import Settings
 from .study_data import StudyData, load_data
-from .tasks import ComparisonTask, DataSource, ScoringTask, peak_memory, slug, unfinished_runs
+from .tasks import DataSource, ScoringTask, peak_memory, slug, unfinished_runs
 
 TARGET: Final = 0.95  # the reliability for which the runs needed are stated
 RUNS_PER_FINGERPRINT: Final = 3
@@ -47,8 +46,8 @@ def run_study(settings: Settings, console: Console) -> dict[str, Any]:
     start = time.perf_counter()
     check_out(settings)
     with console.status(Text(f"reading {settings.data}")):
-        data = load_data(settings.data, settings.test, settings.size)
-        source = DataSource.of(settings.data, settings.test, settings.size)
+        what = settings.data, settings.test, settings.size, settings.plant_wrong, settings.seed
+        data, source = load_data(*what), DataSource.of(*what)
         check_fit(settings, data)
     scoring = scoring_tasks(settings, source)
     unfinished_runs(scoring)  # refuses the runs of another study, before anything is written
@@ -72,15 +71,15 @@ def _run_locked(
     runs = RunSet.load(task.path for task in scoring)
     if settings.keep:
         check_all_scored(runs, settings.scores[0])
-    comparison = comparison_tasks(settings, source, runs)
-    not_compared = [task for task in comparison if not task.is_done()]
-    run_tasks(not_compared, workers, len(data.train), console, "comparing")
+    compared = compare_policies(settings, source, data, runs, workers, console)
 
     summary = {
-        **summarise(settings, describe(data, source), runs, [task.result() for task in comparison]),
-        "reused": {"runs": len(scoring) - len(unfinished), "trainings": len(comparison) - len(not_compared)},
+        **summarise(settings, describe(data, source), runs, compared),
+        "reused": {"runs": len(scoring) - len(unfinished), "trainings": compared.reused},
+        "runs_without_ids": 0 if data.train.ids is None else sum(not run.has("ids") for run in runs),
         "seconds": round(time.perf_counter() - start, 1),
         "workers": workers,
+        **({} if data.planted is None else {"planted": data.planted.to_dict()}),
     }
     write_atomically(settings.out / "summary.json", json.dumps(summary, indent=1, default=list))
     write_figures(settings.out / "figures", runs, summary, data)
@@ -105,47 +104,21 @@ def scoring_tasks(settings: Settings, source: DataSource) -> list[ScoringTask]:
     ]
 
 
-def comparison_tasks(settings: Settings, source: DataSource, runs: RunSet) -> list[ComparisonTask]:
-    """Full data, then for each share the policies and a random subset, for each model with two seeds each.
-
-    The difficulty is the mean of the first score over all runs of all models. Where nothing is to be kept, nothing is
-    compared.
-    """
-    if not settings.keep:
-        return []
-    score = settings.scores[0]
-    difficulty = runs.difficulty(score)
-    chosen: list[tuple[str, float, Policy]] = [("full", 1.0, Random(1.0))]
-    for keep in settings.keep:
-        names = dict.fromkeys([*settings.policies, "random"])
-        chosen += [(name, keep, POLICIES[name](keep)) for name in names]
-    return [
-        ComparisonTask(
-            source,
-            model,
-            seed,
-            settings.recipe,
-            name,
-            keep,
-            policy,
-            difficulty,
-            f"{score} of {len(runs)} runs",
-            str(settings.out / "trainings" / f"{slug(model)}-{name}-{keep:g}-{seed}.json"),
-        )
-        for model in settings.model_names
-        for name, keep, policy in chosen
-        for seed in settings.comparison_seeds
-    ]
-
-
-def summarise(
-    settings: Settings, data: dict[str, Any], runs: RunSet, results: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
+def summarise(settings: Settings, data: dict[str, Any], runs: RunSet, compared: Compared) -> dict[str, Any]:
     """What a study found, as JSON can hold it."""
     of_models = runs.group_by("architecture")
-    peaks = [found["peak_memory_bytes"] for found in (*(run.metadata for run in runs), *results)]
+    peaks = [found["peak_memory_bytes"] for found in (*(run.metadata for run in runs), *compared.results)]
     return {
-        "settings": {**asdict(settings), "models": settings.model_names, "out": str(settings.out)},
+        "verdicts": {
+            model: {**found.to_dict(), "first_line": found.first_line(), "details": found.details()}
+            for model, found in compared.of_models.items()
+        },
+        "settings": {
+            **asdict(settings),
+            "models": settings.model_names,
+            "policies": settings.policy_names,
+            "out": str(settings.out),
+        },
         "recipe": asdict(settings.recipe),
         "data": data,
         "agreement": {model: agreement_with_mean(own) for model, own in of_models.items()},
@@ -160,7 +133,8 @@ def summarise(
         },
         "together": together(runs),
         "difficulty": settings.scores[0],
-        "comparison": comparison_rows(results),
+        "wrong_labels": compared.wrong_labels,
+        "comparison": compared.rows,
         "peak_memory_bytes": {
             "study": peak_memory(),
             "largest_worker": max((peak for peak in peaks if peak is not None), default=None),
@@ -235,30 +209,6 @@ def together(runs: RunSet) -> dict[str, Any]:
         "memorization": runs.memorization().to_dict(),
         "held_out_consistency": runs.held_out_consistency().to_dict(),
     }
-
-
-def comparison_rows(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per model, policy and share to keep: mean and standard deviation over seeds."""
-    groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
-    for result in results:
-        task = result["task"]
-        groups.setdefault((task["architecture"], task["policy"], task["keep"]), []).append(result)
-    return [
-        {
-            "model": model,
-            "policy": policy,
-            "keep": keep,
-            "examples": group[0]["examples"],
-            "steps": group[0]["steps"],
-            "seconds": round(float(np.mean([r["seconds"] for r in group])), 1),
-            "test_accuracy": float(np.mean([r["test_accuracy"] for r in group])),
-            "spread": float(np.std([r["test_accuracy"] for r in group], ddof=1)),
-            "range": [min(r["test_accuracy"] for r in group), max(r["test_accuracy"] for r in group)],
-            "seeds": len(group),
-            "plans": [r.get("plan") for r in group],
-        }
-        for (model, policy, keep), group in groups.items()
-    ]
 
 
 def describe(data: StudyData, source: DataSource) -> dict[str, Any]:

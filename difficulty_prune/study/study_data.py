@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,9 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
+from ..data import IndexedDataset
+from ..dataset_facts import class_names_of, fetch_and_tell, may_return_another
 from ..support.digest import digest_of_array
+from ..support.name_some import name_some
 from .named_function import import_function, names_function
 from .photographs import open_rgb
+from .plant import Planted, plant_wrong
 
 _MEMORY_LIMIT: Final = 4 * 2**30  # every worker holds the images too
 _TEST_SHARE: Final = 0.2
@@ -32,15 +37,31 @@ class Images(Dataset[tuple[Tensor, int]]):
         images: [N, C, H, W], uint8 or floating point.
         labels: [N] int64.
         class_names: the name of each class, where they are known.
+        ids: [N] what names each image for good, such as its path below the folder, where that is known.
+        names_inside: the names of classes that a wrapped dataset has; a wrapper may have made other labels of them.
 
     >>> len(Images(torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 0])))
     3
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, class_names: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        class_names: tuple[str, ...] | None = None,
+        ids: NDArray[Any] | None = None,
+        names_inside: tuple[str, ...] | None = None,
+    ) -> None:
         self.images = images
         self.labels = labels
         self.class_names = class_names
+        self.ids = ids
+        self.names_inside = names_inside
+
+    def select(self, positions: NDArray[Any]) -> Images:
+        """The images at these positions."""
+        ids = None if self.ids is None else self.ids[positions]
+        return Images(self.images[positions], self.labels[positions], self.class_names, ids, self.names_inside)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -65,12 +86,19 @@ class StudyData:
     train: Images
     test: Images
     num_classes: int
+    planted: Planted | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width)."""
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
+
+    @property
+    def names_of_classes(self) -> tuple[str, ...] | None:
+        """The name of each class, where all are known."""
+        names = self.train.class_names
+        return names if names is not None and len(names) >= self.num_classes else None
 
     @functools.cached_property
     def statistics(self) -> tuple[Tensor, Tensor]:
@@ -82,7 +110,9 @@ class StudyData:
 
 
 @functools.cache
-def load_data(spec: str, test_spec: str | None = None, size: int | None = None) -> StudyData:
+def load_data(
+    spec: str, test_spec: str | None = None, size: int | None = None, wrong: float = 0.0, seed: int = 0
+) -> StudyData:
     """Loads the images that a `--data` argument names, and keeps them for the life of the process.
 
     Where no test data is named and the source brings none, a fifth of the images, chosen class by class and always
@@ -91,6 +121,7 @@ def load_data(spec: str, test_spec: str | None = None, size: int | None = None) 
     Args:
         spec, test_spec: of the forms in `FORMS`.
         size: the side to which every image is resized; None for as they are.
+        wrong: the share of the training labels that is made wrong, at random by `seed`.
 
     Raises:
         TypeError, ValueError: a spec of an unknown form, samples that are no (image, label), images of different
@@ -108,7 +139,49 @@ def load_data(spec: str, test_spec: str | None = None, size: int | None = None) 
     if test is None:
         train, test = _split(train)
     _check_test_data(train, test)
-    return StudyData(train, test, num_classes=int(train.labels.max()) + 1)
+    data = StudyData(train, test, num_classes=int(train.labels.max()) + 1)
+    if not wrong:
+        return data
+    planted = plant_wrong(train.labels, wrong, seed, train.ids)
+    labels = train.labels.clone()
+    labels[torch.from_numpy(planted.index)] = torch.from_numpy(planted.given)
+    return replace(data, train=Images(train.images, labels, train.class_names, train.ids), planted=planted)
+
+
+def open_data(spec: str) -> IndexedDataset:
+    """The training data that a `--data` argument names, without reading an image: for its ids, labels and class names.
+
+    Ids are paths below the root where the data are files. A function of the user may return an `IndexedDataset`, which
+    is taken as it is: with the `key=` that names its examples.
+
+    Raises:
+        TypeError, ValueError: a spec of an unknown form, or data that are no map-style dataset, or empty.
+        FileNotFoundError: there is no such folder, or a folder of a class in it has no images.
+
+    >>> data = open_data("digits")
+    >>> len(data), data.ids[:3], data.labels[:3]
+    (1797, array([0, 1, 2]), array([0, 1, 2]))
+    """
+    dataset, _ = _find(spec)
+    return dataset if isinstance(dataset, IndexedDataset) else IndexedDataset(dataset)
+
+
+def complete_data(prefix: str, **_: Any) -> list[str]:
+    """What a shell offers for a `--data` argument that begins so: its forms, and the folders of an image folder.
+
+    >>> complete_data("")
+    ['digits', 'imagefolder:', 'torchvision:']
+    """
+    form, colon, path = prefix.partition(":")
+    if not colon or form != "imagefolder":
+        return ["digits", "imagefolder:", "torchvision:"]
+    above, name = os.path.split(path)
+    try:
+        found = sorted(entry.name for entry in os.scandir(above or ".") if entry.is_dir())
+    except OSError:  # no such folder
+        return []
+    seen = [each for each in found if each.startswith(name) and (name.startswith(".") or not each.startswith("."))]
+    return [f"imagefolder:{os.path.join(above, each)}/" for each in seen]
 
 
 def _check_test_data(train: Images, test: Images) -> None:
@@ -118,23 +191,19 @@ def _check_test_data(train: Images, test: Images) -> None:
             f"test: got images of shape {list(test.images.shape[1:])}, expected {list(train.images.shape[1:])} as for "
             "training"
         )
-    if train.class_names and test.class_names and train.class_names != test.class_names:
-        other = sorted(set(train.class_names) ^ set(test.class_names))
+    names, others = train.class_names or train.names_inside, test.class_names or test.names_inside
+    if names and others and names != others:
+        differing = sorted(set(names) ^ set(others))
         raise ValueError(
-            f"test: got {len(test.class_names)} classes, expected the {len(train.class_names)} of the training data, "
-            f"or their numbers do not match; {_some(other)} not in both"
+            f"test: got {len(others)} classes, expected the {len(names)} of the training data, or their numbers do not "
+            f"match; {name_some(differing)} not in both"
         )
     known = set(train.labels.unique().tolist())
     if len(known) < 2:
         raise ValueError(f"data: got examples of class {min(known)} only, expected two classes or more")
     unknown = sorted(set(test.labels.unique().tolist()) - known)
     if unknown:
-        raise ValueError(f"test: got class {_some(unknown)}, of which there is no training example")
-
-
-def _some(values: list[Any], most: int = 5) -> str:
-    """The values as text, the first few of many."""
-    return ", ".join(map(str, values[:most])) + (", ..." if len(values) > most else "")
+        raise ValueError(f"test: got class {name_some(unknown)}, of which there is no training example")
 
 
 def _load(spec: str, size: int | None) -> tuple[Images, Images | None]:
@@ -156,11 +225,12 @@ def _find(spec: str) -> tuple[Any, Any]:
     raise ValueError(f"data: got {spec!r}, expected {FORMS}")
 
 
-def _digits() -> Images:
+def _digits() -> IndexedDataset:
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
-    return Images(torch.from_numpy(pixels).float().view(-1, 1, 8, 8), torch.from_numpy(labels).long())
+    images = Images(torch.from_numpy(pixels).float().view(-1, 1, 8, 8), torch.from_numpy(labels).long())
+    return IndexedDataset(images, ids=np.arange(len(images)))  # by their number in scikit-learn's table
 
 
 def _image_folder(folder: str) -> Any:
@@ -212,6 +282,7 @@ def _to_tensors(dataset: Any, side: int | None = None) -> Images:
     """Reads a whole map-style dataset of (image, label); images are PIL, arrays [H, W(, C)] or tensors [C, H, W]."""
     if len(dataset) == 0:
         raise ValueError(f"data: {type(dataset).__name__} is empty")
+    ids = _ids(dataset)
     first, _ = _sample(dataset, 0, side)
     size = len(dataset) * first.numel() * first.element_size()
     if size > _MEMORY_LIMIT:
@@ -229,19 +300,38 @@ def _to_tensors(dataset: Any, side: int | None = None) -> Images:
                 "them, such as with --size 64"
             )
         images[i], labels[i] = image, label
-    return Images(images, labels, _class_names(dataset))
+    names = _class_names(dataset)
+    named = names is not None and len(names) > int(labels.max())  # else they are of other classes
+    return Images(images, labels, names if named else None, ids, _names_inside(dataset))
+
+
+def _ids(dataset: Any) -> NDArray[Any] | None:
+    """What names each example for good, where the dataset knows it."""
+    try:
+        return (dataset if isinstance(dataset, IndexedDataset) else IndexedDataset(dataset)).ids
+    except ValueError as error:
+        raise ValueError(
+            f"data: {error}; where examples are meant to occur several times, return dp.IndexedDataset(dataset, "
+            "key=False), which names none"
+        ) from error
 
 
 def _class_names(dataset: Any) -> tuple[str, ...] | None:
-    """Those of a torchvision dataset; also of a part of it, of several that agree, and of one that is wrapped."""
-    names = getattr(dataset, "classes", None)
-    if isinstance(names, (list, tuple)):
-        return tuple(map(str, names))
+    """Those of a torchvision dataset; also of a part of it, of several that agree, and of one with an index."""
+    names = class_names_of(dataset)
+    if names is not None or callable(getattr(dataset, "target_transform", None)):
+        return names
     if isinstance(dataset, ConcatDataset):
         of_parts = {_class_names(part) for part in dataset.datasets}
         return of_parts.pop() if len(of_parts) == 1 else None
+    return _class_names(dataset.dataset) if isinstance(dataset, IndexedDataset) else None
+
+
+def _names_inside(dataset: Any) -> tuple[str, ...] | None:
+    """The names of classes of the outermost dataset that has any, of those that this one wraps."""
+    names = _class_names(dataset)
     inner = getattr(dataset, "dataset", None)
-    return None if inner is None else _class_names(inner)
+    return names if names is not None or inner is None else _names_inside(inner)
 
 
 def _name(dataset: Any, position: int) -> str:
@@ -253,10 +343,27 @@ def _name(dataset: Any, position: int) -> str:
 
 
 def _read(dataset: Any, position: int) -> Any:
+    """The sample of a position, and of no other: some datasets return another where a file cannot be read."""
     try:
-        return dataset[position]
+        sample, came = _fetch(dataset, position)
     except (OSError, SyntaxError) as error:  # PIL raises either for a file that is damaged
         raise ValueError(f"data: {_name(dataset, position)} cannot be read ({error}); replace or remove it") from error
+    if came != position:
+        raise ValueError(
+            f"data: {_name(dataset, position)} cannot be read, and the dataset returned {_name(dataset, came)} in its "
+            "place; replace or remove it"
+        )
+    return sample
+
+
+def _fetch(dataset: Any, position: int) -> tuple[Any, int]:
+    """A sample, and the position of the example that it is of, as far as the dataset tells."""
+    if isinstance(dataset, IndexedDataset):
+        sample = dataset[position]
+        return sample, sample[-1] if isinstance(sample, tuple | list) else position
+    if may_return_another(dataset):
+        return fetch_and_tell(dataset, position)
+    return dataset[position], position
 
 
 def _resized(image: Tensor, side: int | None) -> Tensor:
@@ -322,8 +429,5 @@ def split_positions(labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _split(images: Images) -> tuple[Images, Images]:
-    train, test = (
-        Images(images.images[chosen], images.labels[chosen], images.class_names)
-        for chosen in split_positions(images.labels)
-    )
+    train, test = (images.select(chosen) for chosen in split_positions(images.labels))
     return train, test

@@ -15,16 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..comparison.counting_sampler import CountingSampler
 from ..data import dataset_fingerprint
 from ..policies.base import Policy
 from ..policies.plan import Plan, make_plan
 from ..runs.run import Run
 from ..sampler import PruneSampler
+from ..support.ids import digest_of_ids, encode_ids
 from ..tracker.tracker import DifficultyTracker
 from .hold_out import held_out
 from .result_file import read_result, write_result
 from .source_digest import source_digest
-from .study_data import StudyData, load_data
+from .study_data import Images, StudyData, load_data
 from .train import Recipe, number_of_batches, predict, train
 
 
@@ -36,6 +38,8 @@ class DataSource:
         size: the side to which images are resized; None for as they are.
         dataset_fingerprint, test_fingerprint: of the training data and of the test data, from a sample of each.
         train_digest, test_digest: of all their images and labels.
+        ids_digest: of what names the training images, their paths; None where that is not known.
+        plant_wrong, plant_seed: the share of the training labels that is made wrong, and the seed by which.
     """
 
     spec: str
@@ -45,18 +49,29 @@ class DataSource:
     test_fingerprint: str
     train_digest: str
     test_digest: str
+    ids_digest: str | None = None
+    plant_wrong: float = 0.0
+    plant_seed: int = 0
 
     @classmethod
-    def of(cls, spec: str, test_spec: str | None = None, size: int | None = None) -> DataSource:
+    def of(
+        cls,
+        spec: str,
+        test_spec: str | None = None,
+        size: int | None = None,
+        plant_wrong: float = 0.0,
+        plant_seed: int = 0,
+    ) -> DataSource:
         """The source with these arguments of `load_data`, as its data is now.
 
         Raises:
             TypeError, ValueError, FileNotFoundError: as for `load_data`.
         """
-        data = load_data(spec, test_spec, size)
+        data = load_data(spec, test_spec, size, plant_wrong, plant_seed)
         train, test = data.train, data.test
         fingerprints = dataset_fingerprint(train), dataset_fingerprint(test)
-        return cls(spec, test_spec, size, *fingerprints, train.digest, test.digest)
+        ids = _digest_of_ids(train)
+        return cls(spec, test_spec, size, *fingerprints, train.digest, test.digest, ids, plant_wrong, plant_seed)
 
     def load(self) -> StudyData:
         """Loads the data.
@@ -64,7 +79,7 @@ class DataSource:
         Raises:
             ValueError: it is not the data of the study.
         """
-        data = load_data(self.spec, self.test_spec, self.size)
+        data = load_data(self.spec, self.test_spec, self.size, self.plant_wrong, self.plant_seed)
         for name, part, expected in (
             ("training", data.train, self.train_digest),
             ("test", data.test, self.test_digest),
@@ -75,6 +90,11 @@ class DataSource:
                     "it must give the same examples in the same order every time, so fix its seed, and leave its files "
                     "as they are while a study runs"
                 )
+        if _digest_of_ids(data.train) != self.ids_digest:
+            raise ValueError(
+                f"data: the training examples of {self.spec} have other names in a worker than in the study; leave its "
+                "files as they are while a study runs"
+            )
         return data
 
     def facts(self) -> dict[str, str]:
@@ -84,6 +104,10 @@ class DataSource:
             "train_digest": self.train_digest,
             "test_digest": self.test_digest,
         }
+
+
+def _digest_of_ids(images: Images) -> str | None:
+    return None if images.ids is None else digest_of_ids(encode_ids(images.ids))
 
 
 @dataclass(frozen=True)
@@ -107,6 +131,10 @@ class ScoringTask:
     def steps(self, train_size: int) -> int:
         """Steps of the whole training, out of `train_size` examples."""
         return _steps(self.recipe, round((1 - self.hold_out) * train_size))
+
+    def describe(self) -> str:
+        """What is trained, for people."""
+        return f"{self.model}, seed {self.seed}"
 
     def seen(self, train_size: int) -> NDArray[Any]:
         """The examples that the run trains on, [N] bool."""
@@ -136,20 +164,24 @@ class ScoringTask:
         return True
 
     def differing(self, run: Run) -> dict[str, tuple[Any, Any]]:
-        """In what the run differs from this one: (found, wanted)."""
+        """In what the run differs from this one: (found, wanted). Ids that the run does not say are no difference."""
         want = {**self._facts(), "dataset_fingerprint": self.source.dataset_fingerprint}
         found = {"hold_out": 0.0, **run.metadata}  # older files do not mention it
+        if self.source.ids_digest is not None and run.has("ids"):
+            want["ids"], found["ids"] = self.source.ids_digest, digest_of_ids(run.encoded_ids())
         return {key: (found.get(key), value) for key, value in want.items() if found.get(key) != value}
 
     def run(self, report: Callable[[int], None]) -> None:
         """Trains and writes; `report` is called with the number of steps after each epoch."""
         data = self.source.load()
-        tracker = DifficultyTracker(len(data.train), self.scores, num_classes=data.num_classes)
+        tracker = DifficultyTracker(len(data.train), self.scores, num_classes=data.num_classes, mean_probabilities=True)
         seen = self.seen(len(data.train))
         sampler = PruneSampler(partial(_keep, seen), np.zeros(len(seen)), seed=self.order_seed)
         outcome = train(data, self.model, sampler, self.recipe, self.seed, tracker, report)
         tracker.finish(
             labels=data.train.labels,
+            ids=data.train.ids,
+            class_names=data.names_of_classes,
             seen=seen if self.hold_out else None,
             probabilities=predict(outcome.model, data, data.train),
             dataset_fingerprint=self.source.dataset_fingerprint,
@@ -220,6 +252,8 @@ class ComparisonTask:
         keep: the fraction of the examples that it keeps.
         difficulty: [N] float64, high = hard.
         difficulty_name: where it comes from.
+        length: examples in each epoch, drawn from the plan; None for all of it.
+        training: a digest of what is visited.
     """
 
     source: DataSource
@@ -232,10 +266,17 @@ class ComparisonTask:
     difficulty: NDArray[Any]
     difficulty_name: str
     path: str
+    length: int | None = None
+    training: str = ""
 
     def steps(self, train_size: int) -> int:
         """Steps of the whole training, out of `train_size` examples."""
-        return _steps(self.recipe, round(self.keep * train_size))
+        return _steps(self.recipe, self.length or round(self.keep * train_size))
+
+    def describe(self) -> str:
+        """What is trained, for people."""
+        on = self.name if self.keep == 1 else f"{self.name} {self.keep:.0%}"
+        return f"{self.model} on {on}, seed {self.seed}"
 
     def is_done(self) -> bool:
         """Whether the result of this very task is there; that of another task would be replaced."""
@@ -247,12 +288,14 @@ class ComparisonTask:
     def run(self, report: Callable[[int], None]) -> None:
         """Trains and writes; `report` is called with the number of steps after each epoch."""
         data = self.source.load()
-        sampler = PruneSampler(self.policy, self.difficulty, labels=data.train.labels, seed=self.seed)
+        labels = data.train.labels
+        sampler = CountingSampler(self.policy, self.difficulty, labels=labels, seed=self.seed, fixed_length=self.length)
         outcome = train(data, self.model, sampler, self.recipe, self.seed, report=report)
         result = {
             "task": self._facts(),
             "examples": len(sampler),
             "plan": sampler.plan.digest,
+            "presentations": sampler.presentations,
             "peak_memory_bytes": peak_memory(),
             **outcome.facts(),
         }
@@ -276,6 +319,8 @@ class ComparisonTask:
             "recipe": asdict(self.recipe),
             "policy": self.name,
             "keep": self.keep,
+            "length": self.length,
+            "training": self.training,
             "difficulty": self.difficulty_name,
             "difficulty_digest": hashlib.blake2b(self.difficulty.tobytes(), digest_size=16).hexdigest(),
         }

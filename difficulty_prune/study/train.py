@@ -34,16 +34,22 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The trained model, and what the training cost and reached."""
+    """The trained model, and what the training cost and reached; None for a class without test images."""
 
     model: nn.Module
     test_accuracy: float
+    class_accuracy: list[float | None]
     steps: int
     seconds: float
 
     def facts(self) -> dict[str, Any]:
         """The numbers alone, for JSON."""
-        return {"test_accuracy": self.test_accuracy, "steps": self.steps, "seconds": self.seconds}
+        return {
+            "test_accuracy": self.test_accuracy,
+            "class_accuracy": self.class_accuracy,
+            "steps": self.steps,
+            "seconds": self.seconds,
+        }
 
 
 class Batches:
@@ -142,7 +148,15 @@ def train(
         if tracker is not None and "grand" in tracker.scores:
             score_checkpoint(model, in_order(sampler.plan.index, data, device), tracker, scores=("grand",))
         correct = predict(model, data, data.test).argmax(1) == data.test.labels
-    return Outcome(model, int(correct.sum()) / len(correct), steps, time.perf_counter() - start)
+    accuracy, of_classes = int(correct.sum()) / len(correct), class_accuracy(correct, data)
+    return Outcome(model, accuracy, of_classes, steps, time.perf_counter() - start)
+
+
+def class_accuracy(correct: Tensor, data: StudyData) -> list[float | None]:
+    """The share of test images of each class that are `correct` [N] bool; None for a class without any."""
+    total = data.test.labels.bincount(minlength=data.num_classes)
+    right = data.test.labels[correct].bincount(minlength=data.num_classes)
+    return [int(r) / int(t) if t else None for r, t in zip(right, total, strict=True)]
 
 
 @torch.no_grad()

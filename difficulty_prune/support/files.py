@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import reprlib
 import sys
@@ -15,7 +16,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .digest import Digests
+from .digest import Digest, Digests
 from .file_errors import errors_name
 from .json_text import check_depth, parse_json
 from .safetensors_header import ArrayKind, header_bytes, in_order
@@ -101,6 +102,52 @@ def save_vectors(
     kinds = {name: ArrayKind(array.dtype, array.shape) for name, array in arrays.items()}
     contents = (arrays[name].reshape(-1).view(np.uint8).data for name in in_order(kinds))
     _write(path, [header_bytes(kinds, texts), *contents])
+
+
+def save_parts(
+    path: str | os.PathLike[str],
+    kind: str,
+    version: int,
+    kinds: Mapping[str, ArrayKind],
+    parts: Iterable[tuple[str, NDArray[Any]]],
+    metadata: Any,
+) -> None:
+    """As `save_vectors`, of arrays that are not in memory as a whole.
+
+    Args:
+        kinds: little-endian dtype and shape of each array, by name.
+        parts: name and next part [n] of an array, the arrays one after another in the order of `in_order(kinds)`.
+
+    Raises:
+        RuntimeError: the parts are in another order, or do not make up the arrays.
+        TypeError, ValueError, OSError: as `save_vectors`.
+    """
+    description = {"kind": kind, "format": version, **metadata}
+    check_depth(description)
+    texts = {_KEY: json.dumps(description, sort_keys=True)}
+    of_texts = Digests.of({}, texts).metadata
+    digests = {name: Digest(array) for name, array in kinds.items()}
+    left = [(name, math.prod(kinds[name].shape) * kinds[name].dtype.itemsize) for name in in_order(kinds)]
+
+    def header() -> bytes:  # as long before the parts as after them
+        values = {name: digest.value() for name, digest in digests.items()}
+        return header_bytes(kinds, {**texts, DIGESTS: str(Digests(values, of_texts))})
+
+    with atomic_file(path) as file:
+        file.write(header())
+        for name, part in parts:
+            content = _as_stored(part).reshape(-1).view(np.uint8)
+            while left and left[0][1] == 0:
+                left.pop(0)
+            if not left or left[0][0] != name or part.dtype != kinds[name].dtype or len(content) > left[0][1]:
+                raise RuntimeError(f"got {len(content)} bytes of {part.dtype} for {name!r}, with {left} to come")
+            left[0] = name, left[0][1] - len(content)
+            digests[name].update(content)
+            file.write(content.data)
+        if any(missing for _, missing in left):
+            raise RuntimeError(f"got too few parts, with {left} to come")
+        file.seek(0)
+        file.write(header())
 
 
 def _as_stored(values: NDArray[Any]) -> NDArray[Any]:

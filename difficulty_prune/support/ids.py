@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .digest import digest_of_array
+
 ID_PARTS: Final = ("ids", "ids.text", "ids.lengths")
 """Names of the arrays in which a file keeps ids: whole numbers in the first, text in the others."""
 
@@ -122,6 +124,15 @@ def encode_ids(ids: NDArray[Any]) -> dict[str, NDArray[Any]]:
     content = "".join(texts).encode("utf-8", "surrogatepass")  # of names of files that are no UTF-8
     lengths = np.fromiter(map(len, texts), np.uint32, len(texts))  # in characters, so that texts are slices of one
     return {"ids.text": np.frombuffer(content, np.uint8), "ids.lengths": lengths}
+
+
+def digest_of_ids(parts: Mapping[str, NDArray[Any]]) -> str:
+    """A hash of the ids that `encode_ids` gave: others, or the same in another order, have another.
+
+    >>> digest_of_ids(encode_ids(check_ids(["a", "bc"]))) == digest_of_ids(encode_ids(check_ids(["ab", "c"])))
+    False
+    """
+    return " ".join(digest_of_array(parts[name]) for name in sorted(parts))
 
 
 def number_of_ids(parts: Mapping[str, tuple[int, ...]]) -> int | None:

@@ -131,6 +131,22 @@ class VectorFile(Mapping[str, NDArray[Any]]):
             return span[rows - first]
         return span if chosen.step == 1 else span[:: chosen.step].copy()
 
+    def mapped(self, name: str) -> NDArray[Any]:
+        """An array as a map of the file, for one that no process should have in memory; unchecked, read-only.
+
+        A program that shortened the file meanwhile would end this one (SIGBUS); one that replaces it does no harm.
+
+        Raises:
+            ValueError, OSError: as the class says.
+        """
+        dtype, shape = self.kinds[name]
+        with self._open() as file:
+            return np.asarray(np.memmap(file, dtype, "r", self._offsets[name], shape))
+
+    def digest(self, name: str) -> str | None:
+        """The digest of an array as it was written; None of an older file, which has none."""
+        return None if self._digests is None else self._digests.arrays[name]
+
     def _whole(self, name: str) -> NDArray[Any]:
         """An array that is as it was written."""
         dtype, shape = kind = self.kinds[name]

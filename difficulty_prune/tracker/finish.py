@@ -15,6 +15,10 @@ from ..support.arrays import as_tensor
 from .state import TrackerState
 
 
+class OtherLabelsError(ValueError):
+    """Labels were given that are not those that the tracker was shown."""
+
+
 def facts_of_dataset(dataset: Any, num_examples: int) -> dict[str, Any]:
     """What a run keeps of a dataset: ids, labels, class names and fingerprint, as far as they are known.
 
@@ -63,7 +67,7 @@ def labels_of_run(state: TrackerState, labels: Any) -> Any:
     """The labels of the run: those given, or those shown, if every example was; None if not known.
 
     Raises:
-        ValueError: labels were given, and others were shown.
+        OtherLabelsError: labels were given, and others were shown.
     """
     shown = state.labels()
     if labels is None or shown is None:
@@ -71,7 +75,7 @@ def labels_of_run(state: TrackerState, labels: Any) -> Any:
     given, shown = as_tensor(labels, "labels").cpu(), shown.cpu()
     differing = int(((given != shown) & (shown >= 0)).sum()) if given.shape == shown.shape else 0
     if differing:
-        raise ValueError(
+        raise OtherLabelsError(
             f"labels: {differing} of {len(shown)} examples were shown with other labels than those given here; give "
             "the labels that were trained on, in the order of the dataset, or leave them out"
         )

@@ -19,6 +19,7 @@ from difficulty_prune.cli.main import main
 
 COMMAND = [sys.executable, "-m", "difficulty_prune.cli"]
 QUICK = ["study", "--model", "mlp", "--runs", "2", "--epochs", "2", "--keep", "0.5", "--policy", "hardest", "easiest"]
+QUICK += ["--seeds", "2"]
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -50,13 +51,21 @@ def test_a_study_writes_runs_figures_and_the_summary_it_prints(study: tuple[Path
 def test_a_study_compares_full_pruned_and_random_at_equal_steps(study: tuple[Path, dict[str, Any]]) -> None:
     _, summary = study
     rows = {row["policy"]: row for row in summary["comparison"]}
-    assert list(rows) == ["full", "hardest", "easiest", "random"]
-    assert rows["full"]["examples"] == 1437
+    assert list(rows) == ["full", "random", "fewer-steps", "hardest", "easiest"]
+    assert rows["full"]["examples"] == rows["fewer-steps"]["examples"] == 1437
     assert rows["hardest"]["examples"] == rows["easiest"]["examples"] == rows["random"]["examples"] == 719
-    assert rows["hardest"]["steps"] == rows["easiest"]["steps"] == rows["random"]["steps"] == 2 * 12
+    assert {rows[name]["steps"] for name in rows if name != "full"} == {2 * 12}
+    assert {rows[name]["presentations"] for name in rows if name != "full"} == {2 * 719}
     assert rows["full"]["steps"] == 2 * 23
     assert all(row["seeds"] == 2 for row in rows.values())
     assert rows["full"]["test_accuracy"] > 0.5
+    said = summary["verdicts"]["mlp"]
+    of_policies = [row for row in said["rows"] if row["verdicts"]]
+    assert [row["names"] for row in of_policies] == [["the hardest 50 % by el2n"], ["the easiest 50 % by el2n"]]
+    for row in of_policies:
+        assert set(row["verdicts"]["test accuracy"]) == {"chance", "all", "few"}
+        assert len(row["verdicts"]["test accuracy"]["chance"]["differences"]) == 2
+        assert set(row["classes"]["test accuracy per class"]) == set("0123456789")
     assert all(len(values) == 2 for values in summary["agreement"]["mlp"].values())
 
 
@@ -69,11 +78,13 @@ def test_a_second_study_in_the_same_folder_trains_nothing_again(study: tuple[Pat
     assert {path: path.stat().st_mtime_ns for path in files} == before
     for text in (
         "mlp: With 2 runs the ranking by el2n has reliability",
-        "Trained afresh, 2 seeds each",
-        "random",
-        "719 (50%)",
+        "Trained afresh, pruned by the mean el2n",
+        "a random 50 %",
+        "2 seeds each, paired",
     ):
         assert text in result.stdout
+    assert result.stdout.splitlines()[0] == summary["verdicts"]["mlp"]["first_line"]
+    assert result.stdout.startswith("Keeping the ")
     counts = dp.RunSet.load(out / "runs").dichotomy().to_dict()
     said = " ".join(result.stdout.split())
     assert f"Of 1,437 examples, {counts['always']:,} are always, {counts['never']:,} never" in said

@@ -55,7 +55,7 @@ def test_names_of_classes_and_positions() -> None:
 
 
 def test_what_is_lacking_is_said() -> None:
-    with pytest.raises(ValueError, match="got the columns a, expected 'is_label_issue'"):
+    with pytest.raises(ValueError, match="issues: got the columns a, expected 'is_label_issue'"):
         dp.convert.from_cleanlab({"a": [1]})
     with pytest.raises(ValueError, match="expected 'predicted_label'"):
         dp.convert.from_cleanlab({"is_label_issue": [True]}, relabel=True)
@@ -68,3 +68,32 @@ def test_what_is_lacking_is_said() -> None:
     unseen = dp.Run({"el2n": [0.5, 1]}, architecture="a", seed=0, labels=[0, 1], mean_probabilities=p)
     with pytest.raises(ValueError, match="1 examples, the first is 1, were never presented"):
         dp.convert.to_cleanlab(unseen)
+
+
+def test_a_file_of_issues_is_checked_row_by_row(tmp_path) -> None:
+    path = tmp_path / "issues.csv"
+    path.write_text("index,is_label_issue,label_score\n2,True,0.25\n0,False,0.5\n")
+    (entry,) = dp.convert.from_cleanlab(path, ids=["a", "b", "c"])
+    assert (entry.id, entry.decision, entry.note) == ("c", "wrong", "cleanlab: label quality 0.25")
+    with pytest.raises(ValueError, match=r"issues\.csv: row 0: index: got '2', expected 0\.\.1"):
+        dp.convert.from_cleanlab(path, ids=["a", "b"])
+    path.write_text("index,is_label_issue\n-1,True\n")
+    with pytest.raises(ValueError, match=r"row 0: index: got '-1', expected a position"):
+        dp.convert.from_cleanlab(path)
+    path.write_text("is_label_issue\nTrue\nmaybe\n")
+    with pytest.raises(ValueError, match=r"row 1: is_label_issue: got 'maybe', expected True or False"):
+        dp.convert.from_cleanlab(path)
+    with pytest.raises(ValueError, match=r"got a file of kind '\.txt'"):
+        dp.convert.from_cleanlab(tmp_path / "issues.txt")
+
+
+def test_a_part_of_the_issues_in_another_order_means_the_same_examples() -> None:
+    pandas = pytest.importorskip("pandas")
+    issues = pandas.DataFrame({"is_label_issue": [True, False, True], "label_score": [0.5, 1.0, 0.25]})
+    part = issues[issues.is_label_issue].sort_values("label_score")
+    assert [e.index for e in dp.convert.from_cleanlab(part)] == [2, 0]
+    assert [e.id for e in dp.convert.from_cleanlab(part, ids=["a", "b", "c"])] == ["c", "a"]
+    with pytest.raises(ValueError, match=r"issues: row 0: index: got 2, expected 0\.\.1"):
+        dp.convert.from_cleanlab(part, ids=["a", "b"])
+    named = issues.set_index(pandas.Index(["x", "y", "z"]))
+    assert [e.index for e in dp.convert.from_cleanlab(named)] == [0, 2]  # no positions: in order

@@ -68,7 +68,8 @@ def test_cells_as_pandas_and_spreadsheets_write_them(tmp_path: Path) -> None:
     ("cells", "message"),
     [
         ({"id": "a", "decision": "maybe"}, "decision: got 'maybe', expected one of keep, wrong, drop, unsure"),
-        ({"id": "a"}, "decision: got None"),
+        ({"id": "a"}, "got the columns 'id', expected 'decision' among them"),
+        ({"id;decision": "a;drop"}, "expected 'decision' among them; separate columns by commas"),
         ({"id": "", "decision": "drop"}, "has neither id nor index"),
         ({"id": True, "decision": "drop"}, "id: got True"),
         ({"index": -1, "decision": "drop"}, "index: got -1, expected a position"),

@@ -79,7 +79,8 @@ def test_deciding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     ):
         assert claimed in printed
     assert names["train"][0] == (0, 1, 0)
-    assert sorted(names["sampler"]) == [0, 2, 3, 4]
+    assert sorted(names["sampler"]) == [3, 4]
+    assert names["everything"].index.tolist() == [0, 2, 3, 4]
     assert names["runs"].labels.tolist() == [1, 0, 0, 1, 1]
     assert np.isnan(names["runs"].mean("el2n")).tolist() == [True, False, False, False, False]
     assert len(Path("corrected.csv").read_text().splitlines()) == 5

@@ -69,3 +69,33 @@ def test_boxes_of_mosaics_count_for_the_image_that_they_show() -> None:
         _, _, auroc, share = rows[name]
         assert auroc > least, name
         assert share > (0.45 if name == "loss:" else 0.2), name  # by chance 0.1
+
+
+def test_what_looks_mislabelled_is_worth_leaving_out_and_the_hardest_are_not_worth_keeping() -> None:
+    command = [sys.executable, EXAMPLES / "compare_pruning.py"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert not result.stderr
+    first = result.stdout.splitlines()[0]
+    assert first.startswith("Keeping a random 60 % without the hardest 20 % by el2n: 0.9")
+    assert "points better than chance (" in first
+    assert "40 % fewer steps. But keeping the hardest 60 % by el2n (" in first
+    assert "worse than chance)" in first
+
+
+def test_a_pruned_stream_has_the_same_samples_with_and_without_workers() -> None:
+    pytest.importorskip("xxhash", reason="xxhash is not installed")
+    result = subprocess.run(
+        [sys.executable, EXAMPLES / "stream_pruning.py"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert not result.stderr
+    *epochs, full, pruned = result.stdout.splitlines()
+    assert len(epochs) == 5
+    for line in epochs:
+        assert line.endswith("unknown 20, same without workers True")
+        share, weights = (float(number) for number in re.findall(r"\d\.\d{3}", line))
+        assert abs(share - 0.6) < 0.04
+        assert abs(weights - 1) < 0.06
+    assert float(full.split()[1]) > 0.85
+    assert float(pruned.split()[1]) > 0.8

@@ -18,6 +18,7 @@ from difficulty_prune.integrations.transformers import DifficultyCausalLMTrainer
 
 TOKENS = rows_of_tokens()["input_ids"][:]
 SIZE = len(TOKENS)
+NAMES = [f"text {i}" for i in range(SIZE)]
 SCORES = ("loss", "entropy", "accuracy", "confidence", "el2n", "recent_loss")
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 PADDING = transformers.DataCollatorForLanguageModeling(make_tokenizer(), mlm=False)
@@ -54,13 +55,15 @@ def assert_scores(trainer, rows=TOKENS):
 @pytest.mark.parametrize("rows", ["indexed", "index", "owner"])
 def test_scores_of_a_row_are_those_of_the_row_alone(tmp_path, collator, rows):
     dataset = {
-        "indexed": lambda: dp.IndexedDataset([{"input_ids": row} for row in TOKENS]),
+        "indexed": lambda: dp.IndexedDataset([{"input_ids": row} for row in TOKENS], ids=NAMES),
         "index": lambda: rows_of_tokens().add_column("index", list(range(SIZE))),
         "owner": lambda: dp.index_rows(rows_of_tokens()),
     }[rows]()
     trainer = make_trainer(tmp_path, dataset, collator)
     trainer.train()
     assert_scores(trainer)
+    ids = trainer.finish(architecture="lm", seed=0).ids
+    assert ids is None if rows != "indexed" else ids.tolist() == NAMES  # tables of tokens do not know the rows' names
 
 
 def cut(size):

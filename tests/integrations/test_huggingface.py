@@ -105,6 +105,39 @@ def test_scores_are_those_of_the_logits_before_each_step(tmp_path):
     assert trainer.tracker.compute()["loss"][first].tolist() == pytest.approx([0.6931472] * 7)
 
 
+# What a run says of the training set
+
+
+def test_a_run_names_the_examples_and_classes_of_the_training_set(tmp_path):
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed: pip install datasets")
+    features = datasets.Features(
+        x=datasets.List(datasets.Value("float32")),
+        label=datasets.ClassLabel(names=["no", "yes"]),
+        name=datasets.Value("string"),
+    )
+    names = [f"doc {i}" for i in range(SIZE)]
+    rows = datasets.Dataset.from_dict({"x": X.tolist(), "label": Y.tolist(), "name": names}, features)
+    train = dp.IndexedDataset(rows, key="name")
+    trainer = make_trainer(tmp_path, options={"train_dataset": train}, num_train_epochs=1)
+    trainer.train()
+    run = trainer.finish(architecture="linear", seed=0)
+    assert run.ids.tolist() == names
+    assert run.class_names == ("no", "yes")
+    assert run.labels.tolist() == Y.tolist()
+    assert (~run.seen).sum() == 30, "of those that the sampler left out, too"
+    whole = trainer.finish(architecture="linear", seed=0, dataset=train)
+    assert whole.dataset_fingerprint == dp.dataset_fingerprint(train)
+    assert whole.ids.tolist() == names
+
+
+def test_a_run_of_a_training_set_that_knows_no_names_is_that_of_the_tracker(tmp_path):
+    trainer = make_trainer(tmp_path, sampler=None, num_train_epochs=1)
+    trainer.train()
+    run, plain = trainer.finish(architecture="linear", seed=0), trainer.tracker.finish(architecture="linear", seed=0)
+    assert (run.ids, run.class_names, run.labels.tolist()) == (None, None, plain.labels.tolist())
+    assert all((run.scores[name] == plain.scores[name]).all() for name in plain.scores)
+
+
 # Weights
 
 

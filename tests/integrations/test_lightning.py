@@ -6,6 +6,7 @@ import re
 import runpy
 import subprocess
 import sys
+import warnings
 from itertools import chain
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from places import EXAMPLES
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 pl = pytest.importorskip("lightning.pytorch", reason="lightning is not installed: pip install lightning")
 
@@ -174,6 +175,97 @@ def test_scoring_alone_needs_no_sampler(tmp_path):
     assert run.labels.tolist() == Y.tolist()
 
 
+# What the run file says of the training set
+
+
+class Named(TensorDataset):
+    """Examples of classes that have names, of which it knows all without reading any."""
+
+    def __init__(self, x, y):
+        super().__init__(x, y)
+        self.targets, self.classes = y.tolist(), ["no", "yes"]
+
+
+class Reads(Classifier):
+    """Trains on what a loader gives, and on labels that may be others; of a part of the examples without a sampler."""
+
+    def __init__(self, dataset, part=None, relabel=lambda y: y):
+        super().__init__()
+        self.dataset, self.part, self.relabel = dataset, part, relabel
+
+    def setup(self, stage):
+        super().setup(stage)
+        if self.part is not None:
+            self.sampler = None
+
+    def train_dataloader(self):
+        if self.part is None:
+            return DataLoader(self.dataset, sampler=self.sampler, batch_size=20)
+        return DataLoader(Subset(self.dataset, self.part), batch_size=20)
+
+    def training_step(self, batch):
+        x, y, index = batch
+        logits, y = self.layer(x), self.relabel(y)
+        self.tracker.update(index, logits, y)
+        return F.cross_entropy(logits, y)
+
+
+KEYS = [f"key {i}" for i in range(SIZE)]
+
+
+def run_of(folder, model, **metadata):
+    path = folder / "run.safetensors"
+    fit(folder, model=model, callback=DifficultyCallback(path, architecture="linear", seed=0, **metadata))
+    return dp.Run.load(path)
+
+
+def test_the_run_names_the_examples_and_classes_of_the_training_set(tmp_path):
+    run = run_of(tmp_path, Reads(dp.IndexedDataset(Named(X, Y), ids=KEYS)))
+    assert run.ids.tolist() == KEYS
+    assert run.class_names == ("no", "yes")
+    assert run.labels.tolist() == Y.tolist()
+    assert run.dataset_fingerprint is None, "no example is read for it after the training"
+
+
+def test_a_part_of_an_indexed_dataset_has_the_names_of_the_whole(tmp_path):
+    run = run_of(tmp_path, Reads(dp.IndexedDataset(Named(X, Y), ids=KEYS), part=range(10, 30)))
+    assert run.ids.tolist() == KEYS
+    assert run.seen.tolist() == [10 <= i < 30 for i in range(SIZE)]
+    assert run.labels.tolist() == Y.tolist(), "also of examples that were not shown"
+
+
+def test_what_metadata_says_goes_before_what_the_dataset_knows(tmp_path):
+    own = [f"own {i}" for i in range(SIZE)]
+    train = dp.IndexedDataset(Named(X, Y), ids=KEYS)
+    assert run_of(tmp_path, Reads(train), ids=own).ids.tolist() == own
+    run = run_of(tmp_path, Reads(train), dataset=train)
+    assert run.ids.tolist() == KEYS
+    assert run.dataset_fingerprint == dp.dataset_fingerprint(train)
+
+
+def test_labels_made_anew_in_the_step_are_warned_of_and_no_training_is_lost(tmp_path):
+    train = dp.IndexedDataset(Named(X, Y), ids=KEYS)
+    with pytest.warns(UserWarning, match="keeps neither labels nor class names .* shown with other labels"):
+        run = run_of(tmp_path, Reads(train, relabel=lambda y: 1 - y))
+    assert (run.ids.tolist(), run.class_names) == (KEYS, None)
+    assert run.labels.tolist() == (1 - Y).tolist()
+
+
+def test_examples_that_occur_twice_are_warned_of_and_no_training_is_lost(tmp_path):
+    class Files(Named):
+        root, samples = "photos", [(f"photos/{min(i, 58)}.png", 0) for i in range(SIZE)]
+
+    with pytest.warns(UserWarning, match="the run keeps no ids: path: '58.png' names both example 58 and example 59"):
+        run = run_of(tmp_path, Reads(dp.IndexedDataset(Files(X, Y))))
+    assert (run.ids, run.class_names) == (None, ("no", "yes"))
+
+
+def test_a_dataset_without_an_index_of_its_own_is_not_taken_for_the_training_set(tmp_path):
+    numbered = TensorDataset(X, Y, torch.arange(SIZE))
+    run = run_of(tmp_path, Reads(numbered))
+    assert (run.ids, run.class_names) == (None, None)
+
+
 # Checkpoints
 
 
@@ -296,3 +388,10 @@ def test_without_the_callback_lightning_goes_by_other_lengths(tmp_path, reload, 
     model = fit(tmp_path, callback=pl.Callback(), reload_dataloaders_every_n_epochs=reload)
     assert sum(len(step) for step in model.visited) == presentations
     assert model.validated == validated
+
+
+def test_the_example_that_compares_says_whether_it_pays(capsys):
+    with warnings.catch_warnings():
+        runpy.run_path(str(EXAMPLES / "lightning_compare.py"), run_name="__main__")
+    first = capsys.readouterr().out.splitlines()[0]
+    assert re.match(r"Keeping the hardest 50 % by el2n: 0\.\d{4}, .*, 50 % fewer steps", first)

@@ -98,7 +98,7 @@ def test_every_example_is_kept_with_exactly_its_probability(policy):
     """By epochs of a sampler, which draws each from its own generator."""
     difficulty = float64([0.0, 0.1, 0.3, 0.35, 0.5, 0.8, 1.3, 2.0, 3.0, 5.0])
     kept = number_kept(policy.keep, 10)
-    probability = policy.inclusion(difficulty, kept, seeded(0))
+    probability = policy.probability(difficulty, kept, seeded(0))
     sampler, counts = dp.PruneSampler(policy, difficulty), torch.zeros(10, dtype=torch.int64)
     for epoch in range(500):
         sampler.set_epoch(epoch)
@@ -132,7 +132,7 @@ def test_number_kept_is_exact_and_weights_are_one_over_the_probability(difficult
     for policy in weighted_policies(keep):
         plan = policy(difficulty, generator=seeded(seed))
         assert len(plan) == kept
-        probability = policy.inclusion(difficulty, kept, seeded(seed))
+        probability = policy.probability(difficulty, kept, seeded(seed))
         assert float(probability.sum()) == pytest.approx(kept, rel=1e-12)
         assert bool(((probability > 0) & (probability <= 1 + 1e-12)).all())
         np.testing.assert_allclose(plan.weight, 1 / probability[plan.index], rtol=1e-6)

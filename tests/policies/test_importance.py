@@ -29,7 +29,7 @@ def oracle_importance(difficulty, temperature, kept):
 def test_importance_follows_its_definition(difficulty, temperature, data):
     assume(len(set(difficulty)) > 1)
     kept = data.draw(st.integers(1, len(difficulty)))
-    got = Importance(temperature).inclusion(float64(difficulty), kept, seeded(0))
+    got = Importance(temperature).probability(float64(difficulty), kept, seeded(0))
     np.testing.assert_allclose(got, oracle_importance(difficulty, temperature, kept), rtol=1e-9)
 
 
@@ -38,7 +38,7 @@ def test_importance_follows_its_definition(difficulty, temperature, data):
 def test_scale_and_offset_of_the_difficulty_do_not_matter(difficulty, temperature, keep):
     kept = number_kept(keep, len(difficulty))
     plain, changed = (
-        Importance(temperature, keep).inclusion(d, kept, seeded(0))
+        Importance(temperature, keep).probability(d, kept, seeded(0))
         for d in (float64(difficulty), float64(difficulty) * 1e-3 - 7)
     )
     np.testing.assert_allclose(changed, plain, rtol=1e-7)
@@ -48,7 +48,7 @@ def test_probability_rises_with_difficulty_and_the_weight_falls():
     plan = Importance(1.0, keep=0.5)(torch.arange(40.0))
     assert plan.weight.tolist() == sorted(plan.weight.tolist(), reverse=True)
     assert plan.weight[0] > plan.weight[-1]
-    cooler, warmer = (Importance(t).inclusion(torch.arange(9.0).double(), 3, seeded(0)) for t in (0.5, 2.0))
+    cooler, warmer = (Importance(t).probability(torch.arange(9.0).double(), 3, seeded(0)) for t in (0.5, 2.0))
     assert cooler[-1] > warmer[-1]
     assert cooler[0] < warmer[0]
 
@@ -114,5 +114,5 @@ def test_the_summary_tells_the_largest_weight_and_a_class_may_be_left_out_for_an
 @pytest.mark.parametrize("scale", [1e200, 1e-200])
 def test_very_large_and_very_small_difficulty_is_not_taken_for_constant(scale):
     difficulty = float64([0.0, 1.0, 2.0, 5.0])
-    plain, scaled = (Importance().inclusion(d, 2, seeded(0)) for d in (difficulty, difficulty * scale))
+    plain, scaled = (Importance().probability(d, 2, seeded(0)) for d in (difficulty, difficulty * scale))
     np.testing.assert_allclose(scaled, plain, rtol=1e-9)

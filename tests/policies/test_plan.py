@@ -149,3 +149,34 @@ def test_a_plan_is_a_policy_and_needs_no_summary(tmp_path):
     sampler = dp.PruneSampler(dp.Plan.load(tmp_path / "plan.safetensors"), torch.zeros(5))
     assert sampler.weight(torch.tensor([3, 1, 0])).tolist() == [0.5, 2.0, 0.0]
     assert sorted(sampler) == [1, 3]
+
+
+def test_a_plan_knows_the_ids_of_its_data_from_a_file_too(tmp_path):
+    plan = dp.Plan(torch.tensor([2, 0]), torch.ones(2), {"policy": "mine"}).with_ids(["a", "b", "c"])
+    plan.save(tmp_path / "plan.safetensors")
+    for known in (plan, dp.Plan.load(tmp_path / "plan.safetensors")):
+        assert known.summary() == {"policy": "mine", "kept": 2, "examples": 3}
+        known.check_data(3)
+        known.check_data(3, np.array(["a", "b", "c"], object))
+        for others in (["a", "c", "b"], ["a", "b", "x"], [1, 2, 3]):
+            with pytest.raises(ValueError, match="its 3 ids are others, or in another order; make it anew"):
+                known.check_data(3, others)
+        with pytest.raises(ValueError, match="it is of 3 examples, but the data has 4"):
+            known.check_data(4)
+    with pytest.raises(ValueError, match="ids: got 2, but the plan keeps position 2"):
+        plan.with_ids(["a", "b"])
+
+
+def test_a_plan_without_ids_is_checked_as_far_as_it_knows():
+    bare = dp.Plan(torch.tensor([1, 4]), torch.ones(2))
+    bare.check_data(5, list("abcde"))
+    bare.check_data(9)
+    with pytest.raises(ValueError, match="it keeps position 4, but the data has 4"):
+        bare.check_data(4)
+
+
+def test_an_ids_digest_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "plan.safetensors"
+    vectors = {"index": np.array([1]), "weight": np.ones(1, np.float32)}
+    files.save_vectors(path, "plan", 1, vectors, {"summary": {}, "ids_digest": 3})
+    check_refused(path, "not a valid plan file")

@@ -41,7 +41,7 @@ def test_soft_prune_thins_out_as_few_of_the_easiest_as_will_do(difficulty, keep,
     if kept < size:
         enough = [n for n in range(size - kept + 1, size + 1) if 1 - Fraction(size - kept, n) >= wanted]
         thinned = min(enough, default=size)
-    probability = SoftPrune(keep, easy_keep=easy_keep).inclusion(float64(difficulty), kept, seeded(0))
+    probability = SoftPrune(keep, easy_keep=easy_keep).probability(float64(difficulty), kept, seeded(0))
     ranked = sorted(range(size), key=difficulty.__getitem__)
     assert (probability < 1).nonzero()[:, 0].tolist() == sorted(ranked[:thinned])
     assert len(set(probability[ranked[:thinned]].tolist())) <= 1
@@ -187,12 +187,12 @@ def test_soft_prune_refuses_at_once(options, error, message):
 def test_an_easy_keep_near_zero_still_gives_every_example_a_chance():
     """Of 8 examples 4 are kept; half a chance in 1e20 is raised to the least that a whole number allows, 1 in 5."""
     policy = SoftPrune(keep=0.5, easy_keep=1e-20)
-    assert policy.inclusion(torch.arange(8.0).double(), 4, seeded(0)).tolist() == pytest.approx([0.2] * 5 + [1.0] * 3)
+    assert policy.probability(torch.arange(8.0).double(), 4, seeded(0)).tolist() == pytest.approx([0.2] * 5 + [1.0] * 3)
     assert float(policy(torch.arange(8.0)).weight.sum()) == pytest.approx(8)
 
 
 def test_the_threshold_is_exact_for_decimal_fractions():
-    probability = SoftPrune(keep=0.9, easy_keep=0.8).inclusion(torch.arange(20.0).double(), 18, seeded(0))
+    probability = SoftPrune(keep=0.9, easy_keep=0.8).probability(torch.arange(20.0).double(), 18, seeded(0))
     assert probability.tolist() == pytest.approx([0.8] * 10 + [1.0] * 10)
 
 

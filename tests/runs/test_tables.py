@@ -34,6 +34,11 @@ def write(path: Path, **columns) -> Path:
         names, arrays = list(columns), [np.asarray(values) for values in columns.values()]
         dtype = [(name, array.dtype) for name, array in zip(names, arrays, strict=True)]
         np.save(path, np.array(list(zip(*arrays, strict=True)), dtype=dtype))
+    elif path.suffix == ".parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(
+            pyarrow.table({name: pyarrow.array(np.asarray(values).tolist()) for name, values in columns.items()}), path
+        )
     elif path.suffix == ".safetensors":
         labels = columns.pop("labels", None)
         dp.Run(columns, architecture="published", seed=0, labels=labels).save(path)
@@ -44,7 +49,7 @@ def write(path: Path, **columns) -> Path:
     return path
 
 
-FORMATS = ("npz", "npy", "csv", "tsv", "safetensors")
+FORMATS = ("npz", "npy", "csv", "tsv", "parquet", "safetensors")
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -72,12 +77,37 @@ def test_a_column_of_another_score_is_not_taken_for_the_one_asked_for(tmp_path: 
         make_runs().with_table(write(tmp_path / "t.npz", tr_mem=VALUES), "c_score")
 
 
-@pytest.mark.parametrize("suffix", ["npz", "npy", "csv", "tsv"])
+@pytest.mark.parametrize("suffix", ["npz", "npy", "csv", "tsv", "parquet"])
 def test_rows_are_placed_by_their_index(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"t.{suffix}", index=[4, 0, 2], c_score=[0.5, 0.25, 1.0], labels=LABELS[[4, 0, 2]])
     runs = make_runs().with_table(path)
     np.testing.assert_array_equal(runs.mean("c_score"), [0.25, NAN, 1.0, NAN, 0.5])
     np.testing.assert_array_equal(runs.difficulty("c_score"), [-0.25, NAN, -1.0, NAN, -0.5])
+
+
+@pytest.mark.parametrize("suffix", ["npz", "csv", "tsv", "parquet"])
+@pytest.mark.parametrize("ids", [["cat/1.png", " x", "é", "7", "nan"], [70, 3, 2, 1, 2**62]])
+def test_rows_are_found_by_id_where_the_runs_have_ids(tmp_path: Path, suffix: str, ids: list) -> None:
+    order = [4, 0, 2]
+    columns = {"id": [ids[i] for i in order], "c_score": [0.5, 0.25, 1.0], "labels": LABELS[order]}
+    runs = make_runs(ids=ids).with_table(write(tmp_path / f"t.{suffix}", **columns, index=[0, 1, 2]))
+    np.testing.assert_array_equal(runs.mean("c_score"), [0.25, NAN, 1.0, NAN, 0.5])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_rows_of_ids_that_the_runs_lack_are_counted_and_an_id_may_come_once(tmp_path: Path, suffix: str) -> None:
+    runs = make_runs(ids=list("abcde"))
+    some = write(tmp_path / f"t.{suffix}", id=["b", "x", "y"], c_score=[0.5, 1.0, 1.0], label=[1, 9, 9])
+    with pytest.warns(UserWarning, match="2 of 3 rows are of ids that the runs lack, the first is 'x'") as caught:
+        found = runs.with_table(some)
+    assert caught[0].filename == __file__
+    np.testing.assert_array_equal(found.mean("c_score"), [NAN, 0.5, NAN, NAN, NAN])
+    with pytest.raises(ValueError, match="column 'id' has 'b' more than once"):
+        runs.with_table(write(tmp_path / f"t.{suffix}", id=["b", "b"], c_score=[0.5, 1.0]))
+    with pytest.raises(ValueError, match="column 'id'"):
+        runs.with_table(write(tmp_path / f"t.{suffix}", id=["X", "Y"], c_score=[0.5, 1.0]))
+    with pytest.raises(ValueError, match="column 'label' differs from the labels of the runs for 1 of 1"):
+        runs.with_table(write(tmp_path / f"t.{suffix}", id=["b"], c_score=[0.5], label=[3]))
 
 
 @given(st.permutations(range(5)), st.integers(1, 5))
@@ -262,9 +292,9 @@ def test_text_that_is_no_table_is_refused(tmp_path: Path, text: str, message: st
 
 
 def test_other_files_and_missing_ones_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "t.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match=r"t\.parquet: got a file of kind '\.parquet', expected one of \.npz, \.npy"):
-        make_runs().with_table(tmp_path / "t.parquet")
+    (tmp_path / "t.feather").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"t\.feather: got a file of kind '\.feather', expected one of \.npz, \.npy"):
+        make_runs().with_table(tmp_path / "t.feather")
     for suffix in FORMATS:
         with pytest.raises(FileNotFoundError, match=f"none.{suffix}: no such file"):
             make_runs().with_table(tmp_path / f"none.{suffix}")

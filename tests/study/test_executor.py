@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -24,6 +26,9 @@ class Task:
 
     def steps(self, train_size):
         return 1
+
+    def describe(self):
+        return self.what
 
     def run(self, report):
         Path(f"{self.what}-{os.getpid()}").write_text(str(torch.get_num_threads()))
@@ -43,6 +48,9 @@ if __name__ == "__main__":
 
     from difficulty_prune.study.executor import default_workers, run_tasks
 
+    def show(*whats):  # where people look
+        run_tasks([Task(what) for what in whats], 1, 1, Console(stderr=True), "scoring")
+
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for its background jobs
 
     def run(*whats, workers=2):
@@ -52,12 +60,14 @@ if __name__ == "__main__":
 """
 
 
-def start(folder: Path, code: str) -> subprocess.Popen[str]:
+def start(folder: Path, code: str, stderr: int | IO[str] = subprocess.PIPE) -> subprocess.Popen[str]:
     """The code in a process of its own, whose children hold its output open as long as they live."""
     (folder / "own_tasks.py").write_text(TASKS)
     (folder / "script.py").write_text(SCRIPT.format(code=code.replace("\n", "\n    ")))
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "script.py"], cwd=folder, start_new_session=True, **pipes)
+    pipes = {"stdout": subprocess.PIPE, "stderr": stderr, "text": True}
+    # A file or a pipe is no terminal, whatever colours are forced upon it.
+    terminal = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "100"}
+    return subprocess.Popen([sys.executable, "script.py"], cwd=folder, start_new_session=True, env=terminal, **pipes)
 
 
 def outcome(process: subprocess.Popen[str], seconds: float = 60) -> tuple[str, str]:
@@ -176,3 +186,38 @@ except KeyboardInterrupt:
     print("stopped", multiprocessing.active_children())
 """
     assert outcome(start(tmp_path, code)) == ("stopped []\n", "")
+
+
+# What people see of it
+
+
+def test_without_a_terminal_each_training_is_a_line_that_comes_at_once(tmp_path: Path) -> None:
+    process = start(tmp_path, 'show("do", "do", "sleep")')
+    try:
+        assert process.stderr is not None
+        lines = [process.stderr.readline() for _ in range(2)]
+        assert process.poll() is None, "the third is not finished"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+    more = outcome(process)[1]
+    for number, line in enumerate(lines, start=1):
+        expected = rf"scoring run {number} of 3 \(do\) finished after 0 s; about \d+ s left\n"
+        assert re.fullmatch(expected, line), (lines, more)
+    assert more == ""
+
+
+def test_on_a_terminal_a_bar_says_what_is_trained_how_far_and_how_long(tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty", reason="needs a POSIX terminal")
+    ours, theirs = pty.openpty()
+    with open(ours, "rb", buffering=0) as screen:
+        with open(theirs, "w") as terminal:
+            process = start(tmp_path, 'show("do", "do", "sleep")', stderr=terminal)
+        shown = b""
+        try:
+            while b"2 of 3" not in shown:
+                shown += screen.read(1000)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+        outcome(process)
+    text = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", shown).decode(errors="replace")
+    assert re.search(r"scoring (do; )?sleep .* 67% 2 of 3 0:00:\d\d left 0:00:\d\d", text), text

@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from difficulty_prune.cli.study import same_plans
 from difficulty_prune.study.folder_lock import locked
 from difficulty_prune.study.study_data import load_data
 
@@ -117,12 +116,3 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     victim.write_bytes(victim.read_bytes()[:300])
     with pytest.raises(ValueError, match=r"dog/003\.jpg cannot be read"):
         load_data(f"imagefolder:{tmp_path}")
-
-
-def test_equal_plans_are_said_to_be_one() -> None:
-    rows = [
-        {"model": "mlp", "policy": policy, "keep": 0.9, "plans": plans}
-        for policy, plans in (("window", ["a", "b"]), ("easiest", ["a", "b"]), ("random", ["c", "d"]), ("old", [None]))
-    ]
-    assert same_plans(rows) == [["window 90%", "easiest 90%"]]
-    assert same_plans([{**row, "model": row["policy"]} for row in rows]) == []

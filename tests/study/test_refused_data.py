@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import ConcatDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 import difficulty_prune as dp
 from difficulty_prune.study.study_data import load_data
@@ -71,7 +72,7 @@ def test_image_folders_whose_classes_have_other_names_are_refused(tmp_path: Path
                 Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / part / name / f"{i}.png")
     train = f"imagefolder:{tmp_path / 'train'}"
     assert load_data(train, f"imagefolder:{tmp_path / 'same'}").num_classes == 2
-    with pytest.raises(ValueError, match=r"test: got 2 classes, expected the 2 of .*; bird, cat not in both"):
+    with pytest.raises(ValueError, match=r"test: got 2 classes, expected the 2 of .*; 'bird', 'cat' not in both"):
         load_data(train, f"imagefolder:{tmp_path / 'other'}")
 
 
@@ -83,6 +84,19 @@ class Names(TensorDataset):
         self.classes = list(classes)
 
 
+class Wrapper(Dataset[Any]):
+    """Of a kind that nothing is known of."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[index]
+
+
 def test_names_of_classes_are_found_in_parts_and_wrappers(load: Load) -> None:
     train = Names("cat", "dog")
     load(train, Subset(Names("cat", "dog"), [0, 1]))
@@ -92,9 +106,10 @@ def test_names_of_classes_are_found_in_parts_and_wrappers(load: Load) -> None:
         Subset(Subset(other, [0, 1, 2]), [1]),
         ConcatDataset([other, Subset(other, [3])]),
         dp.IndexedDataset(other),
+        Wrapper(other),
     ):
         for pair in ((train, test), (ConcatDataset([train, train]), test)):
-            with pytest.raises(ValueError, match=r"test: got 2 classes, expected the 2 of .*; bird, dog not in both"):
+            with pytest.raises(ValueError, match=r"test: got 2 classes, .*; 'bird', 'dog' not in both"):
                 load(*pair)
     load(train, ConcatDataset([train, other]))  # whose names are not those of all
 

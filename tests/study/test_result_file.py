@@ -17,6 +17,8 @@ GOOD: dict[str, Any] = {
     "plan": "ab" * 16,
     "peak_memory_bytes": None,
     "test_accuracy": 0.9,
+    "class_accuracy": [0.8, None, 1.0],
+    "presentations": 12,
     "steps": 3,
     "seconds": 1.25,
 }
@@ -43,6 +45,8 @@ def test_an_edited_result_is_refused_by_name(change: dict[str, Any], tmp_path: P
         *((name, value) for name in ("steps", "examples") for value in (None, 0, 1.5, "3", True)),
         *(("seconds", value) for value in (None, -5, float("inf"), float("nan"))),
         *(("peak_memory_bytes", value) for value in (-1, 0.5, "1")),
+        *(("class_accuracy", value) for value in (None, 0.9, [1.5], ["0.5"], [True])),
+        ("presentations", 0),
         ("task", None),
         ("task", []),
         ("plan", None),

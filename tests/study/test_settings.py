@@ -56,7 +56,21 @@ def test_a_policy_that_cannot_be_made_with_a_share_is_refused(monkeypatch: pytes
     monkeypatch.setitem(POLICIES, "doubled", lambda keep: Hardest(2 * keep))
     assert Settings(policies=("doubled",), keep=(0.5,)).policies == ("doubled",)
     with pytest.raises(ValueError, match=r"policy: 'doubled' cannot be made with keep 0\.7: keep: got 1\.4"):
-        Settings(policies=("doubled",))
+        Settings(policies=("doubled",), keep=(0.5, 0.7))
+
+
+def test_the_default_policies_are_those_that_the_scores_allow() -> None:
+    assert Settings().policy_names == ("without-wrong", "stratified", "soft")
+    assert Settings(scores=("el2n",)).policy_names == ("stratified", "soft")
+    assert Settings(policies=("hardest",)).policy_names == ("hardest",)
+    with pytest.raises(ValueError, match=r"without-wrong needs margin or aum among the scores.*got el2n"):
+        Settings(policies=("without-wrong",), scores=("el2n",))
+
+
+@pytest.mark.parametrize(("options", "says"), [({"seeds": 1}, "seeds: got 1"), ({"until": 0.0}, "until: got 0.0")])
+def test_a_comparison_that_would_show_no_spread_is_refused(options, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Settings(**options)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**62])
@@ -90,7 +104,8 @@ def test_a_model_without_a_colon_is_not_looked_for_in_modules(monkeypatch: pytes
 def test_no_training_that_is_compared_has_the_seed_of_a_scoring_run() -> None:
     settings = Settings(seed=7, runs=20)
     assert list(settings.scoring_seeds) == list(range(7, 27))
-    assert len(settings.comparison_seeds) == 2
+    assert len(settings.comparison_seeds) == 5
+    assert len(Settings(seeds=9).comparison_seeds) == 9
     assert not set(settings.scoring_seeds) & set(settings.comparison_seeds)
 
 
@@ -107,12 +122,15 @@ def test_each_field_is_an_option_whose_default_is_that_of_the_field() -> None:
         "--scores": "aum",
         "--keep": "0.1",
         "--policy": "soft",
+        "--seeds": "8",
+        "--until": "0.5",
         "--hold-out": "0.5",
         "--out": "o",
         "--seed": "5",
         "--workers": "6",
         "--size": "7",
+        "--plant-wrong": "0.25",
     }
-    expected = Settings("d", "t", ("mlp",), 2, 3, ("aum",), (0.1,), ("soft",), 0.5, Path("o"), 5, 6, 7)
+    expected = Settings("d", "t", ("mlp",), 2, 3, ("aum",), (0.1,), ("soft",), 8, 0.5, 0.5, Path("o"), 5, 6, 7, 0.25)
     assert read_options(parser.parse_args([*itertools.chain(*given.items())]), Settings) == expected
     assert len(fields(Settings)) == len(given)

@@ -24,7 +24,7 @@ from difficulty_prune.study.hold_out import held_out
 from difficulty_prune.study.models import MODELS, build_model
 from difficulty_prune.study.settings import Settings
 from difficulty_prune.study.study import agreement_with_mean, check_all_scored, together
-from difficulty_prune.study.study_data import Images, StudyData, load_data
+from difficulty_prune.study.study_data import Images, StudyData, load_data, open_data
 from difficulty_prune.study.tasks import DataSource, ScoringTask
 from difficulty_prune.study.train import Batches, Recipe, in_order, number_of_batches, predict
 
@@ -71,6 +71,30 @@ def test_without_test_data_a_fifth_is_set_aside(tmp_path: Path) -> None:
     write_image_folder(tmp_path / "all", per_class=10)
     data = load_data(f"imagefolder:{tmp_path / 'all'}")
     assert (len(data.train), len(data.test)) == (16, 4)
+    together = sorted([*data.train.ids, *data.test.ids])
+    assert together == sorted(f"{animal}/{number}.png" for animal in ("cat", "dog") for number in range(10))
+    assert [name.startswith("dog") for name in data.train.ids] == data.train.labels.tolist()
+
+
+def test_data_are_opened_for_their_ids_without_reading_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_image_folder(tmp_path / "all", per_class=2)
+    (tmp_path / "all" / "cat" / "0.png").write_bytes(b"no image")
+    data = open_data(f"imagefolder:{tmp_path / 'all'}")
+    assert data.ids.tolist() == ["cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png"]
+    assert (data.labels.tolist(), data.class_names) == ([0, 0, 1, 1], ("cat", "dog"))
+    assert open_data("digits").ids is None
+    (tmp_path / "named_data.py").write_text(
+        "import difficulty_prune as dp\ndef make():\n    return dp.IndexedDataset([(0, 0), (1, 1)], ids=['a', 'b'])\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert open_data("named_data:make").ids.tolist() == ["a", "b"]
+    sys.modules.pop("named_data")
+    with pytest.raises(FileNotFoundError, match="none: no such folder"):
+        open_data(f"imagefolder:{tmp_path / 'none'}")
+    with pytest.raises(ValueError, match="got 'cifar', expected digits"):
+        open_data("cifar")
 
 
 def test_a_torchvision_data_set_is_read_with_its_own_test_set(tmp_path: Path) -> None:

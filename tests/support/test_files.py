@@ -15,6 +15,7 @@ from small_runs import GOOD_HEADER, check_refused, fail, make_run
 
 import difficulty_prune as dp
 from difficulty_prune.support import files
+from difficulty_prune.support.safetensors_header import ArrayKind
 
 # Arrays in files
 
@@ -113,3 +114,32 @@ def test_written_file_has_the_mode_of_any_new_file(tmp_path):
     make_run().save(tmp_path / "run.safetensors")
     (tmp_path / "plain").write_text("")
     assert (tmp_path / "run.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+# Arrays in parts
+
+
+def kinds_of(vectors):
+    return {name: ArrayKind(array.dtype, array.shape) for name, array in vectors.items()}
+
+
+def test_parts_make_the_file_that_whole_arrays_make(tmp_path):
+    vectors = {"a": np.arange(7, dtype="<f4"), "b": np.arange(5, dtype="<i8"), "c": np.empty(0, "<f4")}
+    files.save_vectors(tmp_path / "whole", "test", 1, vectors, {"note": "x"})
+    parts = [("b", vectors["b"][:2]), ("b", vectors["b"][2:]), ("a", vectors["a"][:0]), ("a", vectors["a"])]
+    files.save_parts(tmp_path / "parts", "test", 1, kinds_of(vectors), iter(parts), {"note": "x"})
+    assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
+    found, _ = files.open_vectors(tmp_path / "parts", "test", 1)
+    assert found.mapped("b").tolist() == [0, 1, 2, 3, 4]
+    assert not found.mapped("a").flags.writeable
+    assert found.digest("a") != found.digest("c")
+
+
+@pytest.mark.parametrize("wrong", [["a"], ["a", "b"], ["b"], ["b", "a", "a"], ["b", "z"], ["b", "float"]])
+def test_parts_that_do_not_make_up_the_arrays_leave_no_file(tmp_path, wrong):
+    vectors = {"a": np.arange(7, dtype="<f4"), "b": np.arange(5, dtype="<i8")}
+    odd = {"z": np.zeros(1, "<f4"), "float": vectors["a"].astype("<f8")}
+    parts = [("a" if name == "float" else name, {**vectors, **odd}[name]) for name in wrong]
+    with pytest.raises(RuntimeError, match="to come"):
+        files.save_parts(tmp_path / "parts", "test", 1, kinds_of(vectors), parts, {})
+    assert list(tmp_path.iterdir()) == []

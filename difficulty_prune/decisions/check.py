@@ -1,59 +1,18 @@
-"""Which example of today's data is meant: by id, or by position."""
+"""Which examples of today's data are meant: by id, or by position."""
 
 from __future__ import annotations
 
 import dataclasses
-import operator
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..identity import Identity
+from ..support.name_some import name_some
 from ..support.plain import plain_fields
 from .entry import Entry
-
-_NAMED: Final = 5  # of many, how many a message names
-
-
-@dataclasses.dataclass(frozen=True)
-class Identity:
-    """What tells the examples of some data apart.
-
-    Attributes:
-        size: N.
-        ids: [N] texts or whole numbers, or None.
-        class_names: the name of each class, or None.
-    """
-
-    size: int
-    ids: Iterable[Any] | None
-    class_names: Sequence[str] | None
-
-    @classmethod
-    def of(cls, data: Any) -> Identity:
-        """Of an `IndexedDataset`, a run, runs, ids [N], or the number N of examples.
-
-        >>> Identity.of(["a", "b"]).size, Identity.of(3).size
-        (2, 3)
-        """
-        if isinstance(data, Identity):
-            return data
-        if hasattr(data, "ids"):
-            size = data.num_examples if hasattr(data, "num_examples") else len(data)
-            return cls(size, data.ids, getattr(data, "class_names", None))
-        if isinstance(data, np.ndarray | list | tuple):
-            ids = np.asarray(data, dtype=object)
-            if ids.ndim != 1:
-                raise TypeError(f"data: got ids of shape {ids.shape}, expected [N]")
-            return cls(len(ids), ids, None)
-        try:
-            return cls(operator.index(data), None, None)
-        except TypeError as error:
-            raise TypeError(
-                f"data: got {type(data).__name__}, expected a dp.IndexedDataset, a run, runs, ids [N], or the number "
-                "of examples"
-            ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,16 +46,6 @@ class Check:
     def to_dict(self) -> dict[str, Any]:
         """For JSON, without the positions."""
         return plain_fields(self, leave_out=["position"])
-
-
-def name_some(names: Sequence[Any]) -> str:
-    """The first few in words.
-
-    >>> name_some(["a", "b"]), name_some(range(9))
-    ("'a', 'b'", '0, 1, 2, 3, 4 and 4 more')
-    """
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return ", ".join(repr(name) for name in names[:_NAMED]) + more
 
 
 def check_entries(entries: Sequence[Entry], data: Identity) -> Check:

@@ -1,0 +1,57 @@
+"""The decisions that a command was given, checked against today's data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..decisions.decisions import Decisions
+from ..decisions.entry import Entry
+from .load_runs import warn
+from .todays_data import TodaysData
+
+
+def check_decisions(decisions: Decisions, today: TodaysData, command: str) -> dict[int, int]:
+    """Position -> corrected class of the examples that are wrong and have their right label.
+
+    Warns of decisions on ids that the data lacks.
+
+    Raises:
+        ValueError: see `Decisions.corrections`; or decisions by position alone, and the positions are others now.
+    """
+    check = decisions.check(today.source)
+    if check.by_index and today.changed:
+        raise ValueError(
+            f"{check.by_index} of {check.decisions} decisions name their example by its index alone, but the data "
+            "changed since the runs, and the indices with it: name them by id"
+        )
+    corrections = decisions.corrections(today.source, today.class_names)  # first: where all ids are missing, it raises
+    if check.missing:
+        warn(command, str(check))
+    return corrections
+
+
+def entries_of(decisions: Decisions, today: TodaysData) -> list[tuple[int, Entry]]:
+    """The decisions on examples of the data, each with the position of its example."""
+    positions = decisions.check(today.source).position.tolist()
+    return [(place, entry) for place, entry in zip(positions, decisions, strict=True) if place >= 0]
+
+
+def facts_of_decisions(decisions: Decisions, today: TodaysData) -> dict[str, int]:
+    """How many there are, and what they do to the examples of the data, for JSON."""
+    of_data = entries_of(decisions, today)
+    stay, found = [entry for _, entry in of_data if not entry.leaves], len(of_data)
+    return {
+        "number": len(decisions),
+        "left": found - len(stay),
+        "relabelled": sum(entry.decision == "wrong" for entry in stay),
+        "weighted": sum(entry.weight != 1 for entry in stay),
+        "missing": len(decisions) - found,
+    }
+
+
+def decisions_in_words(facts: dict[str, Any], path: Path) -> str:
+    """A part of a sentence."""
+    done = {"left": "left out", "relabelled": "relabelled", "weighted": "weighted", "missing": "not in the data"}
+    said = [f"{facts[name]:,} {words}" for name, words in done.items() if facts[name]]
+    return f"by the {facts['number']:,} decisions in {path}: {', '.join(said) if said else 'nothing changes'}"

@@ -1,0 +1,328 @@
+"""The rows of a comparison, their verdicts, and the answer in words."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from ..support.plain import plain, plain_fields
+from .arms import Arm, Kind, percent
+from .trained import Trained
+from .verdict import Verdict, verdict
+
+THAN: Final[dict[Kind, str]] = {"chance": "chance", "all": "all data", "few": "all data in as few steps"}
+"""What a policy is compared with, in words."""
+
+_SHOWN_CLASSES: Final = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was trained on, and what came of it. Arms whose plans are equal for every seed are one row.
+
+    Attributes:
+        names: in words, one or more.
+        kind: "policy", or what it serves as: "all", "chance" (random of the same size), "few" (all data in as few
+            steps).
+        examples: how many are visited in the first epoch; of `few`, how many there are.
+        presentations: examples drawn in the whole training, the mean over seeds.
+        seconds: wall time of a training, the mean over seeds; None where trainings ran side by side.
+        results: metric -> its value for each seed.
+        classes: metric -> class -> its value for each seed.
+        verdicts: metric -> what it is compared with ("chance", "all", "few") -> verdict; of policies only.
+        class_verdicts: metric -> "chance" or "all" -> class -> verdict; those of the classes of one row hold together.
+    """
+
+    names: tuple[str, ...]
+    kind: Kind
+    examples: int
+    presentations: float
+    seconds: float | None
+    results: Mapping[str, tuple[float, ...]]
+    classes: Mapping[str, Mapping[str, tuple[float, ...]]]
+    verdicts: Mapping[str, Mapping[Kind, Verdict]] = field(default_factory=dict)
+    class_verdicts: Mapping[str, Mapping[Kind, Mapping[str, Verdict]]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """All names in one."""
+        return ", also ".join(self.names)
+
+    def of(self, metric: str) -> list[Verdict]:
+        """The verdicts of a metric."""
+        return list(self.verdicts.get(metric, {}).values())
+
+    def mean(self, metric: str) -> float:
+        """Over seeds."""
+        return float(np.mean(self.results[metric]))
+
+
+@dataclass(frozen=True)
+class PolicyComparison:
+    """Whether pruning pays: rows, verdicts, and the answer in words (`str`).
+
+    Attributes:
+        rows: all data, what chance gives, and the policies.
+        metric: the one that the answer is about.
+        seeds: of the trainings, the same for every row.
+        examples: N.
+        level: the intervals of all verdicts that answer one question ("better than chance?") hold together with at
+            least this probability.
+        lower_is_better: metrics that are.
+        until: the width of interval that was asked for; None where none was.
+        advice: what to try where a policy is worse than chance.
+    """
+
+    rows: tuple[Row, ...]
+    metric: str
+    seeds: tuple[int, ...]
+    examples: int
+    level: float = 0.95
+    lower_is_better: tuple[str, ...] = ()
+    until: float | None = None
+    advice: str = ""
+
+    @property
+    def policies(self) -> list[Row]:
+        """The rows that have verdicts, the best first."""
+        sign = -1 if self.metric in self.lower_is_better else 1
+        found = [row for row in self.rows if row.verdicts]
+        return sorted(found, key=lambda row: -sign * row.mean(self.metric))
+
+    @property
+    def full(self) -> Row:
+        """The row of all data."""
+        return next(row for row in self.rows if row.kind == "all")
+
+    @property
+    def widest(self) -> float:
+        """The width of the widest interval of a difference to chance, in points where the metric is a share."""
+        return max((row.verdicts[self.metric]["chance"].width for row in self.policies), default=0.0)
+
+    def sentence(self, row: Row) -> str:
+        """The answer for one policy: "Keeping the hardest 70 % by el2n: 0.8255, 0.8 points better than ..."."""
+        found = row.verdicts[self.metric]
+        said = [f"{_value(row.mean(self.metric))}"]
+        said += [str(found["chance"]) if "chance" in found else "itself what chance gives"]
+        said += [found["all"].short] if "all" in found else []
+        return f"Keeping {row.name}: {', '.join([*said, self._steps(row)])}"
+
+    def first_line(self) -> str:
+        """The answer for the best policy, and which ones are worse than chance, with what to try."""
+        if not self.policies:
+            return "Nothing was compared: each policy keeps all data, or is what chance gives."
+        best, *others = self.policies
+        lost = [row for row in others if self._loses(row)]
+        text = self.sentence(best)
+        if self._loses(best):
+            return f"{text}: {self.advice}." if self.advice else f"{text}."
+        if not lost:
+            return f"{text}."
+        amounts = "; ".join(f"{row.name} ({row.verdicts[self.metric]['chance'].short})" for row in lost)
+        return f"{text}. But keeping {amounts}: {self.advice}." if self.advice else f"{text}. But keeping {amounts}."
+
+    def __str__(self) -> str:
+        return f"{self.first_line()}\n\n{self.details()}"
+
+    def details(self) -> str:
+        """Every row, and every verdict."""
+        lines = self._table()
+        for row in self.policies:
+            lines += ["", f"{_capital(row.name)}, {self.metric}:"]
+            lines += [f"  {found}" for found in row.verdicts[self.metric].values()]
+            lines += [f"  {line}" for line in self._losers(row)]
+        return "\n".join([*lines, "", self._footnote()])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, per seed, as JSON can hold it."""
+        rows = [
+            plain_fields(row, verdicts=_verdicts(row.verdicts), class_verdicts=_verdicts(row.class_verdicts))
+            for row in self.rows
+        ]
+        return plain_fields(self, rows=rows, in_words=str(self))
+
+    def _loses(self, row: Row) -> bool:
+        found = row.verdicts[self.metric].get("chance")
+        return found is not None and found.word == "worse"
+
+    def _steps(self, row: Row) -> str:
+        fewer = 1 - row.presentations / self.full.presentations
+        if abs(fewer) < 0.0005:
+            return "as many steps"
+        return f"{percent(float(f'{abs(fewer):.2g}'))} {'fewer' if fewer > 0 else 'more'} steps"
+
+    def _table(self) -> list[str]:
+        width = max(len(name) for row in self.rows for name in row.names)
+        timed = all(row.seconds is not None for row in self.rows)
+        header = (
+            f"{'trained on':<{width}} {'examples':>10} {'presented':>12}{'  seconds' if timed else ''}  {self.metric}"
+        )
+        lines = [header]
+        for row in self.rows:
+            values = row.results[self.metric]
+            time = f" {row.seconds:>8.1f}" if timed else ""
+            said = f"{_value(row.mean(self.metric))} ({_value(min(values))} to {_value(max(values))})"
+            lines.append(
+                f"{row.names[0]:<{width}} {row.examples:>10,} {row.presentations:>12,.0f}{time}  {said}".rstrip()
+            )
+            lines += [f"  the same plan: {name}" for name in row.names[1:]]
+        return lines
+
+    def _losers(self, row: Row) -> list[str]:
+        """Who loses: classes that are worse than all data, or than chance."""
+        lines = []
+        for metric, of_kinds in row.class_verdicts.items():
+            for kind, of_classes in of_kinds.items():
+                worst = sorted(of_classes.items(), key=lambda item: item[1].difference)
+                losing = [(name, found) for name, found in worst if found.word == "worse"]
+                said = [f"{name} by {found.amount} ({found.between})" for name, found in losing[:_SHOWN_CLASSES]]
+                more = len(losing) - len(said)
+                if losing:
+                    rest = f", and {more} more" if more else ""
+                    lines.append(f"classes that lose against {THAN[kind]} ({metric}): {', '.join(said)}{rest}")
+                elif worst:
+                    name, found = worst[0]
+                    lowest = f"{name}, {found.amount} {'worse' if found.difference < 0 else 'better'}"
+                    lowest += f" ({found.between})" if found.interval else ""
+                    lines.append(f"no class is seen to lose against {THAN[kind]} ({metric}); lowest: {lowest}")
+        return lines
+
+    def _footnote(self) -> str:
+        seeds, cells = len(self.seeds), max((v.cells for row in self.policies for v in row.of(self.metric)), default=1)
+        number = "1 seed" if seeds == 1 else f"{seeds} seeds each, paired"
+        together = f" that hold together for the {cells} policies that are asked the same" if cells > 1 else ""
+        return f"{number}; intervals of {100 * self.level:g} %{together}, Student's t."
+
+
+def judge(
+    arms: Sequence[Arm],
+    trained: Mapping[str, Sequence[Trained]],
+    plans: Mapping[str, Sequence[tuple[str, int]]],
+    *,
+    seeds: Sequence[int],
+    examples: int,
+    level: float = 0.95,
+    lower_is_better: Collection[str] = (),
+    alone: bool = True,
+    until: float | None = None,
+    advice: str = "",
+    times: int = 1,
+) -> PolicyComparison:
+    """Rows and verdicts of finished trainings.
+
+    Args:
+        arms: what was trained.
+        trained: name of the arm -> its trainings, one per seed.
+        plans: name of the arm -> for each seed what names its plan, and how many examples the plan has.
+        times: so many comparisons answer the same questions, and their verdicts shall hold together.
+    """
+    groups: dict[tuple[str, ...], list[Arm]] = {}
+    for arm in arms:
+        groups.setdefault(tuple(plan for plan, _ in plans[arm.name]), []).append(arm)
+    row_of = {arm.name: group for group in groups.values() for arm in group}
+    metrics = list(next(iter(trained.values()))[0].metrics)
+    order: tuple[Kind, ...] = ("all", "chance", "few", "policy")
+    compared = sum(_kind(group, order) == "policy" for group in groups.values())
+    judge_one = _Judge(trained, row_of, level, tuple(lower_is_better), compared * times)
+    rows = []
+    for group in groups.values():
+        first, kind = group[0], _kind(group, order)
+        policy = next((arm for arm in group if arm.against), None) if kind == "policy" else None
+        seconds = float(np.mean([found.seconds for found in trained[first.name]]))
+        rows.append(
+            Row(
+                names=tuple(arm.name for arm in group),
+                kind=kind,
+                examples=plans[first.name][0][1],
+                presentations=float(np.mean([found.presentations for found in trained[first.name]])),
+                seconds=seconds if alone else None,
+                results={metric: _per_seed(trained[first.name], metric) for metric in metrics},
+                classes=_classes(trained[first.name]),
+                verdicts={} if policy is None else {m: judge_one.of(policy, m) for m in metrics},
+                class_verdicts={} if policy is None else judge_one.of_classes(policy),
+            )
+        )
+    return PolicyComparison(
+        tuple(rows), metrics[0], tuple(seeds), examples, level, tuple(lower_is_better), until, advice
+    )
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Verdicts of a policy; `cells` policies have verdicts that answer the same question."""
+
+    trained: Mapping[str, Sequence[Trained]]
+    row_of: Mapping[str, list[Arm]]
+    level: float
+    lower_is_better: tuple[str, ...]
+    cells: int
+
+    def of(self, policy: Arm, metric: str) -> dict[Kind, Verdict]:
+        own = _per_seed(self.trained[policy.name], metric)
+        return {
+            kind: self._verdict(own, _per_seed(self.trained[name], metric), metric, kind, self.cells)
+            for kind, name in self._others(policy).items()
+        }
+
+    def of_classes(self, policy: Arm) -> dict[str, dict[Kind, dict[str, Verdict]]]:
+        own, others = _classes(self.trained[policy.name]), self._others(policy)
+        found: dict[str, dict[Kind, dict[str, Verdict]]] = {}
+        for metric, values in own.items():
+            found[metric] = {}
+            for kind in ("chance", "all"):
+                if kind not in others:
+                    continue
+                theirs = _classes(self.trained[others[kind]]).get(metric, {})
+                both = [name for name in values if name in theirs]
+                found[metric][kind] = {
+                    name: self._verdict(values[name], theirs[name], metric, kind, len(both)) for name in both
+                }
+        return found
+
+    def _others(self, policy: Arm) -> dict[Kind, str]:
+        """What it is compared with; what is the same training stands there once."""
+        others: dict[Kind, str] = {}
+        for kind, name in (policy.against or {}).items():
+            known = any(self.row_of[name] is self.row_of[other] for other in others.values())
+            if not known and self.row_of[name] is not self.row_of[policy.name]:
+                others[kind] = name
+        return others
+
+    def _verdict(self, own: Sequence[float], others: Sequence[float], metric: str, kind: Kind, cells: int) -> Verdict:
+        lower = metric in self.lower_is_better
+        return verdict(own, others, than=THAN[kind], cells=cells, level=self.level, lower_is_better=lower)
+
+
+def _kind(group: Sequence[Arm], order: Sequence[Kind]) -> Kind:
+    kinds = {arm.kind for arm in group}
+    return next(kind for kind in order if kind in kinds)
+
+
+def _per_seed(trained: Sequence[Trained], metric: str) -> tuple[float, ...]:
+    return tuple(found.metrics[metric] for found in trained)
+
+
+def _classes(trained: Sequence[Trained]) -> dict[str, dict[str, tuple[float, ...]]]:
+    """Metric -> class -> value per seed, of classes that every training has."""
+    found = {}
+    for metric, of_first in trained[0].classes.items():
+        common = [name for name in of_first if all(name in t.classes.get(metric, {}) for t in trained)]
+        found[metric] = {name: tuple(t.classes[metric][name] for t in trained) for name in common}
+    return found
+
+
+def _verdicts(nested: Any) -> Any:
+    if isinstance(nested, Verdict):
+        return nested.to_dict()
+    return {key: _verdicts(value) for key, value in nested.items()} if isinstance(nested, Mapping) else plain(nested)
+
+
+def _value(value: float) -> str:
+    return f"{value:.4f}" if abs(value) <= 1 else f"{value:.5g}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

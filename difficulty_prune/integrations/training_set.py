@@ -1,0 +1,67 @@
+"""Runs that say which examples they are of, where the training set of a framework knows it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from ..data import IndexedDataset
+from ..runs.run import Run
+from ..tracker.finish import OtherLabelsError
+from ..tracker.tracker import DifficultyTracker
+
+
+def finish_with(tracker: DifficultyTracker, dataset: Any, metadata: Mapping[str, Any]) -> Run:
+    """`tracker.finish(**metadata)`, with ids, labels and class names of the training set where these are known.
+
+    No example is read for it, so that there is no fingerprint unless `metadata` has one: reading would draw random
+    augmentations after the training. What does not fit is warned of and left out, for a training is not to be lost by
+    it: ids that occur twice; labels that are not those the tracker was shown, with the names of their classes.
+
+    Args:
+        dataset: of a training loader; an `IndexedDataset` of all the tracker's examples, or what wraps one.
+        metadata: what it holds goes before what the dataset knows; with "dataset" nothing is added.
+    """
+    indexed = indexed_in(dataset)
+    if indexed is None or len(indexed) != tracker.num_examples or "dataset" in metadata:
+        return tracker.finish(**metadata)
+    facts = _ids(indexed)
+    try:
+        return tracker.finish(**{**facts, **_classes(indexed, tracker), **metadata})
+    except OtherLabelsError as error:
+        if metadata.get("labels") is not None:
+            raise
+        warnings.warn(
+            f"the run keeps neither labels nor class names of the training set: {error}",
+            stacklevel=3,
+        )
+        return tracker.finish(**{**facts, **metadata})
+
+
+def indexed_in(dataset: Any) -> IndexedDataset | None:
+    """The dataset that gives samples their index: this one, or the outermost that it wraps; None if there is none.
+
+    >>> from torch.utils.data import Subset
+    >>> whole = IndexedDataset([("a", 0), ("b", 1)])
+    >>> indexed_in(Subset(whole, [1])) is whole, indexed_in([1])
+    (True, None)
+    """
+    while dataset is not None and not isinstance(dataset, IndexedDataset):
+        dataset = getattr(dataset, "dataset", None)
+    return dataset
+
+
+def _ids(dataset: IndexedDataset) -> dict[str, Any]:
+    try:
+        return {"ids": dataset.ids}
+    except ValueError as error:  # one that occurs twice
+        warnings.warn(f"the run keeps no ids: {error}", stacklevel=4)
+        return {}
+
+
+def _classes(dataset: IndexedDataset, tracker: DifficultyTracker) -> dict[str, Any]:
+    labels, names = dataset.labels, dataset.class_names
+    if tracker.target != "classes" or labels is None or labels.min() < 0:
+        return {}
+    return {"labels": labels, "class_names": names if names is not None and len(names) > labels.max() else None}

@@ -1,0 +1,233 @@
+"""The comparison of a study: its policies, what they have to beat, and a verdict for each model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from ..audit.label_issues import label_issues
+from ..comparison.arms import Arm, SameSize, in_words
+from ..comparison.compare import what_to_try
+from ..comparison.comparison import PolicyComparison, Row, judge
+from ..comparison.design import Design
+from ..comparison.trained import Trained
+from ..policies.base import Policy
+from ..policies.uniform import Random
+from ..policies.without_wrong import WithoutWrong
+from ..runs.run_set import RunSet
+from .executor import run_tasks
+from .settings import POLICIES, WITHOUT_WRONG, Settings
+from .study_data import StudyData
+from .tasks import ComparisonTask, DataSource, slug
+
+ACCURACY: Final = "test accuracy"
+PER_CLASS: Final = "test accuracy per class"
+
+Label = tuple[str, float]
+"""What is trained on, and the share to keep, as file names and `summary.json` say it: ("hardest", 0.7)."""
+
+
+@dataclass
+class Compared:
+    """What the comparison of a study found.
+
+    Attributes:
+        of_models: model -> the comparison.
+        rows: one per model, policy and share to keep, as plain data.
+        wrong_labels: what is likely wrong, as plain data with "in_words"; None where no policy asked for it.
+        results: what the trainings wrote.
+        reused: how many of them were on disk.
+    """
+
+    of_models: dict[str, PolicyComparison] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    wrong_labels: dict[str, Any] | None = None
+    results: list[dict[str, Any]] = field(default_factory=list)
+    reused: int = 0
+
+
+def compare_policies(
+    settings: Settings, source: DataSource, data: StudyData, runs: RunSet, workers: int, console: Console
+) -> Compared:
+    """Trains what is not on disk yet, and compares; with `until`, adds seeds until every interval is narrow enough."""
+    compared = Compared()
+    if not settings.keep:
+        return compared
+    difficulty = runs.difficulty(settings.scores[0])
+    wrong: NDArray[Any] = np.empty(0, np.int64)
+    if WITHOUT_WRONG in settings.policy_names:
+        wrong, compared.wrong_labels = likely_wrong(runs, data.train.labels.numpy())
+    policies, labels = make_policies(settings, wrong, len(difficulty))
+    seeds = list(settings.comparison_seeds)
+    design = Design(torch.from_numpy(difficulty), data.train.labels, policies, seeds[0])
+    work = _Work(settings, source, difficulty, f"{settings.scores[0]} of {len(runs)} runs", design, labels)
+    waiting = seeds
+    while True:
+        tasks = [task for seed in waiting for task in work.of_seed(seed)]
+        missing = [task for task in tasks if not task.is_done()]
+        run_tasks(missing, workers, len(data.train), console, "comparing")
+        compared.reused += len(tasks) - len(missing)
+        compared.results += [task.result() for task in tasks]
+        compared.of_models = {
+            model: work.judge(model, seeds, _class_names(data), alone=workers == 1) for model in settings.model_names
+        }
+        widest = max(found.widest for found in compared.of_models.values())
+        if settings.until is None or widest < settings.until or len(seeds) >= settings.most:
+            break
+        waiting = [seeds[-1] + 1]
+        seeds += waiting
+    compared.rows = [
+        work.row(model, row, found.seeds) for model, found in compared.of_models.items() for row in found.rows
+    ]
+    return compared
+
+
+def make_policies(settings: Settings, wrong: NDArray[Any], examples: int) -> tuple[dict[str, Policy], dict[str, Label]]:
+    """Words -> policy, and words -> label."""
+    policies: dict[str, Policy] = {}
+    labels: dict[str, Label] = {}
+    for keep in settings.keep:
+        for name in settings.policy_names:
+            room = examples - len(Random(keep)(torch.zeros(examples)))
+            policy: Policy = (
+                WithoutWrong(Random(keep), wrong=wrong[:room]) if name == WITHOUT_WRONG else POLICIES[name](keep)
+            )
+            words = in_words(policy, settings.scores[0])
+            policies[words], labels[words] = policy, (name, keep)
+    return policies, labels
+
+
+def likely_wrong(runs: RunSet, labels: NDArray[Any]) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Positions that are likely mislabelled, most likely first, and what to say of them.
+
+    None, with the reason, where the estimate says little, or nothing but suspects would be in some class.
+    """
+    nobody = np.empty(0, np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the caveat says the same
+        try:
+            issues = label_issues(runs)
+        except ValueError as error:  # a score that is the same for all
+            return nobody, {"number": 0, "left_out": 0, "in_words": f"Which labels are wrong is not known: {error}"}
+    found = {"number": issues.number, "examples": issues.examples, "left_out": 0}
+    if issues.caveat is not None:
+        return nobody, {**found, "in_words": f"{issues}. None is left out for it."}
+    if len(np.unique(np.delete(labels, issues.index))) < len(np.unique(labels)):
+        return nobody, {**found, "in_words": f"{issues}; but among them is a whole class, so none is left out."}
+    share = f"{issues.number:,} of {issues.examples:,} labels are likely wrong ({issues.number / issues.examples:.1%})"
+    return issues.index, {**found, "left_out": issues.number, "in_words": f"{share}."}
+
+
+@dataclass
+class _Work:
+    """The trainings of a comparison, equal plans once."""
+
+    settings: Settings
+    source: DataSource
+    difficulty: NDArray[Any]
+    difficulty_name: str
+    design: Design
+    labels: Mapping[str, Label]
+
+    def __post_init__(self) -> None:
+        self._tasks: dict[tuple[str, str, int], ComparisonTask] = {}
+
+    def of_seed(self, seed: int) -> list[ComparisonTask]:
+        """One task for each model and each plan."""
+        tasks = []
+        for model in self.settings.model_names:
+            for arm in self.design.arms:
+                job, _ = self.design.job(arm, seed)
+                if (model, job, seed) not in self._tasks:
+                    self._tasks[model, job, seed] = self._task(model, arm, seed, job)
+                    tasks.append(self._tasks[model, job, seed])
+        return tasks
+
+    def _task(self, model: str, arm: Arm, seed: int, job: str) -> ComparisonTask:
+        name, keep = self.label(arm)
+        return ComparisonTask(
+            self.source,
+            model,
+            seed,
+            self.settings.recipe,
+            name,
+            keep,
+            arm.policy,
+            self.difficulty,
+            self.difficulty_name,
+            str(self.settings.out / "trainings" / f"{slug(model)}-{name}-{keep:g}-{seed}.json"),
+            self.design.sampler(arm, seed).fixed_length,
+            job,
+        )
+
+    def label(self, arm: Arm) -> Label:
+        """The name of an arm in files, and its share."""
+        if arm.kind == "all":
+            return "full", 1.0
+        if arm.name in self.labels and arm.kind == "policy":
+            return self.labels[arm.name]
+        like = arm.policy.policy if isinstance(arm.policy, SameSize) else arm.cut_to
+        return "random" if arm.kind == "chance" else "fewer-steps", float(getattr(like, "keep", 1.0))
+
+    def judge(self, model: str, seeds: Sequence[int], class_names: Sequence[str], alone: bool) -> PolicyComparison:
+        """Rows and verdicts of a model."""
+        arms, design = self.design.arms, self.design
+        trained = {
+            arm.name: [self._trained(model, design.job(arm, seed), class_names) for seed in seeds] for arm in arms
+        }
+        return judge(
+            arms,
+            trained,
+            {arm.name: [(design.job(arm, seed)[0], design.size(arm, seed)) for seed in seeds] for arm in arms},
+            seeds=seeds,
+            examples=len(self.difficulty),
+            alone=alone,
+            until=self.settings.until,
+            advice=what_to_try([arm.policy for arm in arms if arm.kind == "policy"]),
+            times=len(self.settings.model_names),
+        )
+
+    def _trained(self, model: str, job: tuple[str, int], class_names: Sequence[str]) -> Trained:
+        result = self._tasks[(model, *job)].result()
+        per_class = {
+            name: value for name, value in zip(class_names, result["class_accuracy"], strict=True) if value is not None
+        }
+        return Trained(
+            {ACCURACY: result["test_accuracy"]}, {PER_CLASS: per_class}, result["presentations"], result["seconds"]
+        )
+
+    def row(self, model: str, row: Row, seeds: Sequence[int]) -> dict[str, Any]:
+        """A row as plain data."""
+        arms = [arm for arm in self.design.arms if arm.name in row.names]
+        (name, keep), *others = (self.label(arm) for arm in arms)
+        values = row.results[ACCURACY]
+        results = [self._tasks[(model, *self.design.job(arms[0], seed))].result() for seed in seeds]
+        return {
+            "model": model,
+            "policy": name,
+            "keep": keep,
+            "same_plan": [f"{other} {share:g}" for other, share in others],
+            "in_words": row.name,
+            "examples": row.examples,
+            "steps": results[0]["steps"],
+            "presentations": row.presentations,
+            "seconds": None if row.seconds is None else round(row.seconds, 1),
+            "test_accuracy": float(np.mean(values)),
+            "test_accuracies": list(values),
+            "spread": float(np.std(values, ddof=1)),
+            "range": [min(values), max(values)],
+            "seeds": len(values),
+            "plans": [result["plan"] for result in results],
+        }
+
+
+def _class_names(data: StudyData) -> list[str]:
+    names = data.train.class_names
+    return list(names) if names and len(names) >= data.num_classes else [str(c) for c in range(data.num_classes)]

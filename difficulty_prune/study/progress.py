@@ -1,0 +1,127 @@
+"""How far long work is, and how long it still takes: a bar on a terminal, elsewhere a line for each piece finished."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
+
+Item = TypeVar("Item")
+
+_NAMED = 2  # of the pieces in work, so that the bar stays on one line
+_WHOLE = 30 * 86_400.0  # seconds: rich goes by the last 30, in which of long epochs none may end
+
+
+def report_on(console: Console, title: str, steps: int, pieces: int, what: str = "", keep: bool = True) -> Bar | Lines:
+    """A bar if the console is a terminal; else a line for each finished piece, as a file or a cluster's log needs it.
+
+    Args:
+        title: what is done, such as "scoring".
+        steps: of all pieces together.
+        pieces: how many there are.
+        what: a piece, such as "run".
+        keep: whether the bar stays when all is done.
+
+    >>> import sys
+    >>> with report_on(Console(file=sys.stdout), "scoring", steps=20, pieces=2, what="run") as report:
+    ...     report.finished("mlp, seed 0", seconds=12.3)
+    scoring run 1 of 2 (mlp, seed 0) finished after 12 s
+    """
+    file = console.file
+    animated = console.is_interactive and file.isatty()  # rich takes FORCE_COLOR for a terminal, even in a file
+    return Bar(console, title, steps, pieces, keep) if animated else Lines(console, title, steps, pieces, what)
+
+
+class Bar:
+    """What is in work, how far all of it is, how many pieces are finished, the time so far and the time left."""
+
+    def __init__(self, console: Console, title: str, steps: int, pieces: int, keep: bool) -> None:
+        self._title, self._finished = title, 0
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[finished]} of {task.fields[pieces]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            expand=True,
+            transient=not keep,
+            speed_estimate_period=_WHOLE,
+        )
+        self._task = self._progress.add_task(title, total=steps, finished=0, pieces=pieces)
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._progress.stop()
+
+    def update(self, done: int, running: Sequence[str]) -> None:
+        """Tells how many steps are done, of all pieces together, and which pieces are in work."""
+        more = f" and {len(running) - _NAMED} more" if len(running) > _NAMED else ""
+        names = "; ".join(running[:_NAMED]) + more
+        text = f"{self._title} {names}" if names else self._title
+        self._progress.update(self._task, completed=done, description=text, finished=self._finished)
+
+    def finished(self, name: str, seconds: float) -> None:
+        """Tells that a piece is finished, and how long it took."""
+        self._finished += 1
+        self._progress.update(self._task, finished=self._finished)
+
+
+class Lines:
+    """A plain line for each piece as it finishes, which is written at once."""
+
+    def __init__(self, console: Console, title: str, steps: int, pieces: int, what: str) -> None:
+        self._console, self._steps, self._pieces = console, steps, pieces
+        self._title = f"{title} {what}".rstrip()
+        self._finished = self._done = 0
+
+    def __enter__(self) -> Lines:
+        self._start = time.monotonic()
+        return self
+
+    def __exit__(self, *error: Any) -> None: ...
+
+    def update(self, done: int, running: Sequence[str]) -> None:
+        """See `Bar.update`; `finished` tells of it."""
+        self._done = done
+
+    def finished(self, name: str, seconds: float) -> None:
+        """See `Bar.finished`."""
+        self._finished += 1
+        left = ""
+        if self._done and self._finished < self._pieces:
+            each = (time.monotonic() - self._start) / self._done
+            left = f"; about {in_words(each * (self._steps - self._done))} left"
+        line = f"{self._title} {self._finished} of {self._pieces} ({name}) finished after {in_words(seconds)}{left}"
+        self._console.print(line, soft_wrap=True, markup=False, emoji=False, highlight=False)
+
+
+def follow(items: Sequence[Item], console: Console, title: str) -> Iterator[Item]:
+    """The items, one after another, with a report of how far they are; each is finished when the next is asked for."""
+    with report_on(console, title, len(items), len(items), keep=False) as report:
+        for done, item in enumerate(items):
+            report.update(done, [str(item)])
+            start = time.monotonic()
+            yield item
+            report.update(done + 1, [])
+            report.finished(str(item), time.monotonic() - start)
+
+
+def in_words(seconds: float) -> str:
+    """A time, rounded.
+
+    >>> [in_words(seconds) for seconds in (0.4, 12.3, 89.6, 91, 3600, 5400, 7200)]
+    ['0 s', '12 s', '90 s', '2 min', '60 min', '90 min', '2.0 h']
+    """
+    if seconds < 90.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5700 else f"{seconds / 3600:.1f} h"

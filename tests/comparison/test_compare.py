@@ -1,0 +1,321 @@
+"""`dp.compare`: what it trains, how it pairs and resumes, what it says and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import difficulty_prune as dp
+from difficulty_prune.comparison.arms import SameSize
+from difficulty_prune.comparison.counting_sampler import CountingSampler
+
+P = dp.policies
+SIZE = 200
+DIFFICULTY = np.random.default_rng(0).permutation(SIZE).astype(float)
+
+
+class Recorder:
+    """Instead of a training: accuracy follows the mean difficulty of what is visited, and the seed."""
+
+    def __init__(self, gain=0.1, noise=0.004, epochs=3):
+        self.gain, self.noise, self.epochs = gain, noise, epochs
+        self.visits = []
+
+    def __call__(self, sampler, seed):
+        epochs = []
+        for epoch in range(self.epochs):
+            sampler.set_epoch(epoch)
+            epochs.append(list(sampler))
+        self.visits.append((seed, epochs))
+        visited = np.concatenate([np.array(epoch) for epoch in epochs])
+        hard = DIFFICULTY[visited].mean() / SIZE - 0.5
+        luck = np.random.default_rng([seed, int(visited @ np.arange(len(visited)))]).normal()
+        return 0.7 + self.gain * hard + 0.05 * (len(set(visited.tolist())) == SIZE) + self.noise * luck
+
+
+def rows_by_kind(found):
+    return {row.kind: row for row in found.rows}
+
+
+def test_every_arm_is_trained_with_every_seed_and_as_many_steps_as_it_should():
+    train = Recorder()
+    found = dp.compare(train, P.Hardest(keep=0.5), DIFFICULTY, seeds=4, by="el2n")
+    assert len(train.visits) == 4 * 4
+    rows = rows_by_kind(found)
+    assert {kind: (row.examples, row.presentations) for kind, row in rows.items()} == {
+        "all": (200, 600), "chance": (100, 300), "few": (200, 300), "policy": (100, 300),
+    }  # fmt: skip
+    assert rows["policy"].names == ("the hardest 50 % by el2n",)
+    for seed in range(4):
+        visited = {
+            (*sorted(map(len, map(set, epochs))), len(set().union(*epochs)))
+            for own, epochs in train.visits if own == seed
+        }  # fmt: skip
+        assert (200, 200, 200, 200) in visited  # all
+        assert (100, 100, 100, 100) in visited  # the same examples in each epoch
+        assert any(sizes[:3] == (100, 100, 100) and sizes[3] > 150 for sizes in visited)  # as few steps, of all
+
+
+def test_the_verdicts_are_those_of_the_results():
+    found = dp.compare(Recorder(), [P.Hardest(0.5), P.Easiest(0.5)], DIFFICULTY, seeds=5)
+    rows = rows_by_kind(found)
+    for row in found.policies:
+        for kind, said in row.verdicts["value"].items():
+            expected = dp.verdict(row.results["value"], rows[kind].results["value"], than=said.than, cells=2)
+            assert said == expected
+    best, worst = found.policies
+    assert (best.names, worst.names) == (("the hardest 50 %",), ("the easiest 50 %",))
+    assert best.verdicts["value"]["chance"].word == "better"
+    assert worst.verdicts["value"]["chance"].word == "worse"
+
+
+def test_the_first_line_answers():
+    found = dp.compare(Recorder(), P.Hardest(0.5), DIFFICULTY, by="el2n")
+    line = str(found).splitlines()[0]
+    assert line == found.first_line()
+    assert line.startswith("Keeping the hardest 50 % by el2n: 0.7")
+    assert "points better than chance (" in line
+    assert line.endswith("worse than all data, 50 % fewer steps.")
+    lost = dp.compare(Recorder(gain=-0.1), P.Hardest(0.5), DIFFICULTY).first_line()
+    assert "points worse than chance (" in lost
+    assert "take a random part instead" in lost
+    assert "WithoutWrong" in lost
+    both = dp.compare(Recorder(), [P.Hardest(0.5), P.Easiest(0.5)], DIFFICULTY).first_line()
+    assert "But keeping the easiest 50 % (" in both
+    assert "worse than chance)" in both
+
+
+def test_no_better_than_chance_is_said_and_what_would_have_been_seen():
+    found = dp.compare(Recorder(gain=0.0), P.Hardest(0.5), DIFFICULTY)
+    assert "no difference to chance seen (" in found.first_line()
+    assert "would have been)" in found.first_line()
+
+
+def test_equal_plans_are_one_row_and_one_training():
+    train = Recorder()
+    found = dp.compare(train, [P.Hardest(0.5), P.Window(0.0, 0.5), P.Random(0.5), P.Random(1.0)], DIFFICULTY, seeds=3)
+    assert len(train.visits) == 3 * 4
+    rows = rows_by_kind(found)
+    assert rows["policy"].names == ("the hardest 50 %", "the hardest 50 % after the first 0 %")
+    assert [row.kind for row in found.policies] == ["policy"]
+    assert rows["policy"].verdicts["value"]["chance"].cells == 1
+    assert "the same plan: the hardest 50 % after the first 0 %" in str(found)
+
+
+def test_a_policy_that_is_all_data_or_chance_has_no_verdict():
+    found = dp.compare(Recorder(), [P.Random(0.5)], DIFFICULTY, seeds=2)
+    assert not found.policies
+    assert found.first_line().startswith("Nothing was compared")
+
+
+def test_policies_that_draw_anew_must_beat_a_new_random_part_in_each_epoch():
+    train = Recorder()
+    found = dp.compare(train, [P.SoftPrune(0.5), P.Importance(keep=0.5)], DIFFICULTY, seeds=2)
+    assert len(train.visits) == 2 * 4
+    assert [row.kind for row in found.rows] == ["all", "few", "policy", "policy"]
+    assert found.rows[1].names == ("all data, a random 50 % in each epoch",)
+    assert {kind for row in found.policies for kind in row.verdicts["value"]} == {"chance", "all"}
+    chance = [epochs for _, epochs in train.visits if len(epochs[0]) == 100 and set(epochs[0]) != set(epochs[1])]
+    assert len(chance) == 2 * 3
+
+
+def test_the_random_arm_follows_a_policy_that_changes():
+    policy = P.SoftPrune(0.5, anneal=0.4, epochs=3)
+    sampler = dp.PruneSampler(SameSize(policy), DIFFICULTY)
+    lengths = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        lengths.append(len(set(sampler)))
+        assert float(sampler.plan.weight.max()) == 1
+    assert lengths == [100, 200, 200]
+    found = dp.compare(Recorder(), policy, DIFFICULTY, seeds=2)
+    assert {row.presentations for row in found.rows} == {600, 500}
+
+
+@settings(max_examples=30)
+@given(keep=st.integers(1, 10), seed=st.integers(0, 100))
+def test_of_random_the_random_arm_is_itself(keep, seed):
+    own = dp.PruneSampler(P.Random(keep / 10), DIFFICULTY, seed=seed)
+    assert dp.PruneSampler(SameSize(P.Random(keep / 10)), DIFFICULTY, seed=seed).plan.digest == own.plan.digest
+
+
+def test_shares_and_names():
+    found = dp.compare(Recorder(), {"mine": P.Easiest, "other": P.Hardest}, DIFFICULTY, keep=[0.5, 0.25], seeds=2)
+    assert sorted(row.names[0] for row in found.policies) == [
+        "25 % by mine", "25 % by other", "50 % by mine", "50 % by other",
+    ]  # fmt: skip
+    assert all(row.verdicts["value"]["chance"].cells == 4 for row in found.policies)
+
+
+def test_metrics_of_other_names_and_per_class():
+    labels = np.arange(SIZE) % 2
+
+    def train(sampler, seed):
+        accuracy = Recorder()(sampler, seed)
+        return {"accuracy": accuracy, "loss": 1 - accuracy, "per class": np.array([accuracy, accuracy - 0.2, np.nan])}
+
+    found = dp.compare(train, P.Easiest(0.5), DIFFICULTY, labels=labels, lower_is_better=("loss",))
+    (row,) = found.policies
+    assert found.metric == "accuracy"
+    assert row.verdicts["accuracy"]["chance"].word == row.verdicts["loss"]["chance"].word == "worse"
+    assert row.class_verdicts["per class"]["all"]["1"].cells == 2
+    assert set(row.classes["per class"]) == {"0", "1"}
+    assert "classes that lose against chance (per class): " in str(found)
+    kept = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert len(kept["rows"][0]["results"]["loss"]) == 5
+    assert kept["in_words"] == str(found)
+
+
+def test_an_interrupted_comparison_goes_on_where_it_was(tmp_path):
+    whole = dp.compare(Recorder(), P.Hardest(0.5), DIFFICULTY, seeds=3)
+    breaking = Recorder()
+
+    class Broken(Recorder):
+        def __call__(self, sampler, seed):
+            if len(self.visits) == 5:
+                raise RuntimeError("the machine is gone")
+            return super().__call__(sampler, seed)
+
+    breaking = Broken()
+    with pytest.raises(RuntimeError, match="machine"):
+        dp.compare(breaking, P.Hardest(0.5), DIFFICULTY, seeds=3, folder=tmp_path)
+    assert len(list(tmp_path.glob("*-*.json"))) == 5
+    breaking.visits = [None] * 6
+    found = dp.compare(breaking, P.Hardest(0.5), DIFFICULTY, seeds=3, folder=tmp_path)
+    assert len(breaking.visits) == 6 + 12 - 5
+    assert [row.results for row in found.rows] == [row.results for row in whole.rows]
+    again = Broken()
+    again.visits = [None] * 6  # beyond where it breaks
+    more = dp.compare(again, [P.Hardest(0.5), P.Easiest(0.5)], DIFFICULTY, seeds=4, folder=tmp_path)
+    assert len(again.visits) == 6 + 4 + 4  # the new policy, and the new seed of the others
+    assert len(more.seeds) == 4
+
+
+def test_a_folder_belongs_to_one_comparison(tmp_path):
+    dp.compare(Recorder(), P.Hardest(0.5), DIFFICULTY, seeds=2, folder=tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=r"holds another comparison.*difficulty"):
+        dp.compare(Recorder(), P.Hardest(0.5), DIFFICULTY[::-1].copy(), seeds=2, folder=tmp_path)
+    with pytest.raises(ValueError, match=r"holds another comparison.*train"):
+        dp.compare(lambda sampler, seed: 0.5, P.Hardest(0.5), DIFFICULTY, seeds=2, folder=tmp_path)
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+    victim = next(iter(tmp_path.glob("*-1.json")))
+    victim.write_text(victim.read_text().replace("0.7", "0.8"))
+    with pytest.raises(ValueError, match=f"{victim.name}: not a finished training, or changed since"):
+        dp.compare(Recorder(), P.Hardest(0.5), DIFFICULTY, seeds=2, folder=tmp_path)
+    victim.unlink()
+    dp.compare(Recorder(), P.Hardest(0.5), DIFFICULTY, seeds=2, folder=tmp_path)
+    (tmp_path / "comparison.json").write_text("{")
+    with pytest.raises(ValueError, match=r"comparison\.json: not the description"):
+        dp.compare(Recorder(), P.Hardest(0.5), DIFFICULTY, seeds=2, folder=tmp_path)
+
+
+def test_any_executor_gives_the_same():
+    alone = dp.compare(Recorder(), P.Hardest(0.5), DIFFICULTY, seeds=3)
+    with ThreadPoolExecutor(2) as executor:
+        threads = dp.compare(Recorder(), P.Hardest(0.5), DIFFICULTY, seeds=3, executor=executor)
+    with ProcessPoolExecutor(1, get_context("fork")) as executor:
+        processes = dp.compare(partial(Recorder(), **{}), P.Hardest(0.5), DIFFICULTY, seeds=3, executor=executor)
+    for other in (threads, processes):
+        assert [row.results for row in other.rows] == [row.results for row in alone.rows]
+        assert [row.presentations for row in other.rows] == [row.presentations for row in alone.rows]
+        assert all(row.seconds is None for row in other.rows)
+    assert all(row.seconds is not None for row in alone.rows)
+
+
+def test_a_failure_in_an_executor_ends_the_comparison_and_keeps_what_is_finished(tmp_path):
+    def train(sampler, seed):
+        if seed == 1:
+            raise RuntimeError("out of memory")
+        return Recorder()(sampler, seed)
+
+    with ThreadPoolExecutor(1) as executor, pytest.raises(RuntimeError, match="out of memory"):
+        dp.compare(train, P.Hardest(0.5), DIFFICULTY, seeds=2, executor=executor, folder=tmp_path)
+    assert len(list(tmp_path.glob("*-0.json"))) == 4
+
+
+def test_seeds_are_added_until_the_interval_is_narrow():
+    first = dp.compare(Recorder(noise=0.02), P.Hardest(0.5), DIFFICULTY)
+    width = first.widest
+    train = Recorder(noise=0.02)
+    found = dp.compare(train, P.Hardest(0.5), DIFFICULTY, until=width / 2)
+    assert 5 < len(found.seeds) < 30
+    assert found.widest < width / 2
+    assert len(train.visits) == 4 * len(found.seeds)
+    assert len(dp.compare(Recorder(noise=0.02), P.Hardest(0.5), DIFFICULTY, until=1e-9, most=7).seeds) == 7
+    assert len(dp.compare(Recorder(), P.Hardest(0.5), DIFFICULTY, until=100.0).seeds) == 5
+
+
+def test_the_sampler_of_a_training_counts_what_is_drawn_and_is_a_sampler():
+    sampler = CountingSampler(P.Hardest(0.5), DIFFICULTY, seed=3)
+    assert list(sampler) == list(dp.PruneSampler(P.Hardest(0.5), DIFFICULTY, seed=3))
+    loader = torch.utils.data.DataLoader(torch.arange(SIZE), batch_size=7, sampler=sampler)
+    assert sum(len(batch) for batch in loader) == 100
+    assert sampler.presentations == 200
+    assert len(copy.deepcopy(sampler)) == 100
+
+
+def value(what):
+    def train(sampler, seed):
+        list(sampler)
+        return what
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ("attempt", "error", "says"),
+    [
+        (dict(train=0.5), TypeError, "train: got 0.5"),
+        (dict(train=value(math.nan)), ValueError, "value nan from the training on all data with seed 0"),
+        (dict(train=value("good")), TypeError, "value 'good'"),
+        (dict(train=value(None)), TypeError, "value None"),
+        (dict(train=value({})), ValueError, "at least one number"),
+        (dict(train=value({"a": [0.5]})), ValueError, "at least one number"),
+        (dict(train=value({1: 0.5})), TypeError, "metric 1"),
+        (dict(train=lambda sampler, seed: 0.5), ValueError, "drew nothing from its sampler"),
+        (dict(train=value(0.5), lower_is_better=("loss",)), ValueError, "lower_is_better: got 'loss'"),
+        (dict(policies=P.Hardest), TypeError, "policies: got <class.*keep="),
+        (dict(policies=[]), ValueError, "policies: got none"),
+        (dict(policies=[P.Hardest(0.5), P.Hardest(0.5)]), ValueError, "twice"),
+        (dict(policies=[0.5]), TypeError, "policies: got 0.5"),
+        (dict(policies=P.Hardest, keep=1.5), ValueError, "keep: got 1.5"),
+        (dict(difficulty=[0.0, math.nan]), ValueError, "1 of 2 examples are NaN"),
+        (dict(difficulty=lambda: DIFFICULTY), TypeError, "difficulty: got <function"),
+        (dict(labels=[0, 1]), ValueError, r"labels: got shape \(2,\)"),
+        (dict(seeds=0), ValueError, "seeds: got 0"),
+        (dict(seeds=[1, 1]), ValueError, "each of them once"),
+        (dict(seeds=1, until=0.5), ValueError, "seeds: got 1 with until 0.5"),
+        (dict(until=0), ValueError, "until: got 0"),
+        (dict(until="0.5"), TypeError, "until: got '0.5'"),
+        (dict(most=0), ValueError, "most: got 0"),
+        (dict(level=95), ValueError, "level: got 95"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused(attempt, error, says):
+    arguments = dict(train=Recorder(), policies=P.Hardest(0.5), difficulty=DIFFICULTY, seeds=2) | attempt
+    with pytest.raises(error, match=says):
+        dp.compare(**arguments)
+    if isinstance(arguments["train"], Recorder):
+        assert not arguments["train"].visits  # before any training
+
+
+def test_metrics_that_change_are_refused():
+    names = iter(["accuracy", "error"])
+
+    def train(sampler, seed):
+        list(sampler)
+        return {next(names): 0.5}
+
+    with pytest.raises(ValueError, match=r"got \['error'\].*expected \['accuracy'\]"):
+        dp.compare(train, P.Hardest(0.5), DIFFICULTY, seeds=2)
