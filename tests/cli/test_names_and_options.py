@@ -79,7 +79,6 @@ def test_defaults_are_shown_as_they_are_typed(command: str, capsys: pytest.Captu
         "export": ["default: all that every run has", ".parquet, .csv or .npz"],
         "convert": ["label-studio", "default: a table of scores by its suffix"],
         "fingerprint": ["(default: 10)", "(default: permutation)"],
-        "audit": ["(default: audit.html)", "(default: 5000)"],
         "doctor": ["print the result as JSON"],
     }[command]:
         assert fact in text
