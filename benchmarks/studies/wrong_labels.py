@@ -16,8 +16,8 @@ clean label, and with the first person's where images with a wrong one were chos
 - cleanlab's `find_label_issues` reads the probabilities of five folds, each predicted by a training on the others. It
   takes four times as many presentations. Not with clean labels.
 
-The rule of `label_issues` was chosen while looking at trainings with 18 % and 41 % wrong labels, beside cleanlab on the
-first of them; the sets of 9 % and of clean labels were not looked at before.
+The rule of `label_issues` was chosen while looking at trainings with 18 % and 41 % wrong labels and with clean ones;
+the set of 9 % was not looked at before.
 
 Reviews: of each set of people's labels 8,000 images are drawn again and again. So many decisions are made, some of them
 of images picked at random, the others of those that are hardest by el2n; then `dp.audit.remaining` says how many wrong

@@ -12,8 +12,8 @@ are loops and closed forms, so that the audit page computes the same numbers.
    (if `sampled` is not given: all of them). Someone may have decided an example below because it looked wrong.
 4. **Curve.** p = 1 / (1 + exp(-(a - b x))) with the a and b >= 0 that maximise
    sum over evidence of log p (wrong) or log(1 - p) (right), minus a^2 / 200, minus (b - 1)^2 / 2
-   by Newton's method from a = 0, b = 1, where a step is halved until it does not lower the sum. If b comes out below 0,
-   a alone is maximised with b = 0. The value is the sum of p over the undecided.
+   by Newton's method from a = 0, b = 1, where a step is halved until it does not lower the sum, but for rounding. If b
+   comes out below 0, a alone is maximised with b = 0. The value is the sum of p over the undecided.
 5. **Bins.** The evidence in the top is cut into 4 bins, and so is that below: an example is in bin floor(4 h / k) of
    its part, k being the part's evidence and h how much of that is harder. Empty bins are left out. Harder bins come
    first. Bin j has K[j] decisions, W[j] of them wrong.
@@ -290,8 +290,8 @@ def fit_curve(x: Vector, wrong: Vector) -> tuple[float, float]:
         aa, ab, bb = float(v.sum()) + 0.01, -float((x * v).sum()), float((x * x * v).sum()) + 1
         step_a = (bb * slope_a - ab * slope_b) / (aa * bb - ab * ab)
         step_b = (aa * slope_b - ab * slope_a) / (aa * bb - ab * ab)
-        part = 1.0
-        while part > 1e-9 and goodness(a + part * step_a, b + part * step_b) < best:
+        part, least = 1.0, best - 1e-10 * (1 + abs(best))  # less is rounding, which would end the steps too early
+        while part > 1e-9 and goodness(a + part * step_a, b + part * step_b) < least:
             part /= 2
         a, b = a + part * step_a, b + part * step_b
         best = goodness(a, b)

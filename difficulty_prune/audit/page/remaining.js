@@ -81,7 +81,8 @@ function fitCurve(x, wrong) {
     const stepA = (bb * slopeA - ab * slopeB) / (aa * bb - ab * ab);
     const stepB = (aa * slopeB - ab * slopeA) / (aa * bb - ab * ab);
     let part = 1;
-    while (part > 1e-9 && goodness(a + part * stepA, b + part * stepB) < best) part /= 2;
+    const least = best - 1e-10 * (1 + Math.abs(best)); // less is rounding, which would end the steps too early
+    while (part > 1e-9 && goodness(a + part * stepA, b + part * stepB) < least) part /= 2;
     a += part * stepA;
     b += part * stepB;
     best = goodness(a, b);
