@@ -40,6 +40,11 @@ class Named:
 
 
 @given(names, names, classes, classes)
+def test_no_ids_are_refused() -> None:
+    with pytest.raises(ValueError, match="ids: got none"):
+        dp.match_ids([], np.array(["a"], object))
+
+
 def test_against_a_loop(before: list[str], today: list[str], old: list[int], new: list[int]) -> None:
     old, new = old[: len(before)], new[: len(today)]
     values = np.arange(len(before)) + 0.5

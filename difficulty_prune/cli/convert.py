@@ -291,6 +291,9 @@ def read_scores(job: Job, files: list[Path]) -> tuple[RunSet | ScoreTable, str]:
     readers: dict[str, Callable[[Path], ScoreTable]] = {"csv": from_csv, "parquet": from_parquet, "npz": from_npz}
     if job.source in readers:
         table = readers[job.source](files[0])
+        if not len(table) or not table.scores:
+            named = ", ".join(table.columns) or "none"
+            raise ValueError(f"{files[0]}: got {len(table)} rows with the columns {named}, expected scores of examples")
         return table, f"{len(table):,} examples in {files[0]}"
     made: Run = read(files[0], job.source, **facts_of_run(job))
     return RunSet([made]), f"{len(made):,} examples in {files[0]}"

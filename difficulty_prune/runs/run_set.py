@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..decisions.decisions import Decisions
+from ..decisions.decisions import Decisions, expect_decisions
 from ..match_ids import Match, match_ids
 from ..scores import ensembles
 from ..scores.catalogue import SCORES, Score, check_scores
@@ -107,6 +107,8 @@ class RunSet:
         if join not in (None, "ids"):
             raise ValueError(f"join: got {join!r}, expected 'ids' or None")
         loaded = [Run.load(path) for path in files]
+        if decisions is not None:
+            expect_decisions(decisions)
         if join == "ids" or decisions is not None:
             check_no_copies(loaded)
             loaded, noticed = join_by_id(loaded, decisions)
