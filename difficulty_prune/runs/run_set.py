@@ -101,14 +101,14 @@ class RunSet:
         ...     RunSet.load(folder)
         RunSet(1 runs of 2 examples, architectures=['mlp'])
         """
+        if decisions is not None:
+            expect_decisions(decisions)
         files = find_run_files(paths)
         if not files:
             raise FileNotFoundError(f"RunSet.load: got no paths; expected {EXPECTED}")
         if join not in (None, "ids"):
             raise ValueError(f"join: got {join!r}, expected 'ids' or None")
         loaded = [Run.load(path) for path in files]
-        if decisions is not None:
-            expect_decisions(decisions)
         if join == "ids" or decisions is not None:
             check_no_copies(loaded)
             loaded, noticed = join_by_id(loaded, decisions)
