@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .data import IndexedDataset
-from .decisions.decisions import Decisions
+from .decisions.decisions import Decisions, expect_decisions
 from .support.table_rows import check_suffix, write_rows
 
 
@@ -24,10 +24,11 @@ def apply(decisions: Decisions, dataset: Any, path: str | os.PathLike[str]) -> i
         The number of files in the list: all but those that are to be dropped, or wrong without the right label.
 
     Raises:
-        TypeError: a dataset that does not know its files.
+        TypeError: what are no decisions, or a dataset that does not know its files.
         ValueError: as for `Decisions.apply_to_plan`, or another suffix.
         OSError: it cannot be written; the message names the file and says what to do.
     """
+    expect_decisions(decisions)
     check_suffix(path, (".csv", ".json", ".jsonl"))
     indexed = dataset if isinstance(dataset, IndexedDataset) else IndexedDataset(dataset)
     samples = getattr(indexed.dataset, "samples", None)

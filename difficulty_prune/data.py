@@ -29,7 +29,7 @@ from .dataset_facts import (
     paths_of,
     read_column,
 )
-from .decisions.decisions import Decisions
+from .decisions.decisions import Decisions, expect_decisions
 from .support.ids import check_ids, id_of, positions_of
 
 _EXACT_IN_FLOAT64: Final = 2**53
@@ -119,9 +119,7 @@ class IndexedDataset(Dataset[Any]):
             raise ValueError(
                 f"key: got 'path', but {type(dataset).__name__} does not know its files, by .samples and .root"
             )
-        if decisions is not None and not isinstance(decisions, Decisions):
-            raise TypeError(f"decisions: got {decisions!r}, expected dp.Decisions, such as dp.Decisions.load(path)")
-        self.decisions = decisions
+        self.decisions = None if decisions is None else expect_decisions(decisions)
         self._corrections: Mapping[int, int] = {}
         if not self._in_sample or self._ids is not None:
             self._correct()
@@ -166,7 +164,9 @@ class IndexedDataset(Dataset[Any]):
         if not self._in_sample:
             raise ValueError(f"collect_ids: {type(self.dataset).__name__} names no examples; say how with key=")
         loader = DataLoader(_Ids(self), batch_size=None, num_workers=num_workers, generator=torch.Generator())
-        ids = self._know(check_ids(list(loader), f"key {self.key!r}"))
+        with torch.device("cpu"):  # where the loader draws seeds, whatever the default device is
+            iterator = iter(loader)
+        ids = self._know(check_ids(list(iterator), f"key {self.key!r}"))
         self._correct()
         return ids
 

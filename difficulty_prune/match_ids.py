@@ -108,6 +108,8 @@ def match_ids(
     (array([ 2, -1,  0]), "2 of 3 examples match; 1 vanished ('b'); 1 are new ('d')")
     """
     before = id_array(ids, name)
+    if not len(before):
+        raise ValueError(f"{name}: got none, expected one for each earlier example")
     old = None if labels is None else np.asarray(labels)
     if old is not None and len(old) != len(before):
         raise ValueError(f"labels: got {len(old)}, expected {len(before)}, one for each id")

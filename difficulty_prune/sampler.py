@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from .data import IndexedDataset
-from .decisions.decisions import Decisions
+from .decisions.decisions import Decisions, expect_decisions
 from .match_ids import match_ids
 from .ops.checks import check_index
 from .policies.base import Policy, at_epoch, check_difficulty, warn_if_nothing_is_ranked
@@ -238,7 +238,7 @@ class PruneSampler(Sampler[int]):
         self._asked_for: Epoch | None = None  # begun by set_epoch, before an earlier one was restored
         values = self._values()
         if dataset is not None and isinstance(policy, Plan):
-            policy.check_data(len(dataset), None if policy.ids_digest is None else _ids_of(dataset))
+            _check_plan(policy, dataset)
         if dataset is not None and len(values) != len(dataset):
             raise ValueError(
                 f"difficulty: got {len(values)} examples, but the dataset has {len(dataset)}; to match them by id, "
@@ -602,6 +602,18 @@ def _ids_of(dataset: Any) -> Any:
     return (dataset if hasattr(dataset, "ids") else IndexedDataset(dataset)).ids
 
 
+def _check_plan(plan: Plan, dataset: Any) -> None:
+    """ValueError for a plan of other data; a warning where it knows ids, and nothing else does."""
+    ids = None if plan.ids_digest is None else _ids_of(dataset)
+    plan.check_data(len(dataset), ids)
+    if plan.ids_digest is not None and ids is None:
+        warnings.warn(
+            "plan: it knows the ids of its data, but the dataset does not, so that only their number was compared; "
+            "give dp.IndexedDataset(dataset, key=...), and call its collect_ids() where only samples know their ids",
+            stacklevel=3,
+        )
+
+
 def _of_today(difficulty: Any, labels: Any, ids: Any, dataset: Any) -> tuple[Any, Any]:
     """Difficulty and labels [M] in the order of today's dataset; its own labels where it knows them."""
     if dataset is None:
@@ -624,8 +636,7 @@ def _decided(decisions: Decisions | None, difficulty: Any, dataset: Any) -> Plan
     """All examples but those that leave, as decided; the same for every epoch."""
     if decisions is None:
         return None
-    if not isinstance(decisions, Decisions):
-        raise TypeError(f"decisions: got {decisions!r}, expected dp.Decisions, such as dp.Decisions.load(path)")
+    expect_decisions(decisions)
     if dataset is None:
         values = difficulty() if callable(difficulty) else difficulty
         return decisions.plan(len(check_difficulty(values, "keep")))

@@ -64,6 +64,10 @@ def test_json_lines_and_weights(tmp_path: Path, folder: SimpleNamespace) -> None
 def test_a_dataset_without_files_and_another_suffix_are_refused(tmp_path: Path, folder: SimpleNamespace) -> None:
     with pytest.raises(TypeError, match=r"dataset: got list, expected one that knows its files"):
         dp.apply(dp.Decisions(ROWS), [1, 2], tmp_path / "list.csv")
+    with pytest.raises(TypeError, match=r"decisions: got 'd.csv', expected dp.Decisions"):
+        dp.apply("d.csv", folder, tmp_path / "list.csv")
+    with pytest.raises(TypeError, match=r"decisions: got 'd.csv', expected dp.Decisions"):
+        dp.RunSet.load(tmp_path, decisions="d.csv")
     with pytest.raises(ValueError, match=r"got a file of kind '\.txt', expected one of \.csv, \.json, \.jsonl"):
         dp.apply(dp.Decisions(ROWS), folder, tmp_path / "list.txt")
     with pytest.raises(ValueError, match="all 1 decisions are of ids that the data lacks"):

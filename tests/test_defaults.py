@@ -142,9 +142,19 @@ def data() -> dict[str, Any]:
     return {"fingerprint": dp.dataset_fingerprint(train), "loss": loss, "normal": dp.class_normalize(DIFFICULTY, Y)}
 
 
+def decided() -> dict[str, Any]:
+    named = dp.IndexedDataset([{"name": str(i), "label": i % C} for i in range(N)], key="name")
+    named.collect_ids()
+    decisions = dp.Decisions([{"id": "0", "decision": "drop"}, {"id": "3", "decision": "keep", "weight": 0.5}])
+    plan = decisions.plan(named)
+    sampler = dp.PruneSampler(policies.Hardest(0.5), DIFFICULTY, dataset=named, decisions=decisions, shuffle=False)
+    both = policies.within(plan, policies.Hardest(0.5)(DIFFICULTY), DIFFICULTY)
+    return {"index": plan.index, "weight": plan.weight, "both": both.weight, "visits": list(sampler)}
+
+
 ENTRIES: dict[str, Callable[[], dict[str, Any]]] = {
     **{f.__name__: f for f in (tracked, losses, nothing_yet, merged, frozen, features, part_of_an_epoch, runs)},
-    **{f.__name__: f for f in (operators, trajectories, data)},
+    **{f.__name__: f for f in (operators, trajectories, data, decided)},
     **{
         repr(policy): visits(policy)
         for policy in (

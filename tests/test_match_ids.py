@@ -213,3 +213,8 @@ def test_a_folder_that_changes_between_two_trainings(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"1 vanished \('cat/b\.png'\); 1 are new \('ape/a\.png'\); 2 moved"):
         difficulty = dp.RunSet([run]).difficulty("el2n", dataset=today)
     np.testing.assert_allclose(difficulty, [np.nan, 0.1, 0.3], rtol=1e-6)
+
+
+def test_no_ids_are_refused() -> None:
+    with pytest.raises(ValueError, match="ids: got none"):
+        dp.match_ids([], np.array(["a"], object))

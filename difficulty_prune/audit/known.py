@@ -83,6 +83,10 @@ def collect(runs: RunSet, dataset: IndexedDataset, score: str | None, plan: Plan
     ids = _ids(runs, dataset, places, index)
     label = _labels(runs, dataset, places, index)
     table = ScoreTable.of(runs)
+    if np.isnan(table[name]).all():
+        raise ValueError(
+            f"score: none of the {len(table)} examples of the runs has a {name}, so that nothing is sorted"
+        )
     names = dataset.class_names or runs.class_names
     suggested, probability, source = _suggested(runs, table, places)
     if suggested is not None:

@@ -137,7 +137,7 @@ def _write(
         raise ValueError(f"dataset: none of {len(contents)} samples can be shown; the first is {first}")
     listed = pictures.close()
     data = page_data(runs, known, shown) | {"title": title, "sheets": listed}
-    html = render(title, data, contents, beside=bool(listed)).encode()
+    html = render(title, data, contents, beside=bool(listed)).encode("utf-8", "backslashreplace")
     if sheets is not None:
         sheets.publish(listed)
     write_atomically(path, html)

@@ -298,10 +298,11 @@ def read_scores(job: Job, files: list[Path]) -> tuple[RunSet | ScoreTable, str]:
     readers: dict[str, Callable[[Path], ScoreTable]] = {"csv": from_csv, "parquet": from_parquet, "npz": from_npz}
     if job.source in readers:
         table = readers[job.source](files[0])
-        if not table.scores:
+        if not len(table) or not table.scores:
+            named = ", ".join(table.columns) or "none"
             raise ValueError(
-                f"{files[0]}: got the columns {', '.join(table.columns) or 'none'}, none of which is a score; if it is "
-                "of another tool, say --from aum, cleanlab or fiftyone"
+                f"{files[0]}: got {len(table):,} rows with the columns {named}, none of which is a score; if it is of "
+                "another tool, say --from aum, cleanlab or fiftyone"
             )
         return table, f"{len(table):,} examples in {files[0]}"
     made: Run = read(files[0], job.source, **facts_of_run(job))

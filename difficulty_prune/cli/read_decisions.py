@@ -40,13 +40,14 @@ def entries_of(decisions: Decisions, today: TodaysData) -> list[tuple[int, Entry
 def facts_of_decisions(decisions: Decisions, today: TodaysData) -> dict[str, int]:
     """How many there are, and what they do to the examples of the data, for JSON."""
     of_data = entries_of(decisions, today)
-    stay, found = [entry for _, entry in of_data if not entry.leaves], len(of_data)
+    each = dict(of_data)  # two decisions may be of the same example, by id and by index
+    stay = [entry for entry in each.values() if not entry.leaves]
     return {
         "number": len(decisions),
-        "left": found - len(stay),
+        "left": len(each) - len(stay),
         "relabelled": sum(entry.decision == "wrong" for entry in stay),
         "weighted": sum(entry.weight != 1 for entry in stay),
-        "missing": len(decisions) - found,
+        "missing": len(decisions) - len(of_data),
     }
 
 

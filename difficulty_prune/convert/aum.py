@@ -72,6 +72,6 @@ def _number(path: str | os.PathLike[str], row: Row, name: str, kind: Any) -> Any
         value = kind(row.cells[name])
     except (KeyError, ValueError):
         value = math.nan
-    if not math.isfinite(value):
+    if not -math.inf < value < math.inf:
         raise ValueError(f"{path}: {row.place}: {name}: got {row.cells.get(name)!r}, expected a finite number")
     return value

@@ -119,8 +119,15 @@ def _rows(
             if relabel:
                 cells["label"] = columns["predicted_label"][row]
             if quality is not None:
-                cells["note"] = f"cleanlab: label quality {float(quality[row]):.3g}"
+                cells["note"] = f"cleanlab: label quality {_number(quality[row], f'{source}: row {row}'):.3g}"
             yield Row(f"row {row}", cells)
+
+
+def _number(cell: Any, where: str) -> float:
+    try:
+        return float(cell)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: label quality: got {cell!r}, expected a number") from error
 
 
 def _is_true(cell: Any, where: str) -> bool:

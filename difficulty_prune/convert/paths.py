@@ -40,7 +40,7 @@ def to_paths(
             f"plan: got position {int(plan.index[-1])}, expected 0..{len(paths) - 1}: is it of other data?"
         )
     kept = [os.fspath(Path(root, str(paths[i]))) for i in plan.index.tolist()]
-    broken = [name for name in kept if len(name.splitlines()) > 1]
+    broken = [name for name in kept if name.splitlines() != [name]]
     if broken:
         raise ValueError(f"paths: got {broken[0]!r} with a line break, which a list of paths cannot hold")
     with atomic_file(path) as file:

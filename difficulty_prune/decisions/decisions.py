@@ -41,7 +41,9 @@ class Decisions:
         other_columns: names of columns that the library does not know.
 
     Raises:
-        ValueError: a malformed row, or two that contradict each other; the message names them.
+        TypeError: rows that are no mappings.
+        ValueError: a malformed row, a column such as "Label", or two rows that contradict each other; the message names
+            them.
 
     >>> decisions = Decisions([{"id": "a", "decision": "drop"}, {"id": "b", "decision": "wrong", "label": 2}])
     >>> print(decisions)
@@ -57,6 +59,12 @@ class Decisions:
         self.repeated = 0
         for number, given in enumerate(rows, 1):
             row = given if isinstance(given, Row) else Row(f"row {number}", given)
+            if not isinstance(row.cells, Mapping):
+                raise TypeError(
+                    f"{source}: {row.place}: got {row.cells!r}, expected a mapping such as {{'id': 'cat/1.png', "
+                    "'decision': 'drop'}; a file is read by dp.Decisions.load(path), a DataFrame has "
+                    '.to_dict("records")'
+                )
             try:
                 entry = read_entry(row.cells, row.place)
                 before = known.setdefault(entry.key, entry)
@@ -185,7 +193,7 @@ class Decisions:
         label, where = entry.label, f"{self._source}: {entry.place}: label {entry.label!r}"
         named = [number for number, name in enumerate(names or ()) if name.strip() == label]
         number = whole_cell(label)
-        if number is not None and (number < 0 or (names is not None and number >= len(names))):
+        if number is not None and not 0 <= number < (2**63 if names is None else len(names)):
             number = None
         meant: set[int] = {*named, *(() if number is None else (number,))}
         if not meant:
@@ -235,8 +243,8 @@ class Decisions:
             ValueError: as for `apply_to_plan`.
         """
         identity = Identity.of(data)
-        everything = torch.arange(identity.size)
-        whole = Plan(everything, torch.ones(identity.size), {"policy": "all examples"})
+        everything = torch.arange(identity.size, device="cpu")
+        whole = Plan(everything, torch.ones(identity.size, device="cpu"), {"policy": "all examples"})
         return self.apply_to_plan(whole, identity, labels)
 
     def apply_to_plan(self, plan: Plan, data: Any, labels: Any = None) -> Plan:
@@ -264,14 +272,12 @@ class Decisions:
         ([2], [1.5])
         """
         identity = Identity.of(data)
-        if int(plan.index[-1]) >= identity.size:
-            raise ValueError(
-                f"plan: got position {int(plan.index[-1])}, but the data has {identity.size} examples: it is a plan of "
-                "other data"
-            )
-        found = self._of(identity)
-        stays, factor = torch.ones(identity.size, dtype=torch.bool), torch.ones(identity.size)
-        for position, entry in found:
+        plan.check_data(identity.size, None if plan.ids_digest is None else identity.ids)
+        pairs = self._of(identity)
+        found = dict(pairs)
+        stays = torch.ones(identity.size, dtype=torch.bool, device="cpu")
+        factor = torch.ones(identity.size, dtype=torch.float32, device="cpu")
+        for position, entry in found.items():
             stays[position] = not entry.leaves
             factor[position] = entry.weight
         kept = stays[plan.index]
@@ -280,17 +286,24 @@ class Decisions:
         index = plan.index[kept]
         weight = plan.weight[kept] * factor[index]
         name = f"{plan.summary()['policy']}, as decided"
-        classes = None if labels is None else torch.as_tensor(np.asarray(labels), dtype=torch.int64)
+        classes = None if labels is None else torch.as_tensor(np.asarray(labels), dtype=torch.int64, device="cpu")
         made = make_plan(index, weight, identity.size, name, classes, may_drop_classes=True)
-        planned = torch.zeros(identity.size, dtype=torch.bool).index_fill_(0, plan.index, True)
-        inside = {position for position, _ in found if bool(planned[position])}
+        planned = torch.zeros(identity.size, dtype=torch.bool, device="cpu").index_fill_(0, plan.index, True)
+        inside = {position for position in found if bool(planned[position])}
         report = {
             "left": len(plan) - len(index),
-            "relabelled": sum(p in inside and e.decision == "wrong" and not e.leaves for p, e in found),
-            "weighted": sum(p in inside and e.weight != 1 and not e.leaves for p, e in found),
-            "missing": len(self) - len(found),
+            "relabelled": sum(p in inside and e.decision == "wrong" and not e.leaves for p, e in found.items()),
+            "weighted": sum(p in inside and e.weight != 1 and not e.leaves for p, e in found.items()),
+            "missing": len(self) - len(pairs),
         }
-        return Plan(made.index, made.weight, {**made.summary(), "decisions": report})
+        return Plan(made.index, made.weight, {**made.summary(), "decisions": report}, ids_digest=plan.ids_digest)
+
+
+def expect_decisions(given: Any) -> Decisions:
+    """TypeError for what are no decisions, such as the path of a file of them."""
+    if not isinstance(given, Decisions):
+        raise TypeError(f"decisions: got {given!r}, expected dp.Decisions, such as dp.Decisions.load(path)")
+    return given
 
 
 def _merged(before: Entry, entry: Entry) -> Entry:

@@ -8,8 +8,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+import numpy as np
+from torch import Tensor
+
 DECISIONS: Final = ("keep", "wrong", "drop", "unsure")
-_WHOLE: Final = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
+_WHOLE: Final = re.compile(r"([+-]?[0-9]{1,100})(?:\.0*)?")  # of many more digits Python makes no number
+_HEAVIEST: Final = float(np.finfo(np.float32).max)  # weights of plans are float32
 COLUMNS: Final = ("id", "index", "decision", "label", "weight", "note")
 
 
@@ -72,6 +76,13 @@ def read_entry(cells: Mapping[str, Any], place: str) -> Entry:
     >>> read_entry({"id": "cat/1.png", "decision": "wrong", "label": "dog"}, "line 2").said
     ('wrong', 'dog', 1.0)
     """
+    cells = {name: _plain(value) for name, value in cells.items()}
+    for name in cells:
+        meant = str(name).strip().lower()
+        if meant in COLUMNS and meant not in cells:
+            raise ValueError(
+                f"{place}: got the column {name!r}, which is not {meant!r}; rename it, or it would not count"
+            )
     found = Entry(
         place,
         _id(cells.get("id"), place),
@@ -90,6 +101,11 @@ def read_entry(cells: Mapping[str, Any], place: str) -> Entry:
             "correct it, or leave the label out"
         )
     return found
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy or PyTorch as one of Python."""
+    return value.item() if isinstance(value, np.generic | np.ndarray | Tensor) and value.shape == () else value
 
 
 def _empty(value: Any) -> bool:
@@ -153,8 +169,8 @@ def _weight(value: Any, place: str) -> float:
         weight = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         weight = math.nan
-    if not 0 <= weight < math.inf:
-        raise ValueError(f"{place}: weight: got {value!r}, expected a finite number, 0 or more")
+    if not 0 <= weight <= _HEAVIEST:
+        raise ValueError(f"{place}: weight: got {value!r}, expected a number that float32 holds, 0 or more")
     return weight
 
 

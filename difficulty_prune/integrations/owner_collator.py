@@ -131,9 +131,11 @@ def _possible_places(tokens: Tensor, mask: Any, lengths: list[int]) -> Iterator[
     if lines == len(lengths) and max(lengths) <= width:
         for gap in (0, 1):  # on the left
             starts = [line * width + gap * (width - length) for line, length in enumerate(lengths)]
-            yield torch.cat([torch.arange(s, s + n) for s, n in zip(starts, lengths, strict=True)])
+            yield torch.cat(
+                [torch.arange(s, s + n, device=tokens.device) for s, n in zip(starts, lengths, strict=True)]
+            )
     if lines == 1 and sum(lengths) <= width:
-        yield torch.arange(sum(lengths))
+        yield torch.arange(sum(lengths), device=tokens.device)
 
 
 def _first(lengths: list[int]) -> str:
@@ -142,6 +144,6 @@ def _first(lengths: list[int]) -> str:
 
 def _at(places: Tensor, like: Tensor, values: Tensor, otherwise: int) -> Tensor:
     """A tensor of the shape of the batch, with the values at those places."""
-    flat = torch.full((like.numel(),), otherwise, dtype=values.dtype)
+    flat = torch.full((like.numel(),), otherwise, dtype=values.dtype, device=values.device)
     flat[places] = values
     return flat.view(like.shape)

@@ -35,8 +35,8 @@ class TokenCounts:
 
     def forget(self) -> None:
         """Begins from 0."""
-        self._tokens = torch.zeros(self.num_examples, dtype=torch.int64)
-        self._loss = torch.zeros(self.num_examples, dtype=torch.float64)
+        self._tokens = torch.zeros(self.num_examples, dtype=torch.int64, device="cpu")
+        self._loss = torch.zeros(self.num_examples, dtype=torch.float64, device="cpu")
 
     def add(self, index: Tensor, owner: Tensor, loss: Tensor | None = None) -> None:
         """Adds a step.

@@ -167,18 +167,24 @@ def within(
     inner = policy(values[plan.index], None if classes is None else classes[plan.index], generator)
     name = f"{inner.summary()['policy']} within {plan.summary()['policy']}"
     weight = plan.weight[inner.index] * inner.weight
-    return make_plan(plan.index[inner.index], weight, len(values), name, classes, may_drop_classes=True)
+    made = make_plan(plan.index[inner.index], weight, len(values), name, classes, may_drop_classes=True)
+    return Plan(made.index, made.weight, made.summary(), ids_digest=plan.ids_digest)
 
 
 def _both(plan: Plan, inner: Plan, size: int, classes: Tensor | None) -> Plan:
     """What two plans of the same data keep, with their weights multiplied."""
     if int(inner.index[-1]) >= size:
         raise ValueError(f"policy: got a plan with position {int(inner.index[-1])}, expected 0..{size - 1}")
-    weight = torch.zeros(size)
+    if None not in (plan.ids_digest, inner.ids_digest) and plan.ids_digest != inner.ids_digest:
+        raise ValueError(
+            "policy: got a plan of other data than that of the plan: their ids differ; make one of them anew"
+        )
+    weight = torch.zeros(size, dtype=torch.float32, device="cpu")
     weight[plan.index] = plan.weight
     common = inner.index[torch.isin(inner.index, plan.index)]
     if len(common) == 0:
         raise ValueError(f"policy: none of its {len(inner)} examples is among the {len(plan)} of the plan")
     kept = inner.weight[torch.isin(inner.index, common)] * weight[common]
     name = f"{inner.summary()['policy']} within {plan.summary()['policy']}"
-    return make_plan(common, kept, size, name, classes, may_drop_classes=True)
+    made = make_plan(common, kept, size, name, classes, may_drop_classes=True)
+    return Plan(made.index, made.weight, made.summary(), ids_digest=plan.ids_digest or inner.ids_digest)

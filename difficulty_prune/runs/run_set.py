@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..decisions.decisions import Decisions
+from ..decisions.decisions import Decisions, expect_decisions
 from ..match_ids import Match, match_ids
 from ..scores import ensembles
 from ..scores.catalogue import SCORES, Score, check_scores
@@ -101,6 +101,8 @@ class RunSet:
         ...     RunSet.load(folder)
         RunSet(1 runs of 2 examples, architectures=['mlp'])
         """
+        if decisions is not None:
+            expect_decisions(decisions)
         files = find_run_files(paths)
         if not files:
             raise FileNotFoundError(f"RunSet.load: got no paths; expected {EXPECTED}")

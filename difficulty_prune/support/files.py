@@ -50,6 +50,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write to, which takes the name `path` once the block ends without an error; else nothing is left of it.
 
     Raises:
+        ValueError: the block encoded a text that has no UTF-8, as names of files may be; the message shows it.
         OSError: as for `write_atomically`.
 
     >>> import tempfile
@@ -70,9 +71,16 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                     temporary.replace(target)
             if sys.platform == "win32":  # which renames no open file
                 temporary.replace(target)
-        except BaseException:
+        except BaseException as error:
             temporary.unlink(missing_ok=True)
+            if isinstance(error, UnicodeEncodeError):
+                raise ValueError(f"{path}: {_no_utf8(error)}") from error
             raise
+
+
+def _no_utf8(error: UnicodeEncodeError) -> str:
+    near = error.object[max(0, error.start - 60) : error.end + 20]
+    return f"cannot be written, {near!r} is no text in UTF-8: rename the file or the class that it names"
 
 
 def _make_folder(folder: Path) -> None:

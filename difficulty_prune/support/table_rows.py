@@ -245,11 +245,11 @@ def _write_parquet(path: str | os.PathLike[str], columns: tuple[str, ...], rows:
     parquet = pyarrow_parquet()
     import pyarrow
 
-    arrays = {}
-    for name in columns:
-        values = [row.get(name) for row in rows]
-        if len({type(value) for value in values if value is not None}) > 1:  # a column has one type
-            values = [None if value is None else str(value) for value in values]
-        arrays[name] = pyarrow.array(values)
     with atomic_file(path) as file:
+        arrays = {}
+        for name in columns:
+            values = [row.get(name) for row in rows]
+            if len({type(value) for value in values if value is not None}) > 1:  # a column has one type
+                values = [None if value is None else str(value) for value in values]
+            arrays[name] = pyarrow.array(values)
         parquet.write_table(pyarrow.table(arrays), file)

@@ -58,6 +58,14 @@ def test_it_reads_only_what_it_shows_and_says_what_it_could_not_read(tmp_path: P
     assert not (tmp_path / "b.html").exists()
 
 
+def test_runs_that_never_presented_an_example_and_a_title_of_any_text(tmp_path: Path) -> None:
+    never = dp.Run({"el2n": [np.nan, np.nan]}, architecture="mlp", seed=0)
+    with pytest.raises(ValueError, match="none of the 2 examples of the runs has a el2n"):
+        dp.audit.write(never, [("a", 0), ("b", 1)], tmp_path / "a.html")
+    dp.audit.write(run_of(2), [("a", 0), ("b", 1)], tmp_path / "a.html", title="bad\udcff")
+    assert "<title>bad\\udcff" in (tmp_path / "a.html").read_text()
+
+
 def test_the_random_stratum_is_drawn_without_a_look_at_scores_and_by_the_seed(tmp_path: Path) -> None:
     train, runs, _ = indexed_runs(400)
     known = collect(runs, train, None, None)

@@ -128,6 +128,14 @@ def test_issues_of_cleanlab_from_a_file(
     assert dp.Decisions.load("by-id.csv").corrections(NAMES[:3], ["cat", "dog"]) == {1: 1}
 
 
+@pytest.mark.parametrize("text", ["id,el2n\n", "id;el2n\na;1\n"])
+def test_a_table_without_scores_is_refused(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.csv").write_text(text)
+    assert main(["convert", str(tmp_path / "in.csv"), "-o", str(tmp_path / "out.npz")]) == 2
+    assert "none of which is a score" in capsys.readouterr().err
+    assert not (tmp_path / "out.npz").exists()
+
+
 def test_plans_for_other_trainers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = dp.Plan.load("plan.safetensors").index.tolist()
     convert(capsys, "plan.safetensors", "--to", "weights", "-o", "weights.csv")

@@ -54,6 +54,8 @@ def test_what_goes_out_comes_back(tmp_path: Path, ids) -> None:
         ("sample_id,aum\n,1\n", "line 2: got"),
         ("sample,aum\na,1\n", "line 2: got .*expected the columns sample_id and aum"),
         ("sample_id,aum\n", "got no rows"),
+        (f"sample_id,aum,num_measurements\na,1,{'9' * 400}\n", "line 2: target_logit: got None"),
+        (f"sample_id,aum\na,1{'0' * 400}\n", "line 2: aum: got '1000"),
     ],
 )
 def test_malformed_lines_are_named(tmp_path: Path, text, message) -> None:

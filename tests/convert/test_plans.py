@@ -39,6 +39,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         (lambda: dp.convert.to_paths(PLAN, list("abcde"), tmp_path / "t"), "plan: got the weight 2.*see to_weights"),
         (lambda: dp.convert.to_paths(ones, list("abc"), tmp_path / "t"), r"plan: got position 3, expected 0\.\.2"),
         (lambda: dp.convert.to_paths(ones, [*"abc", "x\ny"], tmp_path / "t"), "with a line break"),
+        (lambda: dp.convert.to_paths(ones, [*"abc", "x\n"], tmp_path / "t"), "with a line break"),
     ):
         with pytest.raises(ValueError, match=message):
             attempt()

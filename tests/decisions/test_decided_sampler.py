@@ -103,6 +103,16 @@ def test_bad_input() -> None:
         )
 
 
+def test_a_plan_that_knows_ids_and_a_dataset_that_does_not() -> None:
+    plan = Hardest(0.5)(DIFFICULTY).with_ids(IDS)
+    with pytest.warns(UserWarning, match="plan: it knows the ids of its data, but the dataset does not"):
+        dp.PruneSampler(plan, DIFFICULTY, dataset=dp.IndexedDataset(list(zip(IDS, LABELS, strict=True)), key=0))
+    within = dp.policies.within(plan, Hardest(0.5), DIFFICULTY)
+    assert within.ids_digest == dp.policies.within(plan, within, DIFFICULTY).ids_digest == plan.ids_digest
+    with pytest.raises(ValueError, match="a plan of other data than that of the plan"):
+        dp.policies.within(plan, within.with_ids(IDS[::-1]), DIFFICULTY)
+
+
 def test_labels_that_the_dataset_does_not_correct_are_said() -> None:
     decisions = dp.Decisions([{"id": "3.png", "decision": "wrong", "label": 0}])
     with pytest.warns(UserWarning, match="1 labels are corrected, but the dataset serves them as they were"):

@@ -70,6 +70,9 @@ def test_cells_as_pandas_and_spreadsheets_write_them(tmp_path: Path) -> None:
         ({"id": "a", "decision": "maybe"}, "decision: got 'maybe', expected one of keep, wrong, drop, unsure"),
         ({"id": "a"}, "got the columns 'id', expected 'decision' among them"),
         ({"id;decision": "a;drop"}, "expected 'decision' among them; separate columns by commas"),
+        ({"id": "a", "decision": "wrong", "Label": "dog"}, "got the column 'Label', which is not 'label'"),
+        ({"id": "a", "decision": "keep", "weight": 1e39}, "weight: got 1e.39, expected a number that float32 holds"),
+        ({"index": "9" * 5000, "decision": "drop"}, "index: got '999"),
         ({"id": "", "decision": "drop"}, "has neither id nor index"),
         ({"id": True, "decision": "drop"}, "id: got True"),
         ({"index": -1, "decision": "drop"}, "index: got -1, expected a position"),
@@ -250,10 +253,54 @@ def test_decisions_compose_with_policies() -> None:
 
 def test_a_plan_of_other_data_and_an_empty_one_are_refused() -> None:
     decisions = dp.Decisions([{"index": 0, "decision": "drop"}])
-    with pytest.raises(ValueError, match="plan: got position 3, but the data has 3 examples"):
+    with pytest.raises(ValueError, match="plan: it keeps position 3, but the data has 3"):
         decisions.apply_to_plan(dp.Plan(torch.tensor([3]), torch.ones(1)), 3)
     with pytest.raises(ValueError, match="no example of the plan is left, 1 are wrong or to be dropped"):
         decisions.apply_to_plan(dp.Plan(torch.tensor([0]), torch.ones(1)), 3)
+
+
+def test_rows_that_are_no_mappings_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"row 1: got 'd', expected a mapping.*dp.Decisions.load"):
+        dp.Decisions("decisions.csv")
+
+
+def test_numbers_of_numpy_and_pytorch_are_numbers() -> None:
+    rows = [{"id": np.int64(7), "decision": "drop"}, {"id": torch.tensor(8), "decision": "wrong", "label": np.int32(2)}]
+    assert dp.Decisions(rows).relabel([0, 0], [7, 8]).tolist() == [0, 2]
+    assert [entry.index for entry in dp.Decisions({"index": i, "decision": "drop"} for i in np.arange(2))] == [0, 1]
+
+
+def test_a_label_too_large_for_a_class_is_refused() -> None:
+    with pytest.raises(ValueError, match="is no class"):
+        dp.Decisions([{"index": 0, "decision": "wrong", "label": 2**64}]).relabel([0])
+
+
+def test_a_plan_of_yesterday_is_checked_by_its_ids_and_keeps_them() -> None:
+    decisions = dp.Decisions([{"id": "a", "decision": "drop"}])
+    plan = dp.Plan(torch.tensor([0, 2]), torch.ones(2)).with_ids(["a", "b", "c"])
+    with pytest.raises(ValueError, match="plan: it is of other data: its 3 ids are others, or in another order"):
+        decisions.apply_to_plan(plan, ["a", "c", "b"])
+    kept = decisions.apply_to_plan(plan, ["a", "b", "c"])
+    assert kept.index.tolist() == [2]
+    assert kept.ids_digest == plan.ids_digest
+
+
+def test_two_decisions_on_one_example_count_once() -> None:
+    by_id = {"id": "a", "decision": "keep", "weight": 2}
+    plan = dp.Decisions([by_id, {**by_id, "id": None, "index": 0}]).plan(["a", "b"])
+    assert plan.weight.tolist() == [2, 1]
+    assert plan.summary()["decisions"] == {"left": 0, "relabelled": 0, "weighted": 1, "missing": 0}
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_name_that_is_no_text_in_utf8_is_named_and_nothing_is_written(tmp_path: Path, suffix: str) -> None:
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    with pytest.raises(
+        ValueError, match=rf"d\.{suffix}: cannot be written, .*cat/bad\\udcff.png.* is no text in UTF-8"
+    ):
+        dp.Decisions([{"id": "cat/bad\udcff.png", "decision": "drop"}]).save(tmp_path / f"d.{suffix}")
+    assert not list(tmp_path.iterdir())
 
 
 names = st.text(min_size=1, max_size=4)
