@@ -50,11 +50,11 @@ def study(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
 def test_other_test_data_and_an_edited_model_are_refused_and_what_is_reused_is_said(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "head.py").write_text(HEAD)
-    options = ("--test", "mine:test", "--keep", "0.9", "--policy", "window", "easiest")
+    options = ("--test", "mine:test", "--keep", "0.9", "--policy", "window", "easiest", "--seeds", "2")
     first = study(tmp_path, *options)
     assert first.returncode == 0, first.stderr
     assert "Reused" not in first.stdout
-    assert "window 90% and easiest 90% are the same plan" in " ".join(first.stdout.split())
+    assert "  the same plan: the easiest 90 % by el2n" in first.stdout.splitlines()
     again = study(tmp_path, *options)
     assert "Reused, of the same data, test data, models and recipe: 2 scoring runs and 8 trainings" in again.stdout
     before = json.loads((tmp_path / "out" / "summary.json").read_text())

@@ -131,6 +131,9 @@ def test_each_field_is_an_option_whose_default_is_that_of_the_field() -> None:
         "--size": "7",
         "--plant-wrong": "0.25",
     }
-    expected = Settings("d", "t", ("mlp",), 2, 3, ("aum",), (0.1,), ("soft",), 8, 0.5, 0.5, Path("o"), 5, 6, 7, 0.25)
+    expected = Settings(
+        data="d", test="t", models=("mlp",), runs=2, epochs=3, scores=("aum",), keep=(0.1,), policies=("soft",), seeds=8,
+        until=0.5, hold_out=0.5, plant_wrong=0.2, out=Path("o"), seed=5, workers=6, size=7,
+    )  # fmt: skip
     assert read_options(parser.parse_args([*itertools.chain(*given.items())]), Settings) == expected
     assert len(fields(Settings)) == len(given)

@@ -227,7 +227,15 @@ def test_predictions_are_of_the_trained_model_in_evaluation_mode_without_augment
     few = [predict(outcome.model, data, Images(data.train.images[i : i + 1], p[:1])) for i in range(5)]
     torch.testing.assert_close(torch.cat(few), p[:5], rtol=1e-3, atol=1e-4)
     assert outcome.test_accuracy == (p.argmax(1) == data.test.labels).double().mean().item()
-    assert outcome.facts() == {"test_accuracy": outcome.test_accuracy, "steps": 8, "seconds": outcome.seconds}
+    correct = p.argmax(1) == data.test.labels
+    right = [int(correct[data.test.labels == c].sum()) for c in range(4)]
+    assert outcome.class_accuracy == [hits / int((data.test.labels == c).sum()) for c, hits in enumerate(right)]
+    assert outcome.facts() == {
+        "test_accuracy": outcome.test_accuracy,
+        "class_accuracy": outcome.class_accuracy,
+        "steps": 8,
+        "seconds": outcome.seconds,
+    }
 
 
 @pytest.mark.filterwarnings("ignore:.*no better than chance:UserWarning")
