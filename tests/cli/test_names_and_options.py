@@ -72,12 +72,13 @@ def test_defaults_are_shown_as_they_are_typed(command: str, capsys: pytest.Captu
         make_parser().parse_args([command, "--help"])
     text = " ".join(capsys.readouterr().out.split())
     for fact in {
-        "study": ["(default: el2n aum forgetting vog_loss)", "(default: 0.5 0.7)", "(default: hardest)"],
+        "study": ["(default: el2n aum forgetting vog_loss)", "(default: 0.7)", "without-wrong, stratified, soft"],
         "consistency": ["(default: 0.95)", "(default: 0.5)"],
         "plan": ["(default: hardest)", "default: the first score of the runs", "dp.Plan.load"],
         "export": ["default: all that every run has", ".parquet, .csv or .npz"],
         "convert": ["label-studio", "default: a table of scores by its suffix"],
         "fingerprint": ["(default: 10)", "(default: permutation)"],
+        "audit": ["(default: audit.html)", "(default: 128)"],
         "doctor": ["print the result as JSON"],
     }[command]:
         assert fact in text

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import IO
 
@@ -212,12 +213,12 @@ def test_on_a_terminal_a_bar_says_what_is_trained_how_far_and_how_long(tmp_path:
     with open(ours, "rb", buffering=0) as screen:
         with open(theirs, "w") as terminal:
             process = start(tmp_path, 'show("do", "do", "sleep")', stderr=terminal)
-        shown = b""
+        shown, text, end = b"", "", time.monotonic() + 120
         try:
-            while b"2 of 3" not in shown:
+            while not re.search(r"scoring (do; )?sleep .* 67% 2 of 3 0:0\d:\d\d left 0:0\d:\d\d", text):
+                assert time.monotonic() < end, text
                 shown += screen.read(1000)
+                text = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", shown).decode(errors="replace")
         finally:
             os.killpg(process.pid, signal.SIGKILL)
         outcome(process)
-    text = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", shown).decode(errors="replace")
-    assert re.search(r"scoring (do; )?sleep .* 67% 2 of 3 0:00:\d\d left 0:00:\d\d", text), text
