@@ -132,7 +132,16 @@ class IndexedDataset(Dataset[Any]):
     def _correct(self) -> None:
         """Finds the examples whose labels are corrected, and warns of decisions on others."""
         if self.decisions is not None:
-            self._corrections = self.decisions.corrections(self)
+            corrections = self.decisions.corrections(self)
+            before = self.labels if corrections else None
+            self._corrections = corrections
+            same = [] if before is None else [p for p, label in corrections.items() if before[p] == label]
+            if same:
+                warnings.warn(
+                    f"decisions: {len(same)} labels are called wrong and corrected to what they are, the first of "
+                    f"example {same[0]}: say 'keep', or give the right label",
+                    stacklevel=3,
+                )
             check = self.decisions.check(self)
             if check.missing:
                 warnings.warn(f"decisions: {check}", stacklevel=3)

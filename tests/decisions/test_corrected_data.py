@@ -134,3 +134,9 @@ def test_the_mean_is_that_of_a_loop_over_the_runs(tmp_path_factory, corrected, l
         counted = [values[r, i] for r in range(len(labels)) if labels[r][i] == right[i]]
         expected = np.mean(counted, dtype=float) if counted else np.nan
         np.testing.assert_allclose(runs.mean("el2n")[i], expected)
+
+
+def test_a_correction_that_changes_nothing_is_said() -> None:
+    data = TensorDataset(torch.zeros(3, 1), torch.tensor([0, 1, 2]))
+    with pytest.warns(UserWarning, match=r"decisions: 1 labels are called wrong and corrected to what they are, .* 1:"):
+        dp.IndexedDataset(data, decisions=decisions((1, 1), (2, 0)))
