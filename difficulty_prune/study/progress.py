@@ -58,6 +58,7 @@ class Bar:
 
     def __enter__(self) -> Bar:
         self._progress.start()
+        self._progress.advance(self._task, 0)  # the beginning, without which the first pieces have no speed
         return self
 
     def __exit__(self, *error: Any) -> None:

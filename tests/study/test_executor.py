@@ -216,9 +216,9 @@ def test_on_a_terminal_a_bar_says_what_is_trained_how_far_and_how_long(tmp_path:
         shown, text, end = b"", "", time.monotonic() + 120
         try:
             while not re.search(r"scoring (do; )?sleep .* 67% 2 of 3 0:0\d:\d\d left 0:0\d:\d\d", text):
-                assert time.monotonic() < end, text
+                assert time.monotonic() < end, text[-200:]
                 shown += screen.read(1000)
                 text = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", shown).decode(errors="replace")
         finally:
             os.killpg(process.pid, signal.SIGKILL)
-        outcome(process)
+            outcome(process)
