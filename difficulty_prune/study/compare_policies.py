@@ -40,7 +40,7 @@ class Compared:
 
     Attributes:
         of_models: model -> the comparison.
-        rows: one per model, policy and share to keep, as plain data.
+        rows: one per model, policy and share to keep, as plain data; those of equal plans name each other.
         wrong_labels: what is likely wrong, as plain data with "in_words"; None where no policy asked for it.
         results: what the trainings wrote.
         reused: how many of them were on disk.
@@ -84,7 +84,10 @@ def compare_policies(
         waiting = [seeds[-1] + 1]
         seeds += waiting
     compared.rows = [
-        work.row(model, row, found.seeds) for model, found in compared.of_models.items() for row in found.rows
+        each
+        for model, found in compared.of_models.items()
+        for row in found.rows
+        for each in work.rows(model, row, found.seeds)
     ]
     return compared
 
@@ -203,17 +206,12 @@ class _Work:
             {ACCURACY: result["test_accuracy"]}, {PER_CLASS: per_class}, result["presentations"], result["seconds"]
         )
 
-    def row(self, model: str, row: Row, seeds: Sequence[int]) -> dict[str, Any]:
-        """A row as plain data."""
+    def rows(self, model: str, row: Row, seeds: Sequence[int]) -> list[dict[str, Any]]:
+        """A row as plain data, once for each policy of its plan, so that whoever asks for one by name finds it."""
         arms = [arm for arm in self.design.arms if arm.name in row.names]
-        (name, keep), *others = (self.label(arm) for arm in arms)
         values = row.results[ACCURACY]
         results = [self._tasks[(model, *self.design.job(arms[0], seed))].result() for seed in seeds]
-        return {
-            "model": model,
-            "policy": name,
-            "keep": keep,
-            "same_plan": [f"{other} {share:g}" for other, share in others],
+        found = {
             "in_words": row.name,
             "examples": row.examples,
             "steps": results[0]["steps"],
@@ -226,6 +224,17 @@ class _Work:
             "seeds": len(values),
             "plans": [result["plan"] for result in results],
         }
+        labels = [self.label(arm) for arm in arms]
+        return [
+            {
+                "model": model,
+                "policy": name,
+                "keep": keep,
+                "same_plan": [f"{other} {share:g}" for other, share in labels if (other, share) != (name, keep)],
+                **found,
+            }
+            for name, keep in labels
+        ]
 
 
 def _class_names(data: StudyData) -> list[str]:

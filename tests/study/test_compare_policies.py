@@ -111,7 +111,10 @@ def test_equal_plans_are_one_training_and_one_row(trained: list[str], tmp_path: 
     assert again.reused == 2 * 4
     assert json.loads(json.dumps(again.rows)) == again.rows
     whole = compare(tmp_path, keep=(1.0,), policies=("hardest", "easiest"), seeds=2)
-    assert [row["same_plan"] for row in whole.rows] == [["random 1", "fewer-steps 1", "hardest 1", "easiest 1"]]
+    assert [row["policy"] for row in whole.rows] == ["full", "random", "fewer-steps", "hardest", "easiest"]
+    assert whole.rows[3]["same_plan"] == ["full 1", "random 1", "fewer-steps 1", "easiest 1"]
+    assert len({json.dumps(row["test_accuracies"]) for row in whole.rows}) == 1
+    assert [row.names[-1] for row in whole.of_models["mlp"].rows] == ["the easiest 100 % by el2n"]
 
 
 def test_seeds_are_added_until_differences_to_chance_are_known(trained: list[str], tmp_path: Path) -> None:
