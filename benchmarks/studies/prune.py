@@ -29,12 +29,9 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import multiprocessing
 import time
 import warnings
-from collections import deque
 from collections.abc import Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -43,6 +40,7 @@ import numpy as np
 import torch
 from images import original_positions
 from machine import machine
+from pieces import finish, processes
 from rich.console import Console
 from rich.table import Table
 from sklearn.model_selection import train_test_split
@@ -284,25 +282,9 @@ def policies(keep: float, likely_wrong: np.ndarray[Any, Any], size: int) -> dict
     }
 
 
-def finish(pool: Executor, tasks: Sequence[Any], workers: int, until: float) -> bool:
-    """Runs what is not done yet; False if the time was up before the last one began."""
-    waiting = deque(task for task in tasks if not task.is_done())
-    running: dict[Future[str], Any] = {}
-    while waiting or running:
-        while waiting and len(running) < workers and time.time() < until:
-            task = waiting.popleft()
-            running[pool.submit(task.run)] = task
-        if not running:
-            return False
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            print(f"{time.strftime('%H:%M:%S')} {running.pop(future).name}: {future.result()}", flush=True)
-    return True
-
-
 def work_on(setting: Setting, seeds: Sequence[int], workers: int, until: float) -> None:
     """Trains block by block until all is there, or the time is up."""
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool:
+    with processes(workers) as pool:
         for block in blocks():
             if not finish(pool, scorings(setting, block), workers, until):
                 return
