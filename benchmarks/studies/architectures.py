@@ -36,8 +36,7 @@ class ScoringRun:
     seed: int
     work: Path
 
-    @property
-    def label(self) -> str:
+    def describe(self) -> str:
         return f"{self.architecture}, seed {self.seed}"
 
     @property
