@@ -23,7 +23,6 @@ architectures = importlib.import_module("architectures")
 
 TASKS = {
     "architectures": "ScoringRun",
-    "dynamic_pruning": "Training",
     "every_score": "Training",
     "mixing": "Training",
     "wrong_labels": "Training",
