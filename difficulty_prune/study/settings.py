@@ -61,7 +61,7 @@ class Settings:
     models: tuple[str, ...] = field(
         default=(),
         metadata=option(
-            f"{', '.join(MODELS)} or your.module:function; default: cnn, and for digits mlp too",
+            f"{', '.join(MODELS)}, torchvision:NAME or your.module:function; default: cnn, and for digits mlp too",
             flag="--model",
             nargs="+",
             metavar="NAME",
@@ -263,7 +263,7 @@ class Settings:
         elif are_photographs(self.size):  # whose activations take much memory
             usual = Recipe(epochs=10, batch_size=64, learning_rate=0.1)
         asked = {"epochs": self.epochs, "batch_size": self.batch_size, "learning_rate": self.lr}
-        given = {name: value for name, value in asked.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
         return replace(usual, augment=not self.no_augment, **given)
 
 
