@@ -56,7 +56,7 @@ class Images(Dataset[tuple[Tensor, int]]):
         return self.images[positions]
 
     def batches(self, size: int, positions: Tensor | None = None) -> Iterator[Tensor]:
-        """All images, or those at these positions, one batch after another."""
+        """All images, or those at these positions, in order, in batches of `size` or fewer."""
         if positions is None:
             yield from self.images.split(size)
         else:

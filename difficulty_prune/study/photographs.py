@@ -24,6 +24,7 @@ LEAST_AREA: Final = 0.35  # of a photograph, that a random part of it has
 WIDEST: Final = 4 / 3  # ratio of the sides of such a part
 CENTRE: Final = 7 / 8  # of the shorter side, that is shown to the model for a test
 _INSTEAD: Final = "or read the data by a function of your own, --data your.module:function"
+_LARGEST_BATCH: Final = 128  # of a test
 _MOST_WORKERS: Final = 16
 _STATISTICS_FROM: Final = 1_000  # photographs
 _PART: Final = 5  # the purpose of a generator
@@ -168,9 +169,10 @@ class Photographs(Dataset[tuple[Tensor, int]]):
         return torch.stack([self[int(position)][0] for position in positions])
 
     def batches(self, size: int, positions: Tensor | None = None) -> Iterator[Tensor]:
-        """All images, or those at these positions, one batch after another."""
+        """All images, or those at these positions, in order, in batches of `size` or fewer."""
         chosen = range(len(self)) if positions is None else positions.tolist()
-        parts = [chosen[start : start + size] for start in range(0, len(chosen), min(size, 128))]
+        step = min(size, _LARGEST_BATCH)
+        parts = [chosen[start : start + step] for start in range(0, len(chosen), step)]
         for images, _ in _loaded(self.__getitem__, parts):
             yield images
 

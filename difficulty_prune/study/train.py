@@ -205,8 +205,11 @@ def in_order(
     positions: Tensor, data: StudyData, device: torch.device, size: int = 128
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Batches (images, labels, index) of the training data, ready for the model and not augmented."""
-    for index, images in zip(positions.split(size), data.train.batches(size, positions), strict=True):
+    start = 0
+    for images in data.train.batches(size, positions):
+        index = positions[start : start + len(images)]
         yield prepare(images, data, device), data.train.labels[index], index
+        start += len(images)
 
 
 def prepare(images: Tensor, data: StudyData, device: torch.device) -> Tensor:

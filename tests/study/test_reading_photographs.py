@@ -17,9 +17,9 @@ from difficulty_prune.cli.main import main
 from difficulty_prune.study import photographs, study_data
 from difficulty_prune.study.images import Images
 from difficulty_prune.study.photographs import Photographs, centre, open_rgb, random_part
-from difficulty_prune.study.study_data import load_data
+from difficulty_prune.study.study_data import StudyData, load_data
 from difficulty_prune.study.tasks import DataSource
-from difficulty_prune.study.train import Batches, Recipe, predict, train
+from difficulty_prune.study.train import Batches, Recipe, in_order, predict, train
 from difficulty_prune.support.randomness import generator_from
 
 SIDE = 100
@@ -109,6 +109,21 @@ def test_a_pass_has_the_images_labels_and_positions_of_the_sampler(folder: Path)
             assert all(torch.equal(labels, data.labels[index]) for _, labels, index in found)
             same = [torch.equal(images, data.at(index)) for images, _, index in found]
             assert same == [not random] * len(found)
+
+
+def test_batches_have_every_image_once_and_in_order() -> None:
+    numbered = [(torch.full((1, 2, 2), float(i)), i % 2) for i in range(300)]
+    read = Photographs(numbered, torch.arange(300) % 2)
+    chosen = torch.arange(299, -1, -2)
+    for size in (7, 128, 1000):
+        for positions, expected in ((None, torch.arange(300)), (chosen, chosen)):
+            batches = list(read.batches(size, positions))
+            assert torch.cat(batches)[:, 0, 0, 0].long().tolist() == expected.tolist()
+            assert max(map(len, batches)) <= size
+    data = StudyData(read, read, num_classes=2)
+    found = list(in_order(chosen, data, torch.device("cpu"), size=1000))
+    assert torch.cat([index for _, _, index in found]).tolist() == chosen.tolist()
+    assert all(len(images) == len(labels) == len(index) for images, labels, index in found)
 
 
 def test_random_parts_are_inside_large_enough_and_of_the_stated_shape() -> None:
