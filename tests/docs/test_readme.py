@@ -32,7 +32,7 @@ def code_of(page: str) -> list[str]:
 def test_the_python_code_runs_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = [*code_of("README.md"), *code_of("docs/policies.md"), *code_of("docs/performance.md")]
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     data = load_data("digits")
     model = build_model("mlp", data.shape, data.num_classes)
     names = {
@@ -48,11 +48,12 @@ def test_the_python_code_runs_in_order(tmp_path: Path, monkeypatch: pytest.Monke
         if len(samplers) == 1:  # "after a few runs, with other seeds"
             exec(block.replace("seed=0", "seed=1").replace("mlp-0", "mlp-1"), names)
     assert len(dp.RunSet.load("runs/*.safetensors")) == 2
-    assert len(samplers[3]) == round(0.7 * len(data.train))
-    assert samplers[3].epoch == names["epochs"] - 1
     assert len(samplers[1]) == round(0.7 * len(data.train))
-    assert len(samplers[2]) == len(data.train)  # the last epoch of dynamic pruning is full
-    assert samplers[2].epoch == names["epochs"] - 1
+    assert len(samplers[2]) == round(0.3 * len(data.train))
+    assert len(samplers[3]) == len(data.train)  # the last epoch of dynamic pruning is full
+    assert samplers[3].epoch == names["epochs"] - 1
+    assert len(samplers[4]) == round(0.7 * len(data.train))
+    assert samplers[4].epoch == names["epochs"] - 1
 
 
 def names_of_the_page(folder: Path) -> dict[str, Any]:
