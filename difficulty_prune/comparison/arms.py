@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..policies.base import Policy, at_epoch, check_difficulty, check_plan_labels, default_generator, number_kept
 from ..policies.beta_sampling import BetaSampling
+from ..policies.budget import Budget
 from ..policies.compose import PerClass
 from ..policies.easy_to_hard import EasyToHard
 from ..policies.plan import Plan, make_plan
@@ -190,6 +191,7 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     EasyToHard: lambda p: f"{percent(p.keep)} from easy to hard",
     Review: lambda p: f"the hardest {percent(p.keep)} with reviews within {p.gap} epochs",
     PerClass: lambda p: f"{_words(p.policy) or policy_name(p.policy)} of each class",
+    Budget: lambda p: f"{_words(p.policy) or policy_name(p.policy)} of the cost",
     WithoutWrong: lambda p: f"{_words(p.policy) or policy_name(p.policy)}{_without(p.wrong)}",
 }
 

@@ -24,6 +24,7 @@ Functions compose policies. This one drops the hardest quarter, then keeps the h
 
 from .base import Policy
 from .beta_sampling import BetaSampling
+from .budget import Budget
 from .compose import PerClass, within
 from .easy_to_hard import EasyToHard
 from .review import Review
@@ -34,6 +35,7 @@ from .without_wrong import WithoutWrong
 
 __all__ = [
     "BetaSampling",
+    "Budget",
     "Easiest",
     "EasyToHard",
     "Hardest",
