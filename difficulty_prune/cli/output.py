@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..runs.run_set import RunSet
+from .shown import shown
 
 _WIDEST: Final = 10_000  # characters: wider than any table here
 
@@ -22,15 +23,6 @@ def make_console(**options: Any) -> Console:
     my.module:net[small]
     """
     return Console(markup=False, emoji=False, highlight=False, **options)
-
-
-def shown(text: object) -> str:
-    r"""Text in a line: what cannot be printed, such as line breaks and marks of direction, as Python writes it.
-
-    >>> print(shown("a\nb [x] é"))
-    a\nb [x] é
-    """
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(text))
 
 
 def tell(sentence: str, facts: dict[str, Any], as_json: bool) -> None:

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import difficulty_prune as dp
-from difficulty_prune.cli.main import COMMANDS, main, make_parser
+from difficulty_prune.cli.describe import COMMANDS
+from difficulty_prune.cli.main import main
 from difficulty_prune.cli.output import make_console, print_matrix
+from difficulty_prune.cli.parser import make_parser
 
 NAMES = ("own:net[small]", "own:net[/large]", "own:smile:")  # markup and an emoji, to rich
 
