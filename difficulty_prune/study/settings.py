@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from ..policies.base import Policy
 from ..policies.compose import PerClass
+from ..policies.easy_to_hard import EasyToHard
+from ..policies.review import Review
 from ..policies.stratified import Stratified
 from ..policies.uniform import Easiest, Hardest, Random, Window
 from ..policies.weighted import Importance, SoftPrune
@@ -42,6 +44,12 @@ POLICIES: Final[dict[str, Callable[[float], Policy]]] = {
     "importance": lambda keep: Importance(keep=keep),
     "random": Random,
 }
+"""By name, of which one plan says what they keep."""
+IN_EPOCHS: Final[dict[str, Callable[[float], Policy]]] = {
+    "easy-to-hard": EasyToHard,
+    "review": lambda keep: Review(keep, gap=max(10, math.ceil(2 / keep))),
+}
+"""Those that keep others in each epoch, for a training, and not for a plan."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +111,12 @@ class Settings:
     policies: tuple[str, ...] = field(
         default=(),
         metadata=option(
-            f"{WITHOUT_WRONG}, {', '.join(POLICIES)}; default: {', '.join(DEFAULT_POLICIES)}; random is always there",
+            f"{WITHOUT_WRONG}, {', '.join((*POLICIES, *IN_EPOCHS))}; default: {', '.join(DEFAULT_POLICIES)}; random is "
+            "always there",
             flag="--policy",
             nargs="+",
             metavar="POLICY",
-            offer=(WITHOUT_WRONG, *POLICIES),
+            offer=(WITHOUT_WRONG, *POLICIES, *IN_EPOCHS),
         ),
     )
     seeds: int = field(
@@ -165,8 +174,9 @@ class Settings:
         for keep in self.keep:
             check_fraction(keep, "keep")
         for name in self.policies:
-            if name not in (WITHOUT_WRONG, *POLICIES):
-                raise ValueError(f"policy: got {name!r}, expected one of {WITHOUT_WRONG}, {', '.join(POLICIES)}")
+            if name not in (WITHOUT_WRONG, *POLICIES, *IN_EPOCHS):
+                known = ", ".join((WITHOUT_WRONG, *POLICIES, *IN_EPOCHS))
+                raise ValueError(f"policy: got {name!r}, expected one of {known}")
             if name == WITHOUT_WRONG and not self._tells_wrong:
                 raise ValueError(
                     f"policy: {WITHOUT_WRONG} needs margin or aum among the scores, which tell what is likely "
@@ -220,7 +230,7 @@ class Settings:
         for name in (name for name in self.policies if name != WITHOUT_WRONG):
             for keep in self.keep:
                 try:
-                    POLICIES[name](keep)
+                    policy_by_name(name, keep)
                 except (TypeError, ValueError) as error:
                     raise ValueError(f"policy: {name!r} cannot be made with keep {keep}: {error}") from error
 
@@ -266,6 +276,11 @@ class Settings:
         asked = {"epochs": self.epochs, "batch_size": self.batch_size, "learning_rate": self.lr}
         given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
         return replace(usual, augment=not self.no_augment, **given)
+
+
+def policy_by_name(name: str, keep: float) -> Policy:
+    """One of `POLICIES` or `IN_EPOCHS`."""
+    return (POLICIES | IN_EPOCHS)[name](keep)
 
 
 def _check_distinct(name: str, values: Iterable[Any], file_name: Callable[[Any], str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from difficulty_prune.policies.uniform import Hardest
 from difficulty_prune.study.options import add_options, read_options
-from difficulty_prune.study.settings import POLICIES, Settings
+from difficulty_prune.study.settings import IN_EPOCHS, POLICIES, Settings
 from difficulty_prune.study.tasks import slug
 from difficulty_prune.study.train import Recipe
 
@@ -50,7 +50,7 @@ def test_shares_whose_results_would_have_the_same_file_name_are_refused() -> Non
 
 @pytest.mark.parametrize("keep", [0.001, 0.05, 0.3, 0.9, 0.95, 0.999, 1.0])
 def test_every_policy_can_be_made_with_any_share(keep: float) -> None:
-    assert Settings(policies=tuple(POLICIES), keep=(keep,)).keep == (keep,)
+    assert Settings(policies=(*POLICIES, *IN_EPOCHS), keep=(keep,)).keep == (keep,)
 
 
 def test_a_policy_that_cannot_be_made_with_a_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
