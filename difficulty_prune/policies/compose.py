@@ -24,6 +24,7 @@ from .base import (
     proportional_shares,
     warn_if_nothing_is_ranked,
 )
+from .everyone import Everyone
 from .plan import Plan, make_plan
 
 
@@ -98,6 +99,11 @@ class PerClass:
         values, classes = self._checked(difficulty, labels)
         known_classes = classes[~values.isnan()]
         return include_unseen(values, lambda known: self._chances(known, known_classes))
+
+    def together(self, everyone: Everyone) -> Choice:
+        """See `Keeping.together`."""
+        classes = everyone.by_class()
+        return self.policy.pick(classes, self._shares(classes.sizes))
 
     def _chances(self, difficulty: Tensor, classes: Tensor) -> Tensor:
         found = torch.empty(len(difficulty), dtype=torch.float64, device="cpu")

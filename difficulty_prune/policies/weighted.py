@@ -11,13 +11,17 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..support.checks import check_fraction, check_number, whole_number
-from .base import Choice, Keeping, Unseen, finite_range, hardest_first, share_of_ends
+from .base import Choice, Keeping, Unseen, finite_range, finite_ranges, hardest_first, share_of_ends
+from .everyone import Everyone
+
+_DRAW: Final = 1  # what random numbers are for that break no ties
 
 
 class Weighted(Keeping):
@@ -115,6 +119,17 @@ class SoftPrune(Weighted):
             return torch.ones(size, dtype=torch.float64, device="cpu")
         return 1 - share_of_ends(-difficulty, easy) * ((size - kept) / easy)
 
+    def pick(self, everyone: Everyone, kept: list[int]) -> Choice:
+        easy = [self._easy(size, count) for size, count in zip(everyone.sizes, kept, strict=True)]
+        left_out = [size - count for size, count in zip(everyone.sizes, kept, strict=True)]
+        is_easy = everyone.easiest(easy)
+        stays = [number - gone for number, gone in zip(easy, left_out, strict=True)]
+        taken = ~is_easy
+        taken[is_easy] = everyone.only(is_easy).drawn(stays, purpose=_DRAW)
+        share = [1 - gone / number if number else 1.0 for number, gone in zip(easy, left_out, strict=True)]
+        probability = torch.where(is_easy, torch.tensor(share, dtype=torch.float64, device="cpu")[everyone.group], 1.0)
+        return taken.nonzero()[:, 0], 1 / probability[taken]
+
     def _easy(self, size: int, kept: int) -> int:
         """How many examples are easy."""
         if kept == size:
@@ -162,11 +177,42 @@ class Importance(Weighted):
         spread = float(share.std(correction=0)) or 1.0
         probability = proportional(((share - 1) / (spread * self.temperature)).exp(), kept)
         if not float(probability.min()) > 1 / torch.finfo(torch.float32).max:
-            raise ValueError(
-                f"temperature: got {self.temperature}, at which the easiest examples would hardly ever be drawn, and "
-                "have weights beyond the range of float32; choose a higher one"
-            )
+            self._refuse_temperature()
         return probability
+
+    def pick(self, everyone: Everyone, kept: list[int]) -> Choice:
+        """By priority sampling (Duffield, Lund and Thorup 2007): as many as `choose` takes, and unbiased as well.
+
+        Each example has a priority u / size, with u random in (0, 1), and the lowest are kept. With t the first that is
+        not, an example was kept with the probability min(1, size * t), whatever the others had.
+        """
+        size = self._relative_size(everyone)
+        random = (everyone.random(_DRAW).numpy().view(np.uint64) >> np.uint64(11)).astype(np.float64)
+        priority = torch.from_numpy((random + 0.5) * 2.0**-53) / size
+        taken = everyone.lowest(priority, kept)
+        first_not = everyone.lowest_of(torch.where(taken, torch.inf, priority))
+        probability = torch.where(size > 0, size * first_not[everyone.group], 0.0).clamp_(max=1.0)
+        smallest = everyone.lowest_of(probability)
+        if bool((smallest <= 1 / torch.finfo(torch.float32).max).any()):
+            self._refuse_temperature()
+        return taken.nonzero()[:, 0], 1 / probability[taken]
+
+    def _relative_size(self, everyone: Everyone) -> Tensor:
+        """exp(z / temperature) [n] float64, of which the largest is 1 in each group."""
+        lowest, highest = (end / 2 for end in finite_ranges(everyone, "Importance"))
+        width = torch.where(highest > lowest, highest - lowest, 1.0)
+        group = everyone.group
+        share = torch.where((highest > lowest)[group], (everyone.difficulty / 2 - lowest[group]) / width[group], 1.0)
+        spread = everyone.mean((share - everyone.mean(share)[group]).square()).sqrt()
+        spread = torch.where(spread > 0, spread, 1.0)
+        # NumPy's exp gives the same bits wherever in an array the number stands.
+        return torch.from_numpy(np.exp(((share - 1) / (spread[group] * self.temperature)).numpy()))
+
+    def _refuse_temperature(self) -> None:
+        raise ValueError(
+            f"temperature: got {self.temperature}, at which the easiest examples would hardly ever be drawn, and "
+            "have weights beyond the range of float32; choose a higher one"
+        )
 
 
 def proportional(size: Tensor, kept: int) -> Tensor:

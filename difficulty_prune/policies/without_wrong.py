@@ -12,6 +12,7 @@ from torch import Tensor
 from ..support.arrays import as_tensor
 from ..support.checks import check_number
 from .base import (
+    Choice,
     Keeping,
     Unseen,
     check_difficulty,
@@ -23,6 +24,7 @@ from .base import (
     warn_if_nothing_is_ranked,
 )
 from .compose import PerClass
+from .everyone import Everyone
 from .plan import Plan, make_plan
 
 
@@ -121,6 +123,19 @@ class WithoutWrong:
         inner = self._policy_of(values, rest)(values[rest], None if classes is None else classes[rest], draw)
         return make_plan(rest[inner.index], inner.weight, len(values), repr(self), classes, self._inside.drops_classes)
 
+    def together(self, everyone: Everyone) -> Choice:
+        """See `Keeping.together`; TypeError where `wrong` is no fraction, since positions are each process's own."""
+        if isinstance(self.wrong, Tensor):
+            raise TypeError(
+                f"policy: {self!r} names examples by their positions, which differ between the processes of a "
+                "partition; give the fraction that is wrong"
+            )
+        (known,) = everyone.sizes
+        stays = ~everyone.hardest([half_up(self.wrong * known)])
+        rest = everyone.only(stays)
+        places, weight = self._policy_for(known, rest.sizes[0]).together(rest)
+        return stays.nonzero()[places, 0], weight
+
     def inclusion(self, difficulty: Any, labels: Any = None) -> Tensor:
         """See the policies' own.
 
@@ -183,7 +198,9 @@ class WithoutWrong:
 
     def _policy_of(self, values: Tensor, rest: Tensor) -> Keeping | PerClass:
         """The policy with another `keep`, so that of the rest it keeps as many as it would of all."""
-        known, left = int((~values.isnan()).sum()), int((~values[rest].isnan()).sum())
+        return self._policy_for(int((~values.isnan()).sum()), int((~values[rest].isnan()).sum()))
+
+    def _policy_for(self, known: int, left: int) -> Keeping | PerClass:
         if known == 0 or self.keep == 1:  # unseen examples are all kept, if they may be kept at all
             return self.policy
         kept = number_kept(self.keep, known)
