@@ -27,6 +27,7 @@ from .streams.pruned_stream import PrunedStream
 from .streams.stream_index import StreamIndex
 from .streams.stream_pruner import StreamPruner
 from .tracker.options import GradientOptions, ProbabilityOptions
+from .tracker.partition import Partition
 from .tracker.tracker import DifficultyTracker
 from .version import __version__
 
@@ -41,6 +42,7 @@ __all__ = [
     "IdReport",
     "InclusionTable",
     "IndexedDataset",
+    "Partition",
     "Plan",
     "PolicyComparison",
     "ProbabilityOptions",
