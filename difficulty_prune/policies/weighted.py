@@ -186,33 +186,46 @@ class Importance(Weighted):
         Each example has a priority u / size, with u random in (0, 1), and the lowest are kept. With t the first that is
         not, an example was kept with the probability min(1, size * t), whatever the others had.
         """
-        size = self._relative_size(everyone)
-        random = (everyone.random(_DRAW).numpy().view(np.uint64) >> np.uint64(11)).astype(np.float64)
-        priority = torch.from_numpy((random + 0.5) * 2.0**-53) / size
+        size, random, group = self._relative_size(everyone), everyone.random(_DRAW), everyone.group
+        priority = everyone.each(lambda places: _uniform(random(places)) / size[places])
         taken = everyone.lowest(priority, kept)
-        first_not = everyone.lowest_of(torch.where(taken, torch.inf, priority))
-        probability = torch.where(size > 0, size * first_not[everyone.group], 0.0).clamp_(max=1.0)
-        smallest = everyone.lowest_of(probability)
-        if bool((smallest <= 1 / torch.finfo(torch.float32).max).any()):
+        first_not = everyone.lowest_of(lambda places: torch.where(taken[places], torch.inf, priority[places]))
+        smallest = everyone.lowest_of(lambda places: size[places])
+        least = torch.where(smallest > 0, smallest * first_not, 0.0)
+        if bool((least <= 1 / torch.finfo(torch.float32).max).any()):
             self._refuse_temperature()
-        return taken.nonzero()[:, 0], 1 / probability[taken]
+        places = taken.nonzero()[:, 0]
+        return places, 1 / (size[places] * first_not[group[places]]).clamp_(max=1.0)
 
     def _relative_size(self, everyone: Everyone) -> Tensor:
         """exp(z / temperature) [n] float64, of which the largest is 1 in each group."""
         lowest, highest = (end / 2 for end in finite_ranges(everyone, "Importance"))
+        difficulty, group = everyone.difficulty, everyone.group
         width = torch.where(highest > lowest, highest - lowest, 1.0)
-        group = everyone.group
-        share = torch.where((highest > lowest)[group], (everyone.difficulty / 2 - lowest[group]) / width[group], 1.0)
-        spread = everyone.mean((share - everyone.mean(share)[group]).square()).sqrt()
-        spread = torch.where(spread > 0, spread, 1.0)
+
+        def share(places: Tensor) -> Tensor:
+            of = group[places]
+            within = (difficulty[places] / 2 - lowest[of]) / width[of]
+            return torch.where((highest > lowest)[of], within, 1.0)
+
+        mean = everyone.mean(share)
+        spread = everyone.mean(lambda places: (share(places) - mean[group[places]]).square()).sqrt()
+        scale = torch.where(spread > 0, spread, 1.0) * self.temperature
         # NumPy's exp gives the same bits wherever in an array the number stands.
-        return torch.from_numpy(np.exp(((share - 1) / (spread[group] * self.temperature)).numpy()))
+        return everyone.each(
+            lambda places: torch.from_numpy(np.exp(((share(places) - 1) / scale[group[places]]).numpy()))
+        )
 
     def _refuse_temperature(self) -> None:
         raise ValueError(
             f"temperature: got {self.temperature}, at which the easiest examples would hardly ever be drawn, and "
             "have weights beyond the range of float32; choose a higher one"
         )
+
+
+def _uniform(words: Tensor) -> Tensor:
+    """A number in (0, 1) of 64 random bits each, [k] float64."""
+    return torch.from_numpy(((words.numpy().view(np.uint64) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)
 
 
 def proportional(size: Tensor, kept: int) -> Tensor:

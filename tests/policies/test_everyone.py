@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes_in_threads import run
 
+from difficulty_prune.policies import everyone
 from difficulty_prune.policies.base import Keeping
 from difficulty_prune.policies.compose import PerClass
 from difficulty_prune.policies.everyone import Everyone
@@ -55,7 +56,7 @@ def test_the_lowest_of_each_group_are_those_of_a_sort(data, size, groups, world)
     sizes = group.bincount(minlength=groups).tolist()
     counts = [data.draw(st.integers(0, number)) for number in sizes]
     alone = Everyone.alone(values, seed=(3, 1)).grouped(group, groups)
-    ties = unsigned(alone.random(0))
+    ties = unsigned(alone.random(0)(torch.arange(size)))
     expected = torch.zeros(size, dtype=torch.bool)
     for g, count in enumerate(counts):
         order = sorted((float(values[i]), ties[i], i) for i in range(size) if group[i] == g)
@@ -64,9 +65,9 @@ def test_the_lowest_of_each_group_are_those_of_a_sort(data, size, groups, world)
 
     def of(rank, sums, largest):
         own = (owner == rank).nonzero()[:, 0]
-        everyone = Everyone.of(values[own], own, (3, 1), sums, largest, None).grouped(group[own], groups)
-        assert everyone.sizes == sizes
-        return own[everyone.lowest(values[own], counts)]
+        together = Everyone.of(values[own], own, (3, 1), sums, largest, None).grouped(group[own], groups)
+        assert together.sizes == sizes
+        return own[together.lowest(values[own], counts)]
 
     assert torch.cat(run(world, of)).sort().values.tolist() == expected.nonzero()[:, 0].tolist()
 
@@ -78,7 +79,8 @@ def test_means_are_exact_and_the_same_in_every_share(values, world):
 
     def of(rank, sums, largest):
         own = torch.arange(len(values))[rank::world]
-        return float(Everyone.of(given_values[own], own, (0,), sums, largest, None).mean(given_values[own]))
+        together = Everyone.of(given_values[own], own, (0,), sums, largest, None)
+        return float(together.mean(lambda places: given_values[own][places]))
 
     means = run(world, of)
     assert len(set(means)) == 1
@@ -100,7 +102,8 @@ def shared(policy, difficulty, labels, owner, world):
 
 @pytest.mark.parametrize("policy", POLICIES, ids=repr)
 @pytest.mark.parametrize("digits", [1, 9])
-def test_processes_choose_what_one_chooses_bit_for_bit(policy, digits):
+def test_processes_choose_what_one_chooses_bit_for_bit(policy, digits, monkeypatch):
+    monkeypatch.setattr(everyone, "_BLOCK", 200)  # examples that are looked at at once
     generator = torch.Generator().manual_seed(digits)
     difficulty = torch.randn(1500, generator=generator, dtype=torch.float64).round(decimals=digits)
     labels = torch.randint(12, (1500,), generator=generator) * 3  # classes that nobody has
@@ -138,9 +141,9 @@ def many_draws(policy: Keeping) -> tuple[torch.Tensor, torch.Tensor]:
     if isinstance(policy, Stratified):  # whose strata are numbered alike in all groups
         alone = (Everyone.alone(TIED, (seed,)) for seed in range(800))
         return torch.stack([torch.zeros(SIZE).index_fill_(0, policy.together(each)[0], 1) for each in alone]), TIED
-    everyone = Everyone.alone(TIED.repeat(DRAWS), (11,))
-    everyone = everyone.grouped(torch.arange(DRAWS).repeat_interleave(SIZE), DRAWS)
-    index, weight = policy.together(everyone)
+    together = Everyone.alone(TIED.repeat(DRAWS), (11,))
+    together = together.grouped(torch.arange(DRAWS).repeat_interleave(SIZE), DRAWS)
+    index, weight = policy.together(together)
     chosen, weights = torch.zeros(DRAWS * SIZE), torch.zeros(DRAWS * SIZE, dtype=torch.float64)
     chosen[index], weights[index] = 1, weight
     return chosen.view(DRAWS, SIZE), weights.view(DRAWS, SIZE)
@@ -166,10 +169,10 @@ def test_weights_are_unbiased(policy):
 
 
 def test_two_examples_of_one_id_are_refused_where_they_tie():
-    everyone = Everyone.of(torch.zeros(2).double(), torch.tensor([7, 7]), (0,), torch.clone, torch.clone, None)
+    together = Everyone.of(torch.zeros(2).double(), torch.tensor([7, 7]), (0,), torch.clone, torch.clone, None)
     with pytest.raises(ValueError, match="2 examples have the same id"):
-        everyone.hardest([1])
-    assert everyone.hardest([2]).all()
+        together.hardest([1])
+    assert together.hardest([2]).all()
 
 
 @dataclass(frozen=True)
