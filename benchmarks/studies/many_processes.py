@@ -49,7 +49,7 @@ CLASSES: Final = 1000
 SIZES: Final = (1_281_167, 400_000_000, 5_000_000_000)
 WORLDS: Final = (8, 64, 256, 1024)
 BATCH: Final = 256  # examples of a process in a step
-CHUNK: Final = 1 << 20
+CHUNK: Final = 1 << 17
 EXCHANGED: Final = 48  # bytes of an example that are exchanged in a step where every process has all records
 
 
@@ -101,16 +101,13 @@ def measure(rank: int, world: int, size: int, folder: str) -> None:
     own = torch.from_numpy(partition.ids)
     tracker = dp.DifficultyTracker(None, scores=("loss",), partition=partition)
     start, exchanged = time.perf_counter(), partition.exchanges
-    steps = 0
     for first in range(0, len(own), CHUNK):
         places = torch.arange(first, min(first + CHUNK, len(own)))
         tracker.update(places, loss=losses(own[places]).float())
-        steps += 1
     recorded = time.perf_counter() - start
     in_steps = partition.exchanges - exchanged
     resident = peak() - before
-    labels = own % CLASSES
-    rows = {name: plan(partition, policy, tracker, labels) for name, policy in POLICIES.items()}
+    rows = {name: plan(partition, policy, tracker, own) for name, policy in POLICIES.items()}
     found = {
         "examples": len(own), "exchanges_in_steps": in_steps, "record_s": recorded, "resident_bytes": resident,
         "peak_bytes": peak() - before, "plans": rows, "all_reduce_s": all_reduces(group) if world > 1 else {},
@@ -121,11 +118,11 @@ def measure(rank: int, world: int, size: int, folder: str) -> None:
         dist.destroy_process_group()
 
 
-def plan(partition: Counting, policy: Any, tracker: dp.DifficultyTracker, labels: Tensor) -> dict[str, Any]:
+def plan(partition: Counting, policy: Any, tracker: dp.DifficultyTracker, own: Tensor) -> dict[str, Any]:
     partition.exchanges, partition.bytes, partition.seconds = 0, 0, 0.0
     start, processor = time.perf_counter(), time.process_time()
     difficulty = tracker.source("loss")()
-    made = partition.plan(policy, difficulty, labels if isinstance(policy, PerClass) else None, seed=0)
+    made = partition.plan(policy, difficulty, own % CLASSES if isinstance(policy, PerClass) else None, seed=0)
     partition.visits(len(made))
     return {
         "exchanges": partition.exchanges, "bytes": partition.bytes, "s": time.perf_counter() - start,
@@ -241,13 +238,15 @@ def main() -> None:
     rate = 2 * (8 << 18) / max(large - small, 1e-9) if options.gigabits is None else options.gigabits * 1e9 / 8
 
     console = Console(width=150)
-    console.print(
-        f"{options.compared:,} examples: {options.world} processes keep what one keeps, bit for bit, by each policy.\n"
-        f"{options.size:,} examples in {options.world} processes, as measured: {measured['exchanges_in_steps']} exchanges in "
-        f"all steps; per process {gigabytes(measured['resident_bytes'])} GB, {gigabytes(measured['peak_bytes'])} GB while "
-        f"it plans.\nState: {record} bytes an example. All-reduce of 8 bytes {small * 1e3:.2f} ms, of 2 MB {large * 1e3:.2f} "
-        f"ms; taken for others: {hop * 1e6:.0f} us a hop, {rate / 1e9:.2f} GB a second."
-    )
+    resident, planning = gigabytes(measured["resident_bytes"]), gigabytes(measured["peak_bytes"])
+    for line in (
+        f"{options.compared:,} examples: {options.world} processes keep what one keeps, bit for bit, by each policy.",
+        f"{options.size:,} examples in {options.world} processes: {measured['exchanges_in_steps']} exchanges in steps, "
+        f"{resident} GB in the largest process, {planning} GB while it plans.",
+        f"State: {record} bytes an example. All-reduce of 8 bytes {small * 1e3:.2f} ms, of 2 MB {large * 1e3:.2f} ms; "
+        f"taken for others: {hop * 1e6:.0f} us a hop, {rate / 1e9:.2f} GB a second.",
+    ):
+        console.print(line)
     table = Table(
         "policy", "exchanges", "MB exchanged", "plan, s", "of a processor, s", "ns an example", "kept", "fewest x W"
     )

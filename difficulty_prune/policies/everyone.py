@@ -231,8 +231,8 @@ class Everyone:
 
 def _one_group(size: int) -> Tensor:
     """[size] zeros, in no memory."""
-    zero = torch.zeros(1, dtype=torch.int64, device="cpu")
-    return zero.expand(size)
+    zeros: Tensor = torch.zeros(1, dtype=torch.int64, device="cpu").expand(size)
+    return zeros
 
 
 def _sizes(group: Tensor, groups: int, sums: Reduce) -> list[int]:
@@ -253,4 +253,5 @@ def _ordered(values: Tensor) -> Tensor:
 
 
 def _digit(key: Tensor, shift: int, bits: int) -> Tensor:
-    return (key >> shift) & (2**bits - 1)
+    digit: Tensor = (key >> shift) & (2**bits - 1)
+    return digit

@@ -215,8 +215,8 @@ class Partition:
             everyone = everyone.only(known) if unknown else everyone
             self._warn_if_nothing_is_ranked(everyone, policy, inner)
             places, weights = policy.together(everyone)
-            index = torch.cat([index, known.nonzero()[places, 0] if unknown else places])
-            weight = torch.cat([weight, weights])
+            index = torch.cat([index, known.nonzero()[places, 0]]) if unknown else places
+            weight = torch.cat([weight, weights]) if unknown else weights
         return self._share(index, weight, classes, repr(policy), inner.drops_classes)
 
     def _checked(self, difficulty: Any, labels: Any) -> tuple[Tensor, Tensor | None]:
