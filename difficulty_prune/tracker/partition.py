@@ -55,7 +55,7 @@ class Partition:
             more); or a process has none; or the processes give different kinds.
         RuntimeError: another process refused its own.
 
-    >>> partition = Partition(["a", "b", "c", "d"])
+    >>> partition = Partition([70, 71, 85, 12])
     >>> from difficulty_prune.policies import Hardest
     >>> partition.plan(Hardest(keep=0.5), [0.1, 0.9, 0.5, 0.2]).index
     tensor([1, 2])
@@ -159,7 +159,7 @@ class Partition:
         failed: Exception | None = None
         try:
             result = work()
-        except (TypeError, ValueError, IndexError, RuntimeError, OSError) as error:
+        except (TypeError, ValueError, IndexError, RuntimeError, OSError, ImportError) as error:
             failed = error
         refused = self.counts(int(failed is not None))
         if failed is not None:

@@ -97,7 +97,10 @@ def put_together(states: Iterable[Mapping[str, Any]], wanted: Wanted, partition:
     for state in states:
         words = words_of(state)
         rank = whole_number(state["partition"].get("rank"), "load_parts: rank")
-        part = TrackerState.from_state_dict(state, replace(wanted, num_examples=len(words)))
-        whole.take(part, *places(words), counts=rank % partition.world_size == partition.rank)
+        here, there = places(words)
+        counts = rank % partition.world_size == partition.rank
+        if len(here) or counts:  # of others no more is read than whose they are
+            part = TrackerState.from_state_dict(state, replace(wanted, num_examples=len(words)))
+            whole.take(part, here, there, counts)
     places.check()
     return whole

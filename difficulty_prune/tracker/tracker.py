@@ -1002,10 +1002,10 @@ reduction="weighted_mean")` |
                 made without `partition`. What was recorded stays as it was then.
             RuntimeError: another process refused them.
 
-        >>> parts = [DifficultyTracker(None, ("loss",), partition=Partition([name])) for name in ("a", "b")]
+        >>> parts = [DifficultyTracker(None, ("loss",), partition=Partition([i])) for i in (7, 8)]
         >>> for number, part in enumerate(parts):
         ...     part.update(torch.tensor([0]), loss=torch.tensor([float(number)]))
-        >>> whole = DifficultyTracker(None, ("loss",), partition=Partition(["b", "a"]))
+        >>> whole = DifficultyTracker(None, ("loss",), partition=Partition([8, 7]))
         >>> whole.load_parts(part.state_dict() for part in parts)
         >>> whole.compute()["loss"]
         tensor([1., 0.])

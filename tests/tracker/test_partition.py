@@ -30,6 +30,8 @@ from difficulty_prune.policies.plan import Plan
 from difficulty_prune.policies.uniform import Hardest, Random
 from difficulty_prune.policies.weighted import SoftPrune
 
+pytest.importorskip("xxhash", reason="xxhash is not installed")  # for ids that are texts
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 ALL = torch.arange(SIZE)
@@ -249,6 +251,16 @@ def test_a_process_that_is_lost_is_an_error_in_the_other_and_no_hang(tmp_path, s
 
 
 # One process
+
+
+def test_a_fixed_length_and_the_steps_of_a_training_are_those_of_the_whole():
+    partition, difficulty = dp.Partition.split(40), torch.arange(40.0)
+    assert len(dp.PruneSampler(Hardest(0.5), difficulty, partition=partition, fixed_length=12)) == 12
+    policy = SoftPrune(0.5, anneal=0.5, epochs=4)
+    parts, whole = (dp.PruneSampler(policy, difficulty, partition=which) for which in (partition, None))
+    assert parts.total_steps(8, epochs=4) == whole.total_steps(8, epochs=4) == 3 + 3 + 5 + 5
+    with pytest.raises(ValueError, match="fixed_length: got 0, expected at least 1"):
+        dp.PruneSampler(Hardest(0.5), difficulty, partition=partition, fixed_length=0)
 
 
 def test_a_tracker_has_just_the_records_of_its_part():
