@@ -15,7 +15,7 @@ from torch.utils.data import Sampler
 
 from .data import IndexedDataset
 from .decisions.decisions import Decisions, expect_decisions
-from .match_ids import match_ids
+from .matched_ids import match_ids
 from .ops.checks import check_index
 from .policies.base import Policy, at_epoch, check_difficulty, warn_if_nothing_is_ranked
 from .policies.compose import within

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..runs.run_set import RunSet
-from .output import shown
+from .shown import shown
 
 
 def load_runs(files: Iterable[Path], command: str, *, join: bool = False) -> RunSet:

@@ -222,6 +222,10 @@ class Run:
             stored = self._vectors[name] if rows is None else self._vectors[name][rows]
         return read_only(stored.astype(_kept_as(name, stored.dtype), copy=False))
 
+    def kept(self, name: str) -> VectorFile | NDArray[Any]:
+        """Where a score or another array of `read` is kept: the run's file, or the array itself."""
+        return self._vectors if isinstance(self._vectors, VectorFile) else self.read(name)
+
     def _most_probable(self, name: str, rows: slice | NDArray[Any] | None) -> NDArray[Any]:
         """What follows from probabilities, [n]; only a block of [n, C] is in memory."""
         source = _FOLLOWS_FROM[name]

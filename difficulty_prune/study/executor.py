@@ -17,18 +17,12 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from ..support.cores import usable_cores
 from .progress import report_on
 from .tasks import Task
 
 _REFRESH = 0.25  # seconds between two looks at the steps done
 _steps_done: Any = None  # in a worker: the number that it and the other workers add to
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use: affinity and the quota of a container (cgroup) count, at least 1."""
-    from joblib import cpu_count
-
-    return int(cpu_count())
 
 
 def default_workers() -> int:

@@ -15,10 +15,11 @@ from ..policies.weighted import Importance, SoftPrune
 from ..scores.catalogue import TRACKED, check_tracked, score_names
 from ..scores.temporal import TEMPORAL, TemporalOptions
 from ..support.checks import check_fraction
+from ..support.complete_data import complete_data
 from .hold_out import check_hold_out
 from .models import MODELS, find_model
 from .options import option
-from .study_data import FORMS, complete_data
+from .study_data import FORMS
 from .tasks import slug
 from .train import Recipe
 

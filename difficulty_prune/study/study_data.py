@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -164,24 +163,6 @@ def open_data(spec: str) -> IndexedDataset:
     """
     dataset, _ = _find(spec)
     return dataset if isinstance(dataset, IndexedDataset) else IndexedDataset(dataset)
-
-
-def complete_data(prefix: str, **_: Any) -> list[str]:
-    """What a shell offers for a `--data` argument that begins so: its forms, and the folders of an image folder.
-
-    >>> complete_data("")
-    ['digits', 'imagefolder:', 'torchvision:']
-    """
-    form, colon, path = prefix.partition(":")
-    if not colon or form != "imagefolder":
-        return ["digits", "imagefolder:", "torchvision:"]
-    above, name = os.path.split(path)
-    try:
-        found = sorted(entry.name for entry in os.scandir(above or ".") if entry.is_dir())
-    except OSError:  # no such folder
-        return []
-    seen = [each for each in found if each.startswith(name) and (name.startswith(".") or not each.startswith("."))]
-    return [f"imagefolder:{os.path.join(above, each)}/" for each in seen]
 
 
 def _check_test_data(train: Images, test: Images) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from difficulty_prune.cli.main import COMMANDS
+from difficulty_prune.cli.describe import COMMANDS
 from difficulty_prune.scores.catalogue import SCORES, TRACKED, score_names
 from difficulty_prune.study.models import MODELS
 from difficulty_prune.study.settings import POLICIES
@@ -23,6 +23,8 @@ ANSWER = r"""
 import json, os, sys
 from difficulty_prune.cli.main import main
 
+stop = os._exit
+
 def ask(line):
     read, write = os.pipe()
     if not os.fork():
@@ -32,8 +34,9 @@ def ask(line):
             _ARGCOMPLETE="1", _ARGCOMPLETE_SHELL="bash", COMP_LINE=line, COMP_POINT=str(len(line)),
             _ARGCOMPLETE_COMP_WORDBREAKS=" \t\n\"'><=;|&(:",
         )
+        os._exit = lambda status: stop(status + 8 * ("torch" in sys.modules))  # which argcomplete calls
         main()
-        os._exit(9)
+        stop(9)
     os.close(write)
     found = os.fdopen(read).read()
     assert os.wait()[1] == 0, line
