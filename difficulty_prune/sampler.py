@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import length_hint
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from .tracker.partition import Partition
 from .tracker.parts import Places
 from .tracker.source import ScoreSource
 
+T = TypeVar("T")
 _CHUNK: Final = 65_536  # positions that are Python numbers at a time
 
 
@@ -267,9 +268,8 @@ class PruneSampler(Sampler[int]):
                 f"difficulty: got {len(values)} examples, but the dataset has {len(dataset)}; to match them by id, "
                 "give ids=runs.ids, or take runs.difficulty(score, dataset=dataset)"
             )
-        if (
-            partition is None and not callable(difficulty) and getattr(policy, "redrawn", False)
-        ):  # which itself says nothing
+        fixed = partition is None and not callable(difficulty)
+        if fixed and getattr(policy, "redrawn", False):  # which itself says nothing
             warn_if_nothing_is_ranked(values, policy, getattr(policy, "keep", 0.0))
         self._weights = _no_weights(len(values))
         self._weights_on: dict[torch.device, Tensor] = {}
@@ -330,7 +330,7 @@ class PruneSampler(Sampler[int]):
         difficulty = self._difficulty
         return self._together(lambda: self._checked(difficulty())) if callable(difficulty) else difficulty
 
-    def _together(self, work: Callable[[], Tensor]) -> Tensor:
+    def _together(self, work: Callable[[], T]) -> T:
         """What the work gives; where it fails in one process of a partition, it fails in all."""
         return work() if self.partition is None else self.partition.together(work)
 
@@ -643,7 +643,7 @@ class PruneSampler(Sampler[int]):
 
     def _restore(self, state: Any) -> tuple[Epoch, int]:
         """Takes over the epoch of a state; returns it and the position in it."""
-        number, length, yielded, plan = self._check_state(state)
+        number, length, yielded, plan = self._together(lambda: self._check_state(state))
         if self.epoch > number:  # torchdata restores late: when its iterator is made, after set_epoch
             self._asked_for = self._epoch
         self._begin(plan, number, length)

@@ -45,6 +45,7 @@ POLICIES: Final = {
     "Importance": Importance(keep=0.5),
     "PerClass(Hardest), 1,000 classes": PerClass(Hardest(0.5)),
 }
+LARGE: Final = ("Hardest", "SoftPrune")
 CLASSES: Final = 1000
 SIZES: Final = (1_281_167, 400_000_000, 5_000_000_000)
 WORLDS: Final = (8, 64, 256, 1024)
@@ -88,7 +89,7 @@ def losses(positions: Tensor) -> Tensor:
     return -uniform.log()
 
 
-def measure(rank: int, world: int, size: int, folder: str) -> None:
+def measure(rank: int, world: int, size: int, folder: str, policies: tuple[str, ...]) -> None:
     """One process: records, then plans; leaves a file."""
     torch.set_num_threads(1)
     group = None
@@ -107,7 +108,7 @@ def measure(rank: int, world: int, size: int, folder: str) -> None:
     recorded = time.perf_counter() - start
     in_steps = partition.exchanges - exchanged
     resident = peak() - before
-    rows = {name: plan(partition, policy, tracker, own) for name, policy in POLICIES.items()}
+    rows = {name: plan(partition, POLICIES[name], tracker, own) for name in policies}
     found = {
         "examples": len(own), "exchanges_in_steps": in_steps, "record_s": recorded, "resident_bytes": resident,
         "peak_bytes": peak() - before, "plans": rows, "all_reduce_s": all_reduces(group) if world > 1 else {},
@@ -152,11 +153,13 @@ def all_reduces(group: Any) -> dict[str, float]:
     return found
 
 
-def run(world: int, size: int) -> list[dict[str, Any]]:
+def run(world: int, size: int, policies: tuple[str, ...] = tuple(POLICIES)) -> list[dict[str, Any]]:
     """What each process of a round found."""
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        processes = [context.Process(target=measure, args=(rank, world, size, folder)) for rank in range(world)]
+        processes = [
+            context.Process(target=measure, args=(rank, world, size, folder, policies)) for rank in range(world)
+        ]
         for process in processes:
             process.start()
         for process in processes:
@@ -168,7 +171,7 @@ def summed_up(found: list[dict[str, Any]]) -> dict[str, Any]:
     """Of a round: the slowest and the largest process, per example where that is meant."""
     most = max(part["examples"] for part in found)
     plans = {}
-    for name in POLICIES:
+    for name in found[0]["plans"]:
         of_all = [part["plans"][name] for part in found]
         plans[name] = {
             "kept": of_all[0]["kept"], "fewest_here": min(p["here"] for p in of_all),
@@ -214,9 +217,26 @@ def gigabytes(number: float) -> str:
     return f"{number / 1e9:,.2f}"
 
 
+def show(console: Console, measured: dict[str, Any]) -> None:
+    """A round."""
+    world = measured["processes"]
+    table = Table(
+        "policy", "exchanges", "MB exchanged", "plan, s", "of a processor, s", "ns an example", "kept", "fewest x W"
+    )
+    for name, row in measured["plans"].items():
+        cells = row["exchanges"], f"{row['bytes'] / 1e6:.2f}", row["s"], row["processor_s"], row["ns_per_example"]
+        table.add_row(name, *map(str, cells), f"{row['kept']:,}", f"{row['fewest_here'] * world:,}")
+    console.print(
+        f"{measured['examples']:,} examples, {world} processes: {measured['exchanges_in_steps']} exchanges in steps; "
+        f"{gigabytes(measured['resident_bytes'])} GB in a process, {gigabytes(measured['peak_bytes'])} GB at most"
+    )
+    console.print(table)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=50_000_000, help="examples of all processes (default %(default)s)")
+    parser.add_argument("--size", type=int, default=20_000_000, help="examples of all processes (default %(default)s)")
+    parser.add_argument("--large", type=int, default=50_000_000, help="planned by two policies (default %(default)s)")
     parser.add_argument("--compared", type=int, default=2_000_000, help="also planned by one (default %(default)s)")
     parser.add_argument("--world", type=int, default=4, help="local processes (default %(default)s)")
     parser.add_argument("--hop-us", type=float, help="of the network; default: as between the local processes")
@@ -231,29 +251,21 @@ def main() -> None:
             raise RuntimeError(f"{name}: {options.world} processes keep other examples than one")
     found = run(options.world, options.size)
     measured, record = summed_up(found), state_bytes()
+    large = summed_up(run(options.world, options.large, LARGE))
     reduce = {key: max(part["all_reduce_s"][key] for part in found) for key in found[0]["all_reduce_s"]}
     hops = 2 * (options.world - 1)
-    small, large = reduce["8"], reduce[str(8 << 18)]
-    hop = small / hops if options.hop_us is None else options.hop_us * 1e-6
-    rate = 2 * (8 << 18) / max(large - small, 1e-9) if options.gigabits is None else options.gigabits * 1e9 / 8
+    short, long = reduce["8"], reduce[str(8 << 18)]
+    hop = short / hops if options.hop_us is None else options.hop_us * 1e-6
+    rate = 2 * (8 << 18) / max(long - short, 1e-9) if options.gigabits is None else options.gigabits * 1e9 / 8
 
     console = Console(width=150)
-    resident, planning = gigabytes(measured["resident_bytes"]), gigabytes(measured["peak_bytes"])
-    for line in (
-        f"{options.compared:,} examples: {options.world} processes keep what one keeps, bit for bit, by each policy.",
-        f"{options.size:,} examples in {options.world} processes: {measured['exchanges_in_steps']} exchanges in steps, "
-        f"{resident} GB in the largest process, {planning} GB while it plans.",
-        f"State: {record} bytes an example. All-reduce of 8 bytes {small * 1e3:.2f} ms, of 2 MB {large * 1e3:.2f} ms; "
-        f"taken for others: {hop * 1e6:.0f} us a hop, {rate / 1e9:.2f} GB a second.",
-    ):
-        console.print(line)
-    table = Table(
-        "policy", "exchanges", "MB exchanged", "plan, s", "of a processor, s", "ns an example", "kept", "fewest x W"
+    console.print(f"{options.compared:,} examples: {options.world} processes keep what one keeps, bit for bit.")
+    show(console, measured)
+    show(console, large)
+    console.print(
+        f"State: {record} bytes an example. All-reduce of 8 bytes {short * 1e3:.2f} ms, of 2 MB {long * 1e3:.2f} ms; "
+        f"taken for others: {hop * 1e6:.0f} us a hop, {rate / 1e9:.2f} GB a second."
     )
-    for name, row in measured["plans"].items():
-        cells = row["exchanges"], f"{row['bytes'] / 1e6:.2f}", row["s"], row["processor_s"], row["ns_per_example"]
-        table.add_row(name, *map(str, cells), f"{row['kept']:,}", f"{row['fewest_here'] * options.world:,}")
-    console.print(table)
     rows = [computed(size, world, measured, hop, rate, record) for size in SIZES for world in WORLDS]
     table = Table(
         "examples", "W", "state, GB", "while planning", "replicated, GB", "KB a step", "replicated", "plan, s"
@@ -269,7 +281,7 @@ def main() -> None:
     if options.out:
         network = {"all_reduce_s": reduce, "hop_s": hop, "bytes_per_s": rate, "given": options.gigabits is not None}
         results = {"machine": machine(), "compared": options.compared, "state_bytes_per_example": record}
-        results |= {"network": network, "measured": measured, "computed": rows}
+        results |= {"network": network, "measured": measured, "large": large, "computed": rows}
         write_atomically(options.out, json.dumps(results, indent=1) + "\n")
 
 

@@ -26,10 +26,10 @@ Reduce = Callable[[Tensor], Tensor]
 """Of the values of all processes, element by element, the sum or the largest."""
 
 Key = Callable[[Tensor], Tensor]
-"""Of examples at some places [k] int64, a number of 64 bits each, without a sign, that says their order."""
+"""Of examples at some places [k], a number of 64 bits each, without a sign, that says their order."""
 
 Values = Callable[[Tensor], Tensor]
-"""Of examples at some places [k] int64, a float64 each."""
+"""Of examples at some places [k], a float64 each."""
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,9 @@ class Everyone:
         if places is not None:
             yield from places.split(_BLOCK)
             return
-        for start in range(0, max(1, len(self.group)), _BLOCK):
-            yield torch.arange(start, min(start + _BLOCK, len(self.group)), device="cpu")
+        size = len(self.group)
+        for start in range(0, max(1, size), _BLOCK):
+            yield torch.arange(start, min(start + _BLOCK, size), dtype=_places_type(size), device="cpu")
 
     def _settle(self, chosen: Tensor, candidates: Tensor | None, left: Tensor, total: Tensor) -> Tensor | None:
         """The candidates of groups of which some are wanted, but not all; where all are, they are chosen."""
@@ -227,6 +228,11 @@ class Everyone:
         for places in self._blocks(None):
             found[places] = values(places)
         return found
+
+
+def _places_type(size: int) -> torch.dtype:
+    """The smallest whole numbers that name each of so many places."""
+    return torch.int32 if size < 2**31 else torch.int64
 
 
 def _one_group(size: int) -> Tensor:
