@@ -19,7 +19,7 @@ from .data import IndexedDataset
 from .decisions.decisions import Decisions, expect_decisions
 from .matched_ids import match_ids
 from .ops.checks import check_index
-from .policies.base import Policy, at_epoch, check_difficulty, warn_if_nothing_is_ranked
+from .policies.base import Policy, at_epoch, check_difficulty, of_part, warn_if_nothing_is_ranked
 from .policies.compose import within
 from .policies.plan import Plan
 from .support.arrays import as_tensor, real_numbers
@@ -166,16 +166,18 @@ class PruneSampler(Sampler[int]):
             a plan knows (`Plan.with_ids`). With `ids`, difficulty and labels are put into its order: new examples
             become NaN, and a warning counts those that vanished, are new or moved to another class.
             `runs.difficulty(score, dataset=train)` does the same.
-        ids: [N] what names the examples of `difficulty` and `labels`, such as `runs.ids`.
+        ids: [N] what names the examples of `difficulty` and `labels`, and of what the policy was given of each example
+            beside; such as `runs.ids`.
         decisions: of people, on examples of `dataset` (without it: of those of the difficulty, by index). What is to be
             dropped, or wrong without its right label, is left out of every plan; the policy plans the others, of which
             its `keep` is a fraction, and weights are multiplied. `plan.summary()["decisions"]` counts. Corrected labels
             are for the dataset to serve: `dp.IndexedDataset(..., decisions=)`.
         fixed_length: positions per epoch, over all processes, whatever the plan: for trainers that freeze the number of
             steps. A longer plan is cut, at random; a shorter one is passed over again.
-        cost: [N], what each example costs, such as its tokens: 0 or more. With several processes, examples are then
-            exchanged between their shares, so that these cost about the same at any time, and so do the batches that
-            they make at the same time; shares stay of the same length. A million examples take about a second.
+        cost: [N], what each example of today's data costs, such as its tokens: 0 or more. With several processes,
+            examples are then exchanged between their shares, so that these cost about the same at any time, and so do
+            the batches that they make at the same time; shares stay of the same length. A million examples take about a
+            second.
         outside: what `weight` does, once examples have been drawn, with one that the epoch's plan does not keep:
             "raise" an error (of an index on an accelerator: count it, and raise at the next `set_epoch`), or "zero",
             which gives it weight 0.
@@ -228,7 +230,7 @@ class PruneSampler(Sampler[int]):
         if isinstance(difficulty, ScoreSource):
             _check_shared(difficulty)
         if ids is not None:
-            difficulty, labels = _of_today(difficulty, labels, ids, dataset)
+            policy, difficulty, labels = _of_today(policy, difficulty, labels, ids, dataset)
         self.policy = policy
         self.shuffle = bool(shuffle)
         self.seed = whole_number(seed, "seed")
@@ -402,7 +404,8 @@ class PruneSampler(Sampler[int]):
             drop_last: as for the DataLoader.
 
         Raises:
-            TypeError, ValueError: no whole numbers, or less than 1; or see the policy.
+            TypeError, ValueError: no whole numbers, or less than 1; or see the policy; or it is a `Budget` of
+                difficulty that is still being measured, on which its number of examples depends.
 
         >>> from difficulty_prune.policies import SoftPrune
         >>> policy = SoftPrune(keep=0.5, anneal=0.25, epochs=4)
@@ -648,8 +651,8 @@ def _check_plan(plan: Plan, dataset: Any) -> None:
         )
 
 
-def _of_today(difficulty: Any, labels: Any, ids: Any, dataset: Any) -> tuple[Any, Any]:
-    """Difficulty and labels [M] in the order of today's dataset; its own labels where it knows them."""
+def _of_today(policy: Any, difficulty: Any, labels: Any, ids: Any, dataset: Any) -> tuple[Any, Any, Any]:
+    """Policy, difficulty and labels [M] in the order of today's dataset; its own labels where it knows them."""
     if dataset is None:
         raise TypeError("ids: got ids without dataset=, expected both: they are looked up in today's dataset")
     if callable(difficulty):
@@ -663,7 +666,7 @@ def _of_today(difficulty: Any, labels: Any, ids: Any, dataset: Any) -> tuple[Any
         labels = as_tensor(labels, "labels").cpu()[torch.from_numpy(match.positions)]
     elif labels is not None:
         labels = match.labels
-    return match.align(values), labels
+    return of_part(policy, torch.from_numpy(match.positions), len(values)), match.align(values), labels
 
 
 def _decided(decisions: Decisions | None, difficulty: Any, dataset: Any) -> Plan | None:
