@@ -28,6 +28,7 @@ FLOORS = (
     {"integrations", "audit"},
     {"comparison", "advice"},
     {"study"},
+    {"bench"},
     {"cli"},
 )
 """From the ground up: a room imports from lower floors, and from itself."""

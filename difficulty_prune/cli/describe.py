@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from ..support.files import atomic_file
-from . import audit, consistency, convert, doctor, export, fingerprint, plan, study
+from . import audit, bench, consistency, convert, doctor, export, fingerprint, plan, study
 from .parser import DESCRIBED, TYPES
 
 COMMANDS: Final[dict[str, ModuleType]] = {
@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, ModuleType]] = {
     "convert": convert,
     "fingerprint": fingerprint,
     "doctor": doctor,
+    "bench": bench,
 }
 
 

@@ -63,5 +63,10 @@ def print_matrix(console: Console, title: str, names: Sequence[str], rows: Seque
     table = Table(title, *map(str, range(1, len(names) + 1)), box=None, padding=(0, 1, 0, 0))
     for number, (name, row) in enumerate(zip(names, rows, strict=True), start=1):
         table.add_row(f"{number} {name}", *["-" if value is None else f"{value:.2f}" for value in row])
+    print_whole(console, table)
+
+
+def print_whole(console: Console, table: Table) -> None:
+    """Prints a table as wide as it is, since rich shortens numbers and names to the width of the console."""
     whole = console.measure(table, options=console.options.update(max_width=_WIDEST)).maximum
-    make_console(file=console.file, width=max(console.width, whole)).print(table)  # else rich shortens the numbers
+    make_console(file=console.file, width=max(console.width, whole)).print(table)

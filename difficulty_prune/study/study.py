@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -24,7 +25,9 @@ from .compare_policies import Compared, compare_policies
 from .executor import default_workers, run_tasks
 from .figures import write_figures
 from .folder_lock import locked
+from .photographs import Photographs
 from .preflight import check_fit, check_out, make_folders
+from .progress import Bar, Lines, report_on
 from .settings import Settings
 from .study_data import StudyData, load_data
 from .tasks import DataSource, ScoringTask, peak_memory, slug, unfinished_runs
@@ -47,8 +50,11 @@ def run_study(settings: Settings, console: Console) -> dict[str, Any]:
     check_out(settings)
     with console.status(Text(f"reading {settings.data}")):
         what = settings.data, settings.test, settings.size, settings.plant_wrong, settings.seed
-        data, source = load_data(*what), DataSource.of(*what)
+        data = load_data(*what)
         check_fit(settings, data)
+    read_photographs(data, console)
+    with console.status(Text(f"reading {settings.data}")):
+        source = DataSource.of(*what)
     scoring = scoring_tasks(settings, source)
     unfinished_runs(scoring)  # refuses the runs of another study, before anything is written
     make_folders(settings)
@@ -65,7 +71,7 @@ def _run_locked(
     start: float,
 ) -> dict[str, Any]:
     """The study itself, while no other one writes to its folder."""
-    workers = settings.workers or default_workers()
+    workers = settings.workers or default_workers(reading=isinstance(data.train, Photographs))
     unfinished = unfinished_runs(scoring)
     run_tasks(unfinished, workers, len(data.train), console, "scoring")
     runs = RunSet.load(task.path for task in scoring)
@@ -84,6 +90,29 @@ def _run_locked(
     write_atomically(settings.out / "summary.json", json.dumps(summary, indent=1, default=list))
     write_figures(settings.out / "figures", runs, summary, data)
     return summary
+
+
+def read_photographs(data: StudyData, console: Console) -> None:
+    """Reads all images that are not in memory, with a report, so that what cannot be used is found before a training.
+
+    Raises:
+        TypeError, ValueError: see `Photographs.read_all`.
+    """
+    parts = {"training images": data.train, "test images": data.test}
+    photographs = {f"{len(part):,} {name}": part for name, part in parts.items() if isinstance(part, Photographs)}
+    if not photographs:
+        return
+    before, total = 0, sum(len(part) for part in photographs.values())
+    with report_on(console, "reading", total, len(photographs), keep=False) as report:
+        for name, part in photographs.items():
+            start = time.monotonic()
+            part.read_all(partial(_update, report, name, before))
+            before += len(part)
+            report.finished(name, time.monotonic() - start)
+
+
+def _update(report: Bar | Lines, name: str, before: int, done: int) -> None:
+    report.update(before + done, [name])
 
 
 def scoring_tasks(settings: Settings, source: DataSource) -> list[ScoringTask]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from difficulty_prune.cli import consistency, convert, export, fingerprint, plan
+from difficulty_prune.cli import bench, consistency, convert, export, fingerprint, plan
 from difficulty_prune.cli.describe import COMMANDS, as_text, describe
 from difficulty_prune.cli.main import main
 from difficulty_prune.cli.parser import DESCRIBED, EXAMPLES, make_parser
@@ -27,6 +27,7 @@ OPTIONS: dict[str, Any] = {
     "plan": plan.Options,
     "export": export.Options,
     "convert": convert.Options,
+    "bench": bench.Options,
 }
 
 
@@ -96,7 +97,7 @@ def test_the_description_is_that_of_the_commands() -> None:
 def test_what_is_not_typed_is_the_default_of_the_field(name: str) -> None:
     """Though it went through JSON, which knows no tuples and no paths."""
     required = {"plan": ["--keep", "0.5", "-o", "x.csv"], "export": ["-o", "x.csv"], "convert": ["-o", "x.csv"]}
-    typed = [*([] if name == "study" else ["runs"]), *required.get(name, [])]
+    typed = [*([] if name in ("study", "bench") else ["runs"]), *required.get(name, [])]
     read = read_options(make_parser().parse_args([name, *typed]), OPTIONS[name])
     for entry in fields(OPTIONS[name]):
         if entry.default is not MISSING and not entry.metadata["how"].get("required"):

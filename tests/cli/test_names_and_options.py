@@ -82,6 +82,7 @@ def test_defaults_are_shown_as_they_are_typed(command: str, capsys: pytest.Captu
         "fingerprint": ["(default: 10)", "(default: permutation)"],
         "audit": ["(default: audit.html)", "(default: 128)"],
         "doctor": ["print the result as JSON"],
+        "bench": ["(default: 60)", "{cpu,cuda}"],
     }[command]:
         assert fact in text
     assert "None" not in text
