@@ -19,7 +19,7 @@ from .data import IndexedDataset
 from .decisions.decisions import Decisions, expect_decisions
 from .matched_ids import match_ids
 from .ops.checks import check_index
-from .policies.base import Policy, at_epoch, check_difficulty, warn_if_nothing_is_ranked
+from .policies.base import Policy, at_epoch, check_difficulty, of_part, warn_if_nothing_is_ranked
 from .policies.compose import within
 from .policies.plan import Plan
 from .support.arrays import as_tensor, real_numbers
@@ -169,16 +169,18 @@ class PruneSampler(Sampler[int]):
             a plan knows (`Plan.with_ids`). With `ids`, difficulty and labels are put into its order: new examples
             become NaN, and a warning counts those that vanished, are new or moved to another class.
             `runs.difficulty(score, dataset=train)` does the same.
-        ids: [N] what names the examples of `difficulty` and `labels`, such as `runs.ids`.
+        ids: [N] what names the examples of `difficulty` and `labels`, and of what the policy was given of each example
+            beside; such as `runs.ids`.
         decisions: of people, on examples of `dataset` (without it: of those of the difficulty, by index). What is to be
             dropped, or wrong without its right label, is left out of every plan; the policy plans the others, of which
             its `keep` is a fraction, and weights are multiplied. `plan.summary()["decisions"]` counts. Corrected labels
             are for the dataset to serve: `dp.IndexedDataset(..., decisions=)`.
         fixed_length: positions per epoch, over all processes, whatever the plan: for trainers that freeze the number of
             steps. A longer plan is cut, at random; a shorter one is passed over again.
-        cost: [N], what each example costs, such as its tokens: 0 or more. With several processes, examples are then
-            exchanged between their shares, so that these cost about the same at any time, and so do the batches that
-            they make at the same time; shares stay of the same length. A million examples take about a second.
+        cost: [N], what each example of today's data costs, such as its tokens: 0 or more. With several processes,
+            examples are then exchanged between their shares, so that these cost about the same at any time, and so do
+            the batches that they make at the same time; shares stay of the same length. A million examples take about a
+            second.
         partition: a `Partition`, in place of rank and world_size, where each process has examples of its own:
             difficulty and labels are those of this process, and so are all positions, in its own dataset. Default:
             that of the tracker. Plans are made of the examples of all processes, which make equally many steps, without
@@ -241,7 +243,7 @@ class PruneSampler(Sampler[int]):
         if fixed_length is not None and whole_number(fixed_length, "fixed_length") < processes:
             raise ValueError(f"fixed_length: got {fixed_length}, expected at least 1 for each of {processes} processes")
         if ids is not None:
-            difficulty, labels = _of_today(difficulty, labels, ids, dataset)
+            policy, difficulty, labels = _of_today(policy, difficulty, labels, ids, dataset)
         self.policy = policy
         self.shuffle = bool(shuffle)
         self.seed = whole_number(seed, "seed")
@@ -435,7 +437,8 @@ class PruneSampler(Sampler[int]):
             drop_last: as for the DataLoader.
 
         Raises:
-            TypeError, ValueError: no whole numbers, or less than 1; or see the policy.
+            TypeError, ValueError: no whole numbers, or less than 1; or see the policy; or it is a `Budget` of
+                difficulty that is still being measured, on which its number of examples depends.
 
         >>> from difficulty_prune.policies import SoftPrune
         >>> policy = SoftPrune(keep=0.5, anneal=0.25, epochs=4)
@@ -750,8 +753,8 @@ def _check_plan(plan: Plan, dataset: Any) -> None:
         )
 
 
-def _of_today(difficulty: Any, labels: Any, ids: Any, dataset: Any) -> tuple[Any, Any]:
-    """Difficulty and labels [M] in the order of today's dataset; its own labels where it knows them."""
+def _of_today(policy: Any, difficulty: Any, labels: Any, ids: Any, dataset: Any) -> tuple[Any, Any, Any]:
+    """Policy, difficulty and labels [M] in the order of today's dataset; its own labels where it knows them."""
     if dataset is None:
         raise TypeError("ids: got ids without dataset=, expected both: they are looked up in today's dataset")
     if callable(difficulty):
@@ -765,7 +768,7 @@ def _of_today(difficulty: Any, labels: Any, ids: Any, dataset: Any) -> tuple[Any
         labels = as_tensor(labels, "labels").cpu()[torch.from_numpy(match.positions)]
     elif labels is not None:
         labels = match.labels
-    return match.align(values), labels
+    return of_part(policy, torch.from_numpy(match.positions), len(values)), match.align(values), labels
 
 
 def _decided(decisions: Decisions | None, difficulty: Any, dataset: Any) -> Plan | None:

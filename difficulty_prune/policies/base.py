@@ -175,7 +175,7 @@ class Keeping(ABC):
         return self
 
     def of(self, positions: Tensor, size: int) -> Self:
-        """The policy of a part of `size` examples, those at `positions` [n] int64.
+        """The policy of a part of `size` examples, those at `positions` [n] int64; -1 is none of them, but a new one.
 
         It is another one where a policy knows more of each example than its difficulty.
         """
