@@ -24,6 +24,7 @@ from .policies.compose import within
 from .policies.plan import Plan
 from .support.arrays import as_tensor, real_numbers
 from .support.checks import whole_number
+from .support.counted import counted
 from .support.deal import deal
 from .support.randomness import generator_from
 from .tracker.partition import Partition
@@ -785,9 +786,13 @@ def _decided(decisions: Decisions | None, difficulty: Any, dataset: Any) -> Plan
     if said["missing"]:
         warnings.warn(f"decisions: {decisions.check(today)}", stacklevel=3)
     if said["relabelled"] and getattr(today, "decisions", None) != decisions:
+        labels = counted(
+            said["relabelled"],
+            "label is corrected, but the dataset serves it as it was",
+            "labels are corrected, but the dataset serves them as they were",
+        )
         warnings.warn(
-            f"decisions: {said['relabelled']} labels are corrected, but the dataset serves them as they were; give it "
-            "the same decisions: dp.IndexedDataset(dataset, decisions=decisions)",
+            f"decisions: {labels}; give it the same decisions: dp.IndexedDataset(dataset, decisions=decisions)",
             stacklevel=3,
         )
     return plan
@@ -795,10 +800,11 @@ def _decided(decisions: Decisions | None, difficulty: Any, dataset: Any) -> Plan
 
 def _off_plan(number: int, of: int | None, epoch: int, first: int | None) -> str:
     """What to say of examples that were visited, but are not in the plan."""
-    seen = f"{number}" if of is None else f"{number} of {of}"
+    seen = counted(number, "example") if of is None else f"{number} of {counted(of, 'example')}"
+    are = "is" if number == 1 else "are"
     which = "" if first is None else f", the first of them {first},"
     return (
-        f"weight: {seen} examples{which} are not in the plan of epoch {epoch}, and would train with weight 0. Call "
+        f"weight: {seen}{which} {are} not in the plan of epoch {epoch}, and would train with weight 0. Call "
         "sampler.set_epoch(epoch) before the loader makes its iterator: loaders that recycle their workers fetch the "
         "next epoch before that. The index must be the position in the data that the loader has: to prune within a "
         "part, give the loader IndexedDataset(Subset(data, part)), not a Subset of an IndexedDataset of the whole. If "
