@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import io
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 import difficulty_prune as dp
 
 STUDIES = Path(__file__).parents[1] / "benchmarks" / "studies"
+RESULTS = STUDIES.parent / "results"
 
 
 @pytest.fixture
@@ -139,3 +143,27 @@ def test_a_missing_package_is_said(study: Any) -> None:
     cost = study("cost")
     with pytest.raises(cost.MissingError, match="no_such_package"):
         cost.peer("no_such_package")
+
+
+def test_the_committed_verdicts_follow_from_the_committed_accuracies(study: Any) -> None:
+    prune = study("prune")
+    result = json.loads((RESULTS / "prune.json").read_text())
+    tables = [(block["labels"], block["equal"]) for block in result["blocks"]]
+    for block in result["blocks"]:
+        of_name = {name: row for row in block["rows"] for name in row["names"]}
+        share = f"{100 * block['keep']:g} %"
+        others = {
+            "chance": f"a random {share}",
+            "all": "all data",
+            "few": f"all data, a random {share} in each epoch",
+        }
+        for row in block["rows"]:
+            assert len(row["accuracy"]) == len(block["seeds"])
+            for kind, said in row["against"].items():
+                other = of_name[others["few" if kind == "chance" and "soft" in row["names"] else kind]]
+                found = dp.verdict(row["accuracy"], other["accuracy"], cells=said["cells"])
+                assert prune.say(found) == pytest.approx(said, abs=0.03), (row["names"], kind)
+                assert said["cells"] % tables.count((block["labels"], block["equal"])) == 0
+    written = io.StringIO()
+    prune.print_tables(result, Console(width=150, file=written))
+    assert "without wrong" in written.getvalue()
