@@ -28,6 +28,10 @@ examples:
   with test data of their own, two models and three policies:
     difficulty-prune study --data imagefolder:photos/train --test imagefolder:photos/test \\
         --model cnn resnet18 --policy hardest stratified soft --keep 0.5 0.7
+  photographs of any size, read from their files by workers, and a network of torchvision:
+    difficulty-prune study --data imagefolder:photos --size 224 --model torchvision:resnet50 --batch-size 32 --lr 0.05
+  a table, whose column "species" holds the labels:
+    difficulty-prune study --data table:irises.csv --label species
   only score, by what finds wrong labels:
     difficulty-prune study --data torchvision:CIFAR10:data --scores aum el2n --runs 4 --keep
   memorization, from 20 runs that each leave out 30 %:

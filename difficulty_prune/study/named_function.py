@@ -14,7 +14,7 @@ def names_function(name: str) -> bool:
     ['mine:make']
     """
     kind, colon, _ = name.partition(":")
-    return bool(colon) and kind not in ("imagefolder", "torchvision")
+    return bool(colon) and kind not in ("imagefolder", "sklearn", "table", "torchvision")
 
 
 def import_function(name: str) -> Callable[..., Any]:

@@ -49,7 +49,7 @@ def run_study(settings: Settings, console: Console) -> dict[str, Any]:
     start = time.perf_counter()
     check_out(settings)
     with console.status(Text(f"reading {settings.data}")):
-        what = settings.data, settings.test, settings.size, settings.plant_wrong, settings.seed
+        what = *settings.data_specs, settings.size, settings.plant_wrong, settings.seed
         data = load_data(*what)
         check_fit(settings, data)
     read_photographs(data, console)
