@@ -255,6 +255,11 @@ class Settings:
         return tuple(dict.fromkeys(known))
 
     @property
+    def log(self) -> Path:
+        """The file in which lines say how far the study is."""
+        return self.out / "study.log"
+
+    @property
     def _tells_wrong(self) -> bool:
         return not set(WRONG_LABEL_SCORES).isdisjoint(self.scores)
 
