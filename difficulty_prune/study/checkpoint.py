@@ -63,11 +63,12 @@ class Checkpoint:
         """The epoch at which the training goes on; 0 where there is no file, None for one that is not of it."""
         try:
             with self.path.open("rb") as file:
-                return self._header(file.readline())["epoch"]
+                epoch: int = self._header(file.readline())["epoch"]
         except FileNotFoundError:
             return 0
         except (*MALFORMED, OSError):
             return None
+        return epoch
 
     def read(self) -> dict[str, Any] | None:
         """What `write` was given; None where there is no such file of this training."""

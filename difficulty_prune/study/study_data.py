@@ -18,6 +18,7 @@ from torch.utils.data import ConcatDataset
 from ..data import IndexedDataset
 from ..dataset_facts import class_names_of, known_labels
 from ..support.name_some import name_some
+from .hugging_face import open_saved
 from .images import Images
 from .named_function import import_function, names_function
 from .photographs import Photographs, are_photographs, open_rgb, read_labels
@@ -29,8 +30,8 @@ _MEMORY_LIMIT: Final = 2**29  # bytes; every training that runs at the time hold
 _TEST_SHARE: Final = 0.2
 Examples = Images | Photographs
 FORMS: Final = (
-    "digits, imagefolder:DIR, torchvision:NAME:ROOT, sklearn:NAME, table:FILE (with --label, or table:FILE#COLUMN) or "
-    "your.module:function"
+    "digits, imagefolder:DIR, torchvision:NAME:ROOT, datasets:DIR, sklearn:NAME, table:FILE (with --label, or "
+    "table:FILE#COLUMN) or your.module:function"
 )
 
 
@@ -127,11 +128,11 @@ def complete_data(prefix: str, **_: Any) -> list[str]:
     """What a shell offers for a `--data` argument that begins so: its forms, and the folders of an image folder.
 
     >>> complete_data("")
-    ['digits', 'imagefolder:', 'sklearn:', 'table:', 'torchvision:']
+    ['datasets:', 'digits', 'imagefolder:', 'sklearn:', 'table:', 'torchvision:']
     """
     form, colon, path = prefix.partition(":")
     if not colon or form != "imagefolder":
-        return ["digits", "imagefolder:", "sklearn:", "table:", "torchvision:"]
+        return ["datasets:", "digits", "imagefolder:", "sklearn:", "table:", "torchvision:"]
     above, name = os.path.split(path)
     try:
         found = sorted(entry.name for entry in os.scandir(above or ".") if entry.is_dir())
@@ -198,6 +199,8 @@ def _find(spec: str, size: int | None = None) -> tuple[Any, Any]:
         return _digits(), None
     if kind == "imagefolder" and rest:
         return _image_folder(rest, size), None
+    if kind == "datasets" and rest:
+        return open_saved(rest)
     if is_table(spec) and rest:
         table = _table(spec)
         return IndexedDataset(table, ids=table.ids), None
