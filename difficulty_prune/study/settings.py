@@ -28,6 +28,7 @@ from .tasks import slug
 from .train import Recipe
 
 DEFAULT_SCORES: Final = ("el2n", "aum", "forgetting", "vog_loss")
+_LABELLED: Final = ("table:", "datasets:")
 LARGEST_SEED: Final = 2**62  # leaves room to count up: PyTorch takes seeds below 2**64
 MOST_SEEDS: Final = 30
 WITHOUT_WRONG: Final = "without-wrong"  # draws from what is not likely mislabelled, which the runs tell
@@ -68,7 +69,8 @@ class Settings:
         ),
     )
     label: str | None = field(
-        default=None, metadata=option("the column of a table that holds the labels", metavar="COLUMN", offer=())
+        default=None,
+        metadata=option("the column of a table or of datasets:DIR that holds the labels", metavar="COLUMN", offer=()),
     )
     models: tuple[str, ...] = field(
         default=(),
@@ -195,8 +197,10 @@ class Settings:
             raise ValueError(f"seeds: got {self.seeds}, expected 2 or more, better 5: one shows no spread")
         if self.until is not None and not self.until > 0:
             raise ValueError(f"until: got {self.until}, expected points above 0")
-        if self.label is not None and not self.data.startswith("table:"):
-            raise ValueError(f"label: got {self.label!r} for {self.data}, expected --data table:FILE with it")
+        if self.label is not None and not self.data.startswith(_LABELLED):
+            raise ValueError(
+                f"label: got {self.label!r} for {self.data}, expected --data table:FILE or datasets:DIR with it"
+            )
         for name in self.models:
             find_model(name)
         for key, value in (
@@ -257,13 +261,18 @@ class Settings:
         return self._with_label(self.data), None if self.test is None else self._with_label(self.test)
 
     def _with_label(self, spec: str) -> str:
-        return f"{spec}#{self.label}" if self.label is not None and spec.startswith("table:") else spec
+        return f"{spec}#{self.label}" if self.label is not None and spec.startswith(_LABELLED) else spec
 
     @property
     def policy_names(self) -> tuple[str, ...]:
         """The policies, without random, which is always compared with; by default those that it pays to know of."""
         known = self.policies or tuple(name for name in DEFAULT_POLICIES if name != WITHOUT_WRONG or self._tells_wrong)
         return tuple(dict.fromkeys(known))
+
+    @property
+    def log(self) -> Path:
+        """The file in which lines say how far the study is."""
+        return self.out / "study.log"
 
     @property
     def _tells_wrong(self) -> bool:

@@ -17,6 +17,7 @@ from torch.utils.data import ConcatDataset
 from ..data import IndexedDataset
 from ..dataset_facts import class_names_of, known_labels
 from ..support.name_some import name_some
+from .hugging_face import open_saved
 from .images import Images
 from .named_function import import_function, names_function
 from .photographs import Photographs, are_photographs, open_rgb, read_labels
@@ -28,8 +29,8 @@ _MEMORY_LIMIT: Final = 2**29  # bytes; every training that runs at the time hold
 _TEST_SHARE: Final = 0.2
 Examples = Images | Photographs
 FORMS: Final = (
-    "digits, imagefolder:DIR, torchvision:NAME:ROOT, sklearn:NAME, table:FILE (with --label, or table:FILE#COLUMN) or "
-    "your.module:function"
+    "digits, imagefolder:DIR, torchvision:NAME:ROOT, datasets:DIR, sklearn:NAME, table:FILE (with --label, or "
+    "table:FILE#COLUMN) or your.module:function"
 )
 
 
@@ -179,6 +180,8 @@ def _find(spec: str, size: int | None = None) -> tuple[Any, Any]:
         return _digits(), None
     if kind == "imagefolder" and rest:
         return _image_folder(rest, size), None
+    if kind == "datasets" and rest:
+        return open_saved(rest)
     if is_table(spec) and rest:
         table = _table(spec)
         return IndexedDataset(table, ids=table.ids), None
