@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 
 from ..support.cores import usable_cores
+from .elsewhere import Elsewhere, run_elsewhere
 from .progress import report_on
 from .tasks import Task
 
@@ -30,8 +31,8 @@ def default_workers() -> int:
     return 1 if torch.cuda.is_available() else usable_cores()
 
 
-def run_tasks(tasks: Sequence[Task], workers: int, train_size: int, console: Console, title: str) -> None:
-    """Runs the tasks in `workers` processes and returns when all are done.
+def run_tasks(tasks: Sequence[Task], workers: int | Elsewhere, train_size: int, console: Console, title: str) -> None:
+    """Runs the tasks in so many processes, or elsewhere, and returns when all are done.
 
     On a terminal a bar shows which are trained, how far they are and the time left; elsewhere there is a line for each
     that is finished. `title` says what they do, "scoring" or "comparing".
@@ -41,6 +42,9 @@ def run_tasks(tasks: Sequence[Task], workers: int, train_size: int, console: Con
     print a traceback.
     """
     if not tasks:
+        return
+    if isinstance(workers, Elsewhere):
+        run_elsewhere(tasks, workers, train_size, console, title)
         return
     context = _WorkerContext()
     workers = min(workers, len(tasks))

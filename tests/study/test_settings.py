@@ -127,13 +127,13 @@ def test_each_field_is_an_option_whose_default_is_that_of_the_field() -> None:
         "--hold-out": "0.5",
         "--out": "o",
         "--seed": "5",
-        "--workers": "6",
+        "--executor": "dask:e",
         "--size": "7",
         "--plant-wrong": "0.25",
     }
     expected = Settings(
         data="d", test="t", models=("mlp",), runs=2, epochs=3, scores=("aum",), keep=(0.1,), policies=("soft",),
-        seeds=8, until=0.5, hold_out=0.5, plant_wrong=0.25, out=Path("o"), seed=5, workers=6, size=7,
+        seeds=8, until=0.5, hold_out=0.5, plant_wrong=0.25, out=Path("o"), seed=5, executor="dask:e", size=7,
     )  # fmt: skip
     assert read_options(parser.parse_args([*itertools.chain(*given.items())]), Settings) == expected
-    assert len(fields(Settings)) == len(given)
+    assert len(fields(Settings)) == len(given) + 1  # --workers, which goes without --executor
