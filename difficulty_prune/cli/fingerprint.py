@@ -22,6 +22,7 @@ from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
 from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
+from ..support.remote import Url
 from .load_runs import load_runs, warn
 from .output import choose_score, describe, make_console
 
@@ -122,13 +123,13 @@ def run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def all_but(files: Sequence[Path], others: Sequence[Path]) -> list[Path]:
+def all_but(files: Sequence[Path | Url], others: Sequence[Path | Url]) -> list[Path | Url]:
     """The run files to learn from.
 
     Raises:
         ValueError: there are none.
     """
-    known = [path for path in files if not any(path.samefile(other) for other in others)]
+    known = [path for path in files if not any(_same(path, other) for other in others)]
     if not known:
         raise ValueError(
             f"every run is one to identify ({len(others)}), expected others of known architectures to learn from"
@@ -136,7 +137,11 @@ def all_but(files: Sequence[Path], others: Sequence[Path]) -> list[Path]:
     return known
 
 
-def collect(runs: RunSet, unknown: Sequence[Path], options: Options) -> Answers:
+def _same(a: Path | Url, b: Path | Url) -> bool:
+    return a == b if isinstance(a, Url) or isinstance(b, Url) else a.samefile(b)
+
+
+def collect(runs: RunSet, unknown: Sequence[Path | Url], options: Options) -> Answers:
     """Answers every question about the runs, and about those to recognise."""
     score, seed = choose_score(runs, options.score), options.seed
     with make_console(stderr=True).status("testing which examples are sensitive"):
@@ -153,7 +158,7 @@ def collect(runs: RunSet, unknown: Sequence[Path], options: Options) -> Answers:
     )
 
 
-def identify(fingerprint: ArchitectureFingerprint, known: RunSet, path: Path) -> dict[str, Any]:
+def identify(fingerprint: ArchitectureFingerprint, known: RunSet, path: Path | Url) -> dict[str, Any]:
     """The architecture that the run seems to have, how probable each known one is, and what the run's file says.
 
     Warns if nothing shows that the run is of the same data as the known ones.

@@ -97,6 +97,7 @@ def cluster(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]
             process.wait()
 
 
+@pytest.mark.slow
 def test_of_a_cluster_whose_worker_is_killed_every_run_is_there_once(
     cluster: tuple[str, list[subprocess.Popen[bytes]]], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
