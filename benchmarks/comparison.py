@@ -6,19 +6,13 @@ ours run one right after the other, never the quotient of two separate runs.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-Function = Callable[[], object]
-Seconds = np.ndarray[Any, np.dtype[np.float64]]
-
-TURN_SECONDS: Final = 0.004
-"""A turn repeats its function for about this long: far longer than the timer's resolution and a thread's wake-up, and
-short enough that some turns fall between the interruptions of a busy machine."""
+from difficulty_prune.bench.turns import Function, Seconds, repeats, turn
 
 
 @dataclass(frozen=True)
@@ -112,29 +106,17 @@ def in_turns(benchmark: Any, ours: Function, others: Sequence[Function], rounds:
 
     pytest-benchmark times ours; the others run in the setup of each of its rounds.
     """
-    repeats = [_repeats(function) for function in (ours, *others)]
+    calls = [repeats(function) for function in (ours, *others)]
     times: list[list[float]] = [[] for _ in others]
 
     def turn_of_others() -> None:
-        for function, calls, record in zip(others, repeats[1:], times, strict=True):
-            start = time.perf_counter()
-            for _ in range(calls):
-                function()
-            record.append((time.perf_counter() - start) / calls)
+        for function, number, record in zip(others, calls[1:], times, strict=True):
+            record.append(turn(function, number))
 
     def our_turn() -> None:
-        for _ in range(repeats[0]):
+        for _ in range(calls[0]):
             ours()
 
     benchmark.pedantic(our_turn, setup=turn_of_others, rounds=rounds, warmup_rounds=1)
-    own = np.array(benchmark.stats.stats.data) / repeats[0]
+    own = np.array(benchmark.stats.stats.data) / calls[0]
     return [own, *(np.array(record[-rounds:]) for record in times)]
-
-
-def _repeats(function: Function) -> int:
-    times = []
-    for _ in range(4):  # the first call also pays for one-time work, and any call may be interrupted
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return max(1, round(TURN_SECONDS / min(times)))

@@ -16,9 +16,10 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "studies")]  # the helpers beside the benchmarks
 
 from comparison import Compare, Function, Row, Target, in_turns  # noqa: E402
-from copy_bandwidth import Copy  # noqa: E402
 from machine import machine  # noqa: E402
 from report import as_data, table  # noqa: E402
+
+from difficulty_prune.bench.copy_bandwidth import Copy  # noqa: E402
 
 THREADS = 2
 ROWS = pytest.StashKey[list[Row]]()

@@ -11,6 +11,8 @@ from comparison import Row
 from rich.console import Console
 from rich.table import Table
 
+from difficulty_prune.bench.ratio import duration
+
 EXPLANATION = (
     "Times are medians over rounds in which theirs and ours take turns; the ratio is the median over the rounds of\n"
     "their time / ours (≥), or of our time / theirs where the target is not to be slower (≤), with its quartiles."
@@ -83,14 +85,6 @@ def _copy_line(rows: Sequence[Row]) -> str:
         return ""
     rate = np.median(np.concatenate(rates)) / 1e9
     return f"A copy of an array far larger than the caches reaches {rate:.1f} GB/s, read and written bytes counted."
-
-
-def duration(seconds: float) -> str:
-    """Seconds as text: 0.00123 is "1.23 ms"."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 1e-9:.3g} ns"
 
 
 def _significant(value: float) -> float:

@@ -11,14 +11,14 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import eager
 import pytest
 import torch
 from comparison import Compare, Target
-from copy_bandwidth import Copy
 from torch import Tensor
 
 from difficulty_prune import ops
+from difficulty_prune.bench import eager
+from difficulty_prune.bench.copy_bandwidth import Copy
 
 LINE = 64
 """Bytes of a cache line, the smallest piece that memory delivers."""

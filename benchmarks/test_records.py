@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import eager
 import pytest
 import torch
 from comparison import Compare, Target
@@ -14,6 +13,7 @@ from torch import Tensor
 
 import difficulty_prune as dp
 from difficulty_prune import ops
+from difficulty_prune.bench import eager
 from difficulty_prune.ops import reference
 
 EXAMPLES = 50_000

@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-import eager
 import pytest
 import torch
 import torch.nn.functional as F
 from comparison import Compare, Target
-from copy_bandwidth import Copy
 from torch import Tensor
 
 from difficulty_prune import ops
+from difficulty_prune.bench import eager
+from difficulty_prune.bench.copy_bandwidth import Copy
 from difficulty_prune.ops import STATS, reference
 
 MEMORY = """

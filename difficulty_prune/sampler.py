@@ -9,19 +9,22 @@ from dataclasses import dataclass
 from operator import length_hint
 from typing import Any, Final, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
 
 from .data import IndexedDataset
 from .decisions.decisions import Decisions, expect_decisions
-from .match_ids import match_ids
+from .matched_ids import match_ids
 from .ops.checks import check_index
 from .policies.base import Policy, at_epoch, check_difficulty, warn_if_nothing_is_ranked
 from .policies.compose import within
 from .policies.plan import Plan
-from .support.arrays import as_tensor
+from .support.arrays import as_tensor, real_numbers
 from .support.checks import whole_number
+from .support.deal import deal
 from .support.randomness import generator_from
 from .tracker.source import ScoreSource
 
@@ -85,7 +88,7 @@ class EpochIterator(Iterator[int]):
         self._drawn_from = self._outdated = False
         # As arrays: to index a chunk of a tensor, its threads would wait for each other on a busy machine.
         self._index = epoch.plan.index.numpy()
-        self._places = epoch.order().numpy()[start + rank :: world_size][:length]
+        self._places = self._sampler._dealt(epoch, start)[start + rank :: world_size][:length]
         self._chunk: Iterator[int] = iter(())
 
     def __next__(self) -> int:
@@ -170,6 +173,9 @@ class PruneSampler(Sampler[int]):
             are for the dataset to serve: `dp.IndexedDataset(..., decisions=)`.
         fixed_length: positions per epoch, over all processes, whatever the plan: for trainers that freeze the number of
             steps. A longer plan is cut, at random; a shorter one is passed over again.
+        cost: [N], what each example costs, such as its tokens: 0 or more. With several processes, examples are then
+            exchanged between their shares, so that these cost about the same at any time, and so do the batches that
+            they make at the same time; shares stay of the same length. A million examples take about a second.
         outside: what `weight` does, once examples have been drawn, with one that the epoch's plan does not keep:
             "raise" an error (of an index on an accelerator: count it, and raise at the next `set_epoch`), or "zero",
             which gives it weight 0.
@@ -199,6 +205,7 @@ class PruneSampler(Sampler[int]):
         rank: int | None = None,
         world_size: int | None = None,
         fixed_length: int | None = None,
+        cost: Any = None,
         outside: Literal["raise", "zero"] = "raise",
     ) -> None:
         if not callable(policy) or isinstance(policy, type):
@@ -237,6 +244,7 @@ class PruneSampler(Sampler[int]):
         self._latest: EpochIterator | None = None
         self._asked_for: Epoch | None = None  # begun by set_epoch, before an earlier one was restored
         values = self._values()
+        self._cost = None if cost is None else _costs(cost, len(values))
         if dataset is not None and isinstance(policy, Plan):
             _check_plan(policy, dataset)
         if dataset is not None and len(values) != len(dataset):
@@ -365,6 +373,15 @@ class PruneSampler(Sampler[int]):
         self._latest = EpochIterator(self, self._epoch, self._start)
         return self._latest
 
+    def _dealt(self, epoch: Epoch, start: int) -> NDArray[Any]:
+        """Places in the plan's index in the order of the visit; number r of every world_size is for process r."""
+        places: NDArray[Any] = epoch.order().numpy()
+        if self._cost is None or self.world_size == 1:
+            return places
+        first = start % self.world_size  # before it, other processes have been served
+        order = deal(self._cost[epoch.plan.index.numpy()[places[first:]]], self.world_size)
+        return np.concatenate([places[:first], places[first:][order]])
+
     def _drawn_from(self, iterator: EpochIterator, start: int) -> None:
         """Clears the resume offset once an iterator has yielded; not when it is made, since loaders make more of them
         than they use."""
@@ -397,8 +414,14 @@ class PruneSampler(Sampler[int]):
         total = 0
         for epoch in range(count):
             policy = at_epoch(self.policy, epoch)
+            varies = bool(getattr(policy, "varies", False)) and self._replans and self.fixed_length is None
+            if varies and callable(self._difficulty):
+                raise ValueError(
+                    f"policy: how many examples {policy!r} keeps depends on difficulty that is yet to be measured; say "
+                    "how many positions an epoch has: PruneSampler(..., fixed_length=...)"
+                )
             # A policy is known by how it writes itself, since one's own need not be hashable.
-            key = "now" if epoch == self.epoch else repr(policy)
+            key = "now" if epoch == self.epoch else f"{policy!r} {epoch if varies else ''}"
             if key not in lengths:
                 lengths[key] = len(self) if key == "now" else self._foreseen_length(epoch)
             total += lengths[key] // size if drop_last else -(-lengths[key] // size)
@@ -595,6 +618,17 @@ class PruneSampler(Sampler[int]):
 def _no_weights(size: int) -> Tensor:
     """NaN for every example, which marks those that a plan does not keep."""
     return torch.full((size,), torch.nan, dtype=torch.float32, device="cpu")
+
+
+def _costs(cost: Any, size: int) -> NDArray[np.float64]:
+    """[N] float64; TypeError or ValueError unless they are finite and 0 or more, one for each example."""
+    values = real_numbers(cost.detach().cpu().numpy() if isinstance(cost, Tensor) else cost, "cost")
+    if values.shape != (size,):
+        raise ValueError(f"cost: got shape {values.shape}, expected [{size}], one number for each example")
+    bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
+    if len(bad):
+        raise ValueError(f"cost: got {values[bad[0]]} at {bad[0]}, expected finite numbers, 0 or more")
+    return values
 
 
 def _ids_of(dataset: Any) -> Any:

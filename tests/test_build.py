@@ -109,7 +109,7 @@ def test_import_is_light() -> None:
     code = """
 import sys, torch
 before = set(sys.modules)
-import difficulty_prune
+from difficulty_prune import *
 heavy = {"torchvision", "matplotlib", "sklearn", "scipy", "rich"} & (set(sys.modules) - before)
 assert not heavy, heavy
 """

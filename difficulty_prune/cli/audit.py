@@ -17,7 +17,8 @@ from ..policies.plan import Plan
 from ..runs.run_files import EXPECTED, find_run_files
 from ..study.options import add_options, option, read_options
 from ..study.plant import Planted, read_planted
-from ..study.study_data import FORMS, complete_data, open_data
+from ..study.study_data import FORMS, open_data
+from ..support.complete_data import complete_data
 from .load_runs import load_runs, warnings_in_words
 from .out_file import check_out
 from .output import make_console, tell

@@ -30,7 +30,8 @@ from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
 from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
-from ..study.study_data import FORMS, complete_data
+from ..study.study_data import FORMS
+from ..support.complete_data import complete_data
 from ..support.files import atomic_file
 from ..support.optional import pyarrow_parquet
 from ..support.remote import Url

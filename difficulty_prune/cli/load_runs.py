@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from ..runs.run_set import RunSet
-from .output import shown
+from .shown import shown
 
 
 def load_runs(files: Iterable[str | os.PathLike[str]], command: str, *, join: bool = False) -> RunSet:

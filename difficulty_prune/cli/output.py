@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..runs.run_set import RunSet
+from .shown import shown
 
 _WIDEST: Final = 10_000  # characters: wider than any table here
 
@@ -22,15 +23,6 @@ def make_console(**options: Any) -> Console:
     my.module:net[small]
     """
     return Console(markup=False, emoji=False, highlight=False, **options)
-
-
-def shown(text: object) -> str:
-    r"""Text in a line: what cannot be printed, such as line breaks and marks of direction, as Python writes it.
-
-    >>> print(shown("a\nb [x] é"))
-    a\nb [x] é
-    """
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(text))
 
 
 def tell(sentence: str, facts: dict[str, Any], as_json: bool) -> None:
@@ -71,5 +63,10 @@ def print_matrix(console: Console, title: str, names: Sequence[str], rows: Seque
     table = Table(title, *map(str, range(1, len(names) + 1)), box=None, padding=(0, 1, 0, 0))
     for number, (name, row) in enumerate(zip(names, rows, strict=True), start=1):
         table.add_row(f"{number} {name}", *["-" if value is None else f"{value:.2f}" for value in row])
+    print_whole(console, table)
+
+
+def print_whole(console: Console, table: Table) -> None:
+    """Prints a table as wide as it is, since rich shortens numbers and names to the width of the console."""
     whole = console.measure(table, options=console.options.update(max_width=_WIDEST)).maximum
-    make_console(file=console.file, width=max(console.width, whole)).print(table)  # else rich shortens the numbers
+    make_console(file=console.file, width=max(console.width, whole)).print(table)

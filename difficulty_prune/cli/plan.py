@@ -23,8 +23,9 @@ from ..runs.run_set import RunSet
 from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
 from ..study.settings import POLICIES
-from ..study.study_data import FORMS, complete_data
+from ..study.study_data import FORMS
 from ..support.checks import check_fraction
+from ..support.complete_data import complete_data
 from ..support.randomness import generator_from
 from ..support.table_rows import write_rows
 from .load_runs import load_runs, warn, warnings_in_words

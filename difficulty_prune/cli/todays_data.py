@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..convert.todays_table import renumbered
 from ..data import IndexedDataset
 from ..dataset_facts import files_of
-from ..match_ids import IdReport, Match
+from ..matched_ids import IdReport, Match
 from ..runs.run_set import RunSet
 from .load_runs import warn
 from .named_data import open_named_data

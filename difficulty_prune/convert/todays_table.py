@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..match_ids import Match
+from ..matched_ids import Match
 from ..runs.run_set import RunSet
 from .score_table import ScoreTable, percentile
 

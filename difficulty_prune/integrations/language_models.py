@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
 
-from ..select_rows import INDEX, OWNER, is_table
+from ..selected_rows import INDEX, OWNER, is_table
 from ..tracker.tracker import DifficultyTracker
 from .kept_scores import KeepsScores
 from .owner_collator import KEYS, NOBODY, OwnerCollator

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..select_rows import INDEX, OWNER, WEIGHT
+from ..selected_rows import INDEX, OWNER, WEIGHT
 
 KEYS: Final = (INDEX, OWNER, WEIGHT)
 TOKENS: Final = "input_ids"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..data import label_key
 from ..sampler import PruneSampler
-from ..select_rows import INDEX, OWNER, WEIGHT
+from ..selected_rows import INDEX, OWNER, WEIGHT
 from ..tracker.tracker import DifficultyTracker
 from .kept_scores import KeepsScores, check_tracker
 from .language_models import ScoresTokens, predicted_owner

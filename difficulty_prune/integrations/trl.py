@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 from trl import SFTTrainer, pack_dataset
 
-from ..select_rows import INDEX, OWNER, WEIGHT, check_index_column, index_rows, is_table
+from ..selected_rows import INDEX, OWNER, WEIGHT, check_index_column, index_rows, is_table
 from ..tracker.tracker import DifficultyTracker
 from .kept_scores import check_tracker
 from .language_models import ScoresTokens, predicted_owner

@@ -16,6 +16,7 @@ from .base import (
     equal_weights,
     half_up,
     hardest_first,
+    number_kept,
     share_of_ends,
 )
 
@@ -63,6 +64,13 @@ class Window(Keeping):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_left_out(self.start, self.keep, "start")
+
+    def with_keep(self, keep: float) -> Window:
+        return super().with_keep(min(keep, 1 - self.start))
+
+    def limits(self, difficulty: Tensor) -> tuple[int, int]:
+        least, most = super().limits(difficulty)
+        return least, number_kept(1 - self.start, most)
 
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
         first = self._first(len(difficulty), kept)

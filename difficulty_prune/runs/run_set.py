@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..decisions.decisions import Decisions, expect_decisions
-from ..match_ids import Match, match_ids
+from ..matched_ids import Match, match_ids
 from ..scores import ensembles
 from ..scores.catalogue import SCORES, Score, check_scores
 from ..scores.ensembles import Dichotomy, Estimate

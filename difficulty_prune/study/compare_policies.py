@@ -24,7 +24,7 @@ from ..policies.without_wrong import WithoutWrong
 from ..runs.run_set import RunSet
 from .elsewhere import Elsewhere
 from .executor import run_tasks
-from .settings import POLICIES, WITHOUT_WRONG, Settings
+from .settings import WITHOUT_WRONG, Settings, policy_by_name
 from .study_data import StudyData
 from .tasks import ComparisonTask, DataSource, slug
 
@@ -101,7 +101,7 @@ def make_policies(settings: Settings, wrong: NDArray[Any], examples: int) -> tup
         for name in settings.policy_names:
             room = examples - len(Random(keep)(torch.zeros(examples)))
             policy: Policy = (
-                WithoutWrong(Random(keep), wrong=wrong[:room]) if name == WITHOUT_WRONG else POLICIES[name](keep)
+                WithoutWrong(Random(keep), wrong=wrong[:room]) if name == WITHOUT_WRONG else policy_by_name(name, keep)
             )
             words = in_words(policy, settings.scores[0])
             policies[words], labels[words] = policy, (name, keep)

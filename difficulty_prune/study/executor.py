@@ -26,9 +26,9 @@ _REFRESH = 0.25  # seconds between two looks at the steps done
 _steps_done: Any = None  # in a worker: the number that it and the other workers add to
 
 
-def default_workers() -> int:
-    """One training per usable CPU core; a GPU runs one at a time."""
-    return 1 if torch.cuda.is_available() else usable_cores()
+def default_workers(reading: bool = False) -> int:
+    """One training per usable CPU core, or per two if it also reads images from files; a GPU runs one at a time."""
+    return 1 if torch.cuda.is_available() else max(1, usable_cores() // (2 if reading else 1))
 
 
 def run_tasks(tasks: Sequence[Task], workers: int | Elsewhere, train_size: int, console: Console, title: str) -> None:

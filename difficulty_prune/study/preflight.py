@@ -101,7 +101,10 @@ def check_model(name: str, data: StudyData, with_grand: bool = False) -> None:
         ValueError: it cannot be made, has nothing to learn, does not take the images, or does not return logits.
     """
     device = training_device()
-    images, labels = prepare(data.train.images[:2], data, device), data.train.labels[:2].to(device)
+    images, labels = (
+        prepare(data.train.at(list(range(min(2, len(data.train))))), data, device),
+        data.train.labels[:2].to(device),
+    )
     expected = [len(images), data.num_classes]
     try:
         with torch.random.fork_rng(), warnings.catch_warnings():

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from ..policies.base import Policy
 from ..policies.compose import PerClass
+from ..policies.easy_to_hard import EasyToHard
+from ..policies.review import Review
 from ..policies.stratified import Stratified
 from ..policies.uniform import Easiest, Hardest, Random, Window
 from ..policies.weighted import Importance, SoftPrune
 from ..scores.catalogue import TRACKED, check_tracked, score_names
 from ..scores.temporal import TEMPORAL, TemporalOptions
 from ..support.checks import check_fraction
+from ..support.complete_data import complete_data
 from .cluster_address import FORM, cluster_address
 from .hold_out import check_hold_out
 from .models import MODELS, find_model
 from .options import option
-from .study_data import FORMS, complete_data
+from .photographs import are_photographs
+from .study_data import FORMS
 from .tasks import slug
 from .train import Recipe
 
@@ -40,6 +45,12 @@ POLICIES: Final[dict[str, Callable[[float], Policy]]] = {
     "importance": lambda keep: Importance(keep=keep),
     "random": Random,
 }
+"""By name, of which one plan says what they keep."""
+IN_EPOCHS: Final[dict[str, Callable[[float], Policy]]] = {
+    "easy-to-hard": EasyToHard,
+    "review": lambda keep: Review(keep, gap=max(10, math.ceil(2 / keep))),
+}
+"""Those that keep others in each epoch, for a training, and not for a plan."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ class Settings:
     models: tuple[str, ...] = field(
         default=(),
         metadata=option(
-            f"{', '.join(MODELS)} or your.module:function; default: cnn, and for digits mlp too",
+            f"{', '.join(MODELS)}, torchvision:NAME or your.module:function; default: cnn, and for digits mlp too",
             flag="--model",
             nargs="+",
             metavar="NAME",
@@ -70,6 +81,20 @@ class Settings:
     runs: int = field(default=4, metadata=option("scoring runs per model", type=int))
     epochs: int | None = field(
         default=None, metadata=option("epochs of every training; default: 12 for digits, else 10", type=int)
+    )
+    batch_size: int | None = field(
+        default=None,
+        metadata=option("examples in a batch; default: 128, for digits and for --size above 96: 64", type=int),
+    )
+    lr: float | None = field(
+        default=None,
+        metadata=option(
+            "the highest learning rate of the cycle; default: 0.2, for --size above 96: 0.1", type=float, metavar="RATE"
+        ),
+    )
+    no_augment: bool = field(
+        default=False,
+        metadata=option("train on the images as they are, without random cuts, shifts and flips", action="store_true"),
     )
     scores: tuple[str, ...] = field(
         default=DEFAULT_SCORES,
@@ -87,11 +112,12 @@ class Settings:
     policies: tuple[str, ...] = field(
         default=(),
         metadata=option(
-            f"{WITHOUT_WRONG}, {', '.join(POLICIES)}; default: {', '.join(DEFAULT_POLICIES)}; random is always there",
+            f"{WITHOUT_WRONG}, {', '.join((*POLICIES, *IN_EPOCHS))}; default: {', '.join(DEFAULT_POLICIES)}; random is "
+            "always there",
             flag="--policy",
             nargs="+",
             metavar="POLICY",
-            offer=(WITHOUT_WRONG, *POLICIES),
+            offer=(WITHOUT_WRONG, *POLICIES, *IN_EPOCHS),
         ),
     )
     seeds: int = field(
@@ -120,7 +146,12 @@ class Settings:
     )
     seed: int = field(default=0, metadata=option("of the first run; the others count up", type=int))
     workers: int | None = field(
-        default=None, metadata=option("trainings at a time; default: one per core, one on a GPU", type=int, metavar="W")
+        default=None,
+        metadata=option(
+            "trainings at a time; default: one per core (two cores if images are read from files), one on a GPU",
+            type=int,
+            metavar="W",
+        ),
     )
     executor: str | None = field(
         default=None,
@@ -129,7 +160,12 @@ class Settings:
         ),
     )
     size: int | None = field(
-        default=None, metadata=option("resize images to so many pixels a side; default: as they are", type=int)
+        default=None,
+        metadata=option(
+            "bring images to so many pixels a side; above 96 workers cut them out of the files in every epoch, never "
+            "all in memory; default: as they are",
+            type=int,
+        ),
     )
     plant_wrong: float = field(
         default=0.0,
@@ -145,8 +181,9 @@ class Settings:
         for keep in self.keep:
             check_fraction(keep, "keep")
         for name in self.policies:
-            if name not in (WITHOUT_WRONG, *POLICIES):
-                raise ValueError(f"policy: got {name!r}, expected one of {WITHOUT_WRONG}, {', '.join(POLICIES)}")
+            if name not in (WITHOUT_WRONG, *POLICIES, *IN_EPOCHS):
+                known = ", ".join((WITHOUT_WRONG, *POLICIES, *IN_EPOCHS))
+                raise ValueError(f"policy: got {name!r}, expected one of {known}")
             if name == WITHOUT_WRONG and not self._tells_wrong:
                 raise ValueError(
                     f"policy: {WITHOUT_WRONG} needs margin or aum among the scores, which tell what is likely "
@@ -161,11 +198,16 @@ class Settings:
         for key, value in (
             ("runs", self.runs),
             ("epochs", self.epochs),
+            ("batch_size", self.batch_size),
             ("workers", self.workers),
             ("size", self.size),
         ):
             if value is not None and value < 1:
                 raise ValueError(f"{key}: got {value}, expected at least 1")
+        if self.batch_size == 1:
+            raise ValueError("batch_size: got 1, expected 2 or more: batch norm needs two examples")
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise ValueError(f"lr: got {self.lr}, expected a learning rate above 0, such as 0.1")
         if not 0 <= self.seed < LARGEST_SEED:
             raise ValueError(f"seed: got {self.seed}, expected 0 or more, and less than 2**62")
         check_hold_out(self.hold_out, self.runs)
@@ -197,7 +239,7 @@ class Settings:
         for name in (name for name in self.policies if name != WITHOUT_WRONG):
             for keep in self.keep:
                 try:
-                    POLICIES[name](keep)
+                    policy_by_name(name, keep)
                 except (TypeError, ValueError) as error:
                     raise ValueError(f"policy: {name!r} cannot be made with keep {keep}: {error}") from error
 
@@ -235,9 +277,19 @@ class Settings:
     @property
     def recipe(self) -> Recipe:
         """How every model is trained: the few digits in smaller batches and for more epochs."""
+        usual = Recipe(epochs=10)
         if self.data == "digits":
-            return Recipe(epochs=self.epochs or 12, batch_size=64)
-        return Recipe(epochs=self.epochs or 10)
+            usual = Recipe(epochs=12, batch_size=64)
+        elif are_photographs(self.size):  # whose activations take much memory
+            usual = Recipe(epochs=10, batch_size=64, learning_rate=0.1)
+        asked = {"epochs": self.epochs, "batch_size": self.batch_size, "learning_rate": self.lr}
+        given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+        return replace(usual, augment=not self.no_augment, **given)
+
+
+def policy_by_name(name: str, keep: float) -> Policy:
+    """One of `POLICIES` or `IN_EPOCHS`."""
+    return (POLICIES | IN_EPOCHS)[name](keep)
 
 
 def _check_distinct(name: str, values: Iterable[Any], file_name: Callable[[Any], str]) -> None:

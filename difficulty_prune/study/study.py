@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -26,7 +27,9 @@ from .elsewhere import Elsewhere, open_executor
 from .executor import default_workers, run_tasks
 from .figures import write_figures
 from .folder_lock import locked
+from .photographs import Photographs
 from .preflight import check_fit, check_out, make_folders
+from .progress import Bar, Lines, report_on
 from .settings import Settings
 from .study_data import StudyData, load_data
 from .tasks import DataSource, ScoringTask, peak_memory, slug, unfinished_runs
@@ -57,22 +60,25 @@ def run_study(settings: Settings, console: Console, *, executor: Executor | None
     with open_executor(settings.executor if executor is None else executor) as elsewhere:
         if elsewhere is not None:  # which has another current folder
             settings = replace(settings, out=settings.out.absolute())
-        return _run(settings, console, start, elsewhere or settings.workers or default_workers())
+        return _run(settings, console, start, elsewhere)
 
 
-def _run(settings: Settings, console: Console, start: float, workers: int | Elsewhere) -> dict[str, Any]:
+def _run(settings: Settings, console: Console, start: float, elsewhere: Elsewhere | None) -> dict[str, Any]:
     check_out(settings)
     with console.status(Text(f"reading {settings.data}")):
         what = settings.data, settings.test, settings.size, settings.plant_wrong, settings.seed
-        data, source = load_data(*what), DataSource.of(*what)
+        data = load_data(*what)
         check_fit(settings, data)
+    read_photographs(data, console)
+    with console.status(Text(f"reading {settings.data}")):
+        source = DataSource.of(*what)
     scoring = scoring_tasks(settings, source)
     unfinished_runs(scoring)  # refuses the runs of another study, before anything is written
     make_folders(settings)
-    if isinstance(workers, Elsewhere):
-        workers.check(settings.out)
+    if elsewhere is not None:
+        elsewhere.check(settings.out)
     with locked(settings.out):
-        return _run_locked(settings, data, source, scoring, workers, console, start)
+        return _run_locked(settings, data, source, scoring, elsewhere, console, start)
 
 
 def _run_locked(
@@ -80,11 +86,12 @@ def _run_locked(
     data: StudyData,
     source: DataSource,
     scoring: Sequence[ScoringTask],
-    workers: int | Elsewhere,
+    elsewhere: Elsewhere | None,
     console: Console,
     start: float,
 ) -> dict[str, Any]:
     """The study itself, while no other one writes to its folder."""
+    workers = elsewhere or settings.workers or default_workers(reading=isinstance(data.train, Photographs))
     unfinished = unfinished_runs(scoring)
     run_tasks(unfinished, workers, len(data.train), console, "scoring")
     runs = RunSet.load(task.path for task in scoring)
@@ -97,12 +104,35 @@ def _run_locked(
         "reused": {"runs": len(scoring) - len(unfinished), "trainings": compared.reused},
         "runs_without_ids": 0 if data.train.ids is None else sum(not run.has("ids") for run in runs),
         "seconds": round(time.perf_counter() - start, 1),
-        "workers": None if isinstance(workers, Elsewhere) else workers,
+        "workers": workers if isinstance(workers, int) else None,
         **({} if data.planted is None else {"planted": data.planted.to_dict()}),
     }
     write_atomically(settings.out / "summary.json", json.dumps(summary, indent=1, default=list))
     write_figures(settings.out / "figures", runs, summary, data)
     return summary
+
+
+def read_photographs(data: StudyData, console: Console) -> None:
+    """Reads all images that are not in memory, with a report, so that what cannot be used is found before a training.
+
+    Raises:
+        TypeError, ValueError: see `Photographs.read_all`.
+    """
+    parts = {"training images": data.train, "test images": data.test}
+    photographs = {f"{len(part):,} {name}": part for name, part in parts.items() if isinstance(part, Photographs)}
+    if not photographs:
+        return
+    before, total = 0, sum(len(part) for part in photographs.values())
+    with report_on(console, "reading", total, len(photographs), keep=False) as report:
+        for name, part in photographs.items():
+            start = time.monotonic()
+            part.read_all(partial(_update, report, name, before))
+            before += len(part)
+            report.finished(name, time.monotonic() - start)
+
+
+def _update(report: Bar | Lines, name: str, before: int, done: int) -> None:
+    report.update(before + done, [name])
 
 
 def scoring_tasks(settings: Settings, source: DataSource) -> list[ScoringTask]:

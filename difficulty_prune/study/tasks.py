@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ from ..sampler import PruneSampler
 from ..support.ids import digest_of_ids, encode_ids
 from ..tracker.tracker import DifficultyTracker
 from .hold_out import held_out
+from .photographs import Photographs
 from .result_file import read_result, write_result
 from .source_digest import source_digest
-from .study_data import Images, StudyData, load_data
+from .study_data import Examples, StudyData, load_data
 from .train import Recipe, number_of_batches, predict, train
 
 
@@ -81,14 +82,17 @@ class DataSource:
         """
         data = load_data(self.spec, self.test_spec, self.size, self.plant_wrong, self.plant_seed)
         for name, part, expected in (
-            ("training", data.train, self.train_digest),
-            ("test", data.test, self.test_digest),
+            ("training", data.train, (self.train_digest, self.dataset_fingerprint)),
+            ("test", data.test, (self.test_digest, self.test_fingerprint)),
         ):
-            if part.digest != expected:
+            # Of photographs, which the study has read all, a worker reads only some again.
+            sampled = isinstance(part, Photographs)
+            found = dataset_fingerprint(part) if sampled else part.digest
+            if found != expected[sampled]:
                 raise ValueError(
-                    f"data: the {name} data of {self.spec} has digest {part.digest} in a worker, expected {expected}: "
-                    "it must give the same examples in the same order every time, so fix its seed, and leave its files "
-                    "as they are while a study runs"
+                    f"data: the {name} data of {self.spec} has digest {found} in a worker, expected "
+                    f"{expected[sampled]}: it must give the same examples in the same order every time, so fix its "
+                    "seed, and leave its files as they are while a study runs"
                 )
         if _digest_of_ids(data.train) != self.ids_digest:
             raise ValueError(
@@ -106,7 +110,7 @@ class DataSource:
         }
 
 
-def _digest_of_ids(images: Images) -> str | None:
+def _digest_of_ids(images: Examples) -> str | None:
     return None if images.ids is None else digest_of_ids(encode_ids(images.ids))
 
 
@@ -196,7 +200,7 @@ class ScoringTask:
         return {
             "architecture": self.model,
             "seed": self.seed,
-            "recipe": asdict(self.recipe),
+            "recipe": self.recipe.facts(),
             "hold_out": self.hold_out,
             "model_digest": source_digest(self.model),
             **self.source.facts(),
@@ -316,7 +320,7 @@ class ComparisonTask:
             "architecture": self.model,
             "model_digest": source_digest(self.model),
             "seed": self.seed,
-            "recipe": asdict(self.recipe),
+            "recipe": self.recipe.facts(),
             "policy": self.name,
             "keep": self.keep,
             "length": self.length,

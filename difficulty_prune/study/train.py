@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -18,18 +18,37 @@ from ..frozen.checkpoint import score_checkpoint
 from ..sampler import PruneSampler
 from ..tracker.tracker import DifficultyTracker
 from .models import build_model
-from .study_data import Images, StudyData
+from .photographs import Photographs
+from .study_data import Examples, StudyData
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained: SGD with Nesterov momentum under a one-cycle learning rate."""
+    """How a model is trained: SGD with Nesterov momentum under a one-cycle learning rate.
+
+    Attributes:
+        augment: whether colour images are cut, shifted and flipped at random.
+    """
 
     epochs: int
     batch_size: int = 128
     learning_rate: float = 0.2
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    augment: bool = True
+
+    def facts(self) -> dict[str, Any]:
+        """What the files of results say of it; what earlier versions did not have is said where it is otherwise.
+
+        >>> Recipe(epochs=3).facts() == Recipe(epochs=3, augment=False).facts()
+        False
+        """
+        known = asdict(self)
+        return {name: value for name, value in known.items() if name not in _ADDED or value != _ADDED[name]}
+
+
+_ADDED: Final = {"augment": True}
+"""What was added to recipes, and what earlier versions did."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +80,11 @@ class Batches:
     def __init__(self, sampler: PruneSampler, size: int) -> None:
         self.sampler = sampler
         self.size = size
+
+    @property
+    def epoch(self) -> int:
+        """Of the sampler."""
+        return self.sampler.epoch
 
     def __len__(self) -> int:
         return number_of_batches(len(self.sampler), self.size)
@@ -108,11 +132,7 @@ def train(
         torch.manual_seed(seed)
         model = build_model(model_name, data.shape, data.num_classes)
         model = model.to(device).to(memory_format=torch.channels_last)
-        loader = DataLoader(
-            IndexedDataset(data.train),
-            batch_sampler=Batches(sampler, recipe.batch_size),
-            pin_memory=device.type == "cuda",
-        )
+        loader = _loader(data.train, Batches(sampler, recipe.batch_size), recipe, seed, device)
         steps = recipe.epochs * len(loader) if steps is None else steps
         optimizer = torch.optim.SGD(
             model.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
@@ -121,6 +141,7 @@ def train(
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, recipe.learning_rate, total_steps=cycle, pct_start=0.25
         )
+        shifts = recipe.augment and not (isinstance(data.train, Photographs) and data.train.cut)  # by the workers
         watching = tracker is not None and "vog_loss" in tracker.scores
         needs_inputs = tracker is not None and not {"vog", "vog_probability"}.isdisjoint(tracker.scores)
 
@@ -128,7 +149,8 @@ def train(
             sampler.set_epoch(epoch)
             model.train()
             for images, labels, index in loader:
-                x = augment(prepare(images, data, device))
+                x = prepare(images, data, device)
+                x = augment(x) if shifts else x
                 y = labels.to(device, non_blocking=True)
                 weight = sampler.weight(index, device=device)
                 if tracker is not None and watching:
@@ -152,6 +174,13 @@ def train(
     return Outcome(model, accuracy, of_classes, steps, time.perf_counter() - start)
 
 
+def _loader(data: Examples, batches: Batches, recipe: Recipe, seed: int, device: torch.device) -> Any:
+    """Batches (images, labels, index), an epoch at a time."""
+    if isinstance(data, Photographs):
+        return data.drawn(batches, seed, recipe.augment)
+    return DataLoader(IndexedDataset(data), batch_sampler=batches, pin_memory=device.type == "cuda")
+
+
 def class_accuracy(correct: Tensor, data: StudyData) -> list[float | None]:
     """The share of test images of each class that are `correct` [N] bool; None for a class without any."""
     total = data.test.labels.bincount(minlength=data.num_classes)
@@ -160,12 +189,12 @@ def class_accuracy(correct: Tensor, data: StudyData) -> list[float | None]:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, data: StudyData, images: Images) -> Tensor:
+def predict(model: nn.Module, data: StudyData, images: Examples) -> Tensor:
     """Class probabilities [N, C] float32 on the CPU, in evaluation mode and without augmentation."""
     model.eval()
     device = next(model.parameters()).device
     parts = []
-    for x in images.images.split(1000):  # small enough for the memory of any GPU that trained on the images
+    for x in images.batches(1000):  # small enough for the memory of any GPU that trained on the images
         with mixed_precision(device):
             logits = model(prepare(x, data, device))
         parts.append(logits.float().softmax(1).cpu())
@@ -176,8 +205,11 @@ def in_order(
     positions: Tensor, data: StudyData, device: torch.device, size: int = 128
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Batches (images, labels, index) of the training data, ready for the model and not augmented."""
-    for index in positions.split(size):
-        yield prepare(data.train.images[index], data, device), data.train.labels[index], index
+    start = 0
+    for images in data.train.batches(size, positions):
+        index = positions[start : start + len(images)]
+        yield prepare(images, data, device), data.train.labels[index], index
+        start += len(images)
 
 
 def prepare(images: Tensor, data: StudyData, device: torch.device) -> Tensor:

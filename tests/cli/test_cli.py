@@ -199,16 +199,6 @@ def test_bad_input_is_one_clear_line_and_status_2(
     assert not list(tmp_path.iterdir()), "nothing is written for bad input"
 
 
-def test_doctor_says_what_was_built() -> None:
-    text = run("doctor")
-    facts = json.loads(run("doctor", "--json").stdout)
-    assert text.returncode == 0, text.stdout
-    assert facts["operators"] == "compiled"
-    for fact in ("torch", "cuda kernels", "cuda device", "built with torch"):
-        assert fact in facts
-        assert fact in text.stdout
-
-
 def test_help_and_version() -> None:
     assert run("--version").stdout.strip() == dp.__version__
     shown = run("study", "--help").stdout

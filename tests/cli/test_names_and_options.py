@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import difficulty_prune as dp
-from difficulty_prune.cli.main import COMMANDS, main, make_parser
+from difficulty_prune.cli.describe import COMMANDS
+from difficulty_prune.cli.main import main
 from difficulty_prune.cli.output import make_console, print_matrix
+from difficulty_prune.cli.parser import make_parser
 
 NAMES = ("own:net[small]", "own:net[/large]", "own:smile:")  # markup and an emoji, to rich
 
@@ -80,6 +82,7 @@ def test_defaults_are_shown_as_they_are_typed(command: str, capsys: pytest.Captu
         "fingerprint": ["(default: 10)", "(default: permutation)"],
         "audit": ["(default: audit.html)", "(default: 128)"],
         "doctor": ["print the result as JSON"],
+        "bench": ["(default: 60)", "{cpu,cuda}"],
     }[command]:
         assert fact in text
     assert "None" not in text

@@ -181,6 +181,6 @@ def test_a_stop_of_another_command_is_one_line(
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("difficulty_prune.cli.doctor.collect", interrupted)
+    monkeypatch.setattr("difficulty_prune.cli.doctor.surroundings", interrupted)
     assert main(["doctor"]) == 130
     assert capsys.readouterr().err == "difficulty-prune doctor: stopped\n"

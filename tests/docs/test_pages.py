@@ -18,7 +18,7 @@ import pytest
 from pages import DOCS, blocks, code_and_output, fenced, read
 from places import ROOT
 
-from difficulty_prune.cli.main import make_parser
+from difficulty_prune.cli.parser import make_parser
 
 ONE_AFTER_THE_OTHER = ("start.md", "prune.md", "how_many_runs.md", "which_architecture.md")
 """Pages that go on from the first."""

@@ -10,11 +10,16 @@ class Copy:
 
     Attributes:
         moved: bytes that one call reads and writes.
+
+    >>> copy = Copy(1024)
+    >>> copy()
+    >>> copy.moved
+    2048
     """
 
-    def __init__(self, size: int = 256 << 20) -> None:
-        self.source = torch.ones(size // 4)
-        self.destination = torch.zeros(size // 4).fill_(0)  # written, so that the pages exist
+    def __init__(self, size: int = 256 << 20, device: torch.device | str = "cpu") -> None:
+        self.source = torch.ones(size // 4, device=device)
+        self.destination = torch.zeros(size // 4, device=device).fill_(0)  # written, so that the pages exist
         self.moved = 2 * size
 
     def __call__(self) -> None:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from difficulty_prune.ops.layout import DECAY, FIELD
+from ..ops.layout import DECAY, FIELD
 
 Stats = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
@@ -96,3 +96,8 @@ def record_gradients_(count: Tensor, mean: Tensor, m2: Tensor, index: Tensor, gr
     count.index_copy_(0, index, new_count)
     mean.index_copy_(0, index, new_mean)
     m2.index_copy_(0, index, new_m2)
+
+
+def gradient_variance(gradients: Tensor) -> Tensor:
+    """`difficulty_prune.ops.gradient_variance`."""
+    return gradients.mean(2).std(0, correction=0).flatten(1).mean(1)
