@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import multiprocessing
 import pickle
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from noisy_runs import SIZE, holes, noisy, run_set
+from noisy_runs import holes, noisy, run_set
 
 import difficulty_prune as dp
 from difficulty_prune.consistency import streams
@@ -79,16 +78,6 @@ def test_sensitive_examples_are_the_same_wherever_they_are_tested(monkeypatch, t
     assert np.flatnonzero(np.isnan(here.p_value)).tolist() == [5]
     with pytest.raises(TypeError, match="executor: got 'threads'"):
         dp.fingerprint.sensitive_examples(runs, "el2n", test, executor="threads")
-
-
-def test_processes_read_the_files_themselves(tmp_path):
-    for run in run_set(noisy(4)):
-        labelled = dp.Run(run.scores, architecture="mlp", seed=run.seed, labels=[0] * SIZE)
-        labelled.save(tmp_path / f"{run.seed}.safetensors")
-    saved = dp.RunSet.load(tmp_path)
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
-        found = dp.consistency.reliability(saved, "el2n", executor=processes)
-    assert found.to_dict() == dp.consistency.reliability(saved, "el2n").to_dict()
 
 
 def test_files_go_as_paths(tmp_path):

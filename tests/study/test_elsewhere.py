@@ -101,6 +101,8 @@ def cluster(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]
 def test_of_a_cluster_whose_worker_is_killed_every_run_is_there_once(
     cluster: tuple[str, list[subprocess.Popen[bytes]]], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from distributed import Client
+
     address, workers = cluster
     assert main(["study", "--executor", f"dask:{address}", *STUDY, "results", "--json"]) == 0
     out, err = capsys.readouterr()
@@ -120,6 +122,10 @@ def test_of_a_cluster_whose_worker_is_killed_every_run_is_there_once(
     assert here["settings"]["out"] == str(folder / "here")
     assert main(["study", "--executor", f"dask:{address}", *STUDY, "results", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["reused"]["runs"] == 5
+    runs = dp.RunSet.load(folder / "results")
+    with Client(address, set_as_default=False) as client, client.get_executor() as executor:
+        spread = dp.consistency.reliability(runs, "el2n", executor=executor)
+    assert spread.value == pytest.approx(dp.consistency.reliability(runs, "el2n").value, rel=1e-9)
 
 
 def test_a_scheduler_that_is_not_there_is_one_line_before_any_work(
