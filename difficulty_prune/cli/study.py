@@ -36,6 +36,8 @@ examples:
     difficulty-prune study --data torchvision:CIFAR10:data --scores aum el2n --runs 4 --keep
   memorization, from 20 runs that each leave out 30 %:
     difficulty-prune study --hold-out 0.3 --runs 20 --keep
+  on the workers of a Dask cluster, which share the folder with this machine:
+    difficulty-prune study --executor dask:tcp://10.0.0.1:8786 --out /shared/results
   your own data and model, from functions in a file my_code.py:
     difficulty-prune study --data my_code:make_data --model my_code:make_model
 """
@@ -158,7 +160,7 @@ def show_comparison(summary: dict[str, Any], console: Console) -> None:
     console.print(f"\nTrained afresh, pruned by the mean {summary['difficulty']} of all scoring runs")
     for model, found in summary["verdicts"].items():
         console.print(f"\n{model}\n{found['details']}", soft_wrap=True, markup=False, highlight=False)
-    if summary["workers"] > 1:
+    if summary["workers"] != 1:
         console.print("Wall times are not told, since trainings ran side by side: --workers 1 has them.")
 
 

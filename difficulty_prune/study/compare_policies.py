@@ -22,6 +22,7 @@ from ..policies.base import Policy
 from ..policies.uniform import Random
 from ..policies.without_wrong import WithoutWrong
 from ..runs.run_set import RunSet
+from .elsewhere import Elsewhere
 from .executor import run_tasks
 from .settings import WITHOUT_WRONG, Settings, policy_by_name
 from .study_data import StudyData
@@ -54,7 +55,7 @@ class Compared:
 
 
 def compare_policies(
-    settings: Settings, source: DataSource, data: StudyData, runs: RunSet, workers: int, console: Console
+    settings: Settings, source: DataSource, data: StudyData, runs: RunSet, workers: int | Elsewhere, console: Console
 ) -> Compared:
     """Trains what is not on disk yet, and compares; with `until`, adds seeds until every interval is narrow enough."""
     compared = Compared()

@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 
 from ..support.cores import usable_cores
+from .elsewhere import Elsewhere, run_elsewhere
 from .progress import report_on
 from .tasks import Task
 
@@ -32,9 +33,14 @@ def default_workers(reading: bool = False) -> int:
 
 
 def run_tasks(
-    tasks: Sequence[Task], workers: int, train_size: int, console: Console, title: str, log: Path | None = None
+    tasks: Sequence[Task],
+    workers: int | Elsewhere,
+    train_size: int,
+    console: Console,
+    title: str,
+    log: Path | None = None,
 ) -> None:
-    """Runs the tasks in `workers` processes and returns when all are done.
+    """Runs the tasks in so many processes, or elsewhere, and returns when all are done.
 
     On a terminal a bar shows which are trained, how far they are and the time left; elsewhere there is a line for each
     that is finished. `title` says what they do, "scoring" or "comparing". A `log` file gets such lines in any case, and
@@ -45,6 +51,9 @@ def run_tasks(
     print a traceback.
     """
     if not tasks:
+        return
+    if isinstance(workers, Elsewhere):
+        run_elsewhere(tasks, workers, train_size, console, title, log)
         return
     context = _WorkerContext()
     workers = min(workers, len(tasks))

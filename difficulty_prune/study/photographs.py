@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import multiprocessing
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -314,7 +316,13 @@ def _label_of(dataset: Any, position: int) -> int:
 
 
 def loading_workers() -> int:
-    """Processes that read images for this one: as many as it has threads, since these are the cores that it may use."""
+    """Processes that read images for this one: as many as it has threads, since these are the cores that it may use.
+
+    None for a worker of an executor, which trains in a thread: a process made from there may inherit locks that other
+    threads hold, and daemons, as workers of Dask are, can have no children.
+    """
+    if threading.current_thread() is not threading.main_thread() or multiprocessing.current_process().daemon:
+        return 0
     return min(_MOST_WORKERS, torch.get_num_threads())
 
 

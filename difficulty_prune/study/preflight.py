@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tempfile
 import warnings
 from fractions import Fraction
@@ -32,9 +33,12 @@ def check_out(settings: Settings) -> None:
     """Checks that results can be written, and leaves nothing behind.
 
     Raises:
+        ValueError: a URL.
         NotADirectoryError: a file is in the way.
         OSError: a folder cannot be written to.
     """
+    if re.match(r"[a-z][a-z0-9+.-]+:[/\\]", str(settings.out)):  # in which Path has left one of the two slashes
+        raise ValueError(f"out: got {settings.out}, expected a folder of this machine, not a URL; choose another --out")
     for folder in folders(settings):
         whole = folder.absolute()
         existing = next(path for path in (whole, *whole.parents) if path.exists())

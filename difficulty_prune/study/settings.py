@@ -19,6 +19,7 @@ from ..scores.catalogue import TRACKED, check_tracked, score_names
 from ..scores.temporal import TEMPORAL, TemporalOptions
 from ..support.checks import check_fraction
 from ..support.complete_data import complete_data
+from .cluster_address import FORM, cluster_address
 from .hold_out import check_hold_out
 from .models import MODELS, find_model
 from .options import option
@@ -163,6 +164,12 @@ class Settings:
             metavar="W",
         ),
     )
+    executor: str | None = field(
+        default=None,
+        metadata=option(
+            f"{FORM} of a Dask scheduler, whose workers train; default: processes of this machine", metavar="WHERE"
+        ),
+    )
     size: int | None = field(
         default=None,
         metadata=option(
@@ -221,6 +228,8 @@ class Settings:
         check_hold_out(self.hold_out, self.runs)
         if isinstance(self.plant_wrong, bool) or not 0 <= self.plant_wrong < 1:
             raise ValueError(f"plant_wrong: got {self.plant_wrong}, expected a fraction of the labels, in [0, 1)")
+        if self.executor is not None and cluster_address(self.executor) and self.workers is not None:
+            raise ValueError(f"workers: got {self.workers}, but {self.executor} has its own; leave one of them out")
         self._check_windows()
         self._check_no_repeats()
         self._check_policies()

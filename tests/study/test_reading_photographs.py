@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -281,3 +282,9 @@ def test_a_study_of_photographs_runs_and_refuses_a_damaged_file_in_one_line(
     assert len(message) == 1
     assert "dog/3.jpg cannot be read" in message[0]
     assert not Path("other").exists()
+
+
+def test_from_a_thread_of_an_executor_no_process_is_made() -> None:
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(photographs.loading_workers).result() == 0
+    assert photographs.loading_workers() >= 1

@@ -128,7 +128,7 @@ def test_each_field_is_an_option_whose_default_is_that_of_the_field() -> None:
         "--hold-out": "0.5",
         "--out": "o",
         "--seed": "5",
-        "--workers": "6",
+        "--executor": "dask:e",
         "--size": "7",
         "--plant-wrong": "0.25",
         "--batch-size": "9",
@@ -139,11 +139,11 @@ def test_each_field_is_an_option_whose_default_is_that_of_the_field() -> None:
         data="table:d", label="y", test="t", models=("mlp",), runs=2, epochs=3, scores=("aum",), keep=(0.1,),
         policies=("soft",),
         seeds=8, until=0.5, hold_out=0.5, plant_wrong=0.25, batch_size=9, lr=0.05, no_augment=True,
-        out=Path("o"), seed=5, workers=6, size=7,
+        out=Path("o"), seed=5, executor="dask:e", size=7,
     )  # fmt: skip
     arguments = [*itertools.chain(*given.items()), "--no-augment"]
     assert read_options(parser.parse_args(arguments), Settings) == expected
-    assert len(fields(Settings)) == len(given) + 1
+    assert len(fields(Settings)) == len(given) + 2  # --no-augment, and --workers, which goes without --executor
 
 
 def test_the_recipe_is_what_was_asked_for_else_what_is_usual_for_the_data() -> None:
