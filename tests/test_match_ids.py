@@ -134,6 +134,33 @@ def test_a_sampler_matches_by_id() -> None:
         dp.PruneSampler(dp.policies.Easiest(keep=0.5), known.difficulty("aum"), ids=known.ids, dataset=today)
 
 
+def test_a_sampler_matches_what_the_policy_was_told_of_each_example() -> None:
+    """Costs, confidences and positions are those of the examples of the runs, and not of the same place today."""
+    known, policies = runs(), dp.policies
+    today = dp.IndexedDataset(Named(["c", "a", "b"], [1, 0, 1]))
+    easy_to_hard = sorted(range(3), key=list(known.difficulty("aum")).__getitem__)
+    names = [known.ids[i] for i in easy_to_hard]
+    for policy, kept in (
+        (policies.WithoutWrong(policies.Easiest(0.34), wrong=easy_to_hard[:1]), [names[1]]),
+        (policies.Budget(policies.Hardest(0.5), [1.0 if i == easy_to_hard[2] else 10.0 for i in range(3)]), [names[2]]),
+    ):
+        sampler = dp.PruneSampler(policy, known.difficulty("aum"), ids=known.ids, dataset=today)
+        assert [["c", "a", "b"][i] for i in sorted(sampler)] == kept
+    grown = dp.IndexedDataset(Named(["c", "d", "a", "b"], [1, 0, 0, 1]))
+    for policy in (
+        policies.WithoutWrong(policies.Easiest(0.4, unseen="keep"), wrong=easy_to_hard[:1]),
+        policies.BetaSampling(1.0, [0.1, 0.5, 0.9], unseen="keep"),
+    ):
+        with pytest.warns(UserWarning, match="1 are new"):
+            sampler = dp.PruneSampler(policy, -known.mean("aum") + 9, ids=known.ids, dataset=grown)
+        assert 1 in sorted(sampler)  # the new one
+    with pytest.warns(UserWarning, match="1 are new"), pytest.raises(ValueError, match="1 of 4 examples are new, and"):
+        dp.PruneSampler(
+            policies.Budget(policies.Random(0.5, unseen="keep"), [1, 2, 3]),
+            known.difficulty("aum"), ids=known.ids, dataset=grown,
+        )  # fmt: skip
+
+
 def test_a_substitute_that_is_not_in_the_plan() -> None:
     class Next(Named):
         def __getitem__(self, index: int) -> Any:

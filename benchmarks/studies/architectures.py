@@ -17,6 +17,7 @@ from difficulty_prune.study.train import Recipe, number_of_batches, train
 
 SCORES = (*dp.score_names("loss", "logits"), "vog_loss")
 ARCHITECTURES = ("cnn", "resnet8", "mlp", "vit")
+OF_ARCHITECTURE = 1000  # seeds
 
 
 @cache
@@ -27,22 +28,33 @@ def load(images: Path, size: int) -> tuple[StudyData, Positions]:
 
 @dataclass(frozen=True)
 class ScoringRun:
-    """One training on all images of the study; its scores become a run file."""
+    """One training on all images of the study; its scores become a run file.
+
+    With `shared_order`, runs of the same number see the examples in the same order whatever the architecture.
+    """
 
     images: Path
     size: int
     epochs: int
     architecture: str
-    seed: int
+    number: int
     work: Path
+    shared_order: bool = False
+
+    def describe(self) -> str:
+        return f"{self.architecture}, run {self.number}"
 
     @property
-    def label(self) -> str:
-        return f"{self.architecture}, seed {self.seed}"
+    def seed(self) -> int:
+        """Of the initialisation, the augmentation and the order."""
+        return self.number + (
+            0 if self.shared_order else OF_ARCHITECTURE * (1 + ARCHITECTURES.index(self.architecture))
+        )
 
     @property
     def path(self) -> Path:
-        return self.work / f"{self.architecture}-{self.seed}.safetensors"
+        kind = "shared" if self.shared_order else "own"
+        return self.work / f"{self.size}-{self.epochs}-{kind}-order" / f"{self.architecture}-{self.number}.safetensors"
 
     def steps(self, train_size: int) -> int:
         return self.epochs * number_of_batches(train_size, Recipe.batch_size)

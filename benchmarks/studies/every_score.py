@@ -69,8 +69,7 @@ class Training:
     holds_out: bool
     work: Path
 
-    @property
-    def label(self) -> str:
+    def describe(self) -> str:
         return f"{self.labels} labels, {'hold-out' if self.holds_out else 'scoring'} run {self.seed}"
 
     @property

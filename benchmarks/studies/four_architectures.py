@@ -1,24 +1,29 @@
 """Several architectures on real images: how far to trust a ranking, and which examples tell architectures apart.
 
-    python benchmarks/studies/four_architectures.py DEST/train --work WORK --out benchmarks/results/consistency
+    python benchmarks/studies/four_architectures.py DEST/train --work WORK --out benchmarks/results/own-order
 
 DEST/train is CIFAR-10 as an image folder; the study uses some of its images. It trains four architectures of `study`
 (a small CNN, a residual CNN, an MLP and a small vision transformer) several times each. Runs are kept in WORK, and the
-same command continues from there. It prints what the docs quote, and writes `summary.json` and figures to the folder of
---out.
+same command continues from there; --minutes M starts no further round of four after M minutes, and the answers are of
+the rounds that are finished. It prints what the docs quote, and writes `summary.json` and figures to the folder of
+--out. Given --show SUMMARY.json alone, it prints committed results.
+
+Every run has its own order of the examples. With --shared-order the runs of a round, one of each architecture, share
+it, as in `benchmarks/results/consistency`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from architectures import ARCHITECTURES, SCORES, ScoringRun
+from architectures import ARCHITECTURES, OF_ARCHITECTURE, SCORES, ScoringRun
 from machine import machine
 from rich.console import Console
 from rich.progress import track
@@ -92,9 +97,10 @@ def measured_and_predicted(runs: dp.RunSet, score: str, pairs: int = 50) -> list
 
 
 def shared_order(runs: dp.RunSet) -> dict[str, dict[str, float]]:
-    """Spearman between single runs of different architectures, with the same seed (and order of examples) or not."""
-    architecture, seed = np.array([run.architecture for run in runs]), np.array([run.seed for run in runs])
-    different, same = architecture[:, None] != architecture, seed[:, None] == seed
+    """Spearman between single runs of different architectures, of the same round (which may share the order) or not."""
+    architecture = np.array([run.architecture for run in runs])
+    number = np.array([run.seed % OF_ARCHITECTURE for run in runs])
+    different, same = architecture[:, None] != architecture, number[:, None] == number
     found = {}
     for score in SCORES:
         matrix = spearman_matrix(runs.matrix(score))
@@ -213,8 +219,8 @@ def show(summary: dict[str, Any], console: Console) -> None:
     def both(known: dict[str, Any]) -> str:
         return f"{known['single_run']:.2f}, {known['value']:.3f}"
 
-    console.print(table("one run, mean of all runs", groups, {s: cells(s, both) for s in SCORES}))
-    needed = {s: cells(s, lambda known: str(known["runs_needed"])) for s in SCORES}
+    console.print(table("one run, mean of all runs", groups, {s: cells(s, both) for s in found["all"]}))
+    needed = {s: cells(s, lambda known: str(known["runs_needed"])) for s in found["all"]}
     console.print(table(f"runs for {TARGET}", groups, needed))
     curves = {
         group: [f"{row['measured']:.3f} ({row['predicted']:.3f})" for row in summary["curve"][group][:5]]
@@ -229,8 +235,8 @@ def show(summary: dict[str, Any], console: Console) -> None:
     rows = {s: [f"{v[share]:.1%}" for share in shares] for s, v in summary["variance"].items()}
     console.print(table("shares of variance", list(shares), rows))
     for group in groups:
-        error = summary["rank_error"][group]
-        console.print(f"{group}: {error['in_words']}", highlight=False)
+        if "rank_error" in summary:  # not of the committed study with shared orders
+            console.print(f"{group}: {summary['rank_error'][group]['in_words']}", highlight=False)
         console.print(f"{group}: {summary['components'][group]['in_words']}", highlight=False)
         console.print(f"{group}: {summary['stable'][group]['in_words']}", highlight=False)
     for test in summary["sensitive"].values():
@@ -241,7 +247,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
     rows = {
         score: [f"{found['same']:.3f}", f"{found['other']:.3f}"] for score, found in summary["shared_order"].items()
     }
-    console.print(table("single runs of different architectures", ["same seed", "other seeds"], rows))
+    console.print(table("single runs of different architectures", ["same round", "other rounds"], rows))
     for name, comparison in summary["fingerprint"].items():
         console.print(f"\n{name}\n{comparison['in_words']}", highlight=False)
     console.print(f"\none run of each left out, 10 examples: {summary['held_out_runs']}", highlight=False)
@@ -250,21 +256,40 @@ def show(summary: dict[str, Any], console: Console) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images", type=Path)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("images", type=Path, nargs="?")
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--size", type=int, default=8000)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--runs", type=int, default=10, help="per architecture")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--shared-order", action="store_true")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no further round after so many")
+    parser.add_argument("--show", type=Path, metavar="SUMMARY", help="print committed results and train nothing")
     options = parser.parse_args()
-    tasks = [
-        ScoringRun(options.images, options.size, options.epochs, architecture, seed, options.work)
-        for seed in range(options.runs)
-        for architecture in ARCHITECTURES
+    console = Console(width=140)
+    if options.show:
+        show(json.loads(options.show.read_text()), console)
+        return
+    if options.images is None or options.work is None or options.out is None:
+        parser.error("the images, --work and --out are needed, or --show")
+
+    start, what = time.monotonic(), (options.images, options.size, options.epochs)
+    rounds = [
+        [ScoringRun(*what, architecture, number, options.work, options.shared_order) for architecture in ARCHITECTURES]
+        for number in range(options.runs)
     ]
-    left = [task for task in tasks if not task.is_done()]
-    run_tasks(left, options.workers, options.size, Console(stderr=True), "training")
+    for tasks in rounds:
+        if time.monotonic() - start > 60 * options.minutes:
+            break
+        left = [task for task in tasks if not task.is_done()]
+        run_tasks(left, options.workers, options.size, Console(stderr=True), "training")
+    finished = [tasks for tasks in rounds if all(task.is_done() for task in tasks)]
+    if len(finished) < len(rounds):
+        console.print(f"{len(rounds) - len(finished)} rounds are left: run the same command again")
+    if len(finished) < 4:
+        return
+    tasks = [task for each in finished for task in each]
     runs = dp.RunSet.load(task.path for task in tasks)
     accuracies = {
         name: round(float(np.mean([run.metadata["outcome"]["test_accuracy"] for run in own])), 3)
@@ -274,12 +299,13 @@ def main() -> None:
         "machine": machine(),
         "images": options.size,
         "epochs": options.epochs,
-        "runs_per_architecture": options.runs,
+        "runs_per_architecture": len(finished),
+        "order": "shared by a round" if options.shared_order else "own",
         "test_accuracy": accuracies,
         **summarise(runs, options.out),
     }
     write_atomically(options.out / "summary.json", json.dumps(rounded(summary)) + "\n")
-    show(summary, Console(width=140))
+    show(summary, console)
 
 
 if __name__ == "__main__":

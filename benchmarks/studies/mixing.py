@@ -81,8 +81,7 @@ class Training:
     seed: int
     work: Path
 
-    @property
-    def label(self) -> str:
+    def describe(self) -> str:
         return f"mixing {self.arm}, seed {self.seed}"
 
     def path(self, way: str) -> Path:

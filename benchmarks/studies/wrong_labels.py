@@ -87,8 +87,7 @@ class Training:
     seed: int
     work: Path
 
-    @property
-    def label(self) -> str:
+    def describe(self) -> str:
         return f"wrong labels, {self.labels}, " + ("all" if self.fold < 0 else f"fold {self.fold}") + f", {self.seed}"
 
     @property

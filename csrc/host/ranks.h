@@ -8,24 +8,31 @@
 #include <thread>
 #include <vector>
 
+#include "order.h"
+
 namespace dp::host {
 
 // Average ranks, 1-based, as scipy.stats.rankdata gives them. `x` has no NaN.
 inline void average_ranks(const double* x, int64_t n, double* ranks) {
-  struct Item {
-    double value;
-    int64_t position;
-  };
-  std::vector<Item> items(n);
-  for (int64_t i = 0; i < n; ++i) items[i] = {x[i], i};
-  std::sort(items.begin(), items.end(), [](const Item& a, const Item& b) { return a.value < b.value; });
-  for (int64_t start = 0; start < n;) {
-    int64_t end = start + 1;
-    while (end < n && items[end].value == items[start].value) ++end;
-    const double rank = 0.5 * double(start + 1 + end);
-    for (int64_t i = start; i < end; ++i) ranks[items[i].position] = rank;
-    start = end;
-  }
+  Sorted sorted;
+  int64_t before = 0;
+  sorted.for_each_tie(x, n, [&](const int64_t* positions, int64_t count) {
+    const double rank = double(before) + 0.5 * double(count + 1);
+    for (int64_t i = 0; i < count; ++i) ranks[positions[i]] = rank;
+    before += count;
+  });
+}
+
+// Ranks [n] with mean 0 and variance 1, or all 0 if all values are equal; the mean of rank x value. `x` has no NaN.
+inline double standard_ranks(const double* x, int64_t n, double* ranks) {
+  average_ranks(x, n, ranks);
+  const double middle = 0.5 * double(n + 1);
+  double square = 0, sum = 0;
+  for (int64_t i = 0; i < n; ++i) ranks[i] -= middle, square += ranks[i] * ranks[i], sum += x[i];
+  const double scale = square > 0 ? 1.0 / std::sqrt(square / double(n)) : 0.0, mean = sum / double(n);
+  double together = 0;
+  for (int64_t i = 0; i < n; ++i) ranks[i] *= scale, together += ranks[i] * (x[i] - mean);
+  return together / double(n);
 }
 
 constexpr int64_t kWorthAThread = 1 << 14;  // steps: a thread takes some 50 us to start and end

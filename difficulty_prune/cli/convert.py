@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +33,7 @@ from ..study.options import add_options, option, read_options
 from ..support.counted import counted
 from ..support.files import atomic_file
 from ..support.optional import pyarrow_parquet
+from ..support.remote import Url
 from ..support.table_rows import TABLE_SUFFIXES
 from .common_options import data_option, out_option
 from .load_runs import load_runs, warnings_in_words
@@ -227,12 +228,12 @@ def run(parsed: argparse.Namespace) -> int:
     options = read_options(parsed, Options)
     job = Job.of(options)
     files = find_run_files(options.inputs) if job.source == "runs" else [Path(options.inputs[0])]
-    if not files[0].exists():
+    if isinstance(files[0], Path) and not files[0].exists():
         raise FileNotFoundError(f"{files[0]}: no such file")
     if check_out(options.out, TARGETS[job.target][1], files) == ".parquet":
         pyarrow_parquet()
     with warnings_in_words("convert"):
-        work: Callable[[Job, list[Path]], tuple[str, dict[str, Any]]] = {
+        work: Callable[[Job, Sequence[Path | Url]], tuple[str, dict[str, Any]]] = {
             "scores": convert_scores,
             "a plan": convert_plan,
             "decisions": convert_decisions,
@@ -243,7 +244,7 @@ def run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def convert_scores(job: Job, files: list[Path]) -> tuple[str, dict[str, Any]]:
+def convert_scores(job: Job, files: Sequence[Path | Url]) -> tuple[str, dict[str, Any]]:
     """From runs, or from scores of another tool."""
     scores, of = read_scores(job, files)
     size = scores.num_examples if isinstance(scores, RunSet) else len(scores)
@@ -286,14 +287,14 @@ def facts_of_run(job: Job) -> dict[str, Any]:
     return {"architecture": job.options.architecture or job.source, "seed": job.options.seed or 0}
 
 
-def read_scores(job: Job, files: list[Path]) -> tuple[RunSet | ScoreTable, str]:
+def read_scores(job: Job, files: Sequence[Path | Url]) -> tuple[RunSet | ScoreTable, str]:
     """Runs, a run with the scores of another tool, or a table of scores; and of what they are."""
     if job.source == "runs":
         runs = load_runs(files, "convert")
         return runs, describe(runs)
     readers: dict[str, Callable[[Path], ScoreTable]] = {"csv": from_csv, "parquet": from_parquet, "npz": from_npz}
     if job.source in readers:
-        table = readers[job.source](files[0])
+        table = readers[job.source](Path(files[0]))
         if not len(table) or not table.scores:
             named = ", ".join(table.columns) or "none"
             raise ValueError(
@@ -305,7 +306,7 @@ def read_scores(job: Job, files: list[Path]) -> tuple[RunSet | ScoreTable, str]:
     return RunSet([made]), f"{counted(len(made), 'example')} in {files[0]}"
 
 
-def convert_plan(job: Job, files: list[Path]) -> tuple[str, dict[str, Any]]:
+def convert_plan(job: Job, files: Sequence[Path | Url]) -> tuple[str, dict[str, Any]]:
     """From a plan: weights of all examples, or the files that it keeps."""
     plan, options = Plan.load(files[0]), job.options
     data = None if options.data is None else open_named_data(options.data)
@@ -332,7 +333,7 @@ def _paths(data: IndexedDataset | None, root: str | None) -> list[str]:
     return files if root is None else [str(Path(root, name)) for name in data.ids.tolist()]
 
 
-def convert_decisions(job: Job, files: list[Path]) -> tuple[str, dict[str, Any]]:
+def convert_decisions(job: Job, files: Sequence[Path | Url]) -> tuple[str, dict[str, Any]]:
     """From what people, or cleanlab, said of examples."""
     options = job.options
     if job.source == "cleanlab":

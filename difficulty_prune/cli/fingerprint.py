@@ -24,6 +24,7 @@ from ..runs.run_set import RunSet
 from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
 from ..support.counted import counted
+from ..support.remote import Url
 from .common_options import join_option
 from .load_runs import load_runs, warn
 from .output import choose_score, describe, make_console
@@ -137,7 +138,7 @@ def run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def load(known: Sequence[Path], files: Sequence[Path], join: bool) -> tuple[RunSet, dict[str, Run]]:
+def load(known: Sequence[Path | Url], files: Sequence[Path | Url], join: bool) -> tuple[RunSet, dict[str, Run]]:
     """The runs to learn from, and those to recognise by their files; joined, all are over the same examples."""
     if not join:
         return load_runs(known, "fingerprint"), {str(path): Run.load(path) for path in files}
@@ -145,18 +146,22 @@ def load(known: Sequence[Path], files: Sequence[Path], join: bool) -> tuple[RunS
     return RunSet(list(runs)[: len(known)]), dict(zip(map(str, files), list(runs)[len(known) :], strict=True))
 
 
-def all_but(files: Sequence[Path], others: Sequence[Path]) -> list[Path]:
+def all_but(files: Sequence[Path | Url], others: Sequence[Path | Url]) -> list[Path | Url]:
     """The run files to learn from.
 
     Raises:
         ValueError: there are none.
     """
-    known = [path for path in files if not any(path.samefile(other) for other in others)]
+    known = [path for path in files if not any(_same(path, other) for other in others)]
     if not known:
         raise ValueError(
             f"every run is one to identify ({len(others)}), expected others of known architectures to learn from"
         )
     return known
+
+
+def _same(a: Path | Url, b: Path | Url) -> bool:
+    return a == b if isinstance(a, Url) or isinstance(b, Url) else a.samefile(b)
 
 
 def collect(runs: RunSet, unknown: Mapping[str, Run], options: Options) -> Answers:

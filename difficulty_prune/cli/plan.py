@@ -112,7 +112,9 @@ def run(parsed: argparse.Namespace) -> int:
     options = read_options(parsed, Options)
     files = find_run_files(options.runs)
     suffix = check_out(options.out, SUFFIXES, [*files, options.exclude])
-    if suffix == ".safetensors" and options.out.absolute().parent in [path.absolute().parent for path in files]:
+    if suffix == ".safetensors" and options.out.absolute().parent in [
+        path.absolute().parent for path in files if isinstance(path, Path)
+    ]:
         raise ValueError(f"{options.out}: this folder holds the runs, and is read as such; write the plan elsewhere")
     decisions = None if options.exclude is None else Decisions.load(options.exclude)
     runs = load_runs(files, "plan", join=options.join)

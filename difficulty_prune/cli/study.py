@@ -28,10 +28,16 @@ examples:
   with test data of their own, two models and three policies:
     difficulty-prune study --data imagefolder:photos/train --test imagefolder:photos/test \\
         --model cnn resnet18 --policy hardest stratified soft --keep 0.5 0.7
+  photographs of any size, read from their files by workers, and a network of torchvision:
+    difficulty-prune study --data imagefolder:photos --size 224 --model torchvision:resnet50 --batch-size 32 --lr 0.05
+  a table, whose column "species" holds the labels:
+    difficulty-prune study --data table:irises.csv --label species
   only score, by what finds wrong labels:
     difficulty-prune study --data torchvision:CIFAR10:data --scores aum el2n --runs 4 --keep
   memorization, from 20 runs that each leave out 30 %:
     difficulty-prune study --hold-out 0.3 --runs 20 --keep
+  on the workers of a Dask cluster, which share the folder with this machine:
+    difficulty-prune study --executor dask:tcp://10.0.0.1:8786 --out /shared/results
   your own data and model, from functions in a file my_code.py:
     difficulty-prune study --data my_code:make_data --model my_code:make_model
 """
@@ -154,7 +160,7 @@ def show_comparison(summary: dict[str, Any], console: Console) -> None:
     console.print(f"\nTrained afresh, pruned by the mean {summary['difficulty']} of all scoring runs")
     for model, found in summary["verdicts"].items():
         console.print(f"\n{model}\n{found['details']}", soft_wrap=True, markup=False, highlight=False)
-    if summary["workers"] > 1:
+    if summary["workers"] != 1:
         console.print("Wall times are not told, since trainings ran side by side: --workers 1 has them.")
 
 

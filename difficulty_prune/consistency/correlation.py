@@ -14,7 +14,7 @@ from ..runs.run_set import RunSet
 from ..scores.catalogue import SCORES
 from ..support.plain import plain_fields
 from ..support.ranks import spearman_matrix
-from .streams import PairSums, check_run_set, check_runs, read, standard_ranks
+from .streams import PairSums, check_run_set, check_runs, ranks_and_spread, read
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +120,7 @@ def _between_scores(runs: RunSet, scores: str | Iterable[str] | None) -> Correla
     sums = PairSums(len(names), runs.num_examples)
     for run in range(len(runs)):
         values = np.stack([_direction(name) * read(runs, run, name) for name in names])
-        sums.add(range(len(names)), np.stack([standard_ranks(row) for row in values]), ~np.isnan(values))
+        sums.add(range(len(names)), np.stack([ranks_and_spread(row)[0] for row in values]), ~np.isnan(values))
     return Correlation(names, "scores", of_means, sums.mean())
 
 
@@ -134,8 +134,8 @@ def _between_architectures(runs: RunSet, score: str | Iterable[str] | None) -> C
         return Correlation(names, "architectures", of_means, None)
     sums = PairSums(len(names), runs.num_examples)
     for run, kind in enumerate(kinds):
-        values = read(runs, run, score)
-        sums.add([kind], standard_ranks(values)[None], ~np.isnan(values)[None])
+        ranks, _, known = ranks_and_spread(read(runs, run, score))
+        sums.add([kind], ranks[None], known[None])
     return Correlation(names, "architectures", of_means, sums.mean())
 
 

@@ -8,10 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runs.run_set import RunSet
-from ..support.ranks import rank_rows
-from .spearman_brown import fisher, step, to_pearson, to_spearman
-from .streams import PairSums, read, standard_ranks
+from .spearman_brown import fisher, step, to_spearman
 
 _GROUPS: Final = 20
 _GROUP_SIZE: Final = 10
@@ -25,21 +22,6 @@ def groups_of_examples(size: int, rng: np.random.Generator) -> list[NDArray[Any]
     return np.array_split(rng.permutation(size), min(_GROUPS, size // _GROUP_SIZE) or 1)
 
 
-def correlation_of_halves(halves: NDArray[Any]) -> float:
-    """The Pearson correlation that belongs to the Spearman correlation of two means [2, n], lower if one is wider."""
-    known = halves[:, ~np.isnan(halves).any(0)]
-    if known.shape[1] < 2:
-        return math.nan
-    ranks = np.concatenate([rank_rows(half[None]) for half in known])  # one by one: threads cost more than they save
-    ranks -= ranks.mean(1, keepdims=True)
-    norm = np.sqrt((ranks**2).sum(1))
-    if not norm.all():
-        return math.nan
-    spearman = float(np.clip(ranks[0] @ ranks[1] / norm.prod(), -1, 1))
-    spread = (ranks * (known - known.mean(1, keepdims=True))).sum(1) / norm  # Gini's mean difference, up to a factor
-    return to_pearson(spearman) * float(2 * spread.prod() / (spread @ spread))
-
-
 def standard_error_of_groups(correlations: NDArray[Any], size: int) -> tuple[float, float]:
     """The standard error of the mean of correlations [splits, groups] over groups, and its degrees of freedom.
 
@@ -50,30 +32,6 @@ def standard_error_of_groups(correlations: NDArray[Any], size: int) -> tuple[flo
     if len(groups) < 2:
         return (math.sqrt(1.06 / (size - 3)), size - 3.0) if size > 3 else (math.inf, 1.0)
     return float(groups.std(ddof=1) / math.sqrt(len(groups))), len(groups) - 1.0
-
-
-def pairs_of_runs(runs: RunSet, score: str) -> tuple[float, float, list[float]]:
-    """Means over pairs of runs: Spearman, Pearson as in `correlation_of_halves`, and the latter without each run."""
-    spearman, pairs = PairSums(1, runs.num_examples), PairSums(1, runs.num_examples)
-    squares = np.zeros(len(runs))
-    for run in range(len(runs)):
-        ranks, spread, known = _ranks_and_spread(read(runs, run, score))
-        spearman.add([0], ranks[None], known[None])
-        pairs.add([0], spread * ranks[None], known[None])
-        squares[run] = spread**2
-    without = []
-    for run in range(len(runs) if len(runs) > 2 else 0):
-        ranks, spread, known = _ranks_and_spread(read(runs, run, score))
-        others = float(np.delete(squares, run).mean())
-        without.append(to_pearson(pairs.mean_without(spread * ranks, known) / others) if others > 0 else math.nan)
-    return float(spearman.mean()[0, 0]), to_pearson(float(pairs.mean()[0, 0] / squares.mean())), without
-
-
-def _ranks_and_spread(values: NDArray[Any]) -> tuple[NDArray[Any], float, NDArray[Any]]:
-    """Standard ranks [N], Gini's mean difference up to a factor, and which values are known [N]."""
-    ranks, known = standard_ranks(values), ~np.isnan(values)
-    centred = np.where(known, values, 0.0) - (values[known].mean() if known.any() else 0.0)
-    return ranks, float(ranks @ centred / max(known.sum(), 1)), known
 
 
 def jackknife_error(without: list[float], size: int) -> tuple[float, float]:

@@ -28,9 +28,9 @@ from .intervals import (
     half_width,
     jackknife_error,
     mean_known,
-    pairs_of_runs,
     standard_error_of_groups,
 )
+from .pairs import pairs_of_runs
 from .spearman_brown import fisher
 from .splits import split_halves
 from .streams import RankNothingError, check_runs, count, generator, means_of, percent
@@ -213,7 +213,7 @@ def _interval(
     size = len(runs) // 2
     errors = [
         standard_error_of_groups(halves.in_groups, runs.num_examples),
-        jackknife_error(pairs_of_runs(runs, score)[2], size),
+        jackknife_error(pairs_of_runs(runs, score).without, size),
     ]
     if size > 1 and not kinds.any():
         errors.append((departure(halves.correlation, 1 / (1 + of_one), size, len(runs)), math.inf))

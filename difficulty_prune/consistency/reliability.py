@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,23 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runs.run_set import RunSet
+from ..runs.score_of_runs import ScoreOfRuns
 from ..support.checks import check_between, whole_number
+from ..support.pieces import check_executor, run_pieces
 from ..support.plain import plain_fields
+from .halves import compare_halves
 from .intervals import (
-    correlation_of_halves,
     departure,
     ends,
     groups_of_examples,
     half_width,
     jackknife_error,
     mean_known,
-    pairs_of_runs,
     standard_error_of_groups,
 )
-from .run_agreement import run_agreement
+from .pairs import pairs_of_runs
 from .spearman_brown import odds, step_up, to_pearson
 from .splits import split_halves
-from .streams import RankNothingError, check_runs, count, generator, means_of, warn_of_equal_runs, weights_of
+from .streams import RankNothingError, batches, check_runs, count, generator, warn_of_equal_runs, weights_of
 
 _TOO_WIDE: Final = 10
 """If the largest plausible number of runs is more than so many times the smallest, the number needed is not known."""
@@ -164,7 +166,15 @@ class Reliability:
         )
 
 
-def reliability(runs: RunSet, score: str, *, splits: int = 100, level: float = 0.95, seed: int = 0) -> Reliability:
+def reliability(
+    runs: RunSet,
+    score: str,
+    *,
+    splits: int = 100,
+    level: float = 0.95,
+    seed: int = 0,
+    executor: Executor | None = None,
+) -> Reliability:
     """How far to trust the ranking by the mean of all runs, and how many runs would do (arXiv 2401.01867).
 
     The runs are split at random into two halves of equal size, with the same architectures as far as possible. The
@@ -186,10 +196,15 @@ def reliability(runs: RunSet, score: str, *, splits: int = 100, level: float = 0
         splits: how many splits to draw; all of them if there are no more.
         level: of the interval, in (0, 1).
         seed: of the splits and of the groups of examples.
+        executor: a `concurrent.futures.Executor`, such as that of a Dask cluster, to do the work in pieces; default: a
+            few threads here. Its workers must find the run files under the same paths or URLs; runs in memory are sent
+            to them. The result is the same.
 
     Raises:
-        TypeError, ValueError: fewer than two runs, a score that not every run has, a level outside (0, 1), no split, or
-            scores that rank nothing, because they are the same for all examples or no two runs share two examples.
+        TypeError, ValueError: fewer than two runs, a score that not every run has, a level outside (0, 1), no split,
+            not an executor, or scores that rank nothing, because they are the same for all examples or no two runs
+            share two examples.
+        FileNotFoundError: a worker of the executor does not find a run file.
 
     Warns:
         UserWarning: two runs of different seeds have the same values, as if the seed had not been used.
@@ -204,34 +219,38 @@ def reliability(runs: RunSet, score: str, *, splits: int = 100, level: float = 0
     check_runs(runs, score, least=2)
     check_between(level, "level")
     number, rng = whole_number(splits, "splits", least=1), generator(seed)
+    check_executor(executor)
     groups = groups_of_examples(runs.num_examples, rng)
-    whole, in_groups = [], []
     splits_of_runs = split_halves([run.architecture for run in runs], number, rng)
-    means = means_of(runs, score, weights_of(itertools.chain(*splits_of_runs), len(runs)))
-    for _ in splits_of_runs:
-        halves = np.stack([next(means), next(means)])
-        whole.append(correlation_of_halves(halves))
-        in_groups.append([correlation_of_halves(halves[:, group]) for group in groups])
-    half = mean_known(np.array(whole))
+    weights = weights_of(itertools.chain(*splits_of_runs), len(runs))
+    kept = ScoreOfRuns(runs, score)
+    pieces = ((kept, some, groups) for some in batches(weights, runs.num_examples))
+    compared = np.concatenate(list(run_pieces(executor, _compare_means, pieces)))
+    half, in_groups = mean_known(compared[:, 0]), compared[:, 1:]
     if math.isnan(half):
         raise RankNothingError(score)
     warn_of_equal_runs(runs, score)
     size = len(runs) // 2
-    single, pairs, without = pairs_of_runs(runs, score)
-    errors = [standard_error_of_groups(np.array(in_groups), runs.num_examples), jackknife_error(without, size)]
+    pairs = pairs_of_runs(runs, score, executor)
+    errors = [standard_error_of_groups(in_groups, runs.num_examples), jackknife_error(pairs.without, size)]
     if size > 1 and len(runs.architectures) == 1:
-        errors.append((departure(half, pairs, size, len(runs)), math.inf))
+        errors.append((departure(half, pairs.pearson, size, len(runs)), math.inf))
     value, low, high = ends(half, half_width(errors, level), len(runs) / size)
     return Reliability(
         value,
         (max(low, min(0.0, value)), high),
         float(level),
-        single,
-        run_agreement(runs, score),
+        pairs.spearman,
+        pairs.agreement,
         score,
         len(runs),
         runs.architectures,
     )
+
+
+def _compare_means(kept: ScoreOfRuns, weights: NDArray[Any], groups: list[NDArray[Any]]) -> NDArray[Any]:
+    """The correlations [K, 1 + G] of halves, whose runs are given by each two rows of weights [2 K, R]."""
+    return compare_halves(kept.means(weights), groups)
 
 
 def _two_digits(value: float) -> str:

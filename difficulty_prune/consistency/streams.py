@@ -9,15 +9,17 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runs.compatibility import score_digests
 from ..runs.run_set import RunSet
-from ..support.blocks import blocks
+from ..runs.score_of_runs import ScoreOfRuns
 from ..support.checks import whole_number
-from ..support.ranks import rank_rows
+from ..support.ranks import standard_ranks
 
 _MEANS: Final = 1 << 24
 """Numbers of all means in memory at once, 128 MB. More than a block, because every batch of means reads all files anew:
 100 means over 100 runs of 500,000 examples took 3.3 s, and 16 s with the 2^20 numbers of a block."""
+
+_MOST_MEANS: Final = 32
+"""Means at once, so that there are several batches for the workers of an executor where examples are few."""
 
 _TOO_MANY_FOR_CHANCE: Final = 20
 """Different values of a score that two trainings do not have in common for all examples."""
@@ -65,10 +67,9 @@ def warn_of_equal_runs(runs: RunSet, score: str) -> None:
     Counts may well agree, and so may a few examples: of these nothing is said.
     """
     seen: dict[str, int] = {}
-    for run in range(len(runs)):
-        values = read(runs, run, score)
-        first = seen.setdefault(score_digests({score: values})[score], run)
-        if first != run and len(np.unique(values)) >= _TOO_MANY_FOR_CHANCE:
+    for run, digest in enumerate(ScoreOfRuns(runs, score).digests()):
+        first = seen.setdefault(digest, run)
+        if first != run and len(np.unique(read(runs, run, score))) >= _TOO_MANY_FOR_CHANCE:
             warnings.warn(
                 f"{score}: {runs[first]!r} and {runs[run]!r} have the same value for every example: one is a copy of "
                 "the other, or both trainings used one seed. Together they do not tell how far another run would "
@@ -76,6 +77,12 @@ def warn_of_equal_runs(runs: RunSet, score: str) -> None:
                 stacklevel=3,
             )
             return
+
+
+def batches(weights: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
+    """Rows of weights [K, R] of as many means of `size` examples as fit into 128 MB, an even number, at most 32."""
+    at_once = min(_MOST_MEANS, max(2, _MEANS // size // 2 * 2))
+    return (weights[start : start + at_once] for start in range(0, len(weights), at_once))
 
 
 def means_of(runs: RunSet, score: str, weights: NDArray[Any]) -> Iterator[NDArray[Any]]:
@@ -86,20 +93,9 @@ def means_of(runs: RunSet, score: str, weights: NDArray[Any]) -> Iterator[NDArra
     Args:
         weights: [K, R], 0 or more, how much each run counts in each of the means.
     """
-    at_once = max(1, _MEANS // runs.num_examples)
-    for start in range(0, len(weights), at_once):
-        rows = weights[start : start + at_once].astype(np.float64)
-        means = np.empty((len(rows), runs.num_examples))
-        for block in blocks(runs.num_examples, width=len(runs)):
-            values = runs.matrix(score, block)
-            known = ~np.isnan(values)
-            if known.all():
-                means[:, block] = rows @ values / rows.sum(1, keepdims=True)
-                continue
-            count = rows @ known
-            total = rows @ np.where(known, values, 0.0)
-            means[:, block] = np.where(count > 0, total / np.where(count > 0, count, 1), np.nan)
-        yield from means
+    kept = ScoreOfRuns(runs, score)
+    for some in batches(weights, runs.num_examples):
+        yield from kept.means(some)
 
 
 def weights_of(chosen: Iterable[Iterable[int]], runs: int) -> NDArray[Any]:
@@ -125,19 +121,18 @@ def known_to_all(runs: RunSet, score: str) -> NDArray[Any]:
     return np.flatnonzero(known)
 
 
-def standard_ranks(values: NDArray[Any]) -> NDArray[Any]:
-    """Ranks with mean 0 and variance 1; 0 where the value is NaN, and everywhere if all values are equal.
+def ranks_and_spread(values: NDArray[Any]) -> tuple[NDArray[Any], float, NDArray[Any]]:
+    """Standard ranks [N], Gini's mean difference up to a factor, and which values are known [N].
 
-    >>> standard_ranks(np.array([5.0, np.nan, 7.0]))
-    array([-1.,  0.,  1.])
+    >>> ranks_and_spread(np.array([5.0, np.nan, 7.0]))
+    (array([-1.,  0.,  1.]), 1.0, array([ True, False,  True]))
     """
     known = ~np.isnan(values)
+    if known.all():
+        return *standard_ranks(values), known
     ranks = np.zeros(len(values))
-    if known.any():
-        own = rank_rows(values[known][None])[0]
-        own -= own.mean()
-        ranks[known] = own / (own.std() or 1.0)
-    return ranks
+    ranks[known], spread = standard_ranks(values[known])
+    return ranks, spread, known
 
 
 class PairSums:
@@ -164,14 +159,6 @@ class PairSums:
         products = self._ranks @ self._ranks.T - self._own_products
         sizes = self._known @ self._known.T - self._own_sizes
         return np.where(sizes > 0.5, products / np.maximum(sizes, 1), np.nan)
-
-    def mean_without(self, ranks: NDArray[Any], known: NDArray[Any]) -> float:
-        """The mean of the first kind without the run that added these, [N]."""
-        shown = known * 1.0
-        rest, others = self._ranks[0] - ranks, self._known[0] - shown
-        products = rest @ rest - (self._own_products[0, 0] - ranks @ ranks)
-        size = others @ others - (self._own_sizes[0, 0] - shown @ shown)
-        return float(products / size) if size > 0.5 else float("nan")
 
 
 def count(number: int, word: str) -> str:

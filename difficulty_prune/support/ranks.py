@@ -26,6 +26,24 @@ def rank_rows(x: NDArray[Any]) -> NDArray[Any]:
     return ranks
 
 
+def standard_ranks(x: NDArray[Any]) -> tuple[NDArray[Any], float]:
+    """Average ranks of x [n], without NaN, with mean 0 and variance 1; all 0 if all values are equal.
+
+    Also the mean of rank x value, which is Gini's mean difference up to a factor.
+
+    >>> standard_ranks(np.array([5.0, 7.0]))
+    (array([-1.,  1.]), 1.0)
+    """
+    if host is not None:
+        return host.standard_ranks(x)
+    if len(x) == 0:
+        return np.zeros(0), 0.0
+    ranks = rank_rows(x[None])[0]
+    ranks -= ranks.mean()
+    ranks /= ranks.std() or 1.0
+    return ranks, float(ranks @ (x - x.mean()) / len(x))
+
+
 def spearman_matrix(x: NDArray[Any]) -> NDArray[Any]:
     """Spearman correlations between the rows of x [R, N], as [R, R]; examples with a NaN in any row are left out.
 

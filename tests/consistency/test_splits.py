@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from noisy_runs import holes, noisy, run_set
 
 from difficulty_prune.consistency import splits as splits_module
-from difficulty_prune.consistency.intervals import pairs_of_runs
+from difficulty_prune.consistency.pairs import pairs_of_runs
 from difficulty_prune.consistency.splits import split_halves
 
 
 @pytest.mark.parametrize("matrix", [noisy(5), holes(5)], ids=["full", "holes"])
 def test_leaving_out_a_run_gives_what_the_other_runs_give(matrix):
-    *_, without = pairs_of_runs(run_set(matrix), "el2n")
-    others = [pairs_of_runs(run_set(np.delete(matrix, run, axis=0)), "el2n")[1] for run in range(len(matrix))]
+    without = pairs_of_runs(run_set(matrix), "el2n").without
+    others = [pairs_of_runs(run_set(np.delete(matrix, run, axis=0)), "el2n").pearson for run in range(len(matrix))]
     np.testing.assert_allclose(without, others, rtol=1e-9)
 
 

@@ -1,0 +1,52 @@
+"""Long studies in pieces: trainings are files, and a study stops at the end of one and goes on at the next."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+
+
+class Piece(Protocol):
+    """What is done as a whole or not at all, such as a training, which leaves a file. It can be sent to a process."""
+
+    @property
+    def name(self) -> str: ...
+
+    def is_done(self) -> bool:
+        """Whether its file is there."""
+        ...
+
+    @property
+    def run(self) -> Callable[[], str]:
+        """Does it, and returns what to print."""
+        ...
+
+
+@contextmanager
+def processes(workers: int) -> Iterator[Executor]:
+    """Processes of one thread each; on a GPU there should be one."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool:
+        yield pool
+
+
+def finish(pool: Executor, pieces: Sequence[Piece], workers: int, until: float) -> bool:
+    """Does what is not done yet; False if it was `until`, in seconds as of `time.time`, before the last one began."""
+    waiting = deque(piece for piece in pieces if not piece.is_done())
+    running: dict[Future[Any], Piece] = {}
+    while waiting or running:
+        while waiting and len(running) < workers and time.time() < until:
+            piece = waiting.popleft()
+            running[pool.submit(piece.run)] = piece
+        if not running:
+            return False
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            print(f"{time.strftime('%H:%M:%S')} {running.pop(future).name}: {future.result()}", flush=True)
+    return True

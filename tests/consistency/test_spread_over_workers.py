@@ -1,0 +1,144 @@
+"""Work in pieces: the same result from threads, processes and one process; files by path; failures that name a file."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from noisy_runs import holes, noisy, run_set
+
+import difficulty_prune as dp
+from difficulty_prune.consistency import streams
+from difficulty_prune.consistency.streams import means_of
+from difficulty_prune.runs import score_of_runs
+from difficulty_prune.runs.score_of_runs import ScoreOfRuns
+from difficulty_prune.support.pieces import in_threads, run_pieces
+
+MEASURES = {
+    "reliability": lambda runs, executor: dp.consistency.reliability(runs, "el2n", executor=executor).to_dict(),
+    "run_agreement": lambda runs, executor: dp.consistency.run_agreement(runs, "el2n", executor=executor).tolist(),
+}
+
+
+class Elsewhere(Executor):
+    """Works at once, with copies made by pickle, as another machine does."""
+
+    def __init__(self):
+        self.sent = []
+
+    def submit(self, function, /, *args, **kwargs):
+        content = pickle.dumps((function, args, kwargs))
+        self.sent.append(len(content))
+        future = Future()
+        try:
+            function, args, kwargs = pickle.loads(content)  # noqa: S301 - of this test
+            future.set_result(pickle.loads(pickle.dumps(function(*args, **kwargs))))  # noqa: S301
+        except Exception as error:  # noqa: BLE001 - as executors do
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture(params=["known", "with holes"])
+def saved(request, tmp_path):
+    """40 runs of 60 examples in files: two pieces of runs, and four of splits."""
+    matrix = noisy(40) if request.param == "known" else holes(40)
+    for run in run_set(matrix):
+        run.save(tmp_path / f"{run.seed:02}.safetensors")
+    with pytest.warns(UserWarning, match="nothing shows"):
+        return dp.RunSet.load(tmp_path)
+
+
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+def test_the_result_is_the_same_wherever_the_work_is_done(saved, measure):
+    here = measure(saved, None)
+    elsewhere = Elsewhere()
+    assert measure(saved, elsewhere) == here
+    assert len(elsewhere.sent) > 1
+    with ThreadPoolExecutor(3) as threads:
+        assert measure(saved, threads) == here
+    in_memory = dp.RunSet(dp.Run({"el2n": run.scores["el2n"]}, architecture="mlp", seed=run.seed) for run in saved)
+    assert measure(in_memory, Elsewhere()) == here
+
+
+@pytest.mark.parametrize("test", ["permutation", "welch"])
+def test_sensitive_examples_are_the_same_wherever_they_are_tested(monkeypatch, test):
+    module = importlib.import_module("difficulty_prune.fingerprint.sensitive_examples")
+    monkeypatch.setattr(module, "_PIECE", 16)
+    matrix = noisy(8)
+    matrix[3, 5] = np.nan
+    runs = run_set(matrix, architectures=["cnn", "mlp"] * 4)
+    here, elsewhere = dp.fingerprint.sensitive_examples(runs, "el2n", test), Elsewhere()
+    found = dp.fingerprint.sensitive_examples(runs, "el2n", test, executor=elsewhere)
+    assert len(elsewhere.sent) == 4
+    for name in ("index", "p_value", "q_value", "effect"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(here, name))
+    assert np.flatnonzero(np.isnan(here.p_value)).tolist() == [5]
+    with pytest.raises(TypeError, match="executor: got 'threads'"):
+        dp.fingerprint.sensitive_examples(runs, "el2n", test, executor="threads")
+
+
+def test_files_go_as_paths(tmp_path):
+    run = dp.Run({"el2n": np.arange(100_000.0)}, architecture="mlp", seed=0, labels=np.zeros(100_000, int))
+    run.save(tmp_path / "0.safetensors")
+    kept = ScoreOfRuns(dp.RunSet([dp.Run.load(tmp_path / "0.safetensors")]), "el2n")
+    assert len(pickle.dumps(kept)) < 1000
+
+
+def test_a_worker_that_finds_no_file_or_another_one_says_so(saved):
+    first = saved[0].path
+    elsewhere = Elsewhere()
+    values = saved[0].scores["el2n"] + 1
+    dp.Run({"el2n": values}, architecture="mlp", seed=0).save(first)
+    with pytest.raises(ValueError, match=r"00\.safetensors: a worker finds other values of el2n there than"):
+        dp.consistency.reliability(saved, "el2n", executor=elsewhere)
+    first.unlink()
+    with pytest.raises(FileNotFoundError, match=r"00\.safetensors: a worker does not find this run file; put"):
+        dp.consistency.reliability(saved, "el2n", executor=elsewhere)
+
+
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+def test_what_is_no_executor_is_refused(measure):
+    with pytest.raises(TypeError, match=r"executor: got 4, expected a concurrent\.futures\.Executor"):
+        measure(run_set(noisy(3)), 4)
+
+
+@pytest.mark.parametrize("matrix", [noisy(40, 70), holes(40, 70)], ids=["known", "with holes"])
+def test_means_in_blocks_of_runs_and_examples_are_those_of_a_loop(matrix, monkeypatch):
+    monkeypatch.setattr(score_of_runs, "_EXAMPLES", 32)
+    monkeypatch.setattr(score_of_runs, "BLOCK", 1024)
+    monkeypatch.setattr(streams, "_MEANS", 4 * 70)
+    weights = np.random.default_rng(0).integers(0, 3, (9, 40))
+    weights[4] = 0
+    for row, mean in zip(weights, means_of(run_set(matrix), "el2n", weights), strict=True):
+        known = ~np.isnan(matrix)
+        count = (row[:, None] * known).sum(0)
+        expected = np.where(
+            count > 0, (row[:, None] * np.where(known, matrix, 0)).sum(0) / np.maximum(count, 1), np.nan
+        )
+        np.testing.assert_allclose(mean, expected, rtol=1e-12)
+
+
+def fail_at_one(number):
+    if number == 1:
+        raise ValueError("piece 1")
+    return number
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda: run_pieces(None, fail_at_one, ((number,) for number in range(50))),
+        lambda: run_pieces(Elsewhere(), divmod, ((4, 1 - number) for number in range(50))),
+        lambda: in_threads(fail_at_one, range(50)),
+    ],
+    ids=["here", "executor", "threads"],
+)
+def test_a_failure_ends_the_work(start):
+    found = start()
+    next(found)
+    with pytest.raises((ValueError, ZeroDivisionError)):
+        next(found)
+    assert list(found) == []
