@@ -48,6 +48,7 @@ class EasyToHard(Keeping):
 
     redrawn: ClassVar[bool] = True
     drops_classes: ClassVar[bool] = True
+    ranks: ClassVar[bool] = False  # live scores may well be the same at first; of fixed ones the sampler warns
     keep: float
     groups: int = 10
     anneal: float = 0.0

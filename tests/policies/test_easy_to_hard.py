@@ -102,6 +102,14 @@ def test_of_live_difficulty_all_is_visited_before_it_is_known():
         EasyToHard(0.5, unseen="refuse")([NAN, 1.0])
 
 
+@pytest.mark.parametrize("policy", [EasyToHard(0.5), dp.policies.Review(0.5)], ids=repr)
+def test_difficulty_that_ranks_nothing_is_warned_of_where_it_is_fixed(policy):
+    assert len(policy([1.0] * 20)) == 10  # as live scores may be at first
+    with pytest.warns(UserWarning, match="ranks nothing") as caught:
+        dp.PruneSampler(policy, [1.0] * 20)
+    assert len(caught) == 1
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
