@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from operator import length_hint
 from typing import Any, Final, Literal, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
 
@@ -17,11 +19,13 @@ from .data import IndexedDataset
 from .decisions.decisions import Decisions, expect_decisions
 from .matched_ids import match_ids
 from .ops.checks import check_index
-from .policies.base import Policy, at_epoch, check_difficulty, warn_if_nothing_is_ranked
+from .policies.base import Policy, at_epoch, check_difficulty, of_part, warn_if_nothing_is_ranked
 from .policies.compose import within
 from .policies.plan import Plan
-from .support.arrays import as_tensor
+from .support.arrays import as_tensor, real_numbers
 from .support.checks import whole_number
+from .support.counted import counted
+from .support.deal import deal
 from .support.randomness import generator_from
 from .tracker.partition import Partition
 from .tracker.parts import Places
@@ -88,7 +92,7 @@ class EpochIterator(Iterator[int]):
         self._drawn_from = self._outdated = False
         # As arrays: to index a chunk of a tensor, its threads would wait for each other on a busy machine.
         self._index = epoch.plan.index.numpy()
-        self._places = epoch.order().numpy()[start + rank :: world_size][:length]
+        self._places = self._sampler._dealt(epoch, start)[start + rank :: world_size][:length]
         self._chunk: Iterator[int] = iter(())
 
     def __next__(self) -> int:
@@ -166,13 +170,18 @@ class PruneSampler(Sampler[int]):
             a plan knows (`Plan.with_ids`). With `ids`, difficulty and labels are put into its order: new examples
             become NaN, and a warning counts those that vanished, are new or moved to another class.
             `runs.difficulty(score, dataset=train)` does the same.
-        ids: [N] what names the examples of `difficulty` and `labels`, such as `runs.ids`.
+        ids: [N] what names the examples of `difficulty` and `labels`, and of what the policy was given of each example
+            beside; such as `runs.ids`.
         decisions: of people, on examples of `dataset` (without it: of those of the difficulty, by index). What is to be
             dropped, or wrong without its right label, is left out of every plan; the policy plans the others, of which
             its `keep` is a fraction, and weights are multiplied. `plan.summary()["decisions"]` counts. Corrected labels
             are for the dataset to serve: `dp.IndexedDataset(..., decisions=)`.
         fixed_length: positions per epoch, over all processes, whatever the plan: for trainers that freeze the number of
             steps. A longer plan is cut, at random; a shorter one is passed over again.
+        cost: [N], what each example of today's data costs, such as its tokens: 0 or more. With several processes,
+            examples are then exchanged between their shares, so that these cost about the same at any time, and so do
+            the batches that they make at the same time; shares stay of the same length. A million examples take about a
+            second.
         partition: a `Partition`, in place of rank and world_size, where each process has examples of its own:
             difficulty and labels are those of this process, and so are all positions, in its own dataset. Default:
             that of the tracker. Plans are made of the examples of all processes, which make equally many steps, without
@@ -207,6 +216,7 @@ class PruneSampler(Sampler[int]):
         rank: int | None = None,
         world_size: int | None = None,
         fixed_length: int | None = None,
+        cost: Any = None,
         partition: Partition | None = None,
         outside: Literal["raise", "zero"] = "raise",
     ) -> None:
@@ -226,7 +236,7 @@ class PruneSampler(Sampler[int]):
         if isinstance(difficulty, ScoreSource):
             partition = difficulty.tracker.partition if partition is None else partition
         if partition is not None:
-            _check_partition(partition, difficulty, rank=rank, decisions=decisions, ids=ids)
+            _check_partition(partition, difficulty, rank=rank, decisions=decisions, ids=ids, cost=cost)
         elif isinstance(difficulty, ScoreSource):
             _check_shared(difficulty)
         self.partition = partition
@@ -234,7 +244,7 @@ class PruneSampler(Sampler[int]):
         if fixed_length is not None and whole_number(fixed_length, "fixed_length") < processes:
             raise ValueError(f"fixed_length: got {fixed_length}, expected at least 1 for each of {processes} processes")
         if ids is not None:
-            difficulty, labels = _of_today(difficulty, labels, ids, dataset)
+            policy, difficulty, labels = _of_today(policy, difficulty, labels, ids, dataset)
         self.policy = policy
         self.shuffle = bool(shuffle)
         self.seed = whole_number(seed, "seed")
@@ -253,6 +263,7 @@ class PruneSampler(Sampler[int]):
         self._latest: EpochIterator | None = None
         self._asked_for: Epoch | None = None  # begun by set_epoch, before an earlier one was restored
         values = self._values()
+        self._cost = None if cost is None else _costs(cost, len(values))
         if dataset is not None and isinstance(policy, Plan):
             _check_plan(policy, dataset)
         if dataset is not None and len(values) != len(dataset):
@@ -398,6 +409,15 @@ class PruneSampler(Sampler[int]):
         self._latest = EpochIterator(self, self._epoch, self._start)
         return self._latest
 
+    def _dealt(self, epoch: Epoch, start: int) -> NDArray[Any]:
+        """Places in the plan's index in the order of the visit; number r of every world_size is for process r."""
+        places: NDArray[Any] = epoch.order().numpy()
+        if self._cost is None or self.world_size == 1:
+            return places
+        first = start % self.world_size  # before it, other processes have been served
+        order = deal(self._cost[epoch.plan.index.numpy()[places[first:]]], self.world_size)
+        return np.concatenate([places[:first], places[first:][order]])
+
     def _drawn_from(self, iterator: EpochIterator, start: int) -> None:
         """Clears the resume offset once an iterator has yielded; not when it is made, since loaders make more of them
         than they use."""
@@ -418,7 +438,8 @@ class PruneSampler(Sampler[int]):
             drop_last: as for the DataLoader.
 
         Raises:
-            TypeError, ValueError: no whole numbers, or less than 1; or see the policy.
+            TypeError, ValueError: no whole numbers, or less than 1; or see the policy; or it is a `Budget` of
+                difficulty that is still being measured, on which its number of examples depends.
 
         >>> from difficulty_prune.policies import SoftPrune
         >>> policy = SoftPrune(keep=0.5, anneal=0.25, epochs=4)
@@ -430,8 +451,14 @@ class PruneSampler(Sampler[int]):
         total = 0
         for epoch in range(count):
             policy = at_epoch(self.policy, epoch)
+            varies = bool(getattr(policy, "varies", False)) and self._replans and self.fixed_length is None
+            if varies and callable(self._difficulty):
+                raise ValueError(
+                    f"policy: how many examples {policy!r} keeps depends on difficulty that is yet to be measured; say "
+                    "how many positions an epoch has: PruneSampler(..., fixed_length=...)"
+                )
             # A policy is known by how it writes itself, since one's own need not be hashable.
-            key = "now" if epoch == self.epoch else repr(policy)
+            key = "now" if epoch == self.epoch else f"{policy!r} {epoch if varies else ''}"
             if key not in lengths:
                 lengths[key] = len(self) if key == "now" else self._foreseen_length(epoch)
             total += lengths[key] // size if drop_last else -(-lengths[key] // size)
@@ -699,6 +726,17 @@ def _no_weights(size: int) -> Tensor:
     return torch.full((size,), torch.nan, dtype=torch.float32, device="cpu")
 
 
+def _costs(cost: Any, size: int) -> NDArray[np.float64]:
+    """[N] float64; TypeError or ValueError unless they are finite and 0 or more, one for each example."""
+    values = real_numbers(cost.detach().cpu().numpy() if isinstance(cost, Tensor) else cost, "cost")
+    if values.shape != (size,):
+        raise ValueError(f"cost: got shape {values.shape}, expected [{size}], one number for each example")
+    bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
+    if len(bad):
+        raise ValueError(f"cost: got {values[bad[0]]} at {bad[0]}, expected finite numbers, 0 or more")
+    return values
+
+
 def _ids_of(dataset: Any) -> Any:
     """What names the examples of a dataset, or None."""
     return (dataset if hasattr(dataset, "ids") else IndexedDataset(dataset)).ids
@@ -716,8 +754,8 @@ def _check_plan(plan: Plan, dataset: Any) -> None:
         )
 
 
-def _of_today(difficulty: Any, labels: Any, ids: Any, dataset: Any) -> tuple[Any, Any]:
-    """Difficulty and labels [M] in the order of today's dataset; its own labels where it knows them."""
+def _of_today(policy: Any, difficulty: Any, labels: Any, ids: Any, dataset: Any) -> tuple[Any, Any, Any]:
+    """Policy, difficulty and labels [M] in the order of today's dataset; its own labels where it knows them."""
     if dataset is None:
         raise TypeError("ids: got ids without dataset=, expected both: they are looked up in today's dataset")
     if callable(difficulty):
@@ -731,7 +769,7 @@ def _of_today(difficulty: Any, labels: Any, ids: Any, dataset: Any) -> tuple[Any
         labels = as_tensor(labels, "labels").cpu()[torch.from_numpy(match.positions)]
     elif labels is not None:
         labels = match.labels
-    return match.align(values), labels
+    return of_part(policy, torch.from_numpy(match.positions), len(values)), match.align(values), labels
 
 
 def _decided(decisions: Decisions | None, difficulty: Any, dataset: Any) -> Plan | None:
@@ -748,9 +786,13 @@ def _decided(decisions: Decisions | None, difficulty: Any, dataset: Any) -> Plan
     if said["missing"]:
         warnings.warn(f"decisions: {decisions.check(today)}", stacklevel=3)
     if said["relabelled"] and getattr(today, "decisions", None) != decisions:
+        labels = counted(
+            said["relabelled"],
+            "label is corrected, but the dataset serves it as it was",
+            "labels are corrected, but the dataset serves them as they were",
+        )
         warnings.warn(
-            f"decisions: {said['relabelled']} labels are corrected, but the dataset serves them as they were; give it "
-            "the same decisions: dp.IndexedDataset(dataset, decisions=decisions)",
+            f"decisions: {labels}; give it the same decisions: dp.IndexedDataset(dataset, decisions=decisions)",
             stacklevel=3,
         )
     return plan
@@ -758,10 +800,11 @@ def _decided(decisions: Decisions | None, difficulty: Any, dataset: Any) -> Plan
 
 def _off_plan(number: int, of: int | None, epoch: int, first: int | None) -> str:
     """What to say of examples that were visited, but are not in the plan."""
-    seen = f"{number}" if of is None else f"{number} of {of}"
+    seen = counted(number, "example") if of is None else f"{number} of {counted(of, 'example')}"
+    are = "is" if number == 1 else "are"
     which = "" if first is None else f", the first of them {first},"
     return (
-        f"weight: {seen} examples{which} are not in the plan of epoch {epoch}, and would train with weight 0. Call "
+        f"weight: {seen}{which} {are} not in the plan of epoch {epoch}, and would train with weight 0. Call "
         "sampler.set_epoch(epoch) before the loader makes its iterator: loaders that recycle their workers fetch the "
         "next epoch before that. The index must be the position in the data that the loader has: to prune within a "
         "part, give the loader IndexedDataset(Subset(data, part)), not a Subset of an IndexedDataset of the whole. If "

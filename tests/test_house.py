@@ -113,7 +113,7 @@ FAMILIES = {
         *("memorization", "model_accuracy"),
     },
     "scores.logit_scores": {"trajectory_scores"},
-    "scores.temporal": {"dyn_unc", "tdds"},
+    "scores.temporal": {"dual", "dyn_unc", "tdds"},
     "fingerprint.compare_selectors": {"Comparison", "Row"},
 }
 """Files that hold several public names of one kind, and are named after the kind."""

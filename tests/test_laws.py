@@ -199,13 +199,13 @@ def test_an_example_never_presented_is_nan_and_no_plan_accepts_it_silently(
 @settings(max_examples=10)
 @given(problems())
 def test_a_frozen_model_has_no_variance(case: tuple[Problem, list[Tensor]]) -> None:
-    """Over time nothing changes, however the batches fall: VoG, variability, dyn_unc and tdds are 0."""
+    """Over time nothing changes, however the batches fall: VoG, variability, dyn_unc, tdds and dual are 0."""
     problem, batches = case
     tracker = new_tracker(len(problem.labels))
     for part in (batches, in_one_batch(problem), batches):
         dp.score_checkpoint(MODELS_OF_RUN[0], [problem.batch(index) for index in part], tracker)
     scores = tracker.compute()
-    for name in ("vog", "vog_probability", "vog_loss", "variability", "dyn_unc", "tdds"):
+    for name in ("vog", "vog_probability", "vog_loss", "variability", "dyn_unc", "tdds", "dual"):
         close(scores[name], torch.zeros(len(problem.labels)), atol=2e-6, msg=lambda text, name=name: f"{name}: {text}")
 
 

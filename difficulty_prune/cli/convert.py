@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -30,11 +30,12 @@ from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
 from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
-from ..study.study_data import FORMS
-from ..support.complete_data import complete_data
+from ..support.counted import counted
 from ..support.files import atomic_file
 from ..support.optional import pyarrow_parquet
+from ..support.remote import Url
 from ..support.table_rows import TABLE_SUFFIXES
+from .common_options import data_option, out_option
 from .load_runs import load_runs, warnings_in_words
 from .named_data import open_named_data
 from .out_file import check_out
@@ -103,9 +104,7 @@ class Options:
     inputs: tuple[str, ...] = field(
         metadata=option(f"one file, or the folder of cartography's; of runs: {EXPECTED}", nargs="+", metavar="INPUT")
     )
-    out: Path = field(
-        default=Path(), metadata=option("the file to write", flag="-o --out", type=Path, required=True, metavar="FILE")
-    )
+    out: Path = field(default=Path(), metadata=out_option("the file to write", required=True))
     source: str | None = field(
         default=None,
         metadata=option(
@@ -131,10 +130,7 @@ class Options:
             "what orders the tasks of Label Studio; default: the first score of the runs", offer=score_names()
         ),
     )
-    data: str | None = field(
-        default=None,
-        metadata=option(f"the data, for ids and paths of its examples: {FORMS}", metavar="DATA", offer=complete_data),
-    )
+    data: str | None = field(default=None, metadata=data_option("the data, for ids and paths of its examples"))
     tags: tuple[str, ...] = field(
         default=(),
         metadata=option(
@@ -232,12 +228,12 @@ def run(parsed: argparse.Namespace) -> int:
     options = read_options(parsed, Options)
     job = Job.of(options)
     files = find_run_files(options.inputs) if job.source == "runs" else [Path(options.inputs[0])]
-    if not files[0].exists():
+    if isinstance(files[0], Path) and not files[0].exists():
         raise FileNotFoundError(f"{files[0]}: no such file")
     if check_out(options.out, TARGETS[job.target][1], files) == ".parquet":
         pyarrow_parquet()
     with warnings_in_words("convert"):
-        work: Callable[[Job, list[Path]], tuple[str, dict[str, Any]]] = {
+        work: Callable[[Job, Sequence[Path | Url]], tuple[str, dict[str, Any]]] = {
             "scores": convert_scores,
             "a plan": convert_plan,
             "decisions": convert_decisions,
@@ -248,7 +244,7 @@ def run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def convert_scores(job: Job, files: list[Path]) -> tuple[str, dict[str, Any]]:
+def convert_scores(job: Job, files: Sequence[Path | Url]) -> tuple[str, dict[str, Any]]:
     """From runs, or from scores of another tool."""
     scores, of = read_scores(job, files)
     size = scores.num_examples if isinstance(scores, RunSet) else len(scores)
@@ -291,26 +287,26 @@ def facts_of_run(job: Job) -> dict[str, Any]:
     return {"architecture": job.options.architecture or job.source, "seed": job.options.seed or 0}
 
 
-def read_scores(job: Job, files: list[Path]) -> tuple[RunSet | ScoreTable, str]:
+def read_scores(job: Job, files: Sequence[Path | Url]) -> tuple[RunSet | ScoreTable, str]:
     """Runs, a run with the scores of another tool, or a table of scores; and of what they are."""
     if job.source == "runs":
         runs = load_runs(files, "convert")
         return runs, describe(runs)
     readers: dict[str, Callable[[Path], ScoreTable]] = {"csv": from_csv, "parquet": from_parquet, "npz": from_npz}
     if job.source in readers:
-        table = readers[job.source](files[0])
+        table = readers[job.source](Path(files[0]))
         if not len(table) or not table.scores:
             named = ", ".join(table.columns) or "none"
             raise ValueError(
-                f"{files[0]}: got {len(table):,} rows with the columns {named}, none of which is a score; if it is of "
-                "another tool, say --from aum, cleanlab or fiftyone"
+                f"{files[0]}: got {counted(len(table), 'row')} with the columns {named}, none of which is a score; if "
+                "it is of another tool, say --from aum, cleanlab or fiftyone"
             )
-        return table, f"{len(table):,} examples in {files[0]}"
+        return table, f"{counted(len(table), 'example')} in {files[0]}"
     made: Run = read(files[0], job.source, **facts_of_run(job))
-    return RunSet([made]), f"{len(made):,} examples in {files[0]}"
+    return RunSet([made]), f"{counted(len(made), 'example')} in {files[0]}"
 
 
-def convert_plan(job: Job, files: list[Path]) -> tuple[str, dict[str, Any]]:
+def convert_plan(job: Job, files: Sequence[Path | Url]) -> tuple[str, dict[str, Any]]:
     """From a plan: weights of all examples, or the files that it keeps."""
     plan, options = Plan.load(files[0]), job.options
     data = None if options.data is None else open_named_data(options.data)
@@ -319,12 +315,13 @@ def convert_plan(job: Job, files: list[Path]) -> tuple[str, dict[str, Any]]:
     facts: dict[str, Any] = {"kept": len(plan)}
     if job.target == "paths":
         to_paths(plan, _paths(data, options.root), options.out)
-        return f"lists the {len(plan):,} files that {files[0]} keeps", facts
+        return f"lists the {counted(len(plan), 'file')} that {files[0]} keeps", facts
     size = plan.summary().get("examples") if data is None else len(data)
     if not isinstance(size, int):
         raise ValueError(f"{files[0]}: the plan does not say how many examples its data has; give --data")
     to_weights(plan, options.out, size)
-    return f"has the weights of {size:,} examples, {len(plan):,} of which {files[0]} keeps", {**facts, "examples": size}
+    of = counted(size, "example")
+    return f"has the weights of {of}, {len(plan):,} of which {files[0]} keeps", {**facts, "examples": size}
 
 
 def _paths(data: IndexedDataset | None, root: str | None) -> list[str]:
@@ -336,7 +333,7 @@ def _paths(data: IndexedDataset | None, root: str | None) -> list[str]:
     return files if root is None else [str(Path(root, name)) for name in data.ids.tolist()]
 
 
-def convert_decisions(job: Job, files: list[Path]) -> tuple[str, dict[str, Any]]:
+def convert_decisions(job: Job, files: Sequence[Path | Url]) -> tuple[str, dict[str, Any]]:
     """From what people, or cleanlab, said of examples."""
     options = job.options
     if job.source == "cleanlab":

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from ..runs.run_set import RunSet
 from .shown import shown
 
 
-def load_runs(files: Iterable[Path], command: str, *, join: bool = False) -> RunSet:
+def load_runs(files: Iterable[str | os.PathLike[str]], command: str, *, join: bool = False) -> RunSet:
     """`RunSet.load`, whose warnings are in the words of a command.
 
     Args:

@@ -10,8 +10,12 @@ import torch
 from torch import Tensor
 
 from ..policies.base import Policy, at_epoch, check_difficulty, check_plan_labels, default_generator, number_kept
+from ..policies.beta_sampling import BetaSampling
+from ..policies.budget import Budget
 from ..policies.compose import PerClass
+from ..policies.easy_to_hard import EasyToHard
 from ..policies.plan import Plan, make_plan
+from ..policies.review import Review
 from ..policies.stratified import Stratified
 from ..policies.uniform import Easiest, Hardest, Random, Window
 from ..policies.weighted import SoftPrune
@@ -182,8 +186,12 @@ _WORDS: dict[type, Callable[[Any], str]] = {
         f"a stratified {percent(p.keep)}"
         + (f" without the hardest {percent(p.drop_hardest)}" if p.drop_hardest else "")
     ),
+    BetaSampling: lambda p: f"a Beta-sampled {percent(p.keep)}",
     SoftPrune: lambda p: f"a soft {percent(p.keep)} of each epoch",
+    EasyToHard: lambda p: f"{percent(p.keep)} from easy to hard",
+    Review: lambda p: f"the hardest {percent(p.keep)} with reviews within {p.gap} epochs",
     PerClass: lambda p: f"{_words(p.policy) or policy_name(p.policy)} of each class",
+    Budget: lambda p: f"{_words(p.policy) or policy_name(p.policy)} of the cost",
     WithoutWrong: lambda p: f"{_words(p.policy) or policy_name(p.policy)}{_without(p.wrong)}",
 }
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runs.run_set import RunSet
+from ..runs.score_of_runs import ScoreOfRuns, pieces_of
 from ..support.pieces import in_threads, run_pieces
 from .run_agreement import correlate, ranks_of_mean
-from .score_of_runs import ScoreOfRuns, pieces_of
 from .spearman_brown import to_pearson
 from .streams import ranks_and_spread
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runs.run_set import RunSet
+from ..runs.score_of_runs import ScoreOfRuns
 from ..support.checks import check_between, whole_number
 from ..support.pieces import check_executor, run_pieces
 from ..support.plain import plain_fields
@@ -26,7 +27,6 @@ from .intervals import (
     standard_error_of_groups,
 )
 from .pairs import pairs_of_runs
-from .score_of_runs import ScoreOfRuns
 from .spearman_brown import odds, step_up, to_pearson
 from .splits import split_halves
 from .streams import RankNothingError, batches, check_runs, count, generator, warn_of_equal_runs, weights_of

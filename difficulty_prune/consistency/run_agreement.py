@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runs.run_set import RunSet
+from ..runs.score_of_runs import ScoreOfRuns, pieces_of
 from ..support.pieces import check_executor, in_threads, run_pieces
 from ..support.ranks import spearman_matrix
-from .score_of_runs import ScoreOfRuns, pieces_of
 from .streams import check_runs, ranks_and_spread
 
 

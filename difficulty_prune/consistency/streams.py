@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runs.run_set import RunSet
+from ..runs.score_of_runs import ScoreOfRuns
 from ..support.checks import whole_number
 from ..support.ranks import standard_ranks
-from .score_of_runs import ScoreOfRuns
 
 _MEANS: Final = 1 << 24
 """Numbers of all means in memory at once, 128 MB. More than a block, because every batch of means reads all files anew:

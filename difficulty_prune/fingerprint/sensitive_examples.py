@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
@@ -10,14 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runs.run_set import RunSet
+from ..runs.score_of_runs import ScoreOfRuns
+from ..support.blocks import blocks
 from ..support.checks import check_number, whole_number
+from ..support.pieces import check_executor, run_pieces
 from ..support.plain import plain_fields
 from .effect import unit_range, variance
 from .groups import group_runs, name_all
-from .permutation import assignments, permutation_p_values
+from .permutation import Assignments, assignments, permutation_p_values
 from .welch import welch_p_values
 
 Test = Literal["permutation", "welch"]
+
+_PIECE: Final = 1 << 15
+"""Examples of a piece of work: with 300 runs and 10,000 permutations some seconds of a core."""
 
 _RATE: Final = 0.05  # the customary false-discovery rate
 _SHOWN: Final = 10  # most sensitive examples in a summary, as many as a fingerprint takes by default
@@ -120,7 +127,13 @@ class SensitiveExamples:
 
 
 def sensitive_examples(
-    runs: RunSet, score: str, test: Test = "permutation", *, permutations: int = 10_000, seed: int = 0
+    runs: RunSet,
+    score: str,
+    test: Test = "permutation",
+    *,
+    permutations: int = 10_000,
+    seed: int = 0,
+    executor: Executor | None = None,
 ) -> SensitiveExamples:
     """Tests for each example whether its score differs between architectures (arXiv 2401.01867, section 5).
 
@@ -138,9 +151,10 @@ def sensitive_examples(
         test: "permutation" or "welch".
         permutations: of the runs, the same for all examples; all different ones if there are no more.
         seed: of random permutations. The order in which the runs come does not change the result.
+        executor: does the work in pieces, as for `consistency.reliability`; default: this process.
 
     Raises:
-        TypeError: `runs` is not a RunSet, or numbers that are not whole.
+        TypeError: `runs` is not a RunSet, not an executor, or numbers that are not whole.
         ValueError: an unknown test or score, only one architecture, too few runs of one, no permutations, or no
             example that every run presented.
 
@@ -161,15 +175,15 @@ def sensitive_examples(
         raise ValueError(f"test: got {test!r}, expected 'permutation' or 'welch'")
     whole_number(permutations, "permutations", least=1)
     whole_number(seed, "seed")
+    check_executor(executor)
     groups = group_runs(runs, score, at_least=2)
 
     among = assignments(groups.sizes, permutations, seed) if test == "permutation" else None
     p, q, effect = (np.full(runs.num_examples, np.nan) for _ in range(3))
-    for positions, x in groups.blocks():
-        x = unit_range(x)
-        own = variance(x, groups.sizes)
-        effect[positions] = own.effect
-        p[positions] = welch_p_values(own, groups.sizes) if among is None else permutation_p_values(x, own, among)
+    kept, size = ScoreOfRuns(groups.runs, score), runs.num_examples
+    pieces = ((kept, start, min(start + _PIECE, size), groups.sizes, among) for start in range(0, size, _PIECE))
+    for start, of_piece in zip(range(0, size, _PIECE), run_pieces(executor, _test_some, pieces), strict=True):
+        p[start : start + _PIECE], effect[start : start + _PIECE] = of_piece
     tested = np.flatnonzero(~np.isnan(p))
     groups.check_comparable(len(tested))
     q[tested] = false_discovery_control(p[tested])
@@ -186,3 +200,22 @@ def sensitive_examples(
         exact=among is not None and among.exact,
         smallest_p=0.0 if among is None else among.smallest_p,
     )
+
+
+def _test_some(
+    kept: ScoreOfRuns, start: int, stop: int, sizes: tuple[int, ...], among: Assignments | None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """p-value and effect [n] of the examples start..stop-1; NaN where a run did not present one.
+
+    Args:
+        among: for the permutation test; None for Welch's.
+    """
+    p, effect = np.full(stop - start, np.nan), np.full(stop - start, np.nan)
+    for block in blocks(stop - start, width=len(kept)):
+        x = kept.matrix(slice(start + block.start, start + block.stop))
+        known = ~np.isnan(x).any(0)
+        positions, x = block.start + np.flatnonzero(known), unit_range(x[:, known])
+        own = variance(x, sizes)
+        effect[positions] = own.effect
+        p[positions] = welch_p_values(own, sizes) if among is None else permutation_p_values(x, own, among)
+    return p, effect

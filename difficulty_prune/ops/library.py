@@ -35,6 +35,8 @@ SCHEMAS = {
     "Tensor(b!) skipped, Tensor? records=None, int? ignore_index=None) -> bool",
     "record_temporal_": "(Tensor(a!) table, Tensor index, Tensor logits, Tensor labels, int window, float decay, "
     "Tensor(b!) skipped, Tensor? records=None, int? ignore_index=None) -> ()",
+    "record_dual_": "(Tensor(a!) sums, Tensor table, Tensor index, Tensor logits, Tensor labels, int window, "
+    "Tensor? records=None, int? ignore_index=None) -> ()",
     "try_record_gradients_": "(Tensor(a!) count, Tensor(b!) mean, Tensor(c!) m2, Tensor index, Tensor gradients, "
     "Tensor? scale, Tensor? pixels, Tensor(d!) skipped) -> bool",
     "record_gradients_": "(Tensor(a!) count, Tensor(b!) mean, Tensor(c!) m2, Tensor index, Tensor gradients, "
@@ -45,7 +47,7 @@ SCHEMAS = {
     "reduce_probabilities": "(Tensor logits, int examples, Tensor owner, Tensor? weight=None) -> Tensor",
     "record_means_": "(Tensor(a!) count, Tensor(b!) mean, Tensor index, Tensor values, Tensor used) -> ()",
 }
-PLAIN = ("reduce_probabilities", "record_means_")
+PLAIN = ("reduce_probabilities", "record_means_", "record_dual_")
 """Written in operations of PyTorch that wait for nothing, on every device; there are no other kernels."""
 
 library = Library(NAMESPACE, "DEF")
@@ -128,6 +130,7 @@ def _(gradients: Tensor, statistic: str = "std") -> Tensor:
 @register_fake(f"{NAMESPACE}::record_stats_")
 @register_fake(f"{NAMESPACE}::record_given_stats_")
 @register_fake(f"{NAMESPACE}::record_temporal_")
+@register_fake(f"{NAMESPACE}::record_dual_")
 @register_fake(f"{NAMESPACE}::record_gradients_")
 @register_fake(f"{NAMESPACE}::merge_moments_")
 @register_fake(f"{NAMESPACE}::record_means_")

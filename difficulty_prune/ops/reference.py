@@ -19,9 +19,11 @@ from torch import Tensor
 from .layout import DECAY, FIELD, NO_LABEL, NO_ROW, PADDING, SKIPPED, STAT, STATS, temporal_parts
 
 __all__ = [
+    "dual_of_window",
     "gradient_variance",
     "log_probabilities",
     "merge_moments_",
+    "record_dual_",
     "record_given_stats_",
     "record_gradients_",
     "record_means_",
@@ -279,6 +281,51 @@ def record_temporal_(
             _count(skipped, {"changed label": changed})
             rows = rows[~changed]
         table[index[rows]] = _updated_temporal(table[index[rows]], log_p[rows], labels[rows], window, decay)
+
+
+@torch.no_grad()
+def record_dual_(
+    sums: Tensor,
+    table: Tensor,
+    index: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    window: int = 10,
+    records: Tensor | None = None,
+    ignore_index: int | None = None,
+) -> None:
+    """Adds the windows that a batch completes to what DUAL sums up; call it before `record_temporal_` of the batch.
+
+    sums [N] float32 is changed in place; table [N, width] is only read. Which rows are left out `record_temporal_` says
+    and counts. Nothing here waits for the device, and so an example that occurs twice takes no turns: its rows become
+    neighbours, and a place of its ring holds what the latest of them put there, or what was there before.
+    """
+    if len(index) == 0 or len(sums) == 0:
+        return
+    example, y = index.clamp(0, len(sums) - 1), labels.clamp(0, logits.shape[1] - 1)
+    log_p = logits.float().log_softmax(1).gather(1, y[:, None])[:, 0]
+    used = (example == index) & (y == labels) & log_p.isfinite()
+    if ignore_index is not None:
+        used = used & (labels != ignore_index)
+    if records is not None:
+        used = used & ~_has_other_label(records[example], labels)
+    places, rows = torch.arange(window, device=index.device), torch.arange(len(index), device=index.device)
+    of, order = torch.where(used, example, -1).sort(stable=True)
+    is_first = torch.cat([of.new_ones(1, dtype=torch.bool), of[1:] != of[:-1]])
+    earlier = rows - torch.where(is_first, rows, 0).cummax(0).values  # of the example, in the batch
+    part = temporal_parts(table[example[order], : 2 + window], window)
+    presented = part["count"][:, 0].long() + earlier + 1
+    back = (presented[:, None] - 1 - places) % window  # how many presentations ago a place was written
+    p_label = log_p.exp()[order]
+    values = torch.where(back <= earlier[:, None], p_label[(rows[:, None] - back).clamp(min=0)], part["p_label"])
+    complete = used[order] & (presented >= window)
+    added = torch.where(complete, dual_of_window(values), 0)
+    sums.index_put_((example[order],), added, accumulate=True)
+
+
+def dual_of_window(p_label: Tensor) -> Tensor:
+    """What a window [..., n] of probabilities adds to DUAL, [...]: (1 - mean) times standard deviation (ddof 1)."""
+    return spread(p_label) / math.sqrt(p_label.shape[-1] - 1) * (1 - p_label.mean(-1))
 
 
 def log_probabilities(logits: Tensor) -> Tensor:

@@ -23,19 +23,27 @@ Functions compose policies. This one drops the hardest quarter, then keeps the h
 """
 
 from .base import Policy
+from .beta_sampling import BetaSampling
+from .budget import Budget
 from .compose import PerClass, within
+from .easy_to_hard import EasyToHard
+from .review import Review
 from .stratified import Stratified
 from .uniform import Easiest, Hardest, Random, Window
 from .weighted import Importance, SoftPrune
 from .without_wrong import WithoutWrong
 
 __all__ = [
+    "BetaSampling",
+    "Budget",
     "Easiest",
+    "EasyToHard",
     "Hardest",
     "Importance",
     "PerClass",
     "Policy",
     "Random",
+    "Review",
     "SoftPrune",
     "Stratified",
     "Window",

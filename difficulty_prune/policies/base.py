@@ -6,13 +6,14 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Protocol
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from ..support.arrays import as_tensor
-from ..support.checks import check_fraction, check_number
+from ..support.checks import check_fraction, check_number, whole_number
 from .everyone import Everyone
 from .plan import Plan, make_plan, refuse_lost_class
 
@@ -122,8 +123,8 @@ class Policy(Protocol):
     """A rule that turns difficulty into a plan.
 
     A policy of your own may have attributes that a sampler reads: `redrawn = True` for a new draw in every epoch, even
-    if the difficulty is fixed; `at(epoch) -> Policy` if the policy changes over time; `unseen = "keep"` if it accepts
-    NaN.
+    if the difficulty is fixed; `at(epoch) -> Policy` if the policy changes over time; `of(positions, size) -> Policy`
+    if it knows more of each example than its difficulty; `unseen = "keep"` if it accepts NaN.
     """
 
     def __call__(self, difficulty: Any, labels: Any = None, generator: torch.Generator | None = None) -> Plan:
@@ -165,13 +166,32 @@ class Keeping(ABC):
         classes = check_plan_labels(labels, len(values))
         if self.ranks:
             warn_if_nothing_is_ranked(values, self, self.keep)
-        draw = default_generator(generator)
-        choice = keep_unseen(values, lambda known: self.choose(known, number_kept(self.keep, len(known)), draw))
+        draw, of_known = default_generator(generator), of_seen(self, values)
+        choice = keep_unseen(values, lambda known: of_known.choose(known, number_kept(self.keep, len(known)), draw))
         return make_plan(*choice, len(values), repr(self), classes, self.drops_classes)
 
     def at(self, epoch: int) -> Keeping:
         """The policy of an epoch."""
         return self
+
+    def of(self, positions: Tensor, size: int) -> Self:
+        """The policy of a part of `size` examples, those at `positions` [n] int64; -1 is none of them, but a new one.
+
+        It is another one where a policy knows more of each example than its difficulty.
+        """
+        return self
+
+    def with_keep(self, keep: float) -> Self:
+        """The same policy with another `keep`, within its `limits`."""
+        return self if keep == self.keep else replace(self, keep=keep)  # type: ignore[type-var]
+
+    def limits(self, difficulty: Tensor) -> tuple[int, int]:
+        """The fewest and the most of the examples of known difficulty that it may keep, as its options are."""
+        return self.limits_of(int((~difficulty.isnan()).sum()))
+
+    def limits_of(self, known: int) -> tuple[int, int]:
+        """The same of so many examples of known difficulty."""
+        return 1, known
 
     def inclusion(self, difficulty: Any, labels: Any = None) -> Tensor:
         """The probability that an epoch's plan has the example, [N] float64, over all generators.
@@ -194,10 +214,15 @@ class Keeping(ABC):
         classes = check_plan_labels(labels, len(values))
         if self.ranks:
             warn_if_nothing_is_ranked(values, self, self.keep)
-        chances = include_unseen(values, lambda known: self.chances(known, number_kept(self.keep, len(known))))
+        chances = self.odds(values)
         if classes is not None and not self.drops_classes:
             refuse_lost_class(chances, classes, repr(self))
         return chances
+
+    def odds(self, difficulty: Tensor, labels: Tensor | None = None) -> Tensor:
+        """What `inclusion` gives, of difficulty [N] that was checked, and without a word on it."""
+        of_known = of_seen(self, difficulty)
+        return include_unseen(difficulty, lambda known: of_known.chances(known, number_kept(self.keep, len(known))))
 
     @abstractmethod
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
@@ -227,6 +252,43 @@ def at_epoch(policy: Policy, epoch: int) -> Policy:
     """What `policy.at(epoch)` gives, or the policy itself if it never changes."""
     at: Callable[[int], Policy] | None = getattr(policy, "at", None)
     return policy if at is None else at(epoch)
+
+
+def of_part(policy: Any, positions: Tensor, size: int) -> Any:
+    """What `policy.of(positions, size)` gives, or the policy itself if it knows nothing of single examples."""
+    of = getattr(policy, "of", None)
+    return policy if of is None else of(positions, size)
+
+
+def of_seen(policy: Any, difficulty: Tensor) -> Any:
+    """The policy of the examples of known difficulty."""
+    unseen = difficulty.isnan()
+    return policy.of((~unseen).nonzero()[:, 0], len(difficulty)) if bool(unseen.any()) else policy
+
+
+def check_anneal(anneal: float, epochs: int | None) -> None:
+    """TypeError or ValueError unless `anneal` is a fraction, and `epochs` a number of epochs or None."""
+    check_number(anneal, "anneal", "[0, 1], the last fraction of the epochs")
+    if not 0 <= anneal <= 1:
+        raise ValueError(f"anneal: got {anneal}, expected a number in [0, 1]: the last fraction of the epochs")
+    if epochs is not None and whole_number(epochs, "epochs") == 0:
+        raise ValueError(f"epochs: got {epochs}, expected at least 1")
+
+
+def first_full_epoch(anneal: float, epochs: int | None, policy: str) -> int | None:
+    """The first epoch that belongs to the last fraction `anneal`, which is rounded up; None if none does.
+
+    >>> first_full_epoch(0.25, 10, "SoftPrune(keep=0.5"), first_full_epoch(0, None, "")
+    (7, None)
+    """
+    if anneal == 0:
+        return None
+    if epochs is None:
+        raise ValueError(
+            f"epochs: got None beside anneal {anneal}; say how many epochs the training has, as in "
+            f"{policy}, anneal={anneal}, epochs=30)"
+        )
+    return epochs - math.ceil(round(anneal * epochs, 9))
 
 
 def keep_unseen(difficulty: Tensor, choose: Callable[[Tensor], Choice]) -> Choice:

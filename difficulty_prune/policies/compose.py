@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from .around import Around
 from .base import (
     Choice,
     Keeping,
     Policy,
-    Unseen,
     check_difficulty,
     check_plan_labels,
     default_generator,
@@ -21,6 +21,8 @@ from .base import (
     include_unseen,
     keep_unseen,
     number_kept,
+    of_part,
+    of_seen,
     proportional_shares,
     warn_if_nothing_is_ranked,
 )
@@ -29,7 +31,7 @@ from .plan import Plan, make_plan
 
 
 @dataclass(frozen=True)
-class PerClass:
+class PerClass(Around):
     """Applies a policy within each class.
 
     Args:
@@ -56,37 +58,12 @@ class PerClass:
         if self.quota not in ("proportional", "equal"):
             raise ValueError(f"quota: got {self.quota!r}, expected 'proportional' or 'equal'")
 
-    @property
-    def keep(self) -> float:
-        return self.policy.keep
-
-    @property
-    def unseen(self) -> Unseen:
-        return self.policy.unseen
-
-    @property
-    def redrawn(self) -> bool:
-        return self.policy.redrawn
-
-    @property
-    def unbiased(self) -> bool:
-        return self.policy.unbiased
-
-    @property
-    def full_from(self) -> int | None:
-        """The first epoch that sees the full data, as the policy says; None if it says none."""
-        return getattr(self.policy, "full_from", None)
-
-    def at(self, epoch: int) -> PerClass:
-        """The policy of an epoch."""
-        return replace(self, policy=self.policy.at(epoch))
-
     def __call__(self, difficulty: Any, labels: Any = None, generator: torch.Generator | None = None) -> Plan:
         """See `dp.policies`; labels are required here."""
         values, classes = self._checked(difficulty, labels)
-        known_classes = classes[~values.isnan()]
+        of_known, known_classes = of_seen(self, values), classes[~values.isnan()]
         draw = default_generator(generator)
-        choice = keep_unseen(values, lambda known: self._choose(known, known_classes, draw))
+        choice = keep_unseen(values, lambda known: of_known.choose(known, known_classes, draw))
         return make_plan(*choice, len(values), repr(self), classes)
 
     def inclusion(self, difficulty: Any, labels: Any = None) -> Tensor:
@@ -97,18 +74,24 @@ class PerClass:
         tensor([0., 0., 1., 1.], dtype=torch.float64)
         """
         values, classes = self._checked(difficulty, labels)
-        known_classes = classes[~values.isnan()]
-        return include_unseen(values, lambda known: self._chances(known, known_classes))
+        return self.odds(values, classes)
+
+    def odds(self, difficulty: Tensor, labels: Tensor | None = None) -> Tensor:
+        """What `inclusion` gives, of difficulty [N] and labels [N] that were checked, and without a word on them."""
+        assert labels is not None
+        of_known, known_classes = of_seen(self, difficulty), labels[~difficulty.isnan()]
+        return include_unseen(difficulty, lambda known: of_known.chances(known, known_classes))
 
     def together(self, everyone: Everyone) -> Choice:
         """See `Keeping.together`."""
         classes = everyone.by_class()
         return self.policy.pick(classes, self._shares(classes.sizes))
 
-    def _chances(self, difficulty: Tensor, classes: Tensor) -> Tensor:
+    def chances(self, difficulty: Tensor, classes: Tensor) -> Tensor:
+        """The probability that `choose` takes the example, [N] float64."""
         found = torch.empty(len(difficulty), dtype=torch.float64, device="cpu")
         for members, share in self._groups(classes):
-            found[members] = self.policy.chances(difficulty[members], share)
+            found[members] = self.policy.of(members, len(classes)).chances(difficulty[members], share)
         return found
 
     def _checked(self, difficulty: Any, labels: Any) -> tuple[Tensor, Tensor]:
@@ -120,10 +103,11 @@ class PerClass:
             warn_if_nothing_is_ranked(values, self, self.keep)
         return values, classes
 
-    def _choose(self, difficulty: Tensor, classes: Tensor, generator: torch.Generator) -> Choice:
+    def choose(self, difficulty: Tensor, classes: Tensor, generator: torch.Generator) -> Choice:
+        """Chooses examples by their difficulty [N], which has no NaN, and classes [N]."""
         positions, weights = [], []
         for members, share in self._groups(classes):
-            chosen, weight = self.policy.choose(difficulty[members], share, generator)
+            chosen, weight = self.policy.of(members, len(classes)).choose(difficulty[members], share, generator)
             positions.append(members[chosen])
             weights.append(weight)
         return torch.cat(positions), torch.cat(weights)
@@ -170,6 +154,7 @@ def within(
         )
     if isinstance(policy, Plan):
         return _both(plan, policy, len(values), classes)
+    policy = of_part(policy, plan.index, len(values))
     inner = policy(values[plan.index], None if classes is None else classes[plan.index], generator)
     name = f"{inner.summary()['policy']} within {plan.summary()['policy']}"
     weight = plan.weight[inner.index] * inner.weight

@@ -21,6 +21,7 @@ from .base import (
     finite_range,
     finite_ranges,
     half_up,
+    number_kept,
     share_of_ends,
 )
 from .everyone import Everyone
@@ -57,6 +58,13 @@ class Stratified(Keeping):
             raise TypeError(f"strata: got {self.strata!r}, expected a whole number")
         if self.strata < 1:
             raise ValueError(f"strata: got {self.strata}, expected at least 1")
+
+    def with_keep(self, keep: float) -> Stratified:
+        return super().with_keep(min(keep, 1 - self.drop_hardest))
+
+    def limits_of(self, known: int) -> tuple[int, int]:
+        least, most = super().limits_of(known)
+        return least, number_kept(1 - self.drop_hardest, most)
 
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
         finite_range(difficulty, "Stratified")

@@ -17,6 +17,7 @@ from .base import (
     equal_weights,
     half_up,
     hardest_first,
+    number_kept,
     share_of_ends,
 )
 from .everyone import Everyone
@@ -73,6 +74,13 @@ class Window(Keeping):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_left_out(self.start, self.keep, "start")
+
+    def with_keep(self, keep: float) -> Window:
+        return super().with_keep(min(keep, 1 - self.start))
+
+    def limits_of(self, known: int) -> tuple[int, int]:
+        least, most = super().limits_of(known)
+        return least, number_kept(1 - self.start, most)
 
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
         first = self._first(len(difficulty), kept)

@@ -17,8 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..support.checks import check_fraction, check_number, whole_number
-from .base import Choice, Keeping, Unseen, finite_range, finite_ranges, hardest_first, share_of_ends
+from ..support.checks import check_fraction, check_number
+from .base import (
+    Choice,
+    Keeping,
+    Unseen,
+    check_anneal,
+    finite_range,
+    finite_ranges,
+    first_full_epoch,
+    hardest_first,
+    share_of_ends,
+)
 from .everyone import Everyone
 
 _DRAW: Final = 1  # what random numbers are for that break no ties
@@ -74,11 +84,7 @@ class SoftPrune(Weighted):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number(self.anneal, "anneal", "[0, 1], the last fraction of the epochs")
-        if not 0 <= self.anneal <= 1:
-            raise ValueError(f"anneal: got {self.anneal}, expected a number in [0, 1]: the last fraction of the epochs")
-        if self.epochs is not None and whole_number(self.epochs, "epochs") == 0:
-            raise ValueError(f"epochs: got {self.epochs}, expected at least 1")
+        check_anneal(self.anneal, self.epochs)
         if self.easy_keep is not None:
             check_fraction(self.easy_keep, "easy_keep")
             if self.easy_keep > self.keep:
@@ -96,14 +102,14 @@ class SoftPrune(Weighted):
     @property
     def full_from(self) -> int | None:
         """The first epoch that sees the full data, where `anneal` is set; ValueError without `epochs`."""
-        if self.anneal == 0:
-            return None
-        if self.epochs is None:
-            raise ValueError(
-                f"epochs: got None beside anneal {self.anneal}; say how many epochs the training has, as in "
-                f"SoftPrune(keep={self.keep}, anneal={self.anneal}, epochs=30)"
-            )
-        return self.epochs - math.ceil(round(self.anneal * self.epochs, 9))
+        return first_full_epoch(self.anneal, self.epochs, f"SoftPrune(keep={self.keep}")
+
+    def with_keep(self, keep: float) -> SoftPrune:
+        return super().with_keep(keep if self.easy_keep is None else max(keep, self.easy_keep))
+
+    def limits_of(self, known: int) -> tuple[int, int]:
+        least, most = super().limits_of(known)
+        return max(least, math.ceil(round((self.easy_keep or 0) * most, 9))), most
 
     def probability(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Tensor:
         size, easy = len(difficulty), self._easy(len(difficulty), kept)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ..support.arrays import as_tensor
 from ..support.checks import check_number
+from .around import Around
 from .base import (
     Choice,
     Keeping,
-    Unseen,
     check_difficulty,
     check_plan_labels,
     default_generator,
@@ -29,7 +29,7 @@ from .plan import Plan, make_plan
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class WithoutWrong:
+class WithoutWrong(Around):
     """Leaves out as many examples as have a wrong label, and applies a policy to the others.
 
     Where labels are wrong, the hardest examples are often the mislabelled ones. On handwritten digits of which 20 %
@@ -75,31 +75,17 @@ class WithoutWrong:
         else:
             object.__setattr__(self, "wrong", _positions(self.wrong))
 
-    @property
-    def keep(self) -> float:
-        return self.policy.keep
+    def of(self, positions: Tensor, size: int) -> WithoutWrong:
+        """The policy of a part of `size` examples, those at `positions` [n] int64."""
+        wrong = self.wrong
+        if isinstance(wrong, Tensor):
+            mask = torch.zeros(size, dtype=torch.bool, device="cpu").index_fill_(0, self._given(size), True)
+            wrong = mask[positions] & (positions >= 0)
+        return replace(self, policy=self.policy.of(positions, size), wrong=wrong)
 
-    @property
-    def unseen(self) -> Unseen:
-        return self.policy.unseen
-
-    @property
-    def redrawn(self) -> bool:
-        return self.policy.redrawn
-
-    @property
-    def unbiased(self) -> bool:
-        return self.policy.unbiased
-
-    @property
-    def full_from(self) -> int | None:
-        """The first epoch that sees all that is left, as the policy says; None if it says none."""
-        return getattr(self.policy, "full_from", None)
-
-    def at(self, epoch: int) -> WithoutWrong:
-        """The policy of an epoch."""
-        inner = self.policy.at(epoch)
-        return self if inner == self.policy else replace(self, policy=inner)
+    def limits(self, difficulty: Tensor) -> tuple[int, int]:
+        """The fewest and the most of the examples of known difficulty that it may keep, as its options are."""
+        return self.policy.limits(difficulty[self._rest(difficulty, None, default_generator(None))])
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, WithoutWrong) or self.policy != other.policy:
@@ -121,7 +107,7 @@ class WithoutWrong:
         draw = default_generator(generator)
         rest = self._rest(values, classes, draw)
         inner = self._policy_of(values, rest)(values[rest], None if classes is None else classes[rest], draw)
-        return make_plan(rest[inner.index], inner.weight, len(values), repr(self), classes, self._inside.drops_classes)
+        return make_plan(rest[inner.index], inner.weight, len(values), repr(self), classes, self.inside.drops_classes)
 
     def together(self, everyone: Everyone) -> Choice:
         """See `Keeping.together`; TypeError where `wrong` is no fraction, since positions are each process's own."""
@@ -133,7 +119,8 @@ class WithoutWrong:
         (known,) = everyone.sizes
         stays = ~everyone.hardest([half_up(self.wrong * known)])
         rest = everyone.only(stays)
-        places, weight = self._policy_for(known, rest.sizes[0]).together(rest)
+        (left,) = rest.sizes
+        places, weight = self._policy_for(self.policy, known, left, self.inside.limits_of(left)[1]).together(rest)
         return stays.nonzero()[places, 0], weight
 
     def inclusion(self, difficulty: Any, labels: Any = None) -> Tensor:
@@ -149,9 +136,16 @@ class WithoutWrong:
         """
         values, classes = self._checked(difficulty, labels)
         rest = self._rest(values, classes, default_generator(None))
+        # Called for what it has to say of the rest: a class that is lost, difficulty that ranks nothing.
+        self._policy_of(values, rest).inclusion(values[rest], None if classes is None else classes[rest])
+        return self.odds(values, classes)
+
+    def odds(self, difficulty: Tensor, labels: Tensor | None = None) -> Tensor:
+        """What `inclusion` gives, of difficulty [N] and labels [N] that were checked, and without a word on them."""
+        values, classes = difficulty, labels
+        rest = self._rest(values, classes, default_generator(None))
         found = torch.zeros(len(values), dtype=torch.float64, device="cpu")
-        inner = self._policy_of(values, rest)
-        found[rest] = inner.inclusion(values[rest], None if classes is None else classes[rest])
+        found[rest] = self._policy_of(values, rest).odds(values[rest], None if classes is None else classes[rest])
         gone = torch.ones(len(values), dtype=torch.bool, device="cpu").index_fill_(0, rest, False)
         if not isinstance(self.wrong, Tensor) and bool(gone.any()):
             tied = values == values[gone].min()  # of which the generator leaves some out
@@ -163,13 +157,9 @@ class WithoutWrong:
             found[tied] = found[tied].sum() / int(tied.sum())
         return found
 
-    @property
-    def _inside(self) -> Keeping:
-        return self.policy.policy if isinstance(self.policy, PerClass) else self.policy
-
     def _checked(self, difficulty: Any, labels: Any) -> tuple[Tensor, Tensor | None]:
         values = check_difficulty(difficulty, self.unseen)
-        if not isinstance(self.wrong, Tensor) and self.wrong > 0 and not self._inside.ranks:  # else the policy says so
+        if not isinstance(self.wrong, Tensor) and self.wrong > 0 and not self.inside.ranks:  # else the policy says so
             warn_if_nothing_is_ranked(values, self, 1 - self.wrong)
         return values, check_plan_labels(labels, len(values))
 
@@ -188,31 +178,41 @@ class WithoutWrong:
         if not isinstance(self.wrong, Tensor):
             known = (~values.isnan()).nonzero()[:, 0]
             return known[hardest_first(values[known], generator)[: half_up(self.wrong * len(known))]]
+        return self._given(len(values))
+
+    def _given(self, size: int) -> Tensor:
+        """The positions that were given, among `size` examples."""
         if self.wrong.dtype == torch.bool:
-            if len(self.wrong) != len(values):
-                raise ValueError(f"wrong: got a mask of {len(self.wrong)}, expected {len(values)}, one per example")
-            return self.wrong.nonzero()[:, 0]
-        if len(self.wrong) and int(self.wrong[-1]) >= len(values):
-            raise ValueError(f"wrong: got position {int(self.wrong[-1])}, expected 0..{len(values) - 1}")
-        return self.wrong
+            if len(self.wrong) != size:
+                raise ValueError(f"wrong: got a mask of {len(self.wrong)}, expected {size}, one per example")
+            positions: Tensor = self.wrong.nonzero()[:, 0]
+            return positions
+        if len(self.wrong) and int(self.wrong[-1]) >= size:
+            raise ValueError(f"wrong: got position {int(self.wrong[-1])}, expected 0..{size - 1}")
+        given: Tensor = self.wrong
+        return given
 
     def _policy_of(self, values: Tensor, rest: Tensor) -> Keeping | PerClass:
-        """The policy with another `keep`, so that of the rest it keeps as many as it would of all."""
-        return self._policy_for(int((~values.isnan()).sum()), int((~values[rest].isnan()).sum()))
+        """The policy of the rest, with another `keep`, so that it keeps as many of it as it would of all."""
+        policy = self.policy.of(rest, len(values))
+        known, left = int((~values.isnan()).sum()), int((~values[rest].isnan()).sum())
+        return self._policy_for(policy, known, left, policy.limits(values[rest])[1])
 
-    def _policy_for(self, known: int, left: int) -> Keeping | PerClass:
+    def _policy_for(self, policy: Keeping | PerClass, known: int, left: int, most: int) -> Keeping | PerClass:
         if known == 0 or self.keep == 1:  # unseen examples are all kept, if they may be kept at all
-            return self.policy
+            return policy
         kept = number_kept(self.keep, known)
         if kept > left:
             raise ValueError(
                 f"{self!r}: keeps {kept} of {known} examples, but only {left} are left; choose a keep of at most "
                 f"{left / known:.4g}"
             )
-        share = kept / left
-        if isinstance(self.policy, PerClass):
-            return replace(self.policy, policy=_keeping(self.policy.policy, share))
-        return _keeping(self.policy, share)
+        if kept > most:
+            raise ValueError(
+                f"{self!r}: keeps {kept} of {known} examples, but of the {left} that are left only {most} may be kept, "
+                f"as {policy!r} is; choose a keep of at most {most / known:.4g}"
+            )
+        return policy.with_keep(kept / left)
 
     def _check_classes(self, all_classes: Tensor, left: Tensor) -> None:
         before, after = all_classes.bincount(), left.bincount(minlength=int(all_classes.max()) + 1)
@@ -222,10 +222,6 @@ class WithoutWrong:
                 f"{self!r} would leave out all {int(before[lost[0]])} examples of class {int(lost[0])}: look whether "
                 "it is its labels that are wrong, or pass no labels if you want to drop it"
             )
-
-
-def _keeping(policy: Keeping, share: float) -> Keeping:
-    return policy if share == policy.keep else replace(policy, keep=share)  # type: ignore[type-var]
 
 
 def _positions(wrong: Any) -> Tensor:

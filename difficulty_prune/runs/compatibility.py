@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..scores.catalogue import SCORES, TRACKED
 from ..scores.temporal import TEMPORAL
+from ..support.counted import counted
 from ..support.ids import digest_of_ids
 from .run import Run
 
@@ -39,6 +40,8 @@ class SharedFacts:
         self.known: dict[str, dict[str, tuple[Any, str]]] = {}
         self.labels: NDArray[Any] | None = None
         self.labelled = ""
+        self._same_labels: set[str] = set()  # digests, by which the labels of a file need not be read
+        self._digests_of_ids: dict[tuple[str | None, ...], str] = {}
 
     def add(self, run: Run, scores: Iterable[str]) -> None:
         """Notes what the run says of its data and of these scores.
@@ -46,7 +49,7 @@ class SharedFacts:
         Raises:
             ValueError: it contradicts an earlier run. Nothing is noted then.
         """
-        facts = {_DATA: _data(run), **_options(run, scores)}
+        facts = {_DATA: _data(run, self._digests_of_ids), **_options(run, scores)}
         for subject, fields in facts.items():
             known = self.known.get(subject, {})
             differing = {name: (*known[name], new) for name, new in fields.items() if name in known}
@@ -56,24 +59,36 @@ class SharedFacts:
                 differing = {name: found for name, found in differing.items() if None not in (found[0], found[2])}
             if differing:
                 raise ValueError(_contradiction(subject, differing, run))
-        labels = run.labels
+        digest = run.stored_digest("labels") if run.has("labels") else None
+        labels = None if digest in self._same_labels else run.labels
         if labels is not None and self.labels is not None and not np.array_equal(labels, self.labels):
-            raise ValueError(
-                f"{self.labelled} and {run!r} have different labels for {int((labels != self.labels).sum())} examples: "
-                "different data"
-            )
+            examples = counted(int((labels != self.labels).sum()), "example")
+            raise ValueError(f"{self.labelled} and {run!r} have different labels for {examples}: different data")
         if labels is not None and self.labels is None:
             self.labels, self.labelled = np.array(labels), repr(run)
+        if labels is not None and digest is not None:
+            self._same_labels.add(digest)
         for subject, fields in facts.items():
             known = self.known.setdefault(subject, {})
             said = {name: value for name, value in fields.items() if known.get(name, (None,))[0] is None}
             known.update({name: (value, repr(run)) for name, value in said.items()})
 
 
-def _data(run: Run) -> dict[str, Any]:
-    """What says of which data a run is; a digest of the ids, where it has any."""
-    parts = run.encoded_ids()
-    ids = {_IDS: digest_of_ids(parts)} if parts else {}
+def _data(run: Run, known: dict[tuple[str | None, ...], str] | None = None) -> dict[str, Any]:
+    """What says of which data a run is; a digest of the ids, where it has any.
+
+    Args:
+        known: digests of ids by those of their arrays in a file, by which the ids of further files need not be read.
+    """
+    ids = {}
+    if run.has("ids"):
+        stored = run.stored_digests_of_ids()
+        if known is not None and stored in known:
+            ids[_IDS] = known[stored]
+        else:
+            ids[_IDS] = digest_of_ids(run.encoded_ids())
+            if known is not None and None not in stored:
+                known[stored] = ids[_IDS]
     return {"numbers of examples": len(run), **ids, "dataset fingerprints": run.dataset_fingerprint}
 
 
@@ -110,8 +125,7 @@ def _contradiction(subject: str, differing: Mapping[str, tuple[Any, str, Any]], 
     do_not_mix = "runs of different data do not mix"
     if run.has("ids"):
         do_not_mix += (
-            "; RunSet.load(..., join='ids') joins runs of several versions of a dataset, as does --join of the "
-            "commands plan, export and audit"
+            "; RunSet.load(..., join='ids') joins runs of several versions of a dataset, as does --join of the commands"
         )
     if name == _IDS:
         return f"{first} and {run!r} have different ids: {do_not_mix}"

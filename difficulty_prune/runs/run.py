@@ -22,6 +22,7 @@ from ..support.checks import whole_number
 from ..support.files import MALFORMED, open_vectors, save_vectors
 from ..support.ids import ID_PARTS, check_encoded, check_ids, decode_ids, encode_ids, number_of_ids
 from ..support.json_text import check_depth
+from ..support.remote import Url, path_or_url
 from ..support.safetensors_header import ArrayKind
 from ..support.vector_file import VectorFile
 from ..version import __version__
@@ -125,17 +126,28 @@ class Run:
                 vectors[name] = self.read(name)
 
     def _hold(self, vectors: Mapping[str, NDArray[Any]], size: int, metadata: dict[str, Any], class_names: Any) -> None:
-        """Takes what the run is made of, in memory or in a file, and checks the values block by block."""
+        """Takes what the run is made of, in memory or in a file, and checks the values block by block.
+
+        Those of a file under a URL are checked when they are read.
+        """
         self._vectors, self._size, self._metadata = vectors, size, metadata
         self._class_names = _check_class_names(class_names)
         self._names = tuple(name for name in SCORES if name in vectors)
+        if isinstance(self.path, Url):
+            self._check_number_of_ids()
+        else:
+            self._check_values()
+
+    def _check_values(self) -> None:
+        """ValueError for values that cannot be."""
+        vectors = self._vectors
         for name in self._names:
             _check_finite(name, self._blocks(name))
         for name in ("labels", "predictions"):
             if name in vectors:
                 _check_classes(name, self._blocks(name))
         if "seen" in vectors and not sum(int(block.sum()) for _, block in self._blocks("seen")):
-            raise ValueError(f"seen: got {size} times False, expected some examples that the run trained on")
+            raise ValueError(f"seen: got {self._size} times False, expected some examples that the run trained on")
         if "probabilities" in vectors:
             for start, block in self._blocks("probabilities"):
                 _check_probabilities(start, block)
@@ -149,11 +161,33 @@ class Run:
 
     def _check_ids(self) -> None:
         """ValueError for another number of ids than of examples, or text that is none."""
+        self._check_number_of_ids()
+        check_encoded(self.encoded_ids())
+
+    def _check_number_of_ids(self) -> None:
+        if not self.has("ids"):
+            return
         shapes = {name: self._kind(name).shape for name in ID_PARTS if name in self._vectors}
         number = number_of_ids(shapes)
         if number != self._size:
             raise ValueError(f"ids: got {number}, expected {self._size}, one for each example")
-        check_encoded(self.encoded_ids())
+
+    def _check_read(self, name: str, rows: slice | NDArray[Any] | None, values: NDArray[Any]) -> None:
+        """ValueError for values of a file under a URL that cannot be; `_check_values` has seen those of others."""
+        block = [(rows.indices(self._size)[0] if isinstance(rows, slice) else 0, values)]
+        try:
+            if name in self._names:
+                _check_finite(name, block)
+            elif name in ("labels", "predictions") and len(values):
+                _check_classes(name, block)
+                if name == "labels" and self._class_names is not None:
+                    _check_named(block, len(self._class_names))
+            elif name == "probabilities":
+                _check_probabilities(*block[0])
+            elif name == "mean_probabilities":
+                _check_mean_probabilities(*block[0])
+        except ValueError as error:
+            raise ValueError(f"{self.path}: not a valid run file ({error})") from error
 
     def encoded_ids(self) -> dict[str, NDArray[Any]]:
         """The ids as the file holds them, see `support.ids.encode_ids`; nothing for a run without.
@@ -212,7 +246,10 @@ class Run:
             raise KeyError(f"{self!r} has no {name!r}")
         rows = None if examples is None else check_rows(examples, self._size, "examples")
         if name == "ids":
-            ids = decode_ids(self.encoded_ids())
+            encoded = self.encoded_ids()
+            if isinstance(self.path, Url):
+                check_encoded(encoded)
+            ids = decode_ids(encoded)
             return read_only(ids if rows is None else ids[rows])
         if name not in self._vectors:
             return read_only(self._most_probable(name, rows))
@@ -220,11 +257,23 @@ class Run:
             stored = self._vectors.read(name, rows)
         else:
             stored = self._vectors[name] if rows is None else self._vectors[name][rows]
-        return read_only(stored.astype(_kept_as(name, stored.dtype), copy=False))
+        with np.errstate(over="ignore"):  # of what the checks refuse
+            values = stored.astype(_kept_as(name, stored.dtype), copy=False)
+        if isinstance(self.path, Url):
+            self._check_read(name, rows, values)
+        return read_only(values)
 
     def kept(self, name: str) -> VectorFile | NDArray[Any]:
         """Where a score or another array of `read` is kept: the run's file, or the array itself."""
         return self._vectors if isinstance(self._vectors, VectorFile) else self.read(name)
+
+    def stored_digest(self, name: str) -> str | None:
+        """The digest of an array in the run's file; None in memory, and of older files, which have none."""
+        return self._vectors.digest(name) if isinstance(self._vectors, VectorFile) else None
+
+    def stored_digests_of_ids(self) -> tuple[str | None, ...]:
+        """`stored_digest` of each array of `encoded_ids`."""
+        return tuple(self.stored_digest(name) for name in ID_PARTS if name in self._vectors)
 
     def _most_probable(self, name: str, rows: slice | NDArray[Any] | None) -> NDArray[Any]:
         """What follows from probabilities, [n]; only a block of [n, C] is in memory."""
@@ -330,8 +379,8 @@ class Run:
         return self._class_names
 
     @property
-    def path(self) -> Path | None:
-        """The file that holds the arrays; None if they are in memory."""
+    def path(self) -> Path | Url | None:
+        """The file or the URL that holds the arrays; None if they are in memory."""
         return self._vectors.path if isinstance(self._vectors, VectorFile) else None
 
     @property
@@ -373,9 +422,10 @@ class Run:
         return {name: getattr(self, name) for name in _FACTS}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes one `.safetensors` file, whole or not at all.
+        """Writes one `.safetensors` file, whole or not at all; also to a URL such as s3://bucket/runs/mlp-0.safetensors.
 
         Raises:
+            ValueError: a URL where a file may be seen half written, such as of ssh.
             OSError: it cannot be written; the message names the file and says what to do.
             FileNotFoundError, ValueError: the file that the run was loaded from is gone or has changed.
         """
@@ -386,7 +436,7 @@ class Run:
             header["class_names"] = list(self._class_names)
         number = _FORMAT if self.has("ids") else 2 if "suggested" in facts else 1
         save_vectors(path, "run", number, {**self.scores, **facts, **self.encoded_ids()}, header)
-        if self.path == Path(path).absolute():
+        if self.path == path_or_url(path).absolute():
             self._vectors, _ = open_vectors(path, "run", _FORMAT)  # the same content, in the file that is there now
 
     @classmethod
@@ -397,10 +447,14 @@ class Run:
         reads a part of one. Neither memory nor a file descriptor is held meanwhile, so you can load hundreds of runs. A
         file that has changed or vanished since is noticed on the next read: ValueError or FileNotFoundError.
 
+        Of a URL that fsspec knows, such as s3://bucket/runs/mlp-0.safetensors, only the header is read now. An array is
+        read and checked, with its digest, when you ask for it; a part of one by its range of bytes.
+
         Raises:
             FileNotFoundError: no such file.
             ValueError: cut short, damaged, not a run file, newer than this library, or of a version that defines a
                 score in the other direction; the message names the file.
+            ImportError: a URL whose file system needs a library that is missing, such as s3fs.
             OSError: it cannot be read; the message names the file and says what to do.
 
         >>> import tempfile
@@ -418,7 +472,8 @@ class Run:
             names = header.get("class_names")
             run._hold(vectors, _check_kinds(vectors.kinds), _describe(**header["metadata"]), names)
         except MALFORMED as error:
-            vectors.check()  # damage explains whatever else is wrong
+            if not isinstance(vectors.path, Url):
+                vectors.check()  # damage explains whatever else is wrong
             raise ValueError(f"{path}: not a valid run file ({error})") from error
         return run
 

@@ -8,16 +8,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from ..support.remote import Url, find_remote, path_or_url
+
 EXPECTED: Final = "run files, a folder of them, a pattern such as 'runs/*.safetensors', or the --out folder of a study"
 
 
-def find_run_files(named: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+def find_run_files(named: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path | Url]:
     """The run files that are meant, each once.
 
     Args:
         named: one or several of: a file, whatever its suffix; a folder, which stands for its `.safetensors` files, or
             for those of its `runs` folder if it has one, as the folder of a study does; or a glob pattern of these.
             What exists is taken literally, even if its name could be a pattern, and so is each folder of a pattern.
+            Any of these may be a URL that fsspec knows, such as s3://bucket/runs/*.safetensors.
 
     Returns:
         In the order of the names; sorted within each.
@@ -25,6 +28,7 @@ def find_run_files(named: str | os.PathLike[str] | Iterable[str | os.PathLike[st
     Raises:
         TypeError: not a path.
         FileNotFoundError: a name that stands for no file; the message quotes it.
+        ImportError, ValueError, OSError: a URL that cannot be reached, or of a protocol that fsspec does not know.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as study:
@@ -36,9 +40,9 @@ def find_run_files(named: str | os.PathLike[str] | Iterable[str | os.PathLike[st
     ['mlp-0.safetensors', 'mlp-1.safetensors']
     """
     found = [path for name in _each(named) for path in _files_of(name)]
-    once: dict[str, Path] = {}
+    once: dict[str, Path | Url] = {}
     for path in found:
-        once.setdefault(os.path.realpath(path), path)
+        once.setdefault(str(path) if isinstance(path, Url) else os.path.realpath(path), path)
     return list(once.values())
 
 
@@ -54,8 +58,14 @@ def _each(named: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> l
     return names
 
 
-def _files_of(name: str) -> list[Path]:
-    files = [path for match in sorted(_matches(name)) for path in _files_in(Path(match))]
+def _files_of(name: str) -> list[Path | Url]:
+    place = path_or_url(name)
+    files: list[Path | Url] = []
+    if isinstance(place, Url):
+        files += find_remote(place)
+    else:
+        name = name.removeprefix("file://")
+        files += [path for match in sorted(_matches(name)) for path in _files_in(Path(match))]
     if not files:
         raise FileNotFoundError(f"{name}: no run files there; expected {EXPECTED}")
     return files

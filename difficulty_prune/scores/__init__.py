@@ -18,7 +18,7 @@ from .grand.grand import grand
 from .logit_scores import logit_scores, trajectory_scores
 from .prediction_depth import prediction_depth
 from .prototype_distance import prototype_distance
-from .temporal import TemporalOptions, dyn_unc, tdds
+from .temporal import TemporalOptions, dual, dyn_unc, tdds
 
 __all__ = [
     "SCORES",
@@ -30,6 +30,7 @@ __all__ = [
     "agreement",
     "class_normalize",
     "dichotomy",
+    "dual",
     "dyn_unc",
     "ensemble_confidence",
     "grand",

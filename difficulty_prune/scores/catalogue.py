@@ -57,6 +57,7 @@ _JIANG = "Jiang et al. 2021, arXiv 2002.03206"
 _SORSCHER = "Sorscher et al. 2022, arXiv 2206.14486"
 _ZHANG = "Zhang et al. 2024, arXiv 2311.13613"
 _HE = "He et al. 2024, arXiv 2306.05175"
+_CHO = "Cho et al. 2025, arXiv 2502.06905"
 _MEDING = "Meding et al. 2022, arXiv 2110.05922"
 _CARLINI = "Carlini, Erlingsson, Papernot 2019, arXiv 1910.13427"
 _FELDMAN = "Feldman, Zhang 2020, arXiv 2008.03703"
@@ -218,6 +219,19 @@ _ALL = (
         "standard deviation of p_y (ddof 1) in a window of J = 10 presentations, mean over all windows",
         "Its authors keep the highest. There are T - J + 1 windows, not T - J: an off-by-one error drops the last "
         "epoch.",
+        how="update",
+        windowed=True,
+    ),
+    Score(
+        "dual",
+        True,
+        "logits",
+        "probability",
+        _CHO,
+        "(1 - mean) times standard deviation (ddof 1) of p_y in a window of J = 10 presentations, mean over all "
+        "windows",
+        "Its authors keep the highest, of the first 30 of 200 epochs: later, what has been learned for long pulls all "
+        "means down. An example that is never learned does not move, and so scores low, as easy ones do.",
         how="update",
         windowed=True,
     ),

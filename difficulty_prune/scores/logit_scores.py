@@ -13,7 +13,7 @@ from torch import Tensor
 from ..ops.layout import DECAY, FIELD
 from ..ops.operators import new_skipped, new_table, record_stats_
 from .catalogue import check_scores
-from .temporal import TEMPORAL, TemporalOptions, dyn_unc, tdds
+from .temporal import TEMPORAL, TemporalOptions, dual, dyn_unc, tdds
 
 _Fields = Mapping[str, Tensor]
 
@@ -63,7 +63,7 @@ def trajectory_scores(
         logits: [T, N, C] float32, bfloat16 or float16, T presentations of N examples in order; -inf masks a class.
         labels: [N] int64.
         names: default: all scores that need no more than logits.
-        temporal: options of `tdds` and `dyn_unc`.
+        temporal: options of `tdds`, `dyn_unc` and `dual`.
 
     Returns:
         By name, each [N] float32.
@@ -100,7 +100,8 @@ def trajectory_scores(
     scores = logit_scores(table, chosen)
     if "tdds" in chosen:
         scores["tdds"] = tdds(logits.float(), options.window, options.decay)
-    if "dyn_unc" in chosen:
+    of_p_label = {name: formula for name, formula in (("dyn_unc", dyn_unc), ("dual", dual)) if name in chosen}
+    if of_p_label:
         p_label = logits.float().softmax(2).gather(2, labels.expand(len(logits), -1)[:, :, None])[:, :, 0]
-        scores["dyn_unc"] = dyn_unc(p_label, options.window)
+        scores |= {name: formula(p_label, options.window) for name, formula in of_p_label.items()}
     return {name: scores[name] for name in chosen}

@@ -1,4 +1,4 @@
-"""Scores of how an example's predictions change over time: TDDS and dynamic uncertainty."""
+"""Scores of how an example's predictions change over time: TDDS, dynamic uncertainty and DUAL."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor
 
 from ..ops.checks import check_temporal
 from ..ops.layout import temporal_width
-from ..ops.reference import log_probabilities, spread
+from ..ops.reference import dual_of_window, log_probabilities, spread
 
-TEMPORAL: Final = ("tdds", "dyn_unc")
+TEMPORAL: Final = ("tdds", "dyn_unc", "dual")
 """The scores of this file."""
 
 
 @dataclass(frozen=True)
 class TemporalOptions:
-    """How TDDS and dynamic uncertainty look at an example's presentations.
+    """How TDDS, dynamic uncertainty and DUAL look at an example's presentations.
 
     Attributes:
         window: presentations that are looked at together, at least 3: two hold a single change, which cannot deviate
             from its own mean. An example that was presented less often has no score.
-        decay: weight of the newest window in the moving average of TDDS, in (0, 1]; dynamic uncertainty has none.
+        decay: weight of the newest window in the moving average of TDDS, in (0, 1]; the others have none.
 
     Raises:
         ValueError: a window or a decay outside these.
@@ -47,8 +47,8 @@ class TemporalOptions:
         return asdict(self)
 
     def bytes_per_example(self, names: Collection[str], classes: int) -> int:
-        """Memory for one example: 4 (window + 2) for "dyn_unc" alone, 4 (2 window + classes + 2) with "tdds"."""
-        width = temporal_width(self.window, classes if "tdds" in names else None)
+        """Memory of one example: 4 (window + 2), or 4 (2 window + classes + 2) with "tdds"; 4 more for "dual"."""
+        width = temporal_width(self.window, classes if "tdds" in names else None) + ("dual" in names)
         return width * torch.float32.itemsize
 
 
@@ -113,6 +113,41 @@ def dyn_unc(p_label: Tensor, window: int = 10) -> Tensor:
     >>> dyn_unc(torch.tensor([[0.5], [1.0], [0.0], [0.5]]), window=3)
     tensor([0.5000])
     """
+    windows = _windows_of_p(p_label, window)
+    if windows is None:
+        return p_label.new_full(p_label.shape[1:], torch.nan, dtype=torch.float32)
+    deviations: Tensor = spread(windows) / (window - 1) ** 0.5
+    return deviations.mean(0)
+
+
+def dual(p_label: Tensor, window: int = 10) -> Tensor:
+    """DUAL, difficulty times uncertainty (Cho et al. 2025, arXiv 2502.06905), of trajectories in memory.
+
+    The mean over all T - window + 1 windows of `(1 - m) s`, where m is the mean and s the standard deviation (ddof 1)
+    of the label's probability in the window. It is meant for the first part of a training: its authors take 30 epochs
+    of 200. (Their script has 10 s in place of s, which ranks alike.)
+
+    Args:
+        p_label: [T, N] floating point, the probability of the label at T presentations of N examples in order.
+        window: presentations in a window, at least 3.
+
+    Returns:
+        [N] float32; NaN where T < window.
+
+    Raises:
+        TypeError, ValueError: as for `dyn_unc`.
+
+    >>> dual(torch.tensor([[0.5], [1.0], [0.0], [0.5]]), window=3)
+    tensor([0.2500])
+    """
+    windows = _windows_of_p(p_label, window)
+    if windows is None:
+        return p_label.new_full(p_label.shape[1:], torch.nan, dtype=torch.float32)
+    return dual_of_window(windows).mean(0)
+
+
+def _windows_of_p(p_label: Tensor, window: int) -> Tensor | None:
+    """[T - window + 1, N, window] float32; None if there is none."""
     check_temporal(window, decay=1)
     _check_trajectory(p_label, "p_label", "[T, N]", 2)
     if not p_label.isfinite().all():
@@ -120,10 +155,7 @@ def dyn_unc(p_label: Tensor, window: int = 10) -> Tensor:
     if p_label.numel() and not (p_label.min() >= 0 and p_label.max() <= 1):
         got = f"{p_label.min():g} to {p_label.max():g}"
         raise ValueError(f"p_label: got values from {got}, expected probabilities (the softmax of the logits)")
-    if len(p_label) < window:
-        return p_label.new_full(p_label.shape[1:], torch.nan, dtype=torch.float32)
-    deviations: Tensor = spread(p_label.float().unfold(0, window, 1)) / (window - 1) ** 0.5
-    return deviations.mean(0)
+    return None if len(p_label) < window else p_label.float().unfold(0, window, 1)
 
 
 def _check_trajectory(values: Tensor, name: str, shape: str, dims: int) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..policies.base import Policy
+from ..policies.base import Policy, at_epoch
 from ..policies.plan import Plan
 from ..support.checks import whole_number
 from ..support.files import MALFORMED, open_vectors
@@ -89,6 +89,7 @@ class InclusionTable:
         labels: Any = None,
         *,
         salt: int = 0,
+        epoch: int | None = None,
     ) -> InclusionTable:
         """Makes the table of a policy, as a file that is written whole or not at all.
 
@@ -100,10 +101,21 @@ class InclusionTable:
             difficulty: [N], high = hard.
             labels: [N], for policies that need them; see `dp.policies`.
             salt: another one gives ids other hashes.
+            epoch: the one that the table is for, of a policy that goes through the data (`EasyToHard`, `Review`) and so
+                needs a table for each.
 
         Raises:
-            TypeError, ValueError: as the policy and `write` raise them; or a policy without `inclusion`.
+            TypeError, ValueError: as the policy and `write` raise them; or a policy without `inclusion`, or one that
+                needs to know the epoch.
         """
+        full_from = getattr(policy, "full_from", None) if epoch is None else None
+        if epoch is not None:
+            policy = at_epoch(policy, whole_number(epoch, "epoch"))
+        elif full_from != 1 and at_epoch(policy, 0) != at_epoch(policy, 1):
+            raise ValueError(
+                f"policy: {policy!r} keeps others in every epoch, but a table has one probability for each; make one "
+                "for each epoch: InclusionTable.build(..., epoch=0)"
+            )
         if isinstance(policy, Plan) and bool((policy.weight != 1).any()):
             raise ValueError(
                 f"policy: got {policy!r} with weights up to {float(policy.weight.max()):g}, which a table has no place "
@@ -124,7 +136,7 @@ class InclusionTable:
             ((names[i : i + _BLOCK], values[i : i + _BLOCK]) for i in range(0, len(names), _BLOCK)),
             weighted=getattr(policy, "unbiased", False),
             redrawn=getattr(policy, "redrawn", False),
-            full_from=getattr(policy, "full_from", None),
+            full_from=full_from,
             policy=repr(policy),
             salt=salt,
         )

@@ -22,10 +22,11 @@ from ..policies.base import Policy
 from ..policies.uniform import Random
 from ..policies.without_wrong import WithoutWrong
 from ..runs.run_set import RunSet
+from .elsewhere import Elsewhere
 from .executor import run_tasks
-from .settings import POLICIES, WITHOUT_WRONG, Settings
+from .settings import WITHOUT_WRONG, Settings, policy_by_name
 from .study_data import StudyData
-from .tasks import ComparisonTask, DataSource, slug
+from .tasks import ComparisonTask, DataSource, slug, tell_of_checkpoints
 
 ACCURACY: Final = "test accuracy"
 PER_CLASS: Final = "test accuracy per class"
@@ -54,7 +55,7 @@ class Compared:
 
 
 def compare_policies(
-    settings: Settings, source: DataSource, data: StudyData, runs: RunSet, workers: int, console: Console
+    settings: Settings, source: DataSource, data: StudyData, runs: RunSet, workers: int | Elsewhere, console: Console
 ) -> Compared:
     """Trains what is not on disk yet, and compares; with `until`, adds seeds until every interval is narrow enough."""
     compared = Compared()
@@ -72,7 +73,8 @@ def compare_policies(
     while True:
         tasks = [task for seed in waiting for task in work.of_seed(seed)]
         missing = [task for task in tasks if not task.is_done()]
-        run_tasks(missing, workers, len(data.train), console, "comparing")
+        tell_of_checkpoints(missing, console)
+        run_tasks(missing, workers, len(data.train), console, "comparing", settings.log)
         compared.reused += len(tasks) - len(missing)
         compared.results += [task.result() for task in tasks]
         compared.of_models = {
@@ -100,7 +102,7 @@ def make_policies(settings: Settings, wrong: NDArray[Any], examples: int) -> tup
         for name in settings.policy_names:
             room = examples - len(Random(keep)(torch.zeros(examples)))
             policy: Policy = (
-                WithoutWrong(Random(keep), wrong=wrong[:room]) if name == WITHOUT_WRONG else POLICIES[name](keep)
+                WithoutWrong(Random(keep), wrong=wrong[:room]) if name == WITHOUT_WRONG else policy_by_name(name, keep)
             )
             words = in_words(policy, settings.scores[0])
             policies[words], labels[words] = policy, (name, keep)

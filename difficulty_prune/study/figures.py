@@ -35,6 +35,8 @@ def write_figures(folder: Path, runs: RunSet, summary: dict[str, Any], data: Stu
             save_png(axes, folder / f"accuracy-{slug(model)}.png")
     save_png(correlation_heatmap(correlation(runs)), folder / "score-correlation.png")
     save_png(difficulty_histogram(difficulty, score), folder / "difficulty.png")
+    if data.table:  # of which there is no picture
+        return
     known = np.flatnonzero(~np.isnan(difficulty))
     order = known[np.argsort(difficulty[known])]
     for name, chosen in (("hardest", order[::-1][:_SHOWN]), ("easiest", order[:_SHOWN])):
@@ -45,7 +47,7 @@ def write_figures(folder: Path, runs: RunSet, summary: dict[str, Any], data: Stu
 
 def _pictures(data: StudyData, positions: NDArray[Any]) -> NDArray[Any]:
     """[K, H, W], or of colour images [K, H, W, 3]; of channels that are no colours, their mean."""
-    images = data.train.images[positions.copy()].float().numpy()
+    images = data.train.at(positions.copy()).float().numpy()
     if images.shape[1] in (3, 4):  # a fourth is transparency
         return images[:, :3].transpose(0, 2, 3, 1)
     pictures: NDArray[Any] = images.mean(1)

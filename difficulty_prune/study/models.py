@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from torch import Tensor, nn
 
@@ -125,8 +127,12 @@ MODELS: Final[dict[str, Callable[[Shape, int], nn.Module]]] = {
 }
 
 
+TORCHVISION: Final = "torchvision:"
+_WITH_A_SECOND_HEAD: Final = ("googlenet", "inception_v3")
+
+
 def build_model(name: str, shape: Shape, num_classes: int) -> nn.Module:
-    """Makes a model that is given by name, or as your.module:function taking (shape, num_classes).
+    """Makes a model that is given by name, as torchvision:NAME, or as your.module:function taking (shape, num_classes).
 
     Raises:
         ValueError: there is no such model.
@@ -145,10 +151,51 @@ def find_model(name: str) -> Callable[[Shape, int], nn.Module]:
     """
     if name in MODELS:
         return MODELS[name]
-    expected = f"model: got {name!r}, expected {', '.join(MODELS)} or your.module:function"
+    if name.startswith(TORCHVISION):
+        return functools.partial(_from_torchvision, _torchvision_builder(name.removeprefix(TORCHVISION)))
+    expected = f"model: got {name!r}, expected {', '.join(MODELS)}, torchvision:NAME or your.module:function"
     if not names_function(name):
         raise ValueError(expected)
     try:
         return import_function(name)
     except ImportError as error:
         raise ValueError(f"{expected} ({error})") from error
+
+
+def defining_module(name: str) -> str:
+    """The name of the module that defines the function that makes the model; of torchvision's, that of the network.
+
+    >>> defining_module("torchvision:resnet50")
+    'torchvision.models.resnet'
+    """
+    function: object = find_model(name)
+    while isinstance(function, functools.partial):
+        function = function.args[0] if function.func is _from_torchvision else function.func
+    return str(getattr(function, "__module__", None))
+
+
+def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        like = difflib.get_close_matches(name, known, n=3) or known[:3]
+        raise ValueError(
+            f"model: torchvision.models has no {name!r} that classifies images, expected one of its {len(known)}, such "
+            f"as {', '.join(f'{TORCHVISION}{each}' for each in like)}"
+        )
+    builder: Callable[..., nn.Module] = models.get_model_builder(name)
+    return builder
+
+
+def _from_torchvision(builder: Callable[..., nn.Module], shape: Shape, num_classes: int) -> nn.Module:
+    """One of torchvision's networks, untrained, as it is published: for three channels, and most for 224 pixels."""
+    if shape[0] != 3:
+        raise ValueError(f"torchvision's networks take images of 3 channels, got {shape[0]}")
+    name = builder.__name__
+    more: dict[str, Any] = {}
+    if name in _WITH_A_SECOND_HEAD:  # whose loss nobody would add
+        more = {"aux_logits": False, "init_weights": True}
+    elif name.startswith("vit_"):
+        more = {"image_size": shape[1]}
+    return builder(weights=None, num_classes=num_classes, **more)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tempfile
 import warnings
 from fractions import Fraction
@@ -32,9 +33,12 @@ def check_out(settings: Settings) -> None:
     """Checks that results can be written, and leaves nothing behind.
 
     Raises:
+        ValueError: a URL.
         NotADirectoryError: a file is in the way.
         OSError: a folder cannot be written to.
     """
+    if re.match(r"[a-z][a-z0-9+.-]+:[/\\]", str(settings.out)):  # in which Path has left one of the two slashes
+        raise ValueError(f"out: got {settings.out}, expected a folder of this machine, not a URL; choose another --out")
     for folder in folders(settings):
         whole = folder.absolute()
         existing = next(path for path in (whole, *whole.parents) if path.exists())
@@ -97,7 +101,10 @@ def check_model(name: str, data: StudyData, with_grand: bool = False) -> None:
         ValueError: it cannot be made, has nothing to learn, does not take the images, or does not return logits.
     """
     device = training_device()
-    images, labels = prepare(data.train.images[:2], data, device), data.train.labels[:2].to(device)
+    images, labels = (
+        prepare(data.train.at(list(range(min(2, len(data.train))))), data, device),
+        data.train.labels[:2].to(device),
+    )
     expected = [len(images), data.num_classes]
     try:
         with torch.random.fork_rng(), warnings.catch_warnings():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from ..policies.base import Policy
 from ..policies.compose import PerClass
+from ..policies.easy_to_hard import EasyToHard
+from ..policies.review import Review
 from ..policies.stratified import Stratified
 from ..policies.uniform import Easiest, Hardest, Random, Window
 from ..policies.weighted import Importance, SoftPrune
@@ -16,14 +19,17 @@ from ..scores.catalogue import TRACKED, check_tracked, score_names
 from ..scores.temporal import TEMPORAL, TemporalOptions
 from ..support.checks import check_fraction
 from ..support.complete_data import complete_data
+from .cluster_address import FORM, cluster_address
 from .hold_out import check_hold_out
 from .models import MODELS, find_model
 from .options import option
-from .study_data import FORMS
+from .photographs import are_photographs
+from .study_data import FORMS, is_table
 from .tasks import slug
 from .train import Recipe
 
 DEFAULT_SCORES: Final = ("el2n", "aum", "forgetting", "vog_loss")
+_LABELLED: Final = ("table:", "datasets:")
 LARGEST_SEED: Final = 2**62  # leaves room to count up: PyTorch takes seeds below 2**64
 MOST_SEEDS: Final = 30
 WITHOUT_WRONG: Final = "without-wrong"  # draws from what is not likely mislabelled, which the runs tell
@@ -40,6 +46,12 @@ POLICIES: Final[dict[str, Callable[[float], Policy]]] = {
     "importance": lambda keep: Importance(keep=keep),
     "random": Random,
 }
+"""By name, of which one plan says what they keep."""
+IN_EPOCHS: Final[dict[str, Callable[[float], Policy]]] = {
+    "easy-to-hard": EasyToHard,
+    "review": lambda keep: Review(keep, gap=max(10, math.ceil(2 / keep))),
+}
+"""Those that keep others in each epoch, for a training, and not for a plan."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +69,15 @@ class Settings:
             "test data; default: the data's own, else a fifth set aside", metavar="DATA", offer=complete_data
         ),
     )
+    label: str | None = field(
+        default=None,
+        metadata=option("the column of a table or of datasets:DIR that holds the labels", metavar="COLUMN", offer=()),
+    )
     models: tuple[str, ...] = field(
         default=(),
         metadata=option(
-            f"{', '.join(MODELS)} or your.module:function; default: cnn, and for digits mlp too",
+            f"{', '.join(MODELS)}, torchvision:NAME or your.module:function; default: cnn, for digits mlp too, for "
+            "tables mlp",
             flag="--model",
             nargs="+",
             metavar="NAME",
@@ -69,7 +86,26 @@ class Settings:
     )
     runs: int = field(default=4, metadata=option("scoring runs per model", type=int))
     epochs: int | None = field(
-        default=None, metadata=option("epochs of every training; default: 12 for digits, else 10", type=int)
+        default=None,
+        metadata=option("epochs of every training; default: 12 for digits, 30 for tables, else 10", type=int),
+    )
+    batch_size: int | None = field(
+        default=None,
+        metadata=option(
+            "examples in a batch; default: 128; 64 for digits and for --size above 96; 32 for tables", type=int
+        ),
+    )
+    lr: float | None = field(
+        default=None,
+        metadata=option(
+            "the highest learning rate of the cycle; default: 0.2; 0.1 for tables and for --size above 96",
+            type=float,
+            metavar="RATE",
+        ),
+    )
+    no_augment: bool = field(
+        default=False,
+        metadata=option("train on the images as they are, without random cuts, shifts and flips", action="store_true"),
     )
     scores: tuple[str, ...] = field(
         default=DEFAULT_SCORES,
@@ -87,11 +123,12 @@ class Settings:
     policies: tuple[str, ...] = field(
         default=(),
         metadata=option(
-            f"{WITHOUT_WRONG}, {', '.join(POLICIES)}; default: {', '.join(DEFAULT_POLICIES)}; random is always there",
+            f"{WITHOUT_WRONG}, {', '.join((*POLICIES, *IN_EPOCHS))}; default: {', '.join(DEFAULT_POLICIES)}; random is "
+            "always there",
             flag="--policy",
             nargs="+",
             metavar="POLICY",
-            offer=(WITHOUT_WRONG, *POLICIES),
+            offer=(WITHOUT_WRONG, *POLICIES, *IN_EPOCHS),
         ),
     )
     seeds: int = field(
@@ -120,10 +157,26 @@ class Settings:
     )
     seed: int = field(default=0, metadata=option("of the first run; the others count up", type=int))
     workers: int | None = field(
-        default=None, metadata=option("trainings at a time; default: one per core, one on a GPU", type=int, metavar="W")
+        default=None,
+        metadata=option(
+            "trainings at a time; default: one per core (two cores if images are read from files), one on a GPU",
+            type=int,
+            metavar="W",
+        ),
+    )
+    executor: str | None = field(
+        default=None,
+        metadata=option(
+            f"{FORM} of a Dask scheduler, whose workers train; default: processes of this machine", metavar="WHERE"
+        ),
     )
     size: int | None = field(
-        default=None, metadata=option("resize images to so many pixels a side; default: as they are", type=int)
+        default=None,
+        metadata=option(
+            "bring images to so many pixels a side; above 96 workers cut them out of the files in every epoch, never "
+            "all in memory; default: as they are",
+            type=int,
+        ),
     )
     plant_wrong: float = field(
         default=0.0,
@@ -139,8 +192,9 @@ class Settings:
         for keep in self.keep:
             check_fraction(keep, "keep")
         for name in self.policies:
-            if name not in (WITHOUT_WRONG, *POLICIES):
-                raise ValueError(f"policy: got {name!r}, expected one of {WITHOUT_WRONG}, {', '.join(POLICIES)}")
+            if name not in (WITHOUT_WRONG, *POLICIES, *IN_EPOCHS):
+                known = ", ".join((WITHOUT_WRONG, *POLICIES, *IN_EPOCHS))
+                raise ValueError(f"policy: got {name!r}, expected one of {known}")
             if name == WITHOUT_WRONG and not self._tells_wrong:
                 raise ValueError(
                     f"policy: {WITHOUT_WRONG} needs margin or aum among the scores, which tell what is likely "
@@ -150,21 +204,32 @@ class Settings:
             raise ValueError(f"seeds: got {self.seeds}, expected 2 or more, better 5: one shows no spread")
         if self.until is not None and not self.until > 0:
             raise ValueError(f"until: got {self.until}, expected points above 0")
+        if self.label is not None and not self.data.startswith(_LABELLED):
+            raise ValueError(
+                f"label: got {self.label!r} for {self.data}, expected --data table:FILE or datasets:DIR with it"
+            )
         for name in self.models:
             find_model(name)
         for key, value in (
             ("runs", self.runs),
             ("epochs", self.epochs),
+            ("batch_size", self.batch_size),
             ("workers", self.workers),
             ("size", self.size),
         ):
             if value is not None and value < 1:
                 raise ValueError(f"{key}: got {value}, expected at least 1")
+        if self.batch_size == 1:
+            raise ValueError("batch_size: got 1, expected 2 or more: batch norm needs two examples")
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise ValueError(f"lr: got {self.lr}, expected a learning rate above 0, such as 0.1")
         if not 0 <= self.seed < LARGEST_SEED:
             raise ValueError(f"seed: got {self.seed}, expected 0 or more, and less than 2**62")
         check_hold_out(self.hold_out, self.runs)
         if isinstance(self.plant_wrong, bool) or not 0 <= self.plant_wrong < 1:
             raise ValueError(f"plant_wrong: got {self.plant_wrong}, expected a fraction of the labels, in [0, 1)")
+        if self.executor is not None and cluster_address(self.executor) and self.workers is not None:
+            raise ValueError(f"workers: got {self.workers}, but {self.executor} has its own; leave one of them out")
         self._check_windows()
         self._check_no_repeats()
         self._check_policies()
@@ -189,20 +254,34 @@ class Settings:
         for name in (name for name in self.policies if name != WITHOUT_WRONG):
             for keep in self.keep:
                 try:
-                    POLICIES[name](keep)
+                    policy_by_name(name, keep)
                 except (TypeError, ValueError) as error:
                     raise ValueError(f"policy: {name!r} cannot be made with keep {keep}: {error}") from error
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """The models; by default a CNN, and for the small digits an MLP as well."""
-        return self.models or (("cnn", "mlp") if self.data == "digits" else ("cnn",))
+        """The models; by default a CNN, for the small digits an MLP as well, and for tables an MLP alone."""
+        usual = ("cnn", "mlp") if self.data == "digits" else ("mlp",) if is_table(self.data) else ("cnn",)
+        return self.models or usual
+
+    @property
+    def data_specs(self) -> tuple[str, str | None]:
+        """The training data and the test data as one text each, with the column of the labels."""
+        return self._with_label(self.data), None if self.test is None else self._with_label(self.test)
+
+    def _with_label(self, spec: str) -> str:
+        return f"{spec}#{self.label}" if self.label is not None and spec.startswith(_LABELLED) else spec
 
     @property
     def policy_names(self) -> tuple[str, ...]:
         """The policies, without random, which is always compared with; by default those that it pays to know of."""
         known = self.policies or tuple(name for name in DEFAULT_POLICIES if name != WITHOUT_WRONG or self._tells_wrong)
         return tuple(dict.fromkeys(known))
+
+    @property
+    def log(self) -> Path:
+        """The file in which lines say how far the study is."""
+        return self.out / "study.log"
 
     @property
     def _tells_wrong(self) -> bool:
@@ -227,9 +306,21 @@ class Settings:
     @property
     def recipe(self) -> Recipe:
         """How every model is trained: the few digits in smaller batches and for more epochs."""
+        usual = Recipe(epochs=10)
         if self.data == "digits":
-            return Recipe(epochs=self.epochs or 12, batch_size=64)
-        return Recipe(epochs=self.epochs or 10)
+            usual = Recipe(epochs=12, batch_size=64)
+        elif is_table(self.data):
+            usual = Recipe(epochs=30, batch_size=32, learning_rate=0.1)
+        elif are_photographs(self.size):  # whose activations take much memory
+            usual = Recipe(epochs=10, batch_size=64, learning_rate=0.1)
+        asked = {"epochs": self.epochs, "batch_size": self.batch_size, "learning_rate": self.lr}
+        given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+        return replace(usual, augment=not self.no_augment, **given)
+
+
+def policy_by_name(name: str, keep: float) -> Policy:
+    """One of `POLICIES` or `IN_EPOCHS`."""
+    return (POLICIES | IN_EPOCHS)[name](keep)
 
 
 def _check_distinct(name: str, values: Iterable[Any], file_name: Callable[[Any], str]) -> None:

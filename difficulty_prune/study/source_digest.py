@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from .models import MODELS, find_model
+from .models import MODELS, defining_module
 
 _SIZE: Final = 16  # bytes of a digest
 _LIBRARIES: Final = {"site-packages", "dist-packages"}
@@ -31,10 +31,7 @@ def source_digest(name: str) -> str:
     Of the module that defines the function, and, where they are not installed, of the module that names it and of all
     modules that these import. 32 hexadecimal digits; where there is no source, of the name alone.
     """
-    function = find_model(name)
-    while isinstance(function, functools.partial):
-        function = function.func
-    definer = str(getattr(function, "__module__", None))
+    definer = defining_module(name)
     sources = own_sources(definer) if name in MODELS else own_sources(name.partition(":")[0], definer)
     file = _find_file(definer)
     if file is not None and _is_installed(file):

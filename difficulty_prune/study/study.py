@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from concurrent.futures import Executor
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -21,39 +23,62 @@ from ..runs.run_set import RunSet
 from ..support.files import write_atomically
 from ..support.plain import plain
 from .compare_policies import Compared, compare_policies
+from .elsewhere import Elsewhere, open_executor
 from .executor import default_workers, run_tasks
 from .figures import write_figures
 from .folder_lock import locked
+from .photographs import Photographs
 from .preflight import check_fit, check_out, make_folders
+from .progress import Bar, Lines, Logged, report_on
 from .settings import Settings
 from .study_data import StudyData, load_data
-from .tasks import DataSource, ScoringTask, peak_memory, slug, unfinished_runs
+from .tasks import DataSource, ScoringTask, peak_memory, slug, tell_of_checkpoints, unfinished_runs
 
 TARGET: Final = 0.95  # the reliability for which the runs needed are stated
 RUNS_PER_FINGERPRINT: Final = 3
 
 
-def run_study(settings: Settings, console: Console) -> dict[str, Any]:
+def run_study(settings: Settings, console: Console, *, executor: Executor | None = None) -> dict[str, Any]:
     """Runs a study, writes `runs/`, `trainings/`, `figures/` and `summary.json` below `settings.out`.
 
     Trainings whose result is on disk are not repeated. Returns the summary.
 
+    Args:
+        executor: any of `concurrent.futures`, whose workers train in place of processes of this machine; also see
+            `settings.executor`. It is left open. Its workers must have this library, and see the data and
+            `settings.out` under the same paths; in each of their processes one training runs at a time.
+
     Raises:
-        TypeError, ValueError, OSError: before any training: data that cannot be used, settings that do not fit the
-            data, a folder that cannot be written to, or one that holds a run of another study, under whatever name.
+        TypeError, ValueError, OSError, ImportError: before any training: an executor that cannot be reached, data that
+            cannot be used, settings that do not fit the data, a folder that cannot be written to, or one that holds a
+            run of another study, under whatever name.
         ValueError: before the comparison: an example without a score.
     """
     start = time.perf_counter()
+    if executor is not None and settings.executor is not None:
+        raise ValueError(f"executor: got {executor!r}, and settings.executor {settings.executor!r}; choose one")
+    with open_executor(settings.executor if executor is None else executor) as elsewhere:
+        if elsewhere is not None:  # which has another current folder
+            settings = replace(settings, out=settings.out.absolute())
+        return _run(settings, console, start, elsewhere)
+
+
+def _run(settings: Settings, console: Console, start: float, elsewhere: Elsewhere | None) -> dict[str, Any]:
     check_out(settings)
     with console.status(Text(f"reading {settings.data}")):
-        what = settings.data, settings.test, settings.size, settings.plant_wrong, settings.seed
-        data, source = load_data(*what), DataSource.of(*what)
+        what = *settings.data_specs, settings.size, settings.plant_wrong, settings.seed
+        data = load_data(*what)
         check_fit(settings, data)
+    read_photographs(data, console)
+    with console.status(Text(f"reading {settings.data}")):
+        source = DataSource.of(*what)
     scoring = scoring_tasks(settings, source)
     unfinished_runs(scoring)  # refuses the runs of another study, before anything is written
     make_folders(settings)
+    if elsewhere is not None:
+        elsewhere.check(settings.out)
     with locked(settings.out):
-        return _run_locked(settings, data, source, scoring, console, start)
+        return _run_locked(settings, data, source, scoring, elsewhere, console, start)
 
 
 def _run_locked(
@@ -61,13 +86,15 @@ def _run_locked(
     data: StudyData,
     source: DataSource,
     scoring: Sequence[ScoringTask],
+    elsewhere: Elsewhere | None,
     console: Console,
     start: float,
 ) -> dict[str, Any]:
     """The study itself, while no other one writes to its folder."""
-    workers = settings.workers or default_workers()
+    workers = elsewhere or settings.workers or default_workers(reading=isinstance(data.train, Photographs))
     unfinished = unfinished_runs(scoring)
-    run_tasks(unfinished, workers, len(data.train), console, "scoring")
+    tell_of_checkpoints(unfinished, console)
+    run_tasks(unfinished, workers, len(data.train), console, "scoring", settings.log)
     runs = RunSet.load(task.path for task in scoring)
     if settings.keep:
         check_all_scored(runs, settings.scores[0])
@@ -78,12 +105,35 @@ def _run_locked(
         "reused": {"runs": len(scoring) - len(unfinished), "trainings": compared.reused},
         "runs_without_ids": 0 if data.train.ids is None else sum(not run.has("ids") for run in runs),
         "seconds": round(time.perf_counter() - start, 1),
-        "workers": workers,
+        "workers": workers if isinstance(workers, int) else None,
         **({} if data.planted is None else {"planted": data.planted.to_dict()}),
     }
     write_atomically(settings.out / "summary.json", json.dumps(summary, indent=1, default=list))
     write_figures(settings.out / "figures", runs, summary, data)
     return summary
+
+
+def read_photographs(data: StudyData, console: Console) -> None:
+    """Reads all images that are not in memory, with a report, so that what cannot be used is found before a training.
+
+    Raises:
+        TypeError, ValueError: see `Photographs.read_all`.
+    """
+    parts = {"training images": data.train, "test images": data.test}
+    photographs = {f"{len(part):,} {name}": part for name, part in parts.items() if isinstance(part, Photographs)}
+    if not photographs:
+        return
+    before, total = 0, sum(len(part) for part in photographs.values())
+    with report_on(console, "reading", total, len(photographs), keep=False) as report:
+        for name, part in photographs.items():
+            start = time.monotonic()
+            part.read_all(partial(_update, report, name, before))
+            before += len(part)
+            report.finished(name, time.monotonic() - start)
+
+
+def _update(report: Bar | Lines | Logged, name: str, before: int, done: int) -> None:
+    report.update(before + done, [name])
 
 
 def scoring_tasks(settings: Settings, source: DataSource) -> list[ScoringTask]:

@@ -1,9 +1,8 @@
-"""The data of a study: labelled images, held in memory as two tensors."""
+"""The data of a study: labelled images, small ones in memory, and others read when they are needed."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,85 +12,42 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import ConcatDataset
 
 from ..data import IndexedDataset
-from ..dataset_facts import class_names_of, fetch_and_tell, may_return_another
-from ..support.digest import digest_of_array
+from ..dataset_facts import class_names_of, known_labels
 from ..support.name_some import name_some
+from .hugging_face import open_saved
+from .images import Images
 from .named_function import import_function, names_function
-from .photographs import open_rgb
+from .photographs import Photographs, are_photographs, open_rgb, read_labels
 from .plant import Planted, plant_wrong
+from .read_sample import bring_to, check_class, check_shape, read_sample
+from .tables import Table, encoded, read_table, scikit_learn_table
 
-_MEMORY_LIMIT: Final = 4 * 2**30  # every worker holds the images too
+_MEMORY_LIMIT: Final = 2**29  # bytes; every training that runs at the time holds the images too
 _TEST_SHARE: Final = 0.2
-_STATISTICS_FROM: Final = 10_000  # images: more would hardly change a mean over all their pixels
-FORMS: Final = "digits, imagefolder:DIR, torchvision:NAME:ROOT or your.module:function"
-
-
-class Images(Dataset[tuple[Tensor, int]]):
-    """Labelled images. A sample is (image, label).
-
-    Args:
-        images: [N, C, H, W], uint8 or floating point.
-        labels: [N] int64.
-        class_names: the name of each class, where they are known.
-        ids: [N] what names each image for good, such as its path below the folder, where that is known.
-        names_inside: the names of classes that a wrapped dataset has; a wrapper may have made other labels of them.
-
-    >>> len(Images(torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 0])))
-    3
-    """
-
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        class_names: tuple[str, ...] | None = None,
-        ids: NDArray[Any] | None = None,
-        names_inside: tuple[str, ...] | None = None,
-    ) -> None:
-        self.images = images
-        self.labels = labels
-        self.class_names = class_names
-        self.ids = ids
-        self.names_inside = names_inside
-
-    def select(self, positions: NDArray[Any]) -> Images:
-        """The images at these positions."""
-        ids = None if self.ids is None else self.ids[positions]
-        return Images(self.images[positions], self.labels[positions], self.class_names, ids, self.names_inside)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index], int(self.labels[index])
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """A hash of all images and labels, 32 hexadecimal digits; computed once, so change neither."""
-        total = hashlib.blake2b(digest_size=16)
-        for part in (self.images, self.labels):
-            content = part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
-            total.update(f"{part.dtype} {list(part.shape)} {digest_of_array(content)}".encode())
-        return total.hexdigest()
+Examples = Images | Photographs
+FORMS: Final = (
+    "digits, imagefolder:DIR, torchvision:NAME:ROOT, datasets:DIR, sklearn:NAME, table:FILE (with --label, or "
+    "table:FILE#COLUMN) or your.module:function"
+)
 
 
 @dataclass(frozen=True)
 class StudyData:
     """Training and test images of one shape, and the number of classes."""
 
-    train: Images
-    test: Images
+    train: Examples
+    test: Examples
     num_classes: int
     planted: Planted | None = None
+    table: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width)."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+        return self.train.shape
 
     @property
     def names_of_classes(self) -> tuple[str, ...] | None:
@@ -101,10 +57,8 @@ class StudyData:
 
     @functools.cached_property
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation per channel, each [C, 1, 1], of at most about 10,000 training images."""
-        sample = self.train.images[:: max(1, len(self.train) // _STATISTICS_FROM)].float()
-        mean = sample.mean((0, 2, 3), keepdim=True)[0]
-        deviation = sample.std((0, 2, 3), keepdim=True)[0]
+        """Mean and standard deviation per channel, each [C, 1, 1], of a fixed part of the training images."""
+        mean, deviation = self.train.moments()
         return mean, deviation.clamp(min=1e-6)  # a channel that never changes is divided by this
 
 
@@ -119,32 +73,36 @@ def load_data(
 
     Args:
         spec, test_spec: of the forms in `FORMS`.
-        size: the side to which every image is resized; None for as they are.
+        size: the side to which every image is brought; None for as they are. Of more than 96 pixels, and where they
+            would take more than 512 MiB, images are not held in memory: see `Photographs`.
         wrong: the share of the training labels that is made wrong, at random by `seed`.
 
     Raises:
         TypeError, ValueError: a spec of an unknown form, samples that are no (image, label), images of different
-            shapes, pixels that are not finite, labels that are no classes, a single class, test data of another shape
-            or with other classes, or more than 4 GiB of images.
+            shapes, pixels that are not finite, labels that are no classes, a single class, or test data of another
+            shape or with other classes. Of photographs, which are not read here, see `Photographs.read_all`.
         FileNotFoundError: there is no such folder.
 
     >>> data = load_data("digits")
     >>> data.shape, data.num_classes, len(data.train), len(data.test)
     ((1, 8, 8), 10, 1437, 360)
     """
-    train, test = _load(spec, size)
-    if test_spec is not None:
-        test = _load(test_spec, size)[0]
-    if test is None:
-        train, test = _split(train)
+    table = is_table(spec)
+    if table:
+        train, test = _load_tables(spec, test_spec, size)
+    else:
+        train, own_test = _load(spec, size)
+        if test_spec is not None:
+            own_test = _load(test_spec, size)[0]
+        train, test = _split(train) if own_test is None else (train, own_test)
     _check_test_data(train, test)
-    data = StudyData(train, test, num_classes=int(train.labels.max()) + 1)
+    data = StudyData(train, test, num_classes=int(train.labels.max()) + 1, table=table)
     if not wrong:
         return data
     planted = plant_wrong(train.labels, wrong, seed, train.ids)
     labels = train.labels.clone()
     labels[torch.from_numpy(planted.index)] = torch.from_numpy(planted.given)
-    return replace(data, train=Images(train.images, labels, train.class_names, train.ids), planted=planted)
+    return replace(data, train=train.with_labels(labels), planted=planted)
 
 
 def open_data(spec: str) -> IndexedDataset:
@@ -165,13 +123,10 @@ def open_data(spec: str) -> IndexedDataset:
     return dataset if isinstance(dataset, IndexedDataset) else IndexedDataset(dataset)
 
 
-def _check_test_data(train: Images, test: Images) -> None:
+def _check_test_data(train: Examples, test: Examples) -> None:
     """ValueError unless a model trained on `train`, which has several classes, can be tested on `test`."""
-    if train.images.shape[1:] != test.images.shape[1:]:
-        raise ValueError(
-            f"test: got images of shape {list(test.images.shape[1:])}, expected {list(train.images.shape[1:])} as for "
-            "training"
-        )
+    if train.shape != test.shape:
+        raise ValueError(f"test: got images of shape {list(test.shape)}, expected {list(train.shape)} as for training")
     names, others = train.class_names or train.names_inside, test.class_names or test.names_inside
     if names and others and names != others:
         differing = sorted(set(names) ^ set(others))
@@ -187,18 +142,49 @@ def _check_test_data(train: Images, test: Images) -> None:
         raise ValueError(f"test: got class {name_some(unknown)}, of which there is no training example")
 
 
-def _load(spec: str, size: int | None) -> tuple[Images, Images | None]:
-    train, test = _find(spec)
-    return _to_tensors(train, size), None if test is None else _to_tensors(test, size)
+def _load(spec: str, size: int | None) -> tuple[Examples, Examples | None]:
+    train, test = _find(spec, size)
+    return _examples(train, size), None if test is None else _examples(test, size)
 
 
-def _find(spec: str) -> tuple[Any, Any]:
+def is_table(spec: str) -> bool:
+    """Whether examples are rows of a table.
+
+    >>> is_table("table:irises.csv#species"), is_table("sklearn:iris"), is_table("digits")
+    (True, True, False)
+    """
+    return spec.partition(":")[0] in ("table", "sklearn")
+
+
+def _load_tables(spec: str, test_spec: str | None, size: int | None) -> tuple[Examples, Examples]:
+    if size is not None:
+        raise ValueError(f"size: got {size} for {spec}, whose examples are no images; leave --size out")
+    train = _table(spec)
+    if test_spec is None:
+        first, second = (train.select(chosen) for chosen in split_positions(train.targets))
+        return encoded(first, second)
+    if not is_table(test_spec):
+        raise ValueError(f"test: got {test_spec!r}, expected a table as the training data: table:FILE")
+    return encoded(train, _table(test_spec, train.classes))
+
+
+def _table(spec: str, classes: tuple[str, ...] | None = None) -> Table:
+    kind, _, rest = spec.partition(":")
+    return scikit_learn_table(rest) if kind == "sklearn" else read_table(rest, classes)
+
+
+def _find(spec: str, size: int | None = None) -> tuple[Any, Any]:
     """The training data and the test data, or None, as map-style datasets of (image, label)."""
     kind, _, rest = spec.partition(":")
     if spec == "digits":
         return _digits(), None
     if kind == "imagefolder" and rest:
-        return _image_folder(rest), None
+        return _image_folder(rest, size), None
+    if kind == "datasets" and rest:
+        return open_saved(rest)
+    if is_table(spec) and rest:
+        table = _table(spec)
+        return IndexedDataset(table, ids=table.ids), None
     if kind == "torchvision" and ":" in rest:
         return _torchvision(*rest.split(":", 1))  # a folder of Windows has a colon of its own
     if names_function(spec) and rest:
@@ -214,12 +200,12 @@ def _digits() -> IndexedDataset:
     return IndexedDataset(images, ids=np.arange(len(images)))  # by their number in scikit-learn's table
 
 
-def _image_folder(folder: str) -> Any:
+def _image_folder(folder: str, size: int | None) -> Any:
     from torchvision.datasets import ImageFolder
 
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one that holds a folder of images for each class")
-    return ImageFolder(folder, loader=open_rgb)
+    return ImageFolder(folder, loader=functools.partial(open_rgb, side=size) if are_photographs(size) else open_rgb)
 
 
 def _torchvision(name: str, root: str) -> tuple[Any, Any]:
@@ -259,31 +245,41 @@ def _types(made: Any) -> str:
     return f"a {type(made).__name__}"
 
 
-def _to_tensors(dataset: Any, side: int | None = None) -> Images:
-    """Reads a whole map-style dataset of (image, label); images are PIL, arrays [H, W(, C)] or tensors [C, H, W]."""
+def _examples(dataset: Any, side: int | None = None) -> Examples:
+    """A map-style dataset of (image, label): small images in memory, others where they are."""
     if len(dataset) == 0:
         raise ValueError(f"data: {type(dataset).__name__} is empty")
-    ids = _ids(dataset)
-    first, _ = _sample(dataset, 0, side)
-    size = len(dataset) * first.numel() * first.element_size()
-    if size > _MEMORY_LIMIT:
-        raise ValueError(
-            f"data: got {size / 2**30:.1f} GiB of images, expected at most {_MEMORY_LIMIT >> 30} GiB: a study holds "
-            "them in memory; take smaller or fewer images"
-        )
+    ids, names, inside = _ids(dataset), _class_names(dataset), _names_inside(dataset)
+    first, _ = read_sample(dataset, 0, bring_to(side))
+    if are_photographs(side) or len(dataset) * first.numel() * first.element_size() > _MEMORY_LIMIT:
+        labels = _labels_alone(dataset)
+        return Photographs(dataset, labels, side, class_names=_naming(names, labels), ids=ids, names_inside=inside)
+    images, labels = _to_tensors(dataset, first, side)
+    return Images(images, labels, _naming(names, labels), ids, inside)
+
+
+def _naming(names: tuple[str, ...] | None, labels: Tensor) -> tuple[str, ...] | None:
+    """The names of the classes, unless they are of other classes."""
+    return names if names is not None and len(names) > int(labels.max()) else None
+
+
+def _to_tensors(dataset: Any, first: Tensor, side: int | None) -> tuple[Tensor, Tensor]:
+    """All images [N, C, H, W] and labels [N]; images are PIL, arrays [H, W(, C)] or tensors [C, H, W]."""
     images = torch.empty(len(dataset), *first.shape, dtype=first.dtype, device="cpu")
     labels = torch.empty(len(dataset), dtype=torch.int64, device="cpu")
     for i in range(len(dataset)):
-        image, label = _sample(dataset, i, side)
-        if image.shape != first.shape:
-            raise ValueError(
-                f"data: {_name(dataset, i)} has shape {tuple(image.shape)}, the first {tuple(first.shape)}; resize "
-                "them, such as with --size 64"
-            )
+        image, label = read_sample(dataset, i, bring_to(side))
+        check_shape(dataset, i, image, tuple(first.shape))
         images[i], labels[i] = image, label
-    names = _class_names(dataset)
-    named = names is not None and len(names) > int(labels.max())  # else they are of other classes
-    return Images(images, labels, names if named else None, ids, _names_inside(dataset))
+    return images, labels
+
+
+def _labels_alone(dataset: Any) -> Tensor:
+    """The label of each example, [N] int64; every one is read for it where the dataset does not know them."""
+    known = known_labels(dataset)
+    if known is None:
+        return read_labels(dataset)
+    return torch.tensor([check_class(label, i) for i, label in enumerate(known)], dtype=torch.int64, device="cpu")
 
 
 def _ids(dataset: Any) -> NDArray[Any] | None:
@@ -315,80 +311,6 @@ def _names_inside(dataset: Any) -> tuple[str, ...] | None:
     return names if names is not None or inner is None else _names_inside(inner)
 
 
-def _name(dataset: Any, position: int) -> str:
-    """What a message calls an image: its file, where the dataset knows it."""
-    files = getattr(dataset, "samples", None)
-    if isinstance(files, list) and len(files) == len(dataset) and isinstance(files[position], tuple):
-        return f"image {files[position][0]}"
-    return f"image {position}"
-
-
-def _read(dataset: Any, position: int) -> Any:
-    """The sample of a position, and of no other: some datasets return another where a file cannot be read."""
-    try:
-        sample, came = _fetch(dataset, position)
-    except (OSError, SyntaxError) as error:  # PIL raises either for a file that is damaged
-        raise ValueError(f"data: {_name(dataset, position)} cannot be read ({error}); replace or remove it") from error
-    if came != position:
-        raise ValueError(
-            f"data: {_name(dataset, position)} cannot be read, and the dataset returned {_name(dataset, came)} in its "
-            "place; replace or remove it"
-        )
-    return sample
-
-
-def _fetch(dataset: Any, position: int) -> tuple[Any, int]:
-    """A sample, and the position of the example that it is of, as far as the dataset tells."""
-    if isinstance(dataset, IndexedDataset):
-        sample = dataset[position]
-        return sample, sample[-1] if isinstance(sample, tuple | list) else position
-    if may_return_another(dataset):
-        return fetch_and_tell(dataset, position)
-    return dataset[position], position
-
-
-def _resized(image: Tensor, side: int | None) -> Tensor:
-    if side is None or image.shape[1:] == (side, side):
-        return image
-    from torchvision.transforms.v2.functional import resize
-
-    found: Tensor = resize(image, [side, side], antialias=True)
-    return found
-
-
-def _sample(dataset: Any, position: int, side: int | None = None) -> tuple[Tensor, int]:
-    """The image [C, H, W] and the class of an example."""
-    sample = _read(dataset, position)
-    if not isinstance(sample, (tuple, list)) or len(sample) < 2:
-        raise TypeError(f"data: example {position} is a {type(sample).__name__}, expected (image, label)")
-    image = sample[0] if isinstance(sample[0], Tensor) else _from_array(np.array(sample[0]))
-    if image.dim() != 3:
-        raise ValueError(
-            f"data: image {position} has shape {tuple(image.shape)}, expected a tensor [C, H, W], an array [H, W] or "
-            "[H, W, C], or a PIL image"
-        )
-    if image.is_floating_point() and not bool(image.isfinite().all()):
-        raise ValueError(f"data: image {position} has pixels that are infinite or NaN")
-    return _resized(image, side), _class(sample[1], position)
-
-
-def _class(label: Any, position: int) -> int:
-    try:
-        number = int(label)
-        good = bool(number == label) and number >= 0
-    except (TypeError, ValueError, RuntimeError):  # text, NaN, several numbers
-        good = False
-    if not good:
-        raise ValueError(f"data: example {position} has label {label!r}, expected the number of a class: 0, 1, ...")
-    return number
-
-
-def _from_array(array: NDArray[Any]) -> Tensor:
-    if array.ndim == 3:
-        return torch.from_numpy(array.transpose(2, 0, 1).copy())
-    return torch.from_numpy(array[None] if array.ndim == 2 else array)
-
-
 def split_positions(labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     """Positions of the examples to train on and of the fifth that is set aside for testing, always the same.
 
@@ -409,6 +331,6 @@ def split_positions(labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     return np.sort(train), np.sort(test)
 
 
-def _split(images: Images) -> tuple[Images, Images]:
+def _split(images: Examples) -> tuple[Examples, Examples]:
     train, test = (images.select(chosen) for chosen in split_positions(images.labels))
     return train, test

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -17,19 +17,39 @@ from ..data import IndexedDataset
 from ..frozen.checkpoint import score_checkpoint
 from ..sampler import PruneSampler
 from ..tracker.tracker import DifficultyTracker
+from .checkpoint import Checkpoint, Position, Resumable
 from .models import build_model
-from .study_data import Images, StudyData
+from .photographs import Photographs
+from .study_data import Examples, StudyData
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained: SGD with Nesterov momentum under a one-cycle learning rate."""
+    """How a model is trained: SGD with Nesterov momentum under a one-cycle learning rate.
+
+    Attributes:
+        augment: whether colour images are cut, shifted and flipped at random.
+    """
 
     epochs: int
     batch_size: int = 128
     learning_rate: float = 0.2
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    augment: bool = True
+
+    def facts(self) -> dict[str, Any]:
+        """What the files of results say of it; what earlier versions did not have is said where it is otherwise.
+
+        >>> Recipe(epochs=3).facts() == Recipe(epochs=3, augment=False).facts()
+        False
+        """
+        known = asdict(self)
+        return {name: value for name, value in known.items() if name not in _ADDED or value != _ADDED[name]}
+
+
+_ADDED: Final = {"augment": True}
+"""What was added to recipes, and what earlier versions did."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +82,11 @@ class Batches:
         self.sampler = sampler
         self.size = size
 
+    @property
+    def epoch(self) -> int:
+        """Of the sampler."""
+        return self.sampler.epoch
+
     def __len__(self) -> int:
         return number_of_batches(len(self.sampler), self.size)
 
@@ -91,6 +116,7 @@ def train(
     tracker: DifficultyTracker | None = None,
     report: Callable[[int], None] = lambda steps: None,
     steps: int | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Outcome:
     """Trains a new model on what the sampler yields; with a tracker, scores every example at the same time.
 
@@ -101,6 +127,7 @@ def train(
             for what the sampler yields.
         report: called after each epoch with its number of steps.
         steps: of the whole training, for the learning rate; default: epochs times the steps of the first one.
+        checkpoint: what the training goes on from, if it was killed, and what is written at the end of epochs.
     """
     start = time.perf_counter()
     device = training_device()
@@ -108,11 +135,7 @@ def train(
         torch.manual_seed(seed)
         model = build_model(model_name, data.shape, data.num_classes)
         model = model.to(device).to(memory_format=torch.channels_last)
-        loader = DataLoader(
-            IndexedDataset(data.train),
-            batch_sampler=Batches(sampler, recipe.batch_size),
-            pin_memory=device.type == "cuda",
-        )
+        loader = _loader(data.train, Batches(sampler, recipe.batch_size), recipe, seed, device)
         steps = recipe.epochs * len(loader) if steps is None else steps
         optimizer = torch.optim.SGD(
             model.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
@@ -121,14 +144,19 @@ def train(
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, recipe.learning_rate, total_steps=cycle, pct_start=0.25
         )
+        shifts = recipe.augment and not (isinstance(data.train, Photographs) and data.train.cut)  # by the workers
         watching = tracker is not None and "vog_loss" in tracker.scores
         needs_inputs = tracker is not None and not {"vog", "vog_probability"}.isdisjoint(tracker.scores)
+        resumable = Resumable(checkpoint, sampler, model=model, optimizer=optimizer, schedule=schedule, tracker=tracker)
+        begin = resumable.restore()
+        start, done = start - begin.seconds, begin.steps
 
-        for epoch in range(recipe.epochs):
+        for epoch in range(begin.epoch, recipe.epochs):
             sampler.set_epoch(epoch)
             model.train()
             for images, labels, index in loader:
-                x = augment(prepare(images, data, device))
+                x = prepare(images, data, device)
+                x = augment(x) if shifts else x
                 y = labels.to(device, non_blocking=True)
                 weight = sampler.weight(index, device=device)
                 if tracker is not None and watching:
@@ -144,12 +172,22 @@ def train(
                 (loss * weight).mean().backward()
                 optimizer.step()
                 schedule.step()
+            done += len(loader)
             report(len(loader))
+            if epoch + 1 < recipe.epochs:
+                resumable.save(Position(epoch + 1, done, time.perf_counter() - start))
         if tracker is not None and "grand" in tracker.scores:
             score_checkpoint(model, in_order(sampler.plan.index, data, device), tracker, scores=("grand",))
         correct = predict(model, data, data.test).argmax(1) == data.test.labels
     accuracy, of_classes = int(correct.sum()) / len(correct), class_accuracy(correct, data)
     return Outcome(model, accuracy, of_classes, steps, time.perf_counter() - start)
+
+
+def _loader(data: Examples, batches: Batches, recipe: Recipe, seed: int, device: torch.device) -> Any:
+    """Batches (images, labels, index), an epoch at a time."""
+    if isinstance(data, Photographs):
+        return data.drawn(batches, seed, recipe.augment)
+    return DataLoader(IndexedDataset(data), batch_sampler=batches, pin_memory=device.type == "cuda")
 
 
 def class_accuracy(correct: Tensor, data: StudyData) -> list[float | None]:
@@ -160,12 +198,12 @@ def class_accuracy(correct: Tensor, data: StudyData) -> list[float | None]:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, data: StudyData, images: Images) -> Tensor:
+def predict(model: nn.Module, data: StudyData, images: Examples) -> Tensor:
     """Class probabilities [N, C] float32 on the CPU, in evaluation mode and without augmentation."""
     model.eval()
     device = next(model.parameters()).device
     parts = []
-    for x in images.images.split(1000):  # small enough for the memory of any GPU that trained on the images
+    for x in images.batches(1000):  # small enough for the memory of any GPU that trained on the images
         with mixed_precision(device):
             logits = model(prepare(x, data, device))
         parts.append(logits.float().softmax(1).cpu())
@@ -176,8 +214,11 @@ def in_order(
     positions: Tensor, data: StudyData, device: torch.device, size: int = 128
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Batches (images, labels, index) of the training data, ready for the model and not augmented."""
-    for index in positions.split(size):
-        yield prepare(data.train.images[index], data, device), data.train.labels[index], index
+    start = 0
+    for images in data.train.batches(size, positions):
+        index = positions[start : start + len(images)]
+        yield prepare(images, data, device), data.train.labels[index], index
+        start += len(images)
 
 
 def prepare(images: Tensor, data: StudyData, device: torch.device) -> Tensor:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from .digest import Digest, Digests
 from .file_errors import errors_name
 from .json_text import check_depth, parse_json
+from .remote import Url, path_or_url, write_remote
 from .safetensors_header import ArrayKind, header_bytes, in_order
 from .temporary import create_beside, remove_abandoned
 from .vector_file import DIGESTS, VectorFile
@@ -41,7 +42,11 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
 
 
 def _write(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview]) -> None:
-    with atomic_file(path) as file:
+    place = path_or_url(path)
+    if isinstance(place, Url):
+        write_remote(place, b"".join(parts))
+        return
+    with atomic_file(place) as file:
         file.writelines(parts)
 
 
@@ -50,14 +55,16 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write to, which takes the name `path` once the block ends without an error; else nothing is left of it.
 
     Raises:
-        ValueError: the block encoded a text that has no UTF-8, as names of files may be; the message shows it.
+        ValueError: a URL; or the block encoded a text that has no UTF-8, as names of files may be, which is shown.
         OSError: as for `write_atomically`.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder, atomic_file(Path(folder, "a.txt")) as file:
     ...     _ = file.write(b"whole or not at all")
     """
-    target = Path(path)
+    target = path_or_url(path)
+    if isinstance(target, Url):
+        raise ValueError(f"{path}: such a file is written to a folder of this machine alone; copy it there afterwards")
     with errors_name(path):
         _make_folder(target.parent)
         remove_abandoned(target)

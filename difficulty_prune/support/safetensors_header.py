@@ -7,6 +7,7 @@ import math
 import reprlib
 import sys
 from collections.abc import Mapping
+from io import RawIOBase
 from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
@@ -87,7 +88,7 @@ def header_bytes(kinds: Mapping[str, ArrayKind], metadata: Mapping[str, str]) ->
     return len(text).to_bytes(8, "little") + text
 
 
-def read_header(file: BinaryIO, size: int) -> Header:
+def read_header(file: BinaryIO | RawIOBase, size: int) -> Header:
     """Reads the header of a file of `size` bytes and checks all of it, so that no array can lie outside the file.
 
     The arrays must fill the rest of the file without gaps, overlaps or leftover bytes, as the format demands. A file
@@ -97,10 +98,10 @@ def read_header(file: BinaryIO, size: int) -> Header:
         ValueError: not a header of safetensors.
         UnknownDtypeError: an array of a dtype that NumPy lacks, such as bfloat16.
     """
-    length = int.from_bytes(file.read(8), "little")
+    length = int.from_bytes(file.read(8) or b"", "little")
     if size < 8 or length > min(size - 8, _LARGEST_HEADER):
         raise ValueError(f"the header should have {length} bytes, the file has {size}")
-    entries = _parse(file.read(length))
+    entries = _parse(file.read(length) or b"")
     metadata = _metadata(entries.pop("__metadata__", None))
     kinds, offsets = {}, {}
     begin = 8 + length

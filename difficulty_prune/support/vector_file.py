@@ -17,10 +17,14 @@ from numpy.typing import NDArray
 from .arrays import read_only
 from .digest import DIGEST_BLOCK, Digest, Digests, digest_of_text
 from .file_errors import errors_name
+from .remote import RemoteFile, Url, path_or_url
 from .safetensors_header import Header, UnknownDtypeError, read_header
 
 DIGESTS: Final = "difficulty_prune.digests"
 """Where the metadata of a file has the digests of all else in it."""
+
+
+_File = BufferedReader | RemoteFile
 
 
 class VectorFile(Mapping[str, NDArray[Any]]):
@@ -34,7 +38,7 @@ class VectorFile(Mapping[str, NDArray[Any]]):
     `check_metadata`, compares with them; some rows alone cannot be. Older files, without digests, are read as they are.
 
     Attributes:
-        path: absolute.
+        path: absolute, or a URL, of which only the ranges are read that are asked for.
         metadata: text by name, without the digests.
         kinds: dtype and shape of each array, known without reading it.
 
@@ -45,14 +49,13 @@ class VectorFile(Mapping[str, NDArray[Any]]):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).absolute()
-        with errors_name(path):
-            is_file, is_folder = self.path.is_file(), self.path.is_dir()
-        if not is_file:
-            raise FileNotFoundError(f"{path}: {'a folder, expected a file' if is_folder else 'no such file'}")
-        with errors_name(path), open(self.path, "rb") as file:
-            self._state = _state(file)
-            self.metadata, self.kinds, self._offsets = _header_of(file, path)
+        self.path = path_or_url(path).absolute()
+        if isinstance(self.path, Url):
+            remote = RemoteFile(self.path)
+            self._state: tuple[int, ...] | str = remote.state()
+            self.metadata, self.kinds, self._offsets = _header_of(remote, remote.size, path)
+        else:
+            self._state, (self.metadata, self.kinds, self._offsets) = _read_local(self.path, path)
         self._digests = self._parse_digests(self.metadata.pop(DIGESTS, None))
 
     def _parse_digests(self, text: str | None) -> Digests | None:
@@ -88,8 +91,7 @@ class VectorFile(Mapping[str, NDArray[Any]]):
         rows, width = (shape or (1,))[0], math.prod(shape[1:])
         step = max(1, DIGEST_BLOCK // max(1, width * dtype.itemsize))
         digest = Digest(kind)
-        with self._open() as file:
-            file.seek(self._offsets[name])
+        with self._open(name) as file:
             for start in range(0, rows, step):
                 count = min(step, rows - start)
                 content = read_only(self._next(file, count * width * dtype.itemsize))
@@ -140,7 +142,9 @@ class VectorFile(Mapping[str, NDArray[Any]]):
             ValueError, OSError: as the class says.
         """
         dtype, shape = self.kinds[name]
-        with self._open() as file:
+        if isinstance(self.path, Url):
+            raise ValueError(f"{self.path}: cannot be mapped; copy the file to a disk of this machine")
+        with self._open(name) as file:
             return np.asarray(np.memmap(file, dtype, "r", self._offsets[name], shape))
 
     def digest(self, name: str) -> str | None:
@@ -152,8 +156,7 @@ class VectorFile(Mapping[str, NDArray[Any]]):
         dtype, shape = kind = self.kinds[name]
         content = np.empty(math.prod(shape) * dtype.itemsize, np.uint8)
         digest = Digest(kind)
-        with self._open() as file:
-            file.seek(self._offsets[name])
+        with self._open(name) as file:
             for start in range(0, len(content), DIGEST_BLOCK):  # each is summed up while it is in the cache
                 digest.update(self._fill(file, content[start : start + DIGEST_BLOCK]))
         self._compare(name, digest)
@@ -162,14 +165,13 @@ class VectorFile(Mapping[str, NDArray[Any]]):
     def _range(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Elements start..stop-1 of the flattened array."""
         dtype = self.kinds[name].dtype
-        with self._open() as file:
-            file.seek(self._offsets[name] + start * dtype.itemsize)
+        with self._open(name, start, stop) as file:
             return _values(self._next(file, (stop - start) * dtype.itemsize), dtype)
 
-    def _next(self, file: BufferedReader, size: int) -> NDArray[np.uint8]:
+    def _next(self, file: _File, size: int) -> NDArray[np.uint8]:
         return self._fill(file, np.empty(size, np.uint8))
 
-    def _fill(self, file: BufferedReader, content: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _fill(self, file: _File, content: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if file.readinto(content.data) < len(content):
             raise ValueError(self._changed())
         return content
@@ -184,18 +186,31 @@ class VectorFile(Mapping[str, NDArray[Any]]):
         return len(self.kinds)
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[BufferedReader]:
-        """The file, if it is still the one of the header before and after the block."""
+    def _open(self, name: str, start: int = 0, stop: int | None = None) -> Iterator[_File]:
+        """The file, if it is still that of the header before and after the block, at elements start..stop of an array.
+
+        Of a file under a URL it is found out after the block alone, which saves a request.
+        """
+        dtype, shape = self.kinds[name]
+        stop = math.prod(shape) if stop is None else stop
+        first, last = (self._offsets[name] + element * dtype.itemsize for element in (start, stop))
         try:
+            if isinstance(self.path, Url):
+                remote = RemoteFile(self.path)
+                remote.expect(first, last)
+                yield remote
+                self._check_state(RemoteFile(self.path).state())
+                return
             with errors_name(self.path), open(self.path, "rb") as file:
-                self._check_state(file)
+                self._check_state(_state(file))
+                file.seek(first)
                 yield file
-                self._check_state(file)
+                self._check_state(_state(file))
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{self.path}: the file is gone since it was loaded; load it again") from error
 
-    def _check_state(self, file: BufferedReader) -> None:
-        if _state(file) != self._state:
+    def _check_state(self, found: tuple[int, ...] | str) -> None:
+        if found != self._state:
             raise ValueError(self._changed())
 
     def _changed(self) -> str:
@@ -205,9 +220,19 @@ class VectorFile(Mapping[str, NDArray[Any]]):
         return f"{self.path}: the file is damaged: {what} is not as it was written. Take a copy, or make the file again"
 
 
-def _header_of(file: BufferedReader, path: str | os.PathLike[str]) -> Header:
+def _read_local(absolute: Path, path: str | os.PathLike[str]) -> tuple[tuple[int, ...], Header]:
+    """The state and the header of a file of this machine, which messages call `path`."""
+    with errors_name(path):
+        is_file, is_folder = absolute.is_file(), absolute.is_dir()
+    if not is_file:
+        raise FileNotFoundError(f"{path}: {'a folder, expected a file' if is_folder else 'no such file'}")
+    with errors_name(path), open(absolute, "rb") as file:
+        return _state(file), _header_of(file, os.fstat(file.fileno()).st_size, path)
+
+
+def _header_of(file: _File, size: int, path: str | os.PathLike[str]) -> Header:
     try:
-        return read_header(file, os.fstat(file.fileno()).st_size)
+        return read_header(file, size)
     except UnknownDtypeError as error:
         raise ValueError(f"{path}: {error}") from error
     except ValueError as error:

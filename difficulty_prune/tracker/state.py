@@ -231,7 +231,7 @@ class TrackerState:
         """All that the training step changes."""
         found = [self.anchor, *(() if self.skipped is None else self.skipped.tensors())]
         found += [] if self.records is None else [self.records.table, self.records.steps]
-        found += [None if self.windows is None else self.windows.table]
+        found += [] if self.windows is None else [self.windows.table, self.windows.dual]
         found += [t for m in self.moments.values() for t in (m.count, m.mean, m.m2, m.pixels)]
         found += [] if self.probabilities is None else [self.probabilities.count, self.probabilities.mean]
         return [t for t in found if t is not None]

@@ -95,15 +95,16 @@ class DifficultyTracker:
             the example to count as right in `forgetting`, `learning_time` and `consistently_learned`.
         half_life: presentations after which a loss weighs half as much in `recent_loss`.
         gradient: options of the gradient scores.
-        temporal: options of `tdds` and `dyn_unc`, whose state per example `TemporalOptions.bytes_per_example` tells.
+        temporal: options of `tdds`, `dyn_unc` and `dual`, whose state per example
+            `TemporalOptions.bytes_per_example` tells.
         mean_probabilities: whether to keep the mean of each example's probabilities [C] over its presentations, which
             suggest a label for it; or a `ProbabilityOptions`, which says in which dtype, and where.
         process_group: of `torch.distributed`, whose processes each see a share of every batch. `update` then exchanges
-            the statistics of the step (the logits, for `tdds`, `dyn_unc` and `mean_probabilities`), so that each
-            process holds the records of all; gradients stay where they are seen, and are merged when they are asked
-            for. So every process calls `update` in every step, and, where gradients are scored, `compute`, `finish`,
-            `state_dict`, `skipped` and `presentations` too; all get the same. One saved state serves every process. No
-            batch may be larger than the largest first one.
+            the statistics of the step (the logits, for `tdds`, `dyn_unc`, `dual` and `mean_probabilities`), so that
+            each process holds the records of all; gradients stay where they are seen, and are merged when they are
+            asked for. So every process calls `update` in every step, and, where gradients are scored, `compute`,
+            `finish`, `state_dict`, `skipped` and `presentations` too; all get the same. One saved state serves every
+            process. No batch may be larger than the largest first one.
         partition: a `Partition`, in place of `process_group`: this process records only its own examples, by their
             place among these, and exchanges nothing in a step; `num_examples` is None or `len(partition)`. What the
             tracker tells is of its own examples; plans are made of all. Every process saves a state of its own, and
@@ -1022,7 +1023,8 @@ reduction="weighted_mean")` |
 
         Raises:
             ValueError: the other tracker has another number of examples or classes, other scores or options; or both
-                have presented an example to `tdds` or `dyn_unc`, whose windows cannot be put together afterwards.
+                have presented an example to `tdds`, `dyn_unc` or `dual`, whose windows cannot be put together
+                afterwards.
         """
         if other is self:
             raise ValueError("merge: got the tracker itself, expected another one")

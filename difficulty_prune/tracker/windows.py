@@ -1,4 +1,4 @@
-"""What TDDS and dynamic uncertainty need of each example's presentations, while a model trains."""
+"""What TDDS, dynamic uncertainty and DUAL need of each example's presentations, while a model trains."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ import torch
 from torch import Tensor
 
 from ..ops.layout import temporal_parts, temporal_width
-from ..ops.operators import new_temporal_table, record_temporal_
+from ..ops.operators import new_state, new_temporal_table, record_temporal_
 from ..scores.temporal import TEMPORAL, TemporalOptions
 from .growth import resized
 
 
 class TemporalRecords:
-    """What TDDS and dynamic uncertainty need of each example's presentations.
+    """What TDDS, dynamic uncertainty and DUAL need of each example's presentations.
 
     Memory is `TemporalOptions.bytes_per_example`: with windows of 10, 48 bytes per example for "dyn_unc" alone, 128 for
-    "tdds" with 10 classes and 4,088 with 1,000.
+    "tdds" with 10 classes and 4,088 with 1,000; "dual" takes 4 bytes more than "dyn_unc".
 
     Args:
         num_examples: N.
         classes: C.
-        names: which of "tdds" and "dyn_unc" to keep.
+        names: which of "tdds", "dyn_unc" and "dual" to keep.
         device: where the logits will be.
         options: see `TemporalOptions`.
 
     Attributes:
         table: [N, width] float32, see `ops.temporal_parts`.
+        dual: [N] float32, the sum over windows of what each adds to DUAL; None if it is not kept.
 
     Raises:
         ValueError: no name, or one that is not of these scores.
@@ -50,10 +51,11 @@ class TemporalRecords:
         self.options = options if options is not None else TemporalOptions()
         self.names = tuple(name for name in TEMPORAL if name in names)
         if not names or set(self.names) != set(names):
-            raise ValueError(f"names: got {tuple(names)}, expected one or both of {TEMPORAL}")
+            raise ValueError(f"names: got {tuple(names)}, expected some of {TEMPORAL}")
         self.classes = classes
         kept = classes if "tdds" in names else None
         self.table = new_temporal_table(num_examples, self.options.window, kept, device)
+        self.dual = new_state((num_examples,), torch.float32, device) if "dual" in self.names else None
 
     def record(
         self,
@@ -66,6 +68,7 @@ class TemporalRecords:
     ) -> TemporalRecords:
         """Adds a presentation of the examples `index` [B], with logits [B, C]; see `ops.record_temporal_`."""
         window, decay = self.options.window, self.options.decay
+        self._record_dual(index, logits, labels, records, ignore_index)
         record_temporal_(self.table, index, logits, labels, window, decay, skipped, records, ignore_index)
         return self
 
@@ -79,13 +82,25 @@ class TemporalRecords:
         ignore_index: int | None,
     ) -> None:
         """`record` of the rows of all processes of a group, each of which has checked its own; others only fill up."""
+        self._record_dual(index, logits, labels, records, ignore_index)
         torch.ops.difficulty_prune.record_temporal_(
             self.table, index, logits, labels, self.options.window, self.options.decay, skipped, records, ignore_index
         )
 
+    def _record_dual(
+        self, index: Tensor, logits: Tensor, labels: Tensor, records: Tensor | None, ignore_index: int | None
+    ) -> None:
+        """Adds the windows that a batch completes to DUAL; the table is still that of before the batch."""
+        if self.dual is not None:
+            window = self.options.window
+            torch.ops.difficulty_prune.record_dual_(
+                self.dual, self.table, index, logits, labels, window, records, ignore_index
+            )
+
     def resize(self, size: int) -> None:
         """From now on for so many examples; see `resized`."""
         self.table = resized(self.table, size)
+        self.dual = None if self.dual is None else resized(self.dual, size)
 
     @property
     def count(self) -> Tensor:
@@ -99,6 +114,8 @@ class TemporalRecords:
         values = {"dyn_unc": part["deviations"] / windows}
         if "tdds" in self.names:
             values["tdds"] = part["average"]
+        if self.dual is not None:
+            values["dual"] = self.dual[:, None] / windows
         return {name: torch.where(windows > 0, values[name], torch.nan)[:, 0] for name in self.names}
 
     def merge(self, other: TemporalRecords) -> None:
@@ -111,6 +128,8 @@ class TemporalRecords:
         theirs = other.table.to(self.table.device)
         seen = theirs[:, 0] > 0
         self.table[seen] = theirs[seen]
+        if self.dual is not None and other.dual is not None:
+            self.dual[seen] = other.dual.to(self.dual.device)[seen]
 
     def check_merge(self, other: TemporalRecords) -> None:
         """ValueError where both have seen the same example, or they keep different things."""
@@ -130,8 +149,9 @@ class TemporalRecords:
         return {"examples": len(self.table), "classes": self.classes, "names": self.names, **self.options.definition}
 
     def state_dict(self) -> dict[str, Any]:
-        """The state by name: table (a tensor), names, classes, window, decay."""
-        return {"table": self.table, "names": self.names, "classes": self.classes, **self.options.definition}
+        """The state by name: table and dual (tensors), names, classes, window, decay."""
+        kept = {"table": self.table, **({} if self.dual is None else {"dual": self.dual})}
+        return {**kept, "names": self.names, "classes": self.classes, **self.options.definition}
 
     @staticmethod
     def check_state(state: Any, num_examples: int, options: TemporalOptions) -> None:
@@ -153,6 +173,11 @@ class TemporalRecords:
             raise ValueError(f"temporal_records: table: got {got}, expected {(num_examples, width)}, torch.float32")
         if not bool((table[:, 0] >= 0).all()):  # NaN is not either
             raise ValueError("temporal_records.table: got counts below 0 or no numbers; the state is damaged")
+        if "dual" in names:
+            sums = state.get("dual")
+            if not isinstance(sums, Tensor) or tuple(sums.shape) != (num_examples,) or sums.dtype != torch.float32:
+                got = f"shape {tuple(sums.shape)}, {sums.dtype}" if isinstance(sums, Tensor) else type(sums).__name__
+                raise ValueError(f"temporal_records: dual: got {got}, expected {(num_examples,)}, torch.float32")
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any], options: TemporalOptions | None = None) -> TemporalRecords:
@@ -166,4 +191,6 @@ class TemporalRecords:
         table = state["table"]
         records = cls(len(table), state["classes"], state["names"], table.device, recorded)
         records.table.copy_(table)
+        if records.dual is not None:
+            records.dual.copy_(state["dual"])
         return records

@@ -14,7 +14,7 @@ import pytest
 from difficulty_prune.cli.describe import COMMANDS
 from difficulty_prune.scores.catalogue import SCORES, TRACKED, score_names
 from difficulty_prune.study.models import MODELS
-from difficulty_prune.study.settings import POLICIES
+from difficulty_prune.study.settings import IN_EPOCHS, POLICIES
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX, whose shells ask by file descriptor 8")
 
@@ -59,11 +59,11 @@ OFFERED: dict[str, set[str]] = {
     "": {*COMMANDS, "--help", "--version"},
     "fi": {"fingerprint "},
     "study --pol": {"--policy "},
-    "study --policy ": {"without-wrong", *POLICIES},
+    "study --policy ": {"without-wrong", *POLICIES, *IN_EPOCHS},
     "study --policy hardest s": {"stratified", "soft"},
     "study --scores ": set(score_names(*TRACKED)),
     "study --model ": set(MODELS),
-    "study --data ": {"digits", "imagefolder:", "torchvision:"},
+    "study --data ": {"datasets:", "digits", "imagefolder:", "sklearn:", "table:", "torchvision:"},
     "study --data imagefolder:": {"photos/", "runs/"},  # the shell has the part before the colon
     "study --data imagefolder:photos/c": {"photos/cat/"},
     "study --data imagefolder:nowhere/": set(),

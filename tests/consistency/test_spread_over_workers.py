@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import importlib
 import pickle
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from noisy_runs import SIZE, holes, noisy, run_set
+from noisy_runs import holes, noisy, run_set
 
 import difficulty_prune as dp
-from difficulty_prune.consistency import score_of_runs, streams
-from difficulty_prune.consistency.score_of_runs import ScoreOfRuns
+from difficulty_prune.consistency import streams
 from difficulty_prune.consistency.streams import means_of
+from difficulty_prune.runs import score_of_runs
+from difficulty_prune.runs.score_of_runs import ScoreOfRuns
 from difficulty_prune.support.pieces import in_threads, run_pieces
 
 MEASURES = {
@@ -62,14 +63,21 @@ def test_the_result_is_the_same_wherever_the_work_is_done(saved, measure):
     assert measure(in_memory, Elsewhere()) == here
 
 
-def test_processes_read_the_files_themselves(tmp_path):
-    for run in run_set(noisy(4)):
-        labelled = dp.Run(run.scores, architecture="mlp", seed=run.seed, labels=[0] * SIZE)
-        labelled.save(tmp_path / f"{run.seed}.safetensors")
-    saved = dp.RunSet.load(tmp_path)
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
-        found = dp.consistency.reliability(saved, "el2n", executor=processes)
-    assert found.to_dict() == dp.consistency.reliability(saved, "el2n").to_dict()
+@pytest.mark.parametrize("test", ["permutation", "welch"])
+def test_sensitive_examples_are_the_same_wherever_they_are_tested(monkeypatch, test):
+    module = importlib.import_module("difficulty_prune.fingerprint.sensitive_examples")
+    monkeypatch.setattr(module, "_PIECE", 16)
+    matrix = noisy(8)
+    matrix[3, 5] = np.nan
+    runs = run_set(matrix, architectures=["cnn", "mlp"] * 4)
+    here, elsewhere = dp.fingerprint.sensitive_examples(runs, "el2n", test), Elsewhere()
+    found = dp.fingerprint.sensitive_examples(runs, "el2n", test, executor=elsewhere)
+    assert len(elsewhere.sent) == 4
+    for name in ("index", "p_value", "q_value", "effect"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(here, name))
+    assert np.flatnonzero(np.isnan(here.p_value)).tolist() == [5]
+    with pytest.raises(TypeError, match="executor: got 'threads'"):
+        dp.fingerprint.sensitive_examples(runs, "el2n", test, executor="threads")
 
 
 def test_files_go_as_paths(tmp_path):

@@ -32,7 +32,7 @@ def code_of(page: str) -> list[str]:
 def test_the_python_code_runs_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = [*code_of("README.md"), *code_of("docs/policies.md"), *code_of("docs/performance.md")]
-    assert len(blocks) == 5
+    assert len(blocks) == 7
     data = load_data("digits")
     model = build_model("mlp", data.shape, data.num_classes)
     names = {
@@ -40,6 +40,7 @@ def test_the_python_code_runs_in_order(tmp_path: Path, monkeypatch: pytest.Monke
         "model": model,
         "optimizer": torch.optim.SGD(model.parameters(), 0.1),
         "epochs": 2,
+        "early_loss": torch.rand(len(data.train), generator=torch.Generator().manual_seed(1)),
     }
     samplers = []
     for block in blocks:
@@ -48,11 +49,14 @@ def test_the_python_code_runs_in_order(tmp_path: Path, monkeypatch: pytest.Monke
         if len(samplers) == 1:  # "after a few runs, with other seeds"
             exec(block.replace("seed=0", "seed=1").replace("mlp-0", "mlp-1"), names)
     assert len(dp.RunSet.load("runs/*.safetensors")) == 2
-    assert len(samplers[3]) == round(0.7 * len(data.train))
-    assert samplers[3].epoch == names["epochs"] - 1
     assert len(samplers[1]) == round(0.7 * len(data.train))
-    assert len(samplers[2]) == len(data.train)  # the last epoch of dynamic pruning is full
-    assert samplers[2].epoch == names["epochs"] - 1
+    said = samplers[2].plan.summary()
+    assert abs(said["kept_cost"] / said["cost"] - 0.5) < 0.05
+    assert len(samplers[3]) == round(0.3 * len(data.train))
+    assert len(samplers[4]) == len(data.train)  # the last epoch of dynamic pruning is full
+    assert samplers[4].epoch == names["epochs"] - 1
+    assert len(samplers[5]) == round(0.7 * len(data.train))
+    assert samplers[5].epoch == names["epochs"] - 1
 
 
 def names_of_the_page(folder: Path) -> dict[str, Any]:

@@ -155,7 +155,7 @@ def estimating(rank: int, folder: Path) -> None:
 def suggesting_trackers(process_group: object = None) -> dict[str, dp.DifficultyTracker]:
     options = {"mean_probabilities": True, "half_life": 0.7, "process_group": process_group}
     return {
-        "labels": dp.DifficultyTracker(SIZE, ("recent_loss", "dyn_unc"), temporal=TEMPORAL, **options),
+        "labels": dp.DifficultyTracker(SIZE, ("recent_loss", "dyn_unc", "dual"), temporal=TEMPORAL, **options),
         "views": dp.DifficultyTracker(SIZE, ("recent_loss",), **options),
         "gradients": dp.DifficultyTracker(SIZE, ("vog_loss",), **options),
     }

@@ -116,28 +116,29 @@ def vog_scores(num_examples: int, gradients: Iterable[tuple[int, np.ndarray]]) -
 
 
 def temporal_of(history: list[tuple[np.ndarray, int]], window: int, decay: float) -> dict[str, float]:
-    """TDDS and dynamic uncertainty of one example from its presentations (logits, label), in order."""
+    """TDDS, dynamic uncertainty and DUAL of one example from its presentations (logits, label), in order."""
     presented = len(history)
     if presented < window:
-        return {"tdds": math.nan, "dyn_unc": math.nan}
+        return {"tdds": math.nan, "dyn_unc": math.nan, "dual": math.nan}
     log_ps = [log_softmax(z) for z, _ in history]
     p_label = [math.exp(log_p[y]) for log_p, (_, y) in zip(log_ps, history, strict=True)]
     changes = [float(np.sum(np.exp(now) * np.abs(now - before))) for before, now in pairwise(log_ps)]
-    tdds, deviations = 0.0, []
+    tdds, deviations, duals = 0.0, [], []
     for end in range(window, presented + 1):  # presentations end - window + 1 to end, counted from 1
         deviations.append(np.std(p_label[end - window : end], ddof=1))
+        duals.append((1 - np.mean(p_label[end - window : end])) * deviations[-1])
         inside = np.array(changes[end - window : end - 1])  # from each of these presentations to the next
         assert len(inside) == window - 1
         tdds += decay * (1 - decay) ** (presented - end) * np.linalg.norm(inside - inside.mean())
-    return {"tdds": float(tdds), "dyn_unc": float(np.mean(deviations))}
+    return {"tdds": float(tdds), "dyn_unc": float(np.mean(deviations)), "dual": float(np.mean(duals))}
 
 
 def temporal_scores(
     num_examples: int, presentations: Iterable[Presentation], window: int, decay: float
 ) -> dict[str, np.ndarray]:
-    """TDDS and dynamic uncertainty [num_examples] of presentations (index, logits, label); NaN where too few."""
+    """TDDS, dynamic uncertainty and DUAL [num_examples] of presentations (index, logits, label); NaN where too few."""
     histories: dict[int, list[tuple[np.ndarray, int]]] = {example: [] for example in range(num_examples)}
     for index, logits, label in presentations:
         histories[int(index)].append((np.asarray(logits, dtype=np.float64), int(label)))
     scores = [temporal_of(histories[example], window, decay) for example in range(num_examples)]
-    return {name: np.array([score[name] for score in scores]) for name in ("tdds", "dyn_unc")}
+    return {name: np.array([score[name] for score in scores]) for name in ("tdds", "dyn_unc", "dual")}

@@ -21,7 +21,7 @@ from difficulty_prune.tracker.windows import TemporalRecords
 close = partial(torch.testing.assert_close, rtol=3e-5, atol=3e-5, equal_nan=True, check_dtype=False)
 identical = partial(torch.testing.assert_close, rtol=0, atol=0, equal_nan=True)
 
-BOTH = ("tdds", "dyn_unc")
+ALL = ("tdds", "dyn_unc", "dual")
 CPU = torch.device("cpu")
 LOGIT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -41,7 +41,7 @@ class Trajectory:
         """Some of the presentations, in one batch."""
         return replace(self, index=self.index[chosen], logits=self.logits[chosen], labels=self.labels[chosen], cuts=[])
 
-    def record(self, names: tuple[str, ...] = BOTH) -> TemporalRecords:
+    def record(self, names: tuple[str, ...] = ALL) -> TemporalRecords:
         records = TemporalRecords(self.num_examples, self.logits.shape[1], names, CPU, self.options)
         ends = [*self.cuts, len(self.index)]
         for begin, end in zip([0, *ends], ends, strict=False):

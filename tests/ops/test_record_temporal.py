@@ -9,7 +9,7 @@ import torch
 import torch._dynamo as dynamo
 from hypothesis import given, settings
 from torch import Tensor
-from trajectories import BOTH, CPU, LOGIT_DTYPES, Trajectory, close, identical, random_trajectory, seeded, trajectories
+from trajectories import ALL, CPU, LOGIT_DTYPES, Trajectory, close, identical, random_trajectory, seeded, trajectories
 
 from difficulty_prune import ops
 from difficulty_prune.ops import reference
@@ -101,7 +101,7 @@ def test_logits_in_a_graph_and_in_inference_mode_are_recorded_without_it() -> No
 @pytest.mark.filterwarnings(r"ignore::DeprecationWarning:torch\..*")
 def test_recording_compiles_into_one_graph() -> None:
     t = random_trajectory(96)
-    compiled, eager = (TemporalRecords(12, 10, BOTH, CPU, t.options) for _ in range(2))
+    compiled, eager = (TemporalRecords(12, 10, ALL, CPU, t.options) for _ in range(2))
     skipped = ops.new_skipped()
     dynamo.reset()
 

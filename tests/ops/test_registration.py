@@ -59,6 +59,13 @@ def test_opcheck_record_temporal(dtype, classes: int | None, records: Tensor | N
     torch.library.opcheck(kernels.record_temporal_.default, arguments)
 
 
+@pytest.mark.parametrize("records", [None, ops.new_table(4)])
+def test_opcheck_record_dual(records: Tensor | None) -> None:
+    sums, table, index = torch.zeros(4), ops.new_temporal_table(4, 3), torch.tensor([0, 3, 3, 1, -1, 3])
+    arguments = (sums, table, index, random_logits(6, 5), labels_of(index, 5), 3, records)
+    torch.library.opcheck(kernels.record_dual_.default, arguments)
+
+
 @pytest.mark.parametrize("dtype", GRADIENT_DTYPES)
 @pytest.mark.parametrize("m2_dtype", M2_DTYPES)
 @pytest.mark.parametrize("scale", [None, torch.tensor([1.0, 0.0, 2.5])])

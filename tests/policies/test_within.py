@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from live_difficulty import ALL, FIRST, LABELS, NAN, SIZE
 
 from difficulty_prune.policies.compose import PerClass, within
-from difficulty_prune.policies.uniform import Hardest, Random, Window
+from difficulty_prune.policies.uniform import Easiest, Hardest, Random, Window
 from difficulty_prune.policies.weighted import Importance, SoftPrune
+from difficulty_prune.policies.without_wrong import WithoutWrong
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -67,3 +68,15 @@ def test_within_may_leave_a_class_out_where_the_inner_policy_may():
 def test_within_refuses_a_plan_of_another_dataset():
     with pytest.raises(ValueError, match=r"plan: got position 39, expected 0\.\.29"):
         within(Hardest(0.5)(ALL.double()), Hardest(0.5), FIRST[:30])
+
+
+def test_positions_that_are_wrong_stay_those_of_the_whole_data():
+    """Within a part, an example is not taken for the one at the same place of the part."""
+    difficulty = torch.arange(20.0)
+    plan = Easiest(0.5)(difficulty)
+    for wrong in ([0, 3, 12, 19], torch.isin(torch.arange(20), torch.tensor([0, 3, 12, 19]))):
+        found = within(plan, WithoutWrong(Hardest(0.5), wrong), difficulty)
+        assert found.index.tolist() == [5, 6, 7, 8, 9]
+        assert within(plan, WithoutWrong(Easiest(0.5), wrong), difficulty).index.tolist() == [1, 2, 4, 5, 6]
+    with pytest.raises(ValueError, match=r"wrong: got position 20, expected 0\.\.19"):
+        within(plan, WithoutWrong(Hardest(0.5), [20]), difficulty)

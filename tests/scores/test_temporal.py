@@ -1,4 +1,4 @@
-"""TDDS and dynamic uncertainty: their options, and trajectories in memory."""
+"""TDDS, dynamic uncertainty and DUAL: their options, and trajectories in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trajectories import BOTH, CPU, assert_scores, seeded
+from trajectories import ALL, CPU, assert_scores, seeded
 
 import difficulty_prune as dp
 from difficulty_prune.scores import temporal
@@ -49,13 +49,14 @@ def test_a_trajectory_in_memory_gives_what_the_stream_gives(
 ) -> None:
     logits = 5 * torch.randn(presented, 3, classes, generator=seeded(presented))
     labels = torch.randint(classes, (3,), generator=seeded(classes))
-    records = TemporalRecords(3, classes, BOTH, CPU, TemporalOptions(window, decay))
+    records = TemporalRecords(3, classes, ALL, CPU, TemporalOptions(window, decay))
     for row in logits:
         records.record(torch.arange(3), row, labels)
     p_label = logits.softmax(2).gather(2, labels.expand(presented, 3)[..., None])[..., 0]
-    tdds, dyn_unc = temporal.tdds(logits, window, decay), temporal.dyn_unc(p_label, window)
-    assert tdds.dtype == dyn_unc.dtype == torch.float32
-    assert_scores(records.scores(), {"tdds": tdds, "dyn_unc": dyn_unc})
+    formulas = {"tdds": temporal.tdds(logits, window, decay)}
+    formulas |= {"dyn_unc": temporal.dyn_unc(p_label, window), "dual": temporal.dual(p_label, window)}
+    assert all(score.dtype == torch.float32 for score in formulas.values())
+    assert_scores(records.scores(), formulas)
 
 
 def test_functions_take_what_the_definitions_allow_and_refuse_the_rest() -> None:
@@ -65,6 +66,7 @@ def test_functions_take_what_the_definitions_allow_and_refuse_the_rest() -> None
     assert temporal.tdds(torch.zeros(4, 0, 3), 3).shape == temporal.dyn_unc(torch.zeros(4, 0), 3).shape == (0,)
     assert temporal.tdds(torch.zeros(0, 2, 3)).isnan().all()
     assert temporal.dyn_unc(torch.zeros(0, 2)).isnan().all()
+    assert temporal.dual(torch.zeros(0, 2)).isnan().all()
     wrong: list[tuple[Callable[[], object], type[Exception], str]] = [
         (lambda: temporal.tdds(logits, 2), ValueError, "window: got 2"),
         (lambda: temporal.tdds(logits, 3, 0.0), ValueError, "decay: got 0"),
@@ -78,10 +80,22 @@ def test_functions_take_what_the_definitions_allow_and_refuse_the_rest() -> None
         (lambda: temporal.dyn_unc(p * 3), ValueError, "p_label: got values from 1.5 to 1.5, expected probabilities"),
         (lambda: temporal.dyn_unc(-p), ValueError, "p_label: got values from -0.5"),
         (lambda: temporal.dyn_unc(p * torch.nan), ValueError, "8 values that are not finite"),
+        (lambda: temporal.dual(p, 2), ValueError, "window: got 2"),
+        (lambda: temporal.dual(logits), ValueError, r"expected \[T, N\]"),
+        (lambda: temporal.dual(p * 3), ValueError, "p_label: got values from 1.5 to 1.5, expected probabilities"),
     ]
     for call, error, message in wrong:
         with pytest.raises(error, match=message):
             call()
+
+
+def test_dual_is_high_for_what_is_hard_and_moves_and_0_for_what_does_not_move() -> None:
+    moving = torch.tensor([0.1, 0.3]).repeat(8)
+    p = torch.stack([moving, 1 - moving, torch.zeros(16), torch.ones(16)], 1)
+    hard, easy, never, always = temporal.dual(p).tolist()
+    assert hard == pytest.approx(0.8 * temporal.dyn_unc(p)[0].item())
+    assert easy == pytest.approx(0.2 * temporal.dyn_unc(p)[1].item())
+    assert never == always == 0
 
 
 def test_trajectories_in_memory_have_every_score_of_the_logits() -> None:

@@ -190,3 +190,18 @@ def test_foreign_files_are_refused(tmp_path):
     save_vectors(tmp_path / "new", build_table.KIND, 2, arrays, {"rules": rules})
     with pytest.raises(ValueError, match="newer"):
         dp.InclusionTable(tmp_path / "new")
+
+
+@pytest.mark.parametrize("policy", [dp.policies.EasyToHard(0.5), dp.policies.Review(0.5, gap=4)], ids=repr)
+def test_a_policy_that_keeps_others_in_each_epoch_needs_a_table_for_each(tmp_path, policy):
+    ids, difficulty = list(range(20)), torch.arange(20.0)
+    with pytest.raises(ValueError, match=r"keeps others in every epoch.*InclusionTable.build\(..., epoch=0\)"):
+        dp.InclusionTable.build(tmp_path / "table", ids, policy, difficulty)
+    assert not (tmp_path / "table").exists()
+    for epoch in (0, 3):
+        table = dp.InclusionTable.build(tmp_path / "table", ids, policy, difficulty, epoch=epoch)
+        expected = policy.at(epoch).inclusion(difficulty)
+        np.testing.assert_array_equal(table.inclusion(ids), expected.numpy().astype(np.float32))
+        assert table.full_from is None
+    soft = dp.InclusionTable.build(tmp_path / "soft", ids, SoftPrune(0.5, anneal=0.5, epochs=2), difficulty)
+    assert soft.full_from == 1

@@ -11,8 +11,9 @@ import pytest
 
 from difficulty_prune.policies.uniform import Hardest
 from difficulty_prune.study.options import add_options, read_options
-from difficulty_prune.study.settings import POLICIES, Settings
+from difficulty_prune.study.settings import IN_EPOCHS, POLICIES, Settings
 from difficulty_prune.study.tasks import slug
+from difficulty_prune.study.train import Recipe
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_shares_whose_results_would_have_the_same_file_name_are_refused() -> Non
 
 @pytest.mark.parametrize("keep", [0.001, 0.05, 0.3, 0.9, 0.95, 0.999, 1.0])
 def test_every_policy_can_be_made_with_any_share(keep: float) -> None:
-    assert Settings(policies=tuple(POLICIES), keep=(keep,)).keep == (keep,)
+    assert Settings(policies=(*POLICIES, *IN_EPOCHS), keep=(keep,)).keep == (keep,)
 
 
 def test_a_policy_that_cannot_be_made_with_a_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +115,7 @@ def test_each_field_is_an_option_whose_default_is_that_of_the_field() -> None:
     add_options(parser, Settings)
     assert read_options(parser.parse_args([]), Settings) == Settings()
     given = {
-        "--data": "d",
+        "--data": "table:d",
         "--test": "t",
         "--model": "mlp",
         "--runs": "2",
@@ -127,13 +128,48 @@ def test_each_field_is_an_option_whose_default_is_that_of_the_field() -> None:
         "--hold-out": "0.5",
         "--out": "o",
         "--seed": "5",
-        "--workers": "6",
+        "--executor": "dask:e",
         "--size": "7",
         "--plant-wrong": "0.25",
+        "--batch-size": "9",
+        "--lr": "0.05",
+        "--label": "y",
     }
     expected = Settings(
-        data="d", test="t", models=("mlp",), runs=2, epochs=3, scores=("aum",), keep=(0.1,), policies=("soft",),
-        seeds=8, until=0.5, hold_out=0.5, plant_wrong=0.25, out=Path("o"), seed=5, workers=6, size=7,
+        data="table:d", label="y", test="t", models=("mlp",), runs=2, epochs=3, scores=("aum",), keep=(0.1,),
+        policies=("soft",),
+        seeds=8, until=0.5, hold_out=0.5, plant_wrong=0.25, batch_size=9, lr=0.05, no_augment=True,
+        out=Path("o"), seed=5, executor="dask:e", size=7,
     )  # fmt: skip
-    assert read_options(parser.parse_args([*itertools.chain(*given.items())]), Settings) == expected
-    assert len(fields(Settings)) == len(given)
+    arguments = [*itertools.chain(*given.items()), "--no-augment"]
+    assert read_options(parser.parse_args(arguments), Settings) == expected
+    assert len(fields(Settings)) == len(given) + 2  # --no-augment, and --workers, which goes without --executor
+
+
+def test_the_recipe_is_what_was_asked_for_else_what_is_usual_for_the_data() -> None:
+    assert Settings().recipe == Recipe(epochs=12, batch_size=64)
+    assert Settings(data="sklearn:iris").recipe == Recipe(epochs=30, batch_size=32, learning_rate=0.1)
+    assert Settings(data="imagefolder:a", size=96).recipe == Recipe(epochs=10, batch_size=128, learning_rate=0.2)
+    assert Settings(data="imagefolder:a", size=97).recipe == Recipe(epochs=10, batch_size=64, learning_rate=0.1)
+    asked = Settings(size=224, epochs=3, batch_size=2, lr=0.5, no_augment=True)
+    assert asked.recipe == Recipe(epochs=3, batch_size=2, learning_rate=0.5, augment=False)
+
+
+def test_a_recipe_of_earlier_versions_is_described_as_they_did() -> None:
+    assert "augment" not in Settings().recipe.facts()
+    assert Settings(no_augment=True).recipe.facts()["augment"] is False
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"batch_size": 1}, "batch_size: got 1, expected 2 or more"),
+        ({"batch_size": 0}, "batch_size: got 0"),
+        ({"lr": 0.0}, r"lr: got 0\.0, expected a learning rate above 0"),
+        ({"lr": float("nan")}, "lr: got nan"),
+        ({"lr": float("inf")}, "lr: got inf"),
+    ],
+)
+def test_batches_and_rates_that_cannot_train_are_refused(options, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Settings(**options)

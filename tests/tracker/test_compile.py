@@ -28,7 +28,7 @@ from difficulty_prune import ops
 N, CLASSES = 1009, 5  # a number of examples that is easy to find in generated code
 PIXELS = 4 * 6
 SCORES = ("el2n", "aum", "vog_loss")
-IN_WINDOWS = ("el2n", "tdds", "dyn_unc")
+IN_WINDOWS = ("el2n", "tdds", "dyn_unc", "dual")
 WINDOW = 3
 pytestmark = [  # what the compiler says of its own doings
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),

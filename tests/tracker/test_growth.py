@@ -16,7 +16,7 @@ from torch.utils.data import TensorDataset
 import difficulty_prune as dp
 from difficulty_prune.tracker.growth import room_for
 
-SCORES = ("loss", "el2n", "forgetting", "recent_loss", "tdds", "vog_loss", "vog")
+SCORES = ("loss", "el2n", "forgetting", "recent_loss", "tdds", "dual", "vog_loss", "vog")
 FACTS: dict[str, Any] = {"architecture": "mlp", "seed": 0}
 batches = st.lists(st.lists(st.integers(0, 300), min_size=1, max_size=4), min_size=1, max_size=5)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import difficulty_prune as dp
 
 N, C = 8, 3
-SCORES = ("el2n", "forgetting", "dyn_unc", "vog", "vog_loss", "grand")
+SCORES = ("el2n", "forgetting", "dyn_unc", "dual", "vog", "vog_loss", "grand")
 
 
 def new_tracker(**options: Any) -> dp.DifficultyTracker:

@@ -518,7 +518,7 @@ case(
     labels=Y,
     owner=OWN,
 )
-for name in ("tdds", "dyn_unc"):
+for name in ("tdds", "dyn_unc", "dual"):
     case(
         f"rows for {name}",
         lambda name=name: classes(name),

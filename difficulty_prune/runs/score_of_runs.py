@@ -8,11 +8,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runs.compatibility import score_digests
-from ..runs.run_set import RunSet
 from ..support.blocks import BLOCK, blocks
 from ..support.pieces import in_threads
+from ..support.remote import Url
 from ..support.vector_file import VectorFile
+from .compatibility import score_digests
+from .run_set import RunSet
 
 _PIECE: Final = 32
 """Runs of a piece of work, whatever does it, so that sums over runs are the same to the last bit."""
@@ -49,7 +50,10 @@ class _Kept(NamedTuple):
     def read(self, rows: slice | None = None) -> NDArray[Any]:
         assert not isinstance(self.values, _File)  # which nobody has but a pickle
         if isinstance(self.values, VectorFile):
-            return self.values.read(self.name, rows).astype(self.dtype, copy=False)
+            values = self.values.read(self.name, rows).astype(self.dtype, copy=False)
+            if isinstance(self.values.path, Url) and np.isinf(values).any():  # files of this machine were checked
+                raise ValueError(f"{self.values.path}: not a valid run file ({self.name} is infinite for some example)")
+            return values
         return self.values if rows is None else self.values[rows]
 
     def to_send(self) -> _Kept:
@@ -104,6 +108,10 @@ class ScoreOfRuns:
     def read(self, run: int) -> NDArray[Any]:
         """The score of one run as stored, [N] float64."""
         return np.asarray(self._kept[run].read(), np.float64)
+
+    def matrix(self, examples: slice) -> NDArray[Any]:
+        """The score of every run, [R, n] float64, of these examples."""
+        return np.stack([kept.read(examples) for kept in self._kept], dtype=np.float64)
 
     def digests(self) -> Iterator[str]:
         """Of each run, the same for the same values: those of the files, which were checked when these were loaded."""
