@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; `_HOMES` says the same
     from .streams.stream_index import StreamIndex
     from .streams.stream_pruner import StreamPruner
     from .tracker.options import GradientOptions, ProbabilityOptions
+    from .tracker.partition import Partition
     from .tracker.tracker import DifficultyTracker
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "IdReport",
     "InclusionTable",
     "IndexedDataset",
+    "Partition",
     "Plan",
     "PolicyComparison",
     "ProbabilityOptions",
@@ -133,6 +135,7 @@ _HOMES: Final = {
     "StreamPruner": "streams.stream_pruner:StreamPruner",
     "GradientOptions": "tracker.options:GradientOptions",
     "ProbabilityOptions": "tracker.options:ProbabilityOptions",
+    "Partition": "tracker.partition:Partition",
     "DifficultyTracker": "tracker.tracker:DifficultyTracker",
 }
 """Where each public name stands: in a module, or it is one. Imported when it is first asked for, so that the command

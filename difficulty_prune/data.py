@@ -30,6 +30,7 @@ from .dataset_facts import (
     read_column,
 )
 from .decisions.decisions import Decisions, expect_decisions
+from .support.counted import counted
 from .support.ids import check_ids, id_of, positions_of
 
 _EXACT_IN_FLOAT64: Final = 2**53
@@ -137,9 +138,13 @@ class IndexedDataset(Dataset[Any]):
             self._corrections = corrections
             same = [] if before is None else [p for p, label in corrections.items() if before[p] == label]
             if same:
+                labels = counted(
+                    len(same),
+                    "label is called wrong and corrected to what it is",
+                    "labels are called wrong and corrected to what they are",
+                )
                 warnings.warn(
-                    f"decisions: {len(same)} labels are called wrong and corrected to what they are, the first of "
-                    f"example {same[0]}: say 'keep', or give the right label",
+                    f"decisions: {labels}, the first of example {same[0]}: say 'keep', or give the right label",
                     stacklevel=3,
                 )
             check = self.decisions.check(self)

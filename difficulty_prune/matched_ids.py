@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from .data import IndexedDataset
 from .identity import Identity
+from .support.counted import counted
 from .support.ids import id_array, positions_of
 from .support.name_some import name_some
 
 _NAMED: Final = 3  # of each kind, in a message
 _MOVED: Final = "moved to another class"
+NEW: Final = ("is new", "are new")  # of one, and of several
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def match_ids(
 
     >>> match = match_ids(["a", "b", "c"], np.array(["c", "d", "a"]))
     >>> match.positions, str(match.report)
-    (array([ 2, -1,  0]), "2 of 3 examples match; 1 vanished ('b'); 1 are new ('d')")
+    (array([ 2, -1,  0]), "2 of 3 examples match; 1 vanished ('b'); 1 is new ('d')")
     """
     before = id_array(ids, name)
     if not len(before):
@@ -152,9 +154,9 @@ def _report(before: NDArray[Any], now: NDArray[Any], found: NDArray[np.int64], m
     gone = np.ones(len(before), bool)
     gone[found[known]] = False
     text = f"{int(known.sum())} of {len(found)} examples match"
-    for chosen, said, names in ((gone, "vanished", before), (~known, "are new", now), (moved, _MOVED, now)):
+    for chosen, said, names in ((gone, ("vanished",) * 2, before), (~known, NEW, now), (moved, (_MOVED,) * 2, now)):
         if chosen.any():
-            text += f"; {int(chosen.sum())} {said} ({name_some(names[chosen].tolist(), _NAMED)})"
+            text += f"; {counted(int(chosen.sum()), *said)} ({name_some(names[chosen].tolist(), _NAMED)})"
     return IdReport(int(known.sum()), int(gone.sum()), int((~known).sum()), int(moved.sum()), text)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import length_hint
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -19,15 +19,19 @@ from .data import IndexedDataset
 from .decisions.decisions import Decisions, expect_decisions
 from .matched_ids import match_ids
 from .ops.checks import check_index
-from .policies.base import Policy, at_epoch, check_difficulty, warn_if_nothing_is_ranked
+from .policies.base import Policy, at_epoch, check_difficulty, of_part, warn_if_nothing_is_ranked
 from .policies.compose import within
 from .policies.plan import Plan
 from .support.arrays import as_tensor, real_numbers
 from .support.checks import whole_number
+from .support.counted import counted
 from .support.deal import deal
 from .support.randomness import generator_from
+from .tracker.partition import Partition
+from .tracker.parts import Places
 from .tracker.source import ScoreSource
 
+T = TypeVar("T")
 _CHUNK: Final = 65_536  # positions that are Python numbers at a time
 
 
@@ -166,16 +170,23 @@ class PruneSampler(Sampler[int]):
             a plan knows (`Plan.with_ids`). With `ids`, difficulty and labels are put into its order: new examples
             become NaN, and a warning counts those that vanished, are new or moved to another class.
             `runs.difficulty(score, dataset=train)` does the same.
-        ids: [N] what names the examples of `difficulty` and `labels`, such as `runs.ids`.
+        ids: [N] what names the examples of `difficulty` and `labels`, and of what the policy was given of each example
+            beside; such as `runs.ids`.
         decisions: of people, on examples of `dataset` (without it: of those of the difficulty, by index). What is to be
             dropped, or wrong without its right label, is left out of every plan; the policy plans the others, of which
             its `keep` is a fraction, and weights are multiplied. `plan.summary()["decisions"]` counts. Corrected labels
             are for the dataset to serve: `dp.IndexedDataset(..., decisions=)`.
         fixed_length: positions per epoch, over all processes, whatever the plan: for trainers that freeze the number of
             steps. A longer plan is cut, at random; a shorter one is passed over again.
-        cost: [N], what each example costs, such as its tokens: 0 or more. With several processes, examples are then
-            exchanged between their shares, so that these cost about the same at any time, and so do the batches that
-            they make at the same time; shares stay of the same length. A million examples take about a second.
+        cost: [N], what each example of today's data costs, such as its tokens: 0 or more. With several processes,
+            examples are then exchanged between their shares, so that these cost about the same at any time, and so do
+            the batches that they make at the same time; shares stay of the same length. A million examples take about a
+            second.
+        partition: a `Partition`, in place of rank and world_size, where each process has examples of its own:
+            difficulty and labels are those of this process, and so are all positions, in its own dataset. Default:
+            that of the tracker. Plans are made of the examples of all processes, which make equally many steps, without
+            copies; `weight` makes up for those of a process that keeps more than others, of which it visits a part.
+            Make the sampler and call `set_epoch` in every process.
         outside: what `weight` does, once examples have been drawn, with one that the epoch's plan does not keep:
             "raise" an error (of an index on an accelerator: count it, and raise at the next `set_epoch`), or "zero",
             which gives it weight 0.
@@ -206,6 +217,7 @@ class PruneSampler(Sampler[int]):
         world_size: int | None = None,
         fixed_length: int | None = None,
         cost: Any = None,
+        partition: Partition | None = None,
         outside: Literal["raise", "zero"] = "raise",
     ) -> None:
         if not callable(policy) or isinstance(policy, type):
@@ -217,18 +229,22 @@ class PruneSampler(Sampler[int]):
             raise ValueError(f"world_size: got {world_size}, expected at least 1 process")
         if not 0 <= self.rank < self.world_size:
             raise ValueError(f"rank: got {rank}, expected 0..{self.world_size - 1} for world_size {world_size}")
-        if fixed_length is not None and whole_number(fixed_length, "fixed_length") < self.world_size:
-            raise ValueError(
-                f"fixed_length: got {fixed_length}, expected at least 1 for each of {self.world_size} processes"
-            )
         if outside not in ("raise", "zero"):
             raise ValueError(
                 f"outside: got {outside!r}, expected 'raise' or 'zero': what to do with an example off plan"
             )
         if isinstance(difficulty, ScoreSource):
+            partition = difficulty.tracker.partition if partition is None else partition
+        if partition is not None:
+            _check_partition(partition, difficulty, rank=rank, decisions=decisions, ids=ids, cost=cost)
+        elif isinstance(difficulty, ScoreSource):
             _check_shared(difficulty)
+        self.partition = partition
+        processes = self.world_size if partition is None else partition.world_size
+        if fixed_length is not None and whole_number(fixed_length, "fixed_length") < processes:
+            raise ValueError(f"fixed_length: got {fixed_length}, expected at least 1 for each of {processes} processes")
         if ids is not None:
-            difficulty, labels = _of_today(difficulty, labels, ids, dataset)
+            policy, difficulty, labels = _of_today(policy, difficulty, labels, ids, dataset)
         self.policy = policy
         self.shuffle = bool(shuffle)
         self.seed = whole_number(seed, "seed")
@@ -236,7 +252,10 @@ class PruneSampler(Sampler[int]):
         self.outside = outside
         self._labels = labels
         self._decided = _decided(decisions, difficulty, dataset)
-        own = difficulty if callable(difficulty) else self._checked(difficulty).clone()
+        self._partial = False  # whether the plan is what was left of an epoch
+        if partition is not None:
+            partition.compare(self._settings(difficulty), "samplers", "Give every process the same arguments")
+        own = difficulty if callable(difficulty) else self._together(lambda: self._checked(difficulty).clone())
         self._difficulty: Callable[[], Any] | Tensor = own
         self._replans = callable(difficulty) or bool(getattr(policy, "redrawn", False))
         self._visited = False  # whether any example has been drawn yet
@@ -252,7 +271,8 @@ class PruneSampler(Sampler[int]):
                 f"difficulty: got {len(values)} examples, but the dataset has {len(dataset)}; to match them by id, "
                 "give ids=runs.ids, or take runs.difficulty(score, dataset=dataset)"
             )
-        if not callable(difficulty) and getattr(policy, "redrawn", False):  # which itself says nothing
+        fixed = partition is None and not callable(difficulty)
+        if fixed and getattr(policy, "redrawn", False):  # which itself says nothing
             warn_if_nothing_is_ranked(values, policy, getattr(policy, "keep", 0.0))
         self._weights = _no_weights(len(values))
         self._weights_on: dict[torch.device, Tensor] = {}
@@ -305,15 +325,20 @@ class PruneSampler(Sampler[int]):
 
     def _plan_for(self, epoch: int) -> Plan:
         """The present plan, where neither draws nor difficulty nor the policy change."""
-        if self._replans or at_epoch(self.policy, epoch) != at_epoch(self.policy, self.epoch):
+        if self._replans or self._partial or at_epoch(self.policy, epoch) != at_epoch(self.policy, self.epoch):
             return self._plan_of(self._values(), epoch)
         return self.plan
 
     def _values(self) -> Tensor:
-        return self._checked(self._difficulty()) if callable(self._difficulty) else self._difficulty
+        difficulty = self._difficulty
+        return self._together(lambda: self._checked(difficulty())) if callable(difficulty) else difficulty
+
+    def _together(self, work: Callable[[], T]) -> T:
+        """What the work gives; where it fails in one process of a partition, it fails in all."""
+        return work() if self.partition is None else self.partition.together(work)
 
     def _checked(self, difficulty: Any) -> Tensor:
-        if self._decided is not None:  # the policy looks at those that stay
+        if self._decided is not None or self.partition is not None:  # the policy looks at those that stay, or at all
             return check_difficulty(difficulty, "keep")
         return check_difficulty(difficulty, getattr(self.policy, "unseen", "refuse"))
 
@@ -322,6 +347,9 @@ class PruneSampler(Sampler[int]):
         if len(difficulty) != size:
             raise ValueError(f"difficulty: got {len(difficulty)} examples, expected {size}, as in the first epoch")
         words = (_PLAN, epoch) if self._replans else (_PLAN,)
+        if self.partition is not None:
+            policy = at_epoch(self.policy, epoch)
+            return self.partition.plan(policy, difficulty, self._labels, seed=(self.seed, *words))
         plan = self._plan_by(at_epoch(self.policy, epoch), difficulty, generator_from(self.seed, *words))
         if int(plan.index[-1]) >= size:
             raise ValueError(f"policy: {self.policy!r} keeps position {int(plan.index[-1])}, expected 0..{size - 1}")
@@ -337,9 +365,9 @@ class PruneSampler(Sampler[int]):
         return plan
 
     def _begin(self, plan: Plan, epoch: int, length: int | None = None) -> None:
+        visited, self._factor = (len(plan), 1.0) if self.partition is None else self.partition.visits(len(plan))
         if length is None:
-            wanted = len(plan) if self.fixed_length is None else self.fixed_length
-            length = wanted // self.world_size * self.world_size
+            length = self._length_for(visited)
         if length < self.world_size:
             raise ValueError(
                 f"world_size: got {self.world_size}, but the epoch has only {length or len(plan)} examples"
@@ -349,9 +377,17 @@ class PruneSampler(Sampler[int]):
         self._trained: Tensor | None = None  # [N] bool: whose weight was asked for since, as far as it is on the CPU
         # Positions in the epoch, over all processes, at which the next iterator begins and the present pass began.
         self._start = self._pass_start = 0
-        self._weights = _no_weights(len(self._weights)).index_put_((plan.index,), plan.weight)
+        self._partial = False
+        self._weights = _no_weights(len(self._weights)).index_put_((plan.index,), plan.weight * self._factor)
         # To where batches have been, so that no step of the epoch has to copy it.
         self._weights_on = {device: self._weights.to(device, non_blocking=True) for device in self._weights_on}
+
+    def _length_for(self, visited: int) -> int:
+        """Positions of an epoch of a plan of so many; those of this process alone where it has a partition."""
+        if self.partition is not None:
+            return visited if self.fixed_length is None else self.fixed_length // self.partition.world_size
+        wanted = visited if self.fixed_length is None else self.fixed_length
+        return wanted // self.world_size * self.world_size
 
     # Visits
 
@@ -402,7 +438,8 @@ class PruneSampler(Sampler[int]):
             drop_last: as for the DataLoader.
 
         Raises:
-            TypeError, ValueError: no whole numbers, or less than 1; or see the policy.
+            TypeError, ValueError: no whole numbers, or less than 1; or see the policy; or it is a `Budget` of
+                difficulty that is still being measured, on which its number of examples depends.
 
         >>> from difficulty_prune.policies import SoftPrune
         >>> policy = SoftPrune(keep=0.5, anneal=0.25, epochs=4)
@@ -433,7 +470,8 @@ class PruneSampler(Sampler[int]):
             return len(self)
         presented = torch.arange(len(self._weights), dtype=torch.float64, device="cpu")
         values = presented if callable(self._difficulty) else self._difficulty
-        return len(self._plan_of(values, epoch)) // self.world_size
+        kept = len(self._plan_of(values, epoch))
+        return kept // self.world_size if self.partition is None else self.partition.visits(kept)[0]
 
     def weight(self, index: Tensor, *, device: torch.device | str | None = None) -> Tensor:
         """The factor of each example's loss, [B] float32 on `device` (default: that of the index).
@@ -539,6 +577,56 @@ class PruneSampler(Sampler[int]):
                 or, where the difficulty is fixed, with another plan. The sampler stays as it was then.
         """
         _, start = self._restore(state)
+        self._go_on_at(start)
+
+    def load_parts(self, states: Iterable[Mapping[str, Any]]) -> None:
+        """Goes on from the states of all processes of an earlier training, however many they were.
+
+        Every process calls it, and gives the states that all of them saved at one time; it visits what is left of the
+        epoch of the examples that are its own now, in an order of its own. All processes make equally many steps. From
+        the next epoch on nothing is different.
+
+        Raises:
+            ValueError: a sampler without `partition`, or see `load_state_dict`.
+            RuntimeError: another process refused them.
+        """
+        partition = self.partition
+        if partition is None:
+            raise ValueError("load_parts: this sampler has no partition; load the one state with load_state_dict")
+        number, index, weight = partition.together(lambda: self._left_in(list(states), partition))
+        shares = partition.counts(len(index))
+        if min(shares) > 0:
+            summary = {"policy": f"the rest of epoch {number} of {self.policy!r}", "kept": sum(shares)}
+            self._begin(Plan(index, weight, summary), number)
+            self._partial = True
+            self._go_on_at(0)
+        else:  # that epoch is over
+            self._begin(self._plan_of(self._values(), number), number)
+            self._go_on_at(self._epoch.length)
+
+    def _left_in(self, states: list[Mapping[str, Any]], partition: Partition) -> tuple[int, Tensor, Tensor]:
+        """The epoch of states of all processes, and what is left of it here: positions and weights [k]."""
+        places, epochs = Places(partition.words), set()
+        index, weight = [], []
+        for state in states:
+            number, length, yielded, plan = self._check_state(state, of_others=True)
+            epochs.add(number)
+            words, factor = state["plan"]["words"], float(state["plan"]["factor"])
+            left = Epoch(number, plan, length, self.shuffle, (self.seed, _ORDER)).order()[yielded:].long()
+            here, there = places(words[left])
+            index.append(here)
+            weight.append(plan.weight[left[there]] * factor)
+        if len(epochs) != 1:
+            raise ValueError(
+                f"load_parts: got states of the epochs {sorted(epochs)}, expected all of one, and one at least"
+            )
+        if places.twice and self.fixed_length is None:
+            raise ValueError(f"load_parts: {places.twice} examples are in more than one state; give each state once")
+        found, first = torch.cat(index).unique(return_inverse=True)  # passes over a plan may have an example left twice
+        weights = torch.zeros(len(found), dtype=torch.float32, device="cpu")
+        return epochs.pop(), found, weights.index_put_((first,), torch.cat(weight), accumulate=True)
+
+    def _go_on_at(self, start: int) -> None:
         self._start = self._pass_start = start
         if self._latest is not None:
             self._latest.outdate()
@@ -547,42 +635,50 @@ class PruneSampler(Sampler[int]):
         """The state at a position of an epoch."""
         plan = epoch.plan
         parts = {"index": plan.index, "weight": plan.weight, "summary": dict(plan.summary())}
+        if self.partition is not None:
+            parts |= {"words": self.partition.words[plan.index], "factor": self._factor}
         return {
             **self._identity(),
             "epoch": epoch.number,
             "length": epoch.length,
             "yielded": yielded,
-            "plan": parts if self._replans else plan.digest,
+            "plan": parts if self._replans or self.partition is not None else plan.digest,
         }
 
     def _restore(self, state: Any) -> tuple[Epoch, int]:
         """Takes over the epoch of a state; returns it and the position in it."""
-        number, length, yielded, plan = self._check_state(state)
+        number, length, yielded, plan = self._together(lambda: self._check_state(state))
         if self.epoch > number:  # torchdata restores late: when its iterator is made, after set_epoch
             self._asked_for = self._epoch
         self._begin(plan, number, length)
         return self._epoch, yielded
 
-    def _check_state(self, state: Any) -> tuple[int, int, int, Plan]:
-        """Epoch, length, position and plan of a state; ValueError if it is none, or not one of this sampler."""
+    def _check_state(self, state: Any, of_others: bool = False) -> tuple[int, int, int, Plan]:
+        """Epoch, length, position and plan of a state; ValueError if it is none, or not one of this sampler.
+
+        One `of_others` may be of any process of a partition, in a training of any number of them.
+        """
         missing = {"epoch", "length", "yielded", "plan", *self._identity()}
         if not isinstance(state, Mapping) or not missing <= set(state):
             got = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
             raise ValueError(f"load_state_dict: got {got}, expected what PruneSampler.state_dict gives")
         for key, own in self._identity().items():
-            if state[key] != own:
-                raise ValueError(f"load_state_dict: the state has {key} {state[key]!r}, this sampler {own!r}")
+            if state[key] != own and not (of_others and key in ("examples", "partition")):
+                more = "; give the states of all processes to load_parts" if key == "partition" else ""
+                raise ValueError(f"load_state_dict: the state has {key} {state[key]!r}, this sampler {own!r}{more}")
+        if self.partition is None and state.get("partition") is not None:
+            raise ValueError("load_state_dict: the state is of one process of a partition, and this sampler has none")
         number, length, yielded = (_saved_number(state, key) for key in ("epoch", "length", "yielded"))
         if not self.world_size <= length or yielded > length:
             raise ValueError(
                 f"load_state_dict: position {yielded} of an epoch of {length} examples, for {self.world_size} "
                 "processes; expected at most as many as there are, and at least one for each process"
             )
-        return number, length, yielded, self._plan_in(state["plan"], number)
+        return number, length, yielded, self._plan_in(state["plan"], number, of_others)
 
-    def _plan_in(self, saved: Any, epoch: int) -> Plan:
+    def _plan_in(self, saved: Any, epoch: int, of_others: bool) -> Plan:
         """The plan of a state: in it, or made again."""
-        if not self._replans:
+        if not self._replans and self.partition is None:
             plan = self._plan_for(epoch)
             if saved != plan.digest:
                 raise ValueError(
@@ -596,12 +692,22 @@ class PruneSampler(Sampler[int]):
             plan = Plan(saved["index"], saved["weight"], saved["summary"])
         except (TypeError, ValueError) as error:
             raise ValueError(f"load_state_dict: the plan in the state is damaged ({error})") from error
-        if int(plan.index[-1]) >= len(self._weights):
+        if self.partition is not None:
+            _check_words(saved, plan, None if of_others else self.partition.words)
+        elif int(plan.index[-1]) >= len(self._weights):
             raise ValueError(f"load_state_dict: the plan keeps position {int(plan.index[-1])} of {len(self._weights)}")
         return plan
 
+    def _settings(self, difficulty: Any) -> dict[str, Any]:
+        """What all processes of a partition must have in common."""
+        names = ("policy", "seed", "shuffle", "fixed_length")
+        kind = repr(difficulty) if isinstance(difficulty, ScoreSource) else callable(difficulty)
+        return {**{name: repr(getattr(self, name)) for name in names}, "difficulty": kind}
+
     def _identity(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("seed", "shuffle", "fixed_length")}
+        if (part := self.partition) is not None:
+            own["partition"] = {"process": part.rank, "processes": part.world_size, "examples": part.size}
         return {"format": _FORMAT, "examples": len(self._weights), "replans": self._replans, **own}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -648,8 +754,8 @@ def _check_plan(plan: Plan, dataset: Any) -> None:
         )
 
 
-def _of_today(difficulty: Any, labels: Any, ids: Any, dataset: Any) -> tuple[Any, Any]:
-    """Difficulty and labels [M] in the order of today's dataset; its own labels where it knows them."""
+def _of_today(policy: Any, difficulty: Any, labels: Any, ids: Any, dataset: Any) -> tuple[Any, Any, Any]:
+    """Policy, difficulty and labels [M] in the order of today's dataset; its own labels where it knows them."""
     if dataset is None:
         raise TypeError("ids: got ids without dataset=, expected both: they are looked up in today's dataset")
     if callable(difficulty):
@@ -663,7 +769,7 @@ def _of_today(difficulty: Any, labels: Any, ids: Any, dataset: Any) -> tuple[Any
         labels = as_tensor(labels, "labels").cpu()[torch.from_numpy(match.positions)]
     elif labels is not None:
         labels = match.labels
-    return match.align(values), labels
+    return of_part(policy, torch.from_numpy(match.positions), len(values)), match.align(values), labels
 
 
 def _decided(decisions: Decisions | None, difficulty: Any, dataset: Any) -> Plan | None:
@@ -680,9 +786,13 @@ def _decided(decisions: Decisions | None, difficulty: Any, dataset: Any) -> Plan
     if said["missing"]:
         warnings.warn(f"decisions: {decisions.check(today)}", stacklevel=3)
     if said["relabelled"] and getattr(today, "decisions", None) != decisions:
+        labels = counted(
+            said["relabelled"],
+            "label is corrected, but the dataset serves it as it was",
+            "labels are corrected, but the dataset serves them as they were",
+        )
         warnings.warn(
-            f"decisions: {said['relabelled']} labels are corrected, but the dataset serves them as they were; give it "
-            "the same decisions: dp.IndexedDataset(dataset, decisions=decisions)",
+            f"decisions: {labels}; give it the same decisions: dp.IndexedDataset(dataset, decisions=decisions)",
             stacklevel=3,
         )
     return plan
@@ -690,10 +800,11 @@ def _decided(decisions: Decisions | None, difficulty: Any, dataset: Any) -> Plan
 
 def _off_plan(number: int, of: int | None, epoch: int, first: int | None) -> str:
     """What to say of examples that were visited, but are not in the plan."""
-    seen = f"{number}" if of is None else f"{number} of {of}"
+    seen = counted(number, "example") if of is None else f"{number} of {counted(of, 'example')}"
+    are = "is" if number == 1 else "are"
     which = "" if first is None else f", the first of them {first},"
     return (
-        f"weight: {seen} examples{which} are not in the plan of epoch {epoch}, and would train with weight 0. Call "
+        f"weight: {seen}{which} {are} not in the plan of epoch {epoch}, and would train with weight 0. Call "
         "sampler.set_epoch(epoch) before the loader makes its iterator: loaders that recycle their workers fetch the "
         "next epoch before that. The index must be the position in the data that the loader has: to prune within a "
         "part, give the loader IndexedDataset(Subset(data, part)), not a Subset of an IndexedDataset of the whole. If "
@@ -707,6 +818,33 @@ def _saved_number(state: Mapping[str, Any], key: str) -> int:
         return whole_number(state[key], key)
     except (TypeError, ValueError) as error:
         raise ValueError(f"load_state_dict: {error}; the state is damaged") from error
+
+
+def _check_words(saved: Mapping[str, Any], plan: Plan, words: Tensor | None) -> None:
+    """ValueError unless a saved plan of a partition names its examples, and as `words` [n] does where given."""
+    named, factor = saved.get("words"), saved.get("factor")
+    whole = isinstance(named, Tensor) and named.dtype == torch.int64 and named.shape == plan.index.shape
+    if not isinstance(named, Tensor) or not whole or not isinstance(factor, float):
+        raise ValueError("load_state_dict: the plan in the state does not name its examples; it is damaged")
+    if words is not None and (int(plan.index[-1]) >= len(words) or not torch.equal(words[plan.index], named)):
+        raise ValueError(
+            "load_state_dict: the state is of other examples than those of this process, or in another order; give the "
+            "states of all processes to load_parts"
+        )
+
+
+def _check_partition(partition: Any, difficulty: Any, **others: Any) -> None:
+    """Whatever goes beside it has to know that positions are this process's own."""
+    if not isinstance(partition, Partition):
+        raise TypeError(f"partition: got {type(partition).__name__}, expected dp.Partition(ids, group) or its split")
+    beside = [name for name, value in others.items() if value is not None]
+    if beside:
+        raise ValueError(
+            f"partition: got {', '.join(beside)} beside it; every process visits its own examples, given in the order "
+            "of its own dataset. What decisions leave out is to be left out of that dataset"
+        )
+    if isinstance(difficulty, ScoreSource) and difficulty.tracker.partition is not partition:
+        raise ValueError("difficulty: its tracker has another partition; make tracker and sampler with the same one")
 
 
 def _check_shared(source: ScoreSource) -> None:

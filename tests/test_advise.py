@@ -13,6 +13,7 @@ from difficulty_prune import advise as advise_function
 from difficulty_prune.policies import Random, Stratified, WithoutWrong
 
 MEASURED = json.loads((ROOT / "benchmarks/results/advice.json").read_text())
+PHOTOGRAPHS = json.loads((ROOT / "benchmarks/results/prune.json").read_text())
 
 
 def make_runs(wrong, size=1000, classes=5, runs=3, noise=0.05, seed=0):
@@ -142,3 +143,22 @@ def test_what_the_rules_quote_was_measured():
     assert f"up to {-worst:.0f} points" in text
     for share in (0.0, 0.02):
         assert not any(points(share, f"{arm} 80%")["word"] == "better" for arm in ("hardest", "stratified", "soft"))
+
+
+def test_what_is_quoted_of_photographs_was_measured():
+    (block,) = (
+        block
+        for block in PHOTOGRAPHS["blocks"]
+        if (block["labels"], block["keep"], block["equal"]) == ("first", 0.5, "epochs")
+    )
+    rows = {name: row for row in block["rows"] for name in row["names"]}
+    chance, all_data = (rows["without wrong"]["against"][kind] for kind in ("chance", "all"))
+    hardest = rows["hardest"]["against"]["chance"]
+    assert [found["word"] for found in (chance, all_data, hardest)] == ["better", "worse", "worse"]
+    assert rows["all data"]["presentations"] == 2 * rows["without wrong"]["presentations"]
+    gain, loss, ruin = (f"{abs(found['points']):.1f}" for found in (chance, all_data, hardest))
+    words, text = dp.advise(make_runs(0.2), 0.5).words, " ".join((advise_function.__doc__ or "").split())
+    assert f"{gain} points better than a random half, and {loss} worse than all data in twice the steps" in words
+    assert f"{100 * block['wrong']:.0f} % of them wrong" in words
+    assert f"by {gain} on a half" in text
+    assert f"better by another {loss}, and the hardest half was {ruin} worse than chance" in text

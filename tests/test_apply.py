@@ -70,6 +70,6 @@ def test_a_dataset_without_files_and_another_suffix_are_refused(tmp_path: Path, 
         dp.RunSet.load(tmp_path, decisions="d.csv")
     with pytest.raises(ValueError, match=r"got a file of kind '\.txt', expected one of \.csv, \.json, \.jsonl"):
         dp.apply(dp.Decisions(ROWS), folder, tmp_path / "list.txt")
-    with pytest.raises(ValueError, match="all 1 decisions are of ids that the data lacks"):
+    with pytest.raises(ValueError, match="the only decision is of an id that the data lacks"):
         dp.apply(dp.Decisions(ROWS[2:]), folder, tmp_path / "list.csv")
     assert not list(tmp_path.glob("list*"))

@@ -110,7 +110,7 @@ def runs(**facts: Any) -> dp.RunSet:
 def test_difficulty_in_the_order_of_today() -> None:
     same = runs().difficulty("aum", dataset=Named(["c", "a", "b"], [1, 0, 1]))
     np.testing.assert_array_equal(same, [-5.0, -0.5, -3.0])
-    with pytest.warns(UserWarning, match=r"2 of 3 examples match; 1 vanished \('b'\); 1 are new \('d'\)") as caught:
+    with pytest.warns(UserWarning, match=r"2 of 3 examples match; 1 vanished \('b'\); 1 is new \('d'\)") as caught:
         other = runs().difficulty("aum", dataset=Named(["c", "d", "a"], [1, 0, 0]))
     assert caught[0].filename == __file__
     np.testing.assert_array_equal(other, [-5.0, np.nan, -0.5])
@@ -121,17 +121,44 @@ def test_difficulty_in_the_order_of_today() -> None:
 def test_a_sampler_matches_by_id() -> None:
     known, today = runs(), dp.IndexedDataset(Named(["c", "d", "a"], [1, 0, 0]))
     policy = dp.policies.Easiest(keep=0.5, unseen="keep")
-    with pytest.warns(UserWarning, match="1 are new") as caught:
+    with pytest.warns(UserWarning, match="1 is new") as caught:
         sampler = dp.PruneSampler(
             policy, known.difficulty("aum"), labels=known.labels, ids=known.ids, dataset=today, seed=0
         )
     assert caught[0].filename == __file__
     assert sorted(sampler) == [0, 1]  # the easiest of two, and the new one
-    with pytest.warns(UserWarning, match="1 are new"):
+    with pytest.warns(UserWarning, match="1 is new"):
         difficulty = known.difficulty("aum", dataset=today)
     assert sorted(dp.PruneSampler(policy, difficulty, labels=today.labels, dataset=today)) == [0, 1]
-    with pytest.warns(UserWarning, match="1 are new"), pytest.raises(ValueError, match="1 of 3 examples are NaN"):
+    with pytest.warns(UserWarning, match="1 is new"), pytest.raises(ValueError, match="1 of 3 examples are NaN"):
         dp.PruneSampler(dp.policies.Easiest(keep=0.5), known.difficulty("aum"), ids=known.ids, dataset=today)
+
+
+def test_a_sampler_matches_what_the_policy_was_told_of_each_example() -> None:
+    """Costs, confidences and positions are those of the examples of the runs, and not of the same place today."""
+    known, policies = runs(), dp.policies
+    today = dp.IndexedDataset(Named(["c", "a", "b"], [1, 0, 1]))
+    easy_to_hard = sorted(range(3), key=list(known.difficulty("aum")).__getitem__)
+    names = [known.ids[i] for i in easy_to_hard]
+    for policy, kept in (
+        (policies.WithoutWrong(policies.Easiest(0.34), wrong=easy_to_hard[:1]), [names[1]]),
+        (policies.Budget(policies.Hardest(0.5), [1.0 if i == easy_to_hard[2] else 10.0 for i in range(3)]), [names[2]]),
+    ):
+        sampler = dp.PruneSampler(policy, known.difficulty("aum"), ids=known.ids, dataset=today)
+        assert [["c", "a", "b"][i] for i in sorted(sampler)] == kept
+    grown = dp.IndexedDataset(Named(["c", "d", "a", "b"], [1, 0, 0, 1]))
+    for policy in (
+        policies.WithoutWrong(policies.Easiest(0.4, unseen="keep"), wrong=easy_to_hard[:1]),
+        policies.BetaSampling(1.0, [0.1, 0.5, 0.9], unseen="keep"),
+    ):
+        with pytest.warns(UserWarning, match="1 are new"):
+            sampler = dp.PruneSampler(policy, -known.mean("aum") + 9, ids=known.ids, dataset=grown)
+        assert 1 in sorted(sampler)  # the new one
+    with pytest.warns(UserWarning, match="1 are new"), pytest.raises(ValueError, match="1 of 4 examples are new, and"):
+        dp.PruneSampler(
+            policies.Budget(policies.Random(0.5, unseen="keep"), [1, 2, 3]),
+            known.difficulty("aum"), ids=known.ids, dataset=grown,
+        )  # fmt: skip
 
 
 def test_a_substitute_that_is_not_in_the_plan() -> None:
@@ -210,7 +237,7 @@ def test_a_folder_that_changes_between_two_trainings(tmp_path: Path) -> None:
     (tmp_path / "cat" / "b.png").unlink()
     shutil.copytree(tmp_path / "dog", tmp_path / "ape")
     today = dp.IndexedDataset(ImageFolder(os.fspath(tmp_path)))
-    with pytest.warns(UserWarning, match=r"1 vanished \('cat/b\.png'\); 1 are new \('ape/a\.png'\); 2 moved"):
+    with pytest.warns(UserWarning, match=r"1 vanished \('cat/b\.png'\); 1 is new \('ape/a\.png'\); 2 moved"):
         difficulty = dp.RunSet([run]).difficulty("el2n", dataset=today)
     np.testing.assert_allclose(difficulty, [np.nan, 0.1, 0.3], rtol=1e-6)
 

@@ -4,10 +4,10 @@
         --out benchmarks/results/photographs-memory.json
 
 Writes JPEG files of 500 x 375 pixels, of which so many are different and the others are links to them (each is opened
-and decoded all the same), and runs one scoring run of one epoch on them with --size 224, as a user does. Memory is the
-sum over the study's process and all its children, pages that several share counted once (PSS), looked at five times a
-second. With several numbers of files it says how much each file adds, and what 100,000 would take; where that number
-was not run, this is an extrapolation and is called so.
+and decoded all the same), and runs one scoring run of one epoch on them with --size 224 and the default scores, as a
+user does. Memory is the sum over the study's process and all its children, pages that several share counted once (PSS),
+looked at five times a second. With several numbers of files it says how much each file adds, and what 100,000 would
+take; where that number was not run, this is an extrapolation and is called so.
 
 The network is `light`, which costs little, so that reading is what is measured: batches and activations of another one
 come on top, whatever the number of files.
@@ -93,7 +93,7 @@ def measure(files: int, distinct: int, size: int, work: Path | None) -> dict[str
         write_photographs(folder, files, min(distinct, files))
         command = [sys.executable, "-m", "difficulty_prune.cli", "study", "--data", f"imagefolder:{folder / 'data'}"]
         command += ["--size", str(size), "--model", "photographs_memory:light", "--runs", "1", "--epochs", "1"]
-        command += ["--scores", "el2n", "--keep", "--out", str(folder / "out"), "--json"]
+        command += ["--keep", "--out", str(folder / "out"), "--json"]
         here = Path(__file__).parent
         start, peak, processes = time.perf_counter(), 0, 0
         with subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as study:

@@ -19,7 +19,7 @@ With clean labels a half is also kept by the scores of 1, 4 and 8 runs.
 
 Every training is a file in WORK. `--minutes` stops at the end of a training, and the same command continues; the blocks
 of the table are finished one after the other, the most informative first, each with all its seeds. What is not finished
-is not in the results. The whole takes about 3 hours on two idle cores. With a GPU, for example:
+is not in the results. The whole takes about 3.5 hours on two idle cores. With a GPU, for example:
 
     ... --size 50000 --model resnet18 --epochs 30 --workers 1
 """

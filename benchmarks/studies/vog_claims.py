@@ -20,8 +20,10 @@ the logit (`vog`, the paper's), the probability (`vog_probability`) and the loss
    against textures (crops of 32 x 32 of scikit-learn's two photographs, china.jpg and flower.jpg, that do not overlap).
 
 Of test images the gradient is that of the true class, as in the paper, or of the class that each checkpoint predicts,
-which needs no label; of foreign images only the latter exists. Intervals are Student's t over the seeds: they are about
-another training with the same images, not about other images.
+which needs no label; of foreign images only the latter exists. "within class" are z-scores within that class, as the
+paper ranks; foreign images are compared with test images of the class that is predicted for them. Intervals are
+Student's t over the seeds: they are about another training with the same images, not about other images. Each holds for
+itself; they are not corrected for their number.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -55,7 +57,7 @@ from difficulty_prune.comparison.verdict import paired
 from difficulty_prune.study.models import build_model
 from difficulty_prune.study.progress import report_on
 from difficulty_prune.study.study_data import Images, StudyData, load_data
-from difficulty_prune.study.train import in_order, predict
+from difficulty_prune.study.train import predict, prepare
 from difficulty_prune.support.files import write_atomically
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -63,6 +65,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 VOG = dp.score_names("input gradients")
 PEERS = ("max_confidence", "entropy")  # of the same checkpoints
 STAGES = ("early", "middle", "late")
+WITHIN: Final = ", within class"  # z-scores within the class whose gradient is taken, as the paper ranks
 LABELS: Final = ("published", "human")
 SAFE = (0.1, 0.25, 0.5)
 HIGHEST = (0.05, 0.1, 0.2)
@@ -164,9 +167,8 @@ def stages(epochs: int) -> dict[str, range]:
 
 def batches(images: Images, data: StudyData) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Batches (images, labels, index), scaled as those of the training."""
-    shown = replace(data, train=images)
-    shown.__dict__["statistics"] = data.statistics
-    return in_order(torch.arange(len(images)), shown, torch.device("cpu"), size=250)
+    for index in torch.arange(len(images)).split(250):
+        yield prepare(images.images[index], data, torch.device("cpu")), images.labels[index], index
 
 
 @cache
@@ -258,7 +260,7 @@ def measure_test(kept: dict[str, Array], labels: Array) -> dict[str, Any]:
         kinds = {"": values}
         if score in VOG:
             classes = labels if name == "test" else predicted
-            kinds[", within class"] = np.asarray(dp.class_normalize(values, classes))
+            kinds[WITHIN] = np.asarray(dp.class_normalize(values, classes))
         for kind, each in kinds.items():
             tenths = error_by_tenth(each, right)
             safe = [float(value) for value in dp.scores.selective_accuracy(each, right, SAFE)]
@@ -268,20 +270,30 @@ def measure_test(kept: dict[str, Array], labels: Array) -> dict[str, Any]:
                 "accuracy_of_lowest": safe,
                 "quarter_less_all": safe[1] - measured["accuracy"],
             }
-    foreign = {
-        f"{where}/{score}/{stage}": detection(*(doubt(kept, name, score, stage) for name in ("unlabelled test", where)))
-        for where in FOREIGN
-        for images, score, stage in asked
-        if images == "unlabelled test"
-    }
+    foreign: dict[str, dict[str, float]] = {}
+    for where in FOREIGN:
+        classes = kept[f"{where}/probabilities"].argmax(1)
+        for score, stage in ((score, stage) for images, score, stage in asked if images == "unlabelled test"):
+            own, other = (doubt(kept, name, score, stage) for name in ("unlabelled test", where))
+            foreign[f"{where}/{score}/{stage}"] = detection(own, other)
+            if score in VOG:
+                scaled = (
+                    within_own_class(values, c, own, predicted) for values, c in ((own, predicted), (other, classes))
+                )
+                foreign[f"{where}/{score}{WITHIN}/{stage}"] = detection(*scaled)
     for name, row in foreign.items():
-        stage = name.rpartition("/")[2]
-        row["less_max_softmax"] = row["auroc"] - foreign[f"{name.partition('/')[0]}/max_confidence/trained"]["auroc"]
-        if stage != "trained":
-            row["less_max_softmax_of_stage"] = (
-                row["auroc"] - foreign[f"{name.partition('/')[0]}/max_confidence/{stage}"]["auroc"]
-            )
+        where, _, stage = name.split("/")
+        row["less_max_softmax"] = row["auroc"] - foreign[f"{where}/max_confidence/trained"]["auroc"]
     return {**measured, "no_gradient": without_gradient(kept), "test": rows, "foreign": foreign}
+
+
+def within_own_class(values: Array, classes: Array, own: Array, own_classes: Array) -> Array:
+    """z-scores [N] by the own images of the same (predicted) class: of foreign images only those classes are known."""
+    scaled = np.empty(len(values))
+    for c in np.unique(classes):
+        of_class = own[own_classes == c] if (own_classes == c).any() else own
+        scaled[classes == c] = (values[classes == c] - of_class.mean()) / max(float(of_class.std()), 1e-12)
+    return scaled
 
 
 def without_gradient(kept: dict[str, Array]) -> float:
@@ -296,7 +308,7 @@ def measure_suspects(kept: dict[str, Array], labels: Array, wrong: Array) -> dic
     for score in (*VOG, "el2n", "loss"):
         for stage in (*STAGES, "all"):
             values = doubt(kept, "suspects", score, stage)
-            for kind, each in (("", values), (", within class", np.asarray(dp.class_normalize(values, labels)))):
+            for kind, each in (("", values), (WITHIN, np.asarray(dp.class_normalize(values, labels)))):
                 hardest = wrong[np.argsort(-each, kind="stable")]
                 shares = [float(hardest[: round(share * len(wrong))].mean()) for share in HIGHEST]
                 rows[f"{score}{kind}/{stage}"] = {
@@ -335,7 +347,7 @@ def verdict(difference: list[float]) -> str:
 def claims(summary: dict[str, Any]) -> dict[str, dict[str, str]]:
     """The verdict on each claim by target and stage."""
     rows: dict[str, dict[str, str]] = {}
-    for score in VOG:
+    for score in (f"{score}{kind}" for score in VOG for kind in ("", WITHIN)):
         for stage in (*STAGES, "all"):
             found = {}
             for name, kind in (("test", "true class"), ("unlabelled test", "predicted class")):
@@ -416,7 +428,7 @@ def print_tables(result: dict[str, Any], console: Console) -> None:
     grid = Table("claim", "target", *STAGES, "all", box=None)
     grid.title = "\nclaims"
     for kind in kinds:
-        for score in VOG:
+        for score in (f"{score}{within}" for score in VOG for within in ("", WITHIN)):
             grid.add_row(kind, score, *(result["claims"][f"{score}/{stage}"][kind] for stage in (*STAGES, "all")))
     console.print(grid)
 

@@ -14,6 +14,7 @@ from ..convert.todays_table import renumbered
 from ..data import IndexedDataset, dataset_fingerprint
 from ..policies.plan import Plan
 from ..runs.run_set import RunSet
+from ..support.counted import counted
 
 FIND_WRONG_LABELS: Final = ("el2n", "margin", "aum", "loss", "confidence")
 """Scores by how well they find wrong labels, the best first; docs/results.md has the numbers."""
@@ -128,7 +129,8 @@ def choose_score(runs: RunSet, asked: str | None) -> str:
             raise ValueError(f"score: got {asked!r}; all runs have {', '.join(runs.scores) or 'none in common'}")
         return asked
     if not runs.scores:
-        raise ValueError(f"the {len(runs)} runs have no score in common, expected one to sort the examples by")
+        which = counted(len(runs), "run has", "runs have")
+        raise ValueError(f"the {which} no score in common, expected one to sort the examples by")
     return next((name for name in FIND_WRONG_LABELS if name in runs.scores), runs.scores[0])
 
 

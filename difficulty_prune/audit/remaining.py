@@ -47,6 +47,7 @@ from numpy.typing import NDArray
 
 from ..support.arrays import read_only, real_numbers
 from ..support.checks import check_between, whole_number
+from ..support.counted import counted
 from ..support.plain import plain_fields
 
 _BINS: Final = 4
@@ -95,7 +96,8 @@ class Remaining:
 
     def __str__(self) -> str:
         low, high = self.interval
-        text = f"about {_count(round(self.value), 'wrong label')} left ({100 * self.level:g} %: {math.floor(low):,} to "
+        left = counted(round(self.value), "wrong label is", "wrong labels are")
+        text = f"about {left} left ({100 * self.level:g} %: {math.floor(low):,} to "
         text += f"{math.ceil(high):,}); the next {min(50, self.undecided):,} will hold about {round(self.next(50)):,}"
         if not self.reached:
             text += "; no decision tells about the easier examples: decide some that are picked at random"
@@ -414,7 +416,3 @@ def _within(chance: Vector, low: float, high: float) -> Vector:
     if total < low:
         return 1 - (1 - chance) * ((len(chance) - low) / (len(chance) - total))
     return chance
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what} is" if number == 1 else f"{number:,} {what}s are"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..support.counted import counted
 from ..support.plain import plain_fields
 
 
@@ -47,12 +48,12 @@ class AuditReport:
     sampled: NDArray[np.int64]
 
     def __str__(self) -> str:
-        runs = "1 run" if self.runs == 1 else f"{self.runs} runs"
+        runs = counted(self.runs, "run")
         text = (
             f"{self.path} shows {self.shown:,} of {self.examples:,} examples, sorted by the {self.score} of {runs}, "
             f"{len(self.sampled):,} of them drawn at random ({self.bytes / 1e6:.1f} MB"
         )
-        text += f" and {self.sheets:,} files with images beside it)" if self.sheets else ")"
+        text += f" and {counted(self.sheets, 'file')} with images beside it)" if self.sheets else ")"
         if self.other_label is not None:
             text += f"; training suggests another label for {self.other_label:,}"
         if self.unreadable:

@@ -17,8 +17,9 @@ from ..policies.plan import Plan
 from ..runs.run_files import EXPECTED, find_run_files
 from ..study.options import add_options, option, read_options
 from ..study.plant import Planted, read_planted
-from ..study.study_data import FORMS, open_data
-from ..support.complete_data import complete_data
+from ..study.study_data import open_data
+from ..support.counted import counted
+from .common_options import data_option, join_option, out_option
 from .load_runs import load_runs, warnings_in_words
 from .out_file import check_out
 from .output import make_console, tell
@@ -38,14 +39,8 @@ class Options:
     """What the command is asked."""
 
     runs: tuple[str, ...] = field(metadata=option(EXPECTED, nargs="+", metavar="RUNS"))
-    data: str = field(
-        default="",
-        metadata=option(f"the data that the runs are of: {FORMS}", required=True, metavar="DATA", offer=complete_data),
-    )
-    out: Path = field(
-        default=Path("audit.html"),
-        metadata=option("the page to write", flag="-o --out", type=Path, metavar="FILE"),
-    )
+    data: str = field(default="", metadata=data_option("the data that the runs are of", required=True))
+    out: Path = field(default=Path("audit.html"), metadata=out_option("the page to write"))
     score: str | None = field(
         default=None, metadata=option("the score to sort by; default: the one that finds wrong labels best")
     )
@@ -62,9 +57,7 @@ class Options:
     side: int = field(default=128, metadata=option("pixels of the larger side of an image", type=int))
     seed: int = field(default=0, metadata=option("of what is drawn at random", type=int))
     title: str | None = field(default=None, metadata=option("of the page; default: its file name"))
-    join: bool = field(
-        default=False, metadata=option("join runs over several versions of the data by id", action="store_true")
-    )
+    join: bool = field(default=False, metadata=join_option())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,7 +115,8 @@ def in_words(facts: dict[str, int]) -> str:
     >>> in_words({"number": 43, "cards": 43, "among_first": 39, "among_twice_as_many": 43})
     '43 labels were made wrong on purpose, 39 of which are among the first 43 cards and 43 among the first 86'
     """
+    labels, cards = counted(facts["number"], "label was", "labels were"), counted(facts["cards"], "card")
     return (
-        f"{facts['number']} labels were made wrong on purpose, {facts['among_first']} of which are among the first "
-        f"{facts['cards']} cards and {facts['among_twice_as_many']} among the first {2 * facts['cards']}"
+        f"{labels} made wrong on purpose, {facts['among_first']} of which are among the first {cards} and "
+        f"{facts['among_twice_as_many']} among the first {2 * facts['cards']}"
     )

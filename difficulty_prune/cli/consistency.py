@@ -35,6 +35,7 @@ from ..study.options import add_options, option, read_options
 from ..study.progress import follow
 from ..study.settings import POLICIES
 from ..support.checks import check_between, check_fraction
+from .common_options import join_option
 from .load_runs import load_runs, warnings_in_words
 from .output import choose_score, describe, make_console, print_matrix
 
@@ -74,6 +75,7 @@ class Options:
     figures: Path | None = field(
         default=None, metadata=option("where to write figures (PNG); default: nowhere", type=Path, metavar="DIR")
     )
+    join: bool = field(default=False, metadata=join_option())
     seed: int = field(default=0, metadata=option("of the resampling", type=int))
 
     def __post_init__(self) -> None:
@@ -128,7 +130,7 @@ class Answers:
 def run(parsed: argparse.Namespace) -> int:
     """Prints answers in words and numbers, or all of them as JSON."""
     options = read_options(parsed, Options)
-    runs = load_runs(find_run_files(options.runs), "consistency")
+    runs = load_runs(find_run_files(options.runs), "consistency", join=options.join)
     with warnings_in_words("consistency"):
         answers = collect(runs, options)
     if options.figures is not None:

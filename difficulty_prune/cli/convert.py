@@ -30,12 +30,12 @@ from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
 from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
-from ..study.study_data import FORMS
-from ..support.complete_data import complete_data
+from ..support.counted import counted
 from ..support.files import atomic_file
 from ..support.optional import pyarrow_parquet
 from ..support.remote import Url
 from ..support.table_rows import TABLE_SUFFIXES
+from .common_options import data_option, out_option
 from .load_runs import load_runs, warnings_in_words
 from .named_data import open_named_data
 from .out_file import check_out
@@ -104,9 +104,7 @@ class Options:
     inputs: tuple[str, ...] = field(
         metadata=option(f"one file, or the folder of cartography's; of runs: {EXPECTED}", nargs="+", metavar="INPUT")
     )
-    out: Path = field(
-        default=Path(), metadata=option("the file to write", flag="-o --out", type=Path, required=True, metavar="FILE")
-    )
+    out: Path = field(default=Path(), metadata=out_option("the file to write", required=True))
     source: str | None = field(
         default=None,
         metadata=option(
@@ -132,10 +130,7 @@ class Options:
             "what orders the tasks of Label Studio; default: the first score of the runs", offer=score_names()
         ),
     )
-    data: str | None = field(
-        default=None,
-        metadata=option(f"the data, for ids and paths of its examples: {FORMS}", metavar="DATA", offer=complete_data),
-    )
+    data: str | None = field(default=None, metadata=data_option("the data, for ids and paths of its examples"))
     tags: tuple[str, ...] = field(
         default=(),
         metadata=option(
@@ -303,12 +298,12 @@ def read_scores(job: Job, files: Sequence[Path | Url]) -> tuple[RunSet | ScoreTa
         if not len(table) or not table.scores:
             named = ", ".join(table.columns) or "none"
             raise ValueError(
-                f"{files[0]}: got {len(table):,} rows with the columns {named}, none of which is a score; if it is of "
-                "another tool, say --from aum, cleanlab or fiftyone"
+                f"{files[0]}: got {counted(len(table), 'row')} with the columns {named}, none of which is a score; if "
+                "it is of another tool, say --from aum, cleanlab or fiftyone"
             )
-        return table, f"{len(table):,} examples in {files[0]}"
+        return table, f"{counted(len(table), 'example')} in {files[0]}"
     made: Run = read(files[0], job.source, **facts_of_run(job))
-    return RunSet([made]), f"{len(made):,} examples in {files[0]}"
+    return RunSet([made]), f"{counted(len(made), 'example')} in {files[0]}"
 
 
 def convert_plan(job: Job, files: Sequence[Path | Url]) -> tuple[str, dict[str, Any]]:
@@ -320,12 +315,13 @@ def convert_plan(job: Job, files: Sequence[Path | Url]) -> tuple[str, dict[str, 
     facts: dict[str, Any] = {"kept": len(plan)}
     if job.target == "paths":
         to_paths(plan, _paths(data, options.root), options.out)
-        return f"lists the {len(plan):,} files that {files[0]} keeps", facts
+        return f"lists the {counted(len(plan), 'file')} that {files[0]} keeps", facts
     size = plan.summary().get("examples") if data is None else len(data)
     if not isinstance(size, int):
         raise ValueError(f"{files[0]}: the plan does not say how many examples its data has; give --data")
     to_weights(plan, options.out, size)
-    return f"has the weights of {size:,} examples, {len(plan):,} of which {files[0]} keeps", {**facts, "examples": size}
+    of = counted(size, "example")
+    return f"has the weights of {of}, {len(plan):,} of which {files[0]} keeps", {**facts, "examples": size}
 
 
 def _paths(data: IndexedDataset | None, root: str | None) -> list[str]:

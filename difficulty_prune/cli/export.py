@@ -20,9 +20,9 @@ from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
 from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
-from ..study.study_data import FORMS
-from ..support.complete_data import complete_data
+from ..support.counted import counted
 from ..support.optional import pyarrow_parquet
+from .common_options import data_option, join_option, out_option
 from .load_runs import load_runs, warnings_in_words
 from .out_file import check_out
 from .output import describe, tell
@@ -48,12 +48,7 @@ class Options:
     """What the command is asked."""
 
     runs: tuple[str, ...] = field(metadata=option(EXPECTED, nargs="+", metavar="RUNS"))
-    out: Path = field(
-        default=Path(),
-        metadata=option(
-            "the table to write: .parquet, .csv or .npz", flag="-o --out", type=Path, required=True, metavar="FILE"
-        ),
-    )
+    out: Path = field(default=Path(), metadata=out_option("the table to write: .parquet, .csv or .npz", required=True))
     scores: tuple[str, ...] = field(
         default=(),
         metadata=option(
@@ -61,12 +56,7 @@ class Options:
         ),
     )
     data: str | None = field(
-        default=None,
-        metadata=option(
-            f"the data as it is today, whose rows the table has: {FORMS}; default: as it was",
-            metavar="DATA",
-            offer=complete_data,
-        ),
+        default=None, metadata=data_option("the data as it is today, whose rows the table has", otherwise="as it was")
     )
     decisions: Path | None = field(
         default=None, metadata=option("decisions of people, for a column of their own", type=Path, metavar="FILE")
@@ -74,9 +64,7 @@ class Options:
     plan: Path | None = field(
         default=None, metadata=option("a plan, for the weight of each example", type=Path, metavar="FILE")
     )
-    join: bool = field(
-        default=False, metadata=option("join runs over several versions of the data by id", action="store_true")
-    )
+    join: bool = field(default=False, metadata=join_option())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,8 +102,8 @@ def run(parsed: argparse.Namespace) -> int:
 
 def in_words(facts: dict[str, Any], options: Options, today: TodaysData) -> str:
     """One sentence."""
-    number = len(facts["columns"])
-    said = [f"{options.out} has {facts['rows']:,} rows and {number} columns: {' and '.join(facts['scores'])}"]
+    size = f"{counted(facts['rows'], 'row')} and {counted(len(facts['columns']), 'column')}"
+    said = [f"{options.out} has {size}: {' and '.join(facts['scores'])}"]
     said[0] += f" of {facts['of']}"
     matching = today.in_words()
     if matching is not None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, get_args
 
+from numpy.typing import NDArray
 from rich.console import Console
 
 from ..fingerprint.accuracy import Accuracy
@@ -22,9 +23,12 @@ from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
 from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
+from ..support.counted import counted
 from ..support.remote import Url
+from .common_options import join_option
 from .load_runs import load_runs, warn
 from .output import choose_score, describe, make_console
+from .shown import shown
 
 RUNS_TO_COMPARE: Final = 4  # of each architecture: half of them choose the examples, the other half is clustered
 
@@ -68,6 +72,7 @@ class Options:
     figures: Path | None = field(
         default=None, metadata=option("where to write figures (PNG); default: nowhere", type=Path, metavar="DIR")
     )
+    join: bool = field(default=False, metadata=join_option())
     seed: int = field(default=0, metadata=option("of permutations and folds", type=int))
 
 
@@ -85,6 +90,14 @@ class Answers:
     fingerprint: ArchitectureFingerprint
     comparison: Comparison | None
     identified: dict[str, dict[str, Any]]
+    ids: NDArray[Any] | None
+
+    @property
+    def names(self) -> list[str | int]:
+        """The examples of the fingerprint: their ids where the runs have them, else their places in the data."""
+        places = self.fingerprint.examples
+        found: list[str | int] = (places if self.ids is None else self.ids[places]).tolist()
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """The answers, as JSON can hold them."""
@@ -92,6 +105,7 @@ class Answers:
             "runs": self.runs,
             "sensitive": self.sensitive.to_dict(),
             "examples": self.fingerprint.examples.tolist(),
+            "ids": None if self.ids is None else self.names,
             "accuracy": self.fingerprint.accuracy.to_dict(),
             "comparison": None if self.comparison is None else self.comparison.to_dict(),
             "identified": self.identified,
@@ -101,12 +115,13 @@ class Answers:
 def run(parsed: argparse.Namespace) -> int:
     """Prints answers in words, or all of them as JSON."""
     options = read_options(parsed, Options)
-    unknown = find_run_files(options.identify)
-    runs = load_runs(all_but(find_run_files(options.runs), unknown), "fingerprint")
+    files = find_run_files(options.identify)
+    runs, unknown = load(all_but(find_run_files(options.runs), files), files, options.join)
     fewest = min(len(own) for own in runs.group_by("architecture").values())
     if options.compare and fewest < RUNS_TO_COMPARE:
         raise ValueError(
-            f"--compare: got {fewest} runs of an architecture, expected {RUNS_TO_COMPARE} of each; leave --compare out"
+            f"--compare: got {counted(fewest, 'run')} of an architecture, expected {RUNS_TO_COMPARE} of each; leave "
+            "--compare out"
         )
     answers = collect(runs, unknown, options)
     if options.save is not None:
@@ -121,6 +136,14 @@ def run(parsed: argparse.Namespace) -> int:
         if written:
             print(f"\nWritten: {', '.join(written)}")
     return 0
+
+
+def load(known: Sequence[Path | Url], files: Sequence[Path | Url], join: bool) -> tuple[RunSet, dict[str, Run]]:
+    """The runs to learn from, and those to recognise by their files; joined, all are over the same examples."""
+    if not join:
+        return load_runs(known, "fingerprint"), {str(path): Run.load(path) for path in files}
+    runs = load_runs([*known, *files], "fingerprint", join=True)
+    return RunSet(list(runs)[: len(known)]), dict(zip(map(str, files), list(runs)[len(known) :], strict=True))
 
 
 def all_but(files: Sequence[Path | Url], others: Sequence[Path | Url]) -> list[Path | Url]:
@@ -141,7 +164,7 @@ def _same(a: Path | Url, b: Path | Url) -> bool:
     return a == b if isinstance(a, Url) or isinstance(b, Url) else a.samefile(b)
 
 
-def collect(runs: RunSet, unknown: Sequence[Path | Url], options: Options) -> Answers:
+def collect(runs: RunSet, unknown: Mapping[str, Run], options: Options) -> Answers:
     """Answers every question about the runs, and about those to recognise."""
     score, seed = choose_score(runs, options.score), options.seed
     with make_console(stderr=True).status("testing which examples are sensitive"):
@@ -154,11 +177,14 @@ def collect(runs: RunSet, unknown: Sequence[Path | Url], options: Options) -> An
         sensitive=sensitive,
         fingerprint=fingerprint,
         comparison=comparison,
-        identified={str(path): identify(fingerprint, runs, path) for path in unknown},
+        ids=runs.ids,
+        identified={path: identify(fingerprint, runs, path, run, options.join) for path, run in unknown.items()},
     )
 
 
-def identify(fingerprint: ArchitectureFingerprint, known: RunSet, path: Path | Url) -> dict[str, Any]:
+def identify(
+    fingerprint: ArchitectureFingerprint, known: RunSet, path: str, run: Run, joined: bool = False
+) -> dict[str, Any]:
     """The architecture that the run seems to have, how probable each known one is, and what the run's file says.
 
     Warns if nothing shows that the run is of the same data as the known ones.
@@ -166,9 +192,8 @@ def identify(fingerprint: ArchitectureFingerprint, known: RunSet, path: Path | U
     Raises:
         ValueError: it is of other data.
     """
-    run = Run.load(path)
     predicted = fingerprint.predict(run)
-    same_data = is_of_same_data(known, run)
+    same_data = joined or is_of_same_data(known, run)  # joined by ids that name the examples for good
     if not same_data:
         warn(
             "fingerprint",
@@ -194,8 +219,9 @@ def is_of_same_data(known: RunSet, run: Run) -> bool:
     if known.labels is not None and run.labels is not None:
         differing = int((known.labels != run.labels).sum())
         if differing:
+            others = counted(differing, "example has", "examples have")
             raise ValueError(
-                f"{run!r} is of other data than the known runs: {differing} examples have other labels; compare it "
+                f"{run!r} is of other data than the known runs: {others} other labels; compare it "
                 "with runs of its own data"
             )
         return True
@@ -234,7 +260,7 @@ def show(answers: Answers, console: Console) -> None:
         say(describe_identified(path, found, answers.fingerprint.accuracy))
     say(str(answers.sensitive))
     say(answers.fingerprint.describe(answers.sensitive))
-    say(f"The examples, most sensitive first: {', '.join(map(str, answers.fingerprint.examples.tolist()))}")
+    say(f"The examples, most sensitive first: {', '.join(map(shown, answers.names))}")
     if answers.comparison is not None:
         say(f"\n{answers.comparison}")
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..runs.run_set import RunSet
+from ..support.counted import counted
 from .shown import shown
 
 _WIDEST: Final = 10_000  # characters: wider than any table here
@@ -43,7 +44,9 @@ def choose_score(runs: RunSet, asked: str | None) -> str:
             raise ValueError(f"score: got {asked!r}; all runs have {', '.join(runs.scores) or 'none in common'}")
         return asked
     if not runs.scores:
-        raise ValueError(f"the {len(runs)} runs have no score in common, expected one to judge them by")
+        raise ValueError(
+            f"the {counted(len(runs), 'run has', 'runs have')} no score in common, expected one to judge them by"
+        )
     return runs.scores[0]
 
 
@@ -55,7 +58,7 @@ def describe(runs: RunSet) -> str:
     '3 runs of 2 examples: 3 mlp'
     """
     counts = [f"{len(runs.where(architecture=name))} {name}" for name in runs.architectures]
-    return f"{len(runs)} runs of {runs.num_examples:,} examples: {', '.join(counts)}"
+    return f"{counted(len(runs), 'run')} of {counted(runs.num_examples, 'example')}: {', '.join(counts)}"
 
 
 def print_matrix(console: Console, title: str, names: Sequence[str], rows: Sequence[Sequence[float | None]]) -> None:

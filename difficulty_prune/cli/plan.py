@@ -23,11 +23,11 @@ from ..runs.run_set import RunSet
 from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
 from ..study.settings import POLICIES
-from ..study.study_data import FORMS
 from ..support.checks import check_fraction
-from ..support.complete_data import complete_data
+from ..support.counted import counted
 from ..support.randomness import generator_from
 from ..support.table_rows import write_rows
+from .common_options import data_option, join_option, out_option
 from .load_runs import load_runs, warn, warnings_in_words
 from .out_file import check_out
 from .output import choose_score, tell
@@ -59,12 +59,9 @@ class Options:
     runs: tuple[str, ...] = field(metadata=option(EXPECTED, nargs="+", metavar="RUNS"))
     out: Path = field(
         default=Path(),
-        metadata=option(
+        metadata=out_option(
             "the file to write: .safetensors for dp.Plan.load, .csv with id, index and weight, .txt with a path a line",
-            flag="-o --out",
-            type=Path,
             required=True,
-            metavar="FILE",
         ),
     )
     keep: float = field(
@@ -78,11 +75,7 @@ class Options:
     )
     data: str | None = field(
         default=None,
-        metadata=option(
-            f"the data as it is today, compared with the runs by id: {FORMS}; default: as it was",
-            metavar="DATA",
-            offer=complete_data,
-        ),
+        metadata=data_option("the data as it is today, compared with the runs by id", otherwise="as it was"),
     )
     exclude: Path | None = field(
         default=None,
@@ -90,9 +83,7 @@ class Options:
             "decisions of people: examples to drop, with wrong labels, with weights", type=Path, metavar="FILE"
         ),
     )
-    join: bool = field(
-        default=False, metadata=option("join runs over several versions of the data by id", action="store_true")
-    )
+    join: bool = field(default=False, metadata=join_option())
     seed: int = field(default=0, metadata=option("of ties and draws", type=int))
 
     def __post_init__(self) -> None:
@@ -240,8 +231,8 @@ def check_classes(kept: Tensor, among: Tensor, labels: Tensor, names: tuple[str,
     if len(lost):
         name = str(lost[0]) if names is None else repr(names[lost[0]])
         raise ValueError(
-            f"{options.policy} with keep {options.keep:g} would drop all {total[lost[0]]} examples of class {name}: "
-            "keep more, or give --per-class"
+            f"{options.policy} with keep {options.keep:g} would drop class {name} entirely "
+            f"({counted(int(total[lost[0]]), 'example')}): keep more, or give --per-class"
         )
 
 

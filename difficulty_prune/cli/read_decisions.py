@@ -7,6 +7,7 @@ from typing import Any
 
 from ..decisions.decisions import Decisions
 from ..decisions.entry import Entry
+from ..support.counted import counted
 from .load_runs import warn
 from .todays_data import TodaysData
 
@@ -22,8 +23,8 @@ def check_decisions(decisions: Decisions, today: TodaysData, command: str) -> di
     check = decisions.check(today.source)
     if check.by_index and today.changed:
         raise ValueError(
-            f"{check.by_index} of {check.decisions} decisions name their example by its index alone, but the data "
-            "changed since the runs, and the indices with it: name them by id"
+            f"{check.by_index} of {counted(check.decisions, 'decision')} name an example by its index alone, but the "
+            "data changed since the runs, and the indices with it: name them by id"
         )
     corrections = decisions.corrections(today.source, today.class_names)  # first: where all ids are missing, it raises
     if check.missing:
@@ -55,4 +56,4 @@ def decisions_in_words(facts: dict[str, Any], path: Path) -> str:
     """A part of a sentence."""
     done = {"left": "left out", "relabelled": "relabelled", "weighted": "weighted", "missing": "not in the data"}
     said = [f"{facts[name]:,} {words}" for name, words in done.items() if facts[name]]
-    return f"by the {facts['number']:,} decisions in {path}: {', '.join(said) if said else 'nothing changes'}"
+    return f"by the {counted(facts['number'], 'decision')} in {path}: {', '.join(said) if said else 'nothing changes'}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..support.counted import counted
 from ..support.processor import LEVELS, Processor
 
 BUSY = 1.5  # processes for each core, from which on the work of others is felt
@@ -87,7 +88,7 @@ def _threads(here: Surroundings) -> Iterator[Slow]:
         yield Slow(f"{here.threads} threads wait for each other", why, f"set OMP_NUM_THREADS={usable}")
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         if here.threads < usable and here.variables.get(name) == str(here.threads):
-            said = "1 thread computes" if here.threads == 1 else f"{here.threads} threads compute"
+            said = counted(here.threads, "thread computes", "threads compute")
             yield Slow(
                 f"{said} where {usable} could",
                 f"{name}={here.threads}",

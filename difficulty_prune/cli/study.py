@@ -15,6 +15,7 @@ from ..study.named_function import names_function
 from ..study.options import add_options, read_options
 from ..study.settings import Settings
 from ..study.study import run_study
+from ..support.counted import counted
 from .interrupts import exit_status
 from .output import make_console
 
@@ -27,6 +28,10 @@ examples:
   with test data of their own, two models and three policies:
     difficulty-prune study --data imagefolder:photos/train --test imagefolder:photos/test \\
         --model cnn resnet18 --policy hardest stratified soft --keep 0.5 0.7
+  photographs of any size, read from their files by workers, and a network of torchvision:
+    difficulty-prune study --data imagefolder:photos --size 224 --model torchvision:resnet50 --batch-size 32 --lr 0.05
+  a table, whose column "species" holds the labels:
+    difficulty-prune study --data table:irises.csv --label species
   only score, by what finds wrong labels:
     difficulty-prune study --data torchvision:CIFAR10:data --scores aum el2n --runs 4 --keep
   memorization, from 20 runs that each leave out 30 %:
@@ -73,7 +78,7 @@ def describe_finished(folder: Path) -> str:
     finished = len(list(folder.glob("*.safetensors")))
     if finished == 0:
         return "Stopped before the first scoring run was finished."
-    runs = "1 finished scoring run is" if finished == 1 else f"{finished} finished scoring runs are"
+    runs = counted(finished, "finished scoring run is", "finished scoring runs are")
     return f"Stopped. {runs} in {folder}, ready for use; the same command continues from there."
 
 
@@ -95,8 +100,8 @@ def show(summary: dict[str, Any], console: Console) -> None:
     reused = summary["reused"]
     if any(reused.values()):
         console.print(
-            f"\nReused, of the same data, test data, models and recipe: {reused['runs']} scoring runs and "
-            f"{reused['trainings']} trainings",
+            f"\nReused, of the same data, test data, models and recipe: {counted(reused['runs'], 'scoring run')} "
+            f"and {counted(reused['trainings'], 'training')}",
             soft_wrap=True,
         )
     if summary["runs_without_ids"]:
@@ -124,7 +129,9 @@ def in_words(found: dict[str, Any]) -> str:
 def reliability_table(scores: dict[str, dict[str, Any]], agreement: dict[str, list[float | None]]) -> Table:
     """A row per score: how reliable the mean of the runs and a single run are, and how runs agree with the mean."""
     runs = len(next(iter(agreement.values())))
-    table = Table("score", f"reliability of {runs} runs", "interval", "one run", "Spearman of a run with the mean")
+    table = Table(
+        "score", f"reliability of {counted(runs, 'run')}", "interval", "one run", "Spearman of a run with the mean"
+    )
     for score, found in scores.items():
         known = [value for value in agreement[score] if value is not None]
         agreements = f"{min(known):.3f} to {max(known):.3f}" if known else "-"
@@ -168,7 +175,7 @@ def describe_together(together: dict[str, Any]) -> str:
     counts = together["model_accuracy"]
     text = (
         f"Of {counts['examples']:,} examples, {counts['always']:,} are always, {counts['never']:,} never and "
-        f"{counts['sometimes']:,} sometimes predicted correctly by the {together['runs']} trained models"
+        f"{counts['sometimes']:,} sometimes predicted correctly by the {counted(together['runs'], 'trained model')}"
     )
     if "memorization" not in together:
         return text
@@ -178,7 +185,7 @@ def describe_together(together: dict[str, Any]) -> str:
         return " and ".join("unknown" if e[key] is None else f"{e[key]:.3f}" for e in estimates)
 
     return (
-        f"{text}\nmemorization and held-out consistency from {together['runs']} runs: mean {both('mean')}, "
+        f"{text}\nmemorization and held-out consistency from {counted(together['runs'], 'run')}: mean {both('mean')}, "
         f"standard error {both('rms_standard_error')} (root mean square), {both('median_standard_error')} (median), "
-        f"{estimates[0]['too_few_runs']:,} examples with fewer than 2 runs of a kind"
+        f"{counted(estimates[0]['too_few_runs'], 'example')} with fewer than 2 runs of a kind"
     )

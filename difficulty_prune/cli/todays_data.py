@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from ..convert.todays_table import renumbered
 from ..data import IndexedDataset
 from ..dataset_facts import files_of
-from ..matched_ids import IdReport, Match
+from ..matched_ids import NEW, IdReport, Match
 from ..runs.run_set import RunSet
+from ..support.counted import counted
 from .load_runs import warn
 from .named_data import open_named_data
 
@@ -61,8 +62,8 @@ class TodaysData:
         facts = self.facts()
         if facts is None:
             return None
-        said = {"vanished": "vanished", "new": "are new", "moved_class": "moved to another class"}
-        others = [f"{facts[name]:,} {words}" for name, words in said.items() if facts[name]]
+        said = {"vanished": ("vanished",) * 2, "new": NEW, "moved_class": ("moved to another class",) * 2}
+        others = [counted(facts[name], *words) for name, words in said.items() if facts[name]]
         return ", ".join([f"{facts['matched']:,} of {self.size:,} examples match the runs", *others])
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from ..support.counted import counted
 from ..support.plain import plain, plain_fields
 from .arms import Arm, Kind, percent
 from .trained import Trained
@@ -192,7 +193,7 @@ class PolicyComparison:
 
     def _footnote(self) -> str:
         seeds, cells = len(self.seeds), max((v.cells for row in self.policies for v in row.of(self.metric)), default=1)
-        number = "1 seed" if seeds == 1 else f"{seeds} seeds each, paired"
+        number = counted(seeds, "seed", "seeds each, paired")
         together = f" that hold together for the {cells} policies that are asked the same" if cells > 1 else ""
         return f"{number}; intervals of {100 * self.level:g} %{together}, Student's t."
 

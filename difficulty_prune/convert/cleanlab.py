@@ -13,6 +13,7 @@ from ..decisions.decisions import Decisions
 from ..decisions.entry import whole_cell
 from ..runs.run import Run
 from ..runs.run_set import RunSet
+from ..support.counted import counted
 from ..support.table_rows import Row, check_suffix, read_rows
 
 _PLACES: Final = ("index", "", "__index_level_0__")  # columns that say which example a row is, as pandas names them
@@ -39,8 +40,8 @@ def to_cleanlab(runs: RunSet | Run) -> dict[str, NDArray[Any]]:
     never = np.isnan(probabilities[:, 0])
     if never.any():
         raise ValueError(
-            f"to_cleanlab: {int(never.sum())} examples, the first is {int(never.argmax())}, were never presented and "
-            "have no probabilities; cleanlab takes data without them"
+            f"to_cleanlab: got {counted(int(never.sum()), 'example')} without probabilities, as never presented, the "
+            f"first is {int(never.argmax())}; cleanlab takes data without them"
         )
     return {"labels": together.labels, "pred_probs": probabilities}
 

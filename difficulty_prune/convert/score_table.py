@@ -13,6 +13,7 @@ from ..runs.run_set import RunSet
 from ..runs.sums_over_runs import SumsOverRuns
 from ..scores.catalogue import SCORES
 from ..support.blocks import blocks
+from ..support.counted import counted
 from ..support.ranks import rank_rows
 from ..support.spool import Spool
 
@@ -154,7 +155,7 @@ class ScoreTable:
         return self._spool.read(name, rows)
 
     def __repr__(self) -> str:
-        return f"ScoreTable({len(self)} examples, columns={list(self.columns)})"
+        return f"ScoreTable({counted(len(self), 'example')}, columns={list(self.columns)})"
 
     def blocks(self) -> Iterator[dict[str, NDArray[Any]]]:
         """The columns by name, of `ROWS` rows after another."""

@@ -10,6 +10,7 @@ import numpy as np
 from ..runs.run import Run
 from ..runs.run_set import RunSet
 from ..support.checks import whole_number
+from ..support.counted import counted
 from ..support.optional import optional_module
 from .csv_table import as_table
 from .score_table import ScoreTable
@@ -75,7 +76,7 @@ def _other_label(table: ScoreTable, analysis: Any, number: int) -> list[Any]:
     suggested, sure = table["suggested"], table["suggested_probability"]
     other = np.flatnonzero((suggested >= 0) & (suggested != table["label"]))
     rows = other[np.argsort(-sure[other], kind="stable")][:number].tolist()
-    about = f"{len(other)} examples for which training suggests another label; the surest first."
+    about = f"{counted(len(other), 'example')} for which training suggests another label; the surest first."
     columns = ["label", "suggested", "suggested_probability"]
     facts = {"rows": rows, "columns": columns, "severity": "high", "description": about}
     return [analysis.DataIssue(title="Another label suggested", **facts)] if rows else []

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..identity import Identity
+from ..support.counted import counted
 from ..support.name_some import name_some
 from ..support.plain import plain_fields
 from .entry import Entry
@@ -36,11 +37,15 @@ class Check:
 
     def __str__(self) -> str:
         found = self.decisions - len(self.missing)
-        text = f"{found:,} of {self.decisions:,} decisions are of examples of this data ({self.examples:,} examples)"
+        are = "is" if found == 1 else "are"
+        text = f"{found:,} of {counted(self.decisions, 'decision')} {are} of examples of this data "
+        text += f"({counted(self.examples, 'example')})"
         if self.missing:
-            text += f"; {len(self.missing):,} are of ids that it lacks: {name_some(self.missing)}"
+            text += (
+                f"; {counted(len(self.missing), 'is of an id', 'are of ids')} that it lacks: {name_some(self.missing)}"
+            )
         if self.by_index:
-            text += f"; {self.by_index:,} name their example by position alone"
+            text += f"; {counted(self.by_index, 'names its', 'name their')} example by position alone"
         return text
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..identity import Identity
 from ..policies.plan import Plan, make_plan
+from ..support.counted import counted
 from ..support.name_some import name_some
 from ..support.table_rows import Row, read_rows, write_rows
 from .check import Check, check_entries
@@ -92,7 +93,7 @@ class Decisions:
         ...     path = os.path.join(folder, "decisions.csv")
         ...     Decisions([{"index": 3, "decision": "wrong"}]).save(path)
         ...     print(Decisions.load(path))
-        1 decisions: 1 wrong (0 with the right label)
+        1 decision: 1 wrong (0 with the right label)
         """
         return cls(read_rows(path), source=os.fspath(path))
 
@@ -133,9 +134,9 @@ class Decisions:
             for word in DECISIONS
             if number[word]
         ]
-        text = f"{len(self):,} decisions" + (f": {', '.join(words)}" if words else "")
+        text = counted(len(self), "decision") + (f": {', '.join(words)}" if words else "")
         if self.repeated:
-            text += f"; {self.repeated:,} rows repeat an earlier one"
+            text += f"; {counted(self.repeated, 'row repeats', 'rows repeat')} an earlier one"
         if self.other_columns:
             text += f"; columns that are not used: {', '.join(self.other_columns)}"
         return text
@@ -155,7 +156,7 @@ class Decisions:
 
         >>> check = Decisions([{"id": "a", "decision": "drop"}, {"id": "x", "decision": "keep"}]).check(["a", "b"])
         >>> print(check)
-        1 of 2 decisions are of examples of this data (2 examples); 1 are of ids that it lacks: 'x'
+        1 of 2 decisions is of examples of this data (2 examples); 1 is of an id that it lacks: 'x'
         """
         try:
             return check_entries(self._entries, Identity.of(data))
@@ -166,8 +167,9 @@ class Decisions:
         """Each example that is meant and there, with its entry; ValueError if none is there."""
         check = self.check(data)
         if check.missing and len(check.missing) == len(self):
+            which = "the only decision is of an id" if len(self) == 1 else f"all {len(self):,} decisions are of ids"
             raise ValueError(
-                f"{self._source}: all {len(self)} decisions are of ids that the data lacks, such as "
+                f"{self._source}: {which} that the data lacks, such as "
                 f"{name_some(check.missing)}: is it other data, or are its ids made in another way?"
             )
         pairs = zip(check.position.tolist(), self._entries, strict=True)
@@ -282,7 +284,10 @@ class Decisions:
             factor[position] = entry.weight
         kept = stays[plan.index]
         if not bool(kept.any()):
-            raise ValueError(f"{self._source}: no example of the plan is left, {len(plan)} are wrong or to be dropped")
+            raise ValueError(
+                f"{self._source}: no example of the plan is left, {counted(len(plan), 'is', 'are')} wrong or to be "
+                "dropped"
+            )
         index = plan.index[kept]
         weight = plan.weight[kept] * factor[index]
         name = f"{plan.summary()['policy']}, as decided"

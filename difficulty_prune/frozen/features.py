@@ -13,6 +13,7 @@ from ..ops.checks import check_index, check_labels, check_logits
 from ..scores.catalogue import check_scores, score_names
 from ..scores.prediction_depth import prediction_depth
 from ..scores.prototype_distance import Metric, prototype_distance
+from ..support.counted import counted
 from .checkpoint import evaluation_mode, unpack
 from .layers import LOGITS, check_layers, choose_layers, find_head, run_layers, trace_calls
 
@@ -34,7 +35,7 @@ class Features:
     labels: Tensor
 
     def __repr__(self) -> str:
-        return f"Features({len(self.labels)} examples, layers={list(self.layers)})"
+        return f"Features({counted(len(self.labels), 'example')}, layers={list(self.layers)})"
 
     @property
     def probabilities(self) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..support.arrays import as_tensor
 from ..support.checks import check_fraction, check_number, whole_number
+from .everyone import Everyone
 from .plan import Plan, make_plan, refuse_lost_class
 
 Unseen = Literal["refuse", "keep"]
@@ -84,6 +85,16 @@ def finite_range(difficulty: Tensor, policy: str) -> tuple[float, float]:
         raise ValueError(
             f"difficulty: {int(difficulty.isinf().sum())} of {len(difficulty)} examples are infinite, but {policy} "
             "computes differences: clamp them, or take ranks (difficulty.argsort().argsort())"
+        )
+    return lowest, highest
+
+
+def finite_ranges(everyone: Everyone, policy: str) -> tuple[Tensor, Tensor]:
+    """`finite_range` of each group of the examples of all processes, [groups] float64 each."""
+    lowest, highest = everyone.range()
+    if bool((lowest == -torch.inf).any()) or bool((highest == torch.inf).any()):
+        raise ValueError(
+            f"difficulty: some are infinite, but {policy} computes differences: clamp them in every process"
         )
     return lowest, highest
 
@@ -164,7 +175,7 @@ class Keeping(ABC):
         return self
 
     def of(self, positions: Tensor, size: int) -> Self:
-        """The policy of a part of `size` examples, those at `positions` [n] int64.
+        """The policy of a part of `size` examples, those at `positions` [n] int64; -1 is none of them, but a new one.
 
         It is another one where a policy knows more of each example than its difficulty.
         """
@@ -176,7 +187,11 @@ class Keeping(ABC):
 
     def limits(self, difficulty: Tensor) -> tuple[int, int]:
         """The fewest and the most of the examples of known difficulty that it may keep, as its options are."""
-        return 1, int((~difficulty.isnan()).sum())
+        return self.limits_of(int((~difficulty.isnan()).sum()))
+
+    def limits_of(self, known: int) -> tuple[int, int]:
+        """The same of so many examples of known difficulty."""
+        return 1, known
 
     def inclusion(self, difficulty: Any, labels: Any = None) -> Tensor:
         """The probability that an epoch's plan has the example, [N] float64, over all generators.
@@ -216,6 +231,21 @@ class Keeping(ABC):
     @abstractmethod
     def chances(self, difficulty: Tensor, kept: int) -> Tensor:
         """The probability that `choose` takes the example, over all generators; [N] float64, adding up to `kept`."""
+
+    def together(self, everyone: Everyone) -> Choice:
+        """Chooses from the examples of all processes, whose difficulty is known: this process's share of the choice."""
+        return self.pick(everyone, [number_kept(self.keep, size) for size in everyone.sizes])
+
+    def pick(self, everyone: Everyone, kept: list[int]) -> Choice:
+        """What `choose` does, for the examples of all processes; `kept` of each group.
+
+        Raises:
+            TypeError: this policy cannot be planned by many processes.
+        """
+        raise TypeError(
+            f"policy: {self!r} cannot be planned by the processes of a partition, since it does not say how; take "
+            "another of dp.policies, or a tracker with process_group= in place of partition="
+        )
 
 
 def at_epoch(policy: Policy, epoch: int) -> Policy:
@@ -300,6 +330,11 @@ def share_of_ends(difficulty: Tensor, count: int) -> Tensor:
     ties = difficulty == last
     share[ties] = (count - int(share.sum())) / int(ties.sum())
     return share
+
+
+def chosen(mask: Tensor) -> Choice:
+    """Those of a mask [n], each with weight 1."""
+    return equal_weights(mask.nonzero()[:, 0])
 
 
 def equal_weights(positions: Tensor) -> Choice:

@@ -77,6 +77,11 @@ class Budget(Around):
 
     def of(self, positions: Tensor, size: int) -> Budget:
         """The policy of a part of `size` examples, those at `positions` [n] int64."""
+        if bool((positions < 0).any()):
+            raise ValueError(
+                f"cost: {int((positions < 0).sum())} of {len(positions)} examples are new, and what they cost is not "
+                "known; match the difficulty yourself, runs.difficulty(score, dataset=train), and give costs of train"
+            )
         return Budget(self.policy.of(positions, size), self.cost.of(positions, size))
 
     def __call__(self, difficulty: Any, labels: Any = None, generator: torch.Generator | None = None) -> Plan:

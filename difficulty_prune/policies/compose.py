@@ -26,6 +26,7 @@ from .base import (
     proportional_shares,
     warn_if_nothing_is_ranked,
 )
+from .everyone import Everyone
 from .plan import Plan, make_plan
 
 
@@ -80,6 +81,11 @@ class PerClass(Around):
         assert labels is not None
         of_known, known_classes = of_seen(self, difficulty), labels[~difficulty.isnan()]
         return include_unseen(difficulty, lambda known: of_known.chances(known, known_classes))
+
+    def together(self, everyone: Everyone) -> Choice:
+        """See `Keeping.together`."""
+        classes = everyone.by_class()
+        return self.policy.pick(classes, self._shares(classes.sizes))
 
     def chances(self, difficulty: Tensor, classes: Tensor) -> Tensor:
         """The probability that `choose` takes the example, [N] float64."""

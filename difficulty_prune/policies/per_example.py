@@ -36,10 +36,10 @@ class PerExample:
         self.name = name
 
     def of(self, positions: Tensor, size: int) -> PerExample:
-        """Those of a part of `size` examples; see `Keeping.of`."""
+        """Those of a part of `size` examples; see `Keeping.of`. Of a new one it is not known: NaN."""
         self.check(size)
         part = object.__new__(PerExample)
-        part.values, part.name = self.values[positions], self.name
+        part.values, part.name = self.values[positions].masked_fill_(positions < 0, torch.nan), self.name
         return part
 
     def check(self, size: int) -> Tensor:

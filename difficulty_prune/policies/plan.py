@@ -230,7 +230,17 @@ def make_plan(
 
 def _per_class(kept: Tensor, labels: Tensor, policy: str, may_drop_classes: bool) -> dict[str, dict[str, int]]:
     total = np.bincount(labels.numpy())
-    left = np.bincount(labels[kept].numpy(), minlength=len(total))
+    return count_classes(total, np.bincount(labels[kept].numpy(), minlength=len(total)), policy, may_drop_classes)
+
+
+def count_classes(
+    total: NDArray[Any], left: NDArray[Any], policy: str, may_drop_classes: bool
+) -> dict[str, dict[str, int]]:
+    """What a summary says of each class, from the numbers of all examples and of those kept, both [C].
+
+    Raises:
+        ValueError: a class would be dropped, and `may_drop_classes` is False.
+    """
     if not may_drop_classes:
         _refuse_lost(total, left, policy)
     return {

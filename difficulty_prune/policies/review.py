@@ -76,8 +76,8 @@ class Review(Keeping):
     def with_keep(self, keep: float) -> Review:
         return super().with_keep(max(keep, 1 / self.gap))
 
-    def limits(self, difficulty: Tensor) -> tuple[int, int]:
-        least, most = super().limits(difficulty)
+    def limits_of(self, known: int) -> tuple[int, int]:
+        least, most = super().limits_of(known)
         return max(least, -(-most // self.gap)), most
 
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:

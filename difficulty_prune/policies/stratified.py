@@ -15,13 +15,18 @@ from .base import (
     Keeping,
     Unseen,
     check_left_out,
+    chosen,
     equal_shares,
     equal_weights,
     finite_range,
+    finite_ranges,
     half_up,
     number_kept,
     share_of_ends,
 )
+from .everyone import Everyone
+
+_DRAW, _NUMBERING = 1, 2  # what random numbers are for that break no ties
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,8 @@ class Stratified(Keeping):
     def with_keep(self, keep: float) -> Stratified:
         return super().with_keep(min(keep, 1 - self.drop_hardest))
 
-    def limits(self, difficulty: Tensor) -> tuple[int, int]:
-        least, most = super().limits(difficulty)
+    def limits_of(self, known: int) -> tuple[int, int]:
+        least, most = super().limits_of(known)
         return least, number_kept(1 - self.drop_hardest, most)
 
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
@@ -99,17 +104,33 @@ class Stratified(Keeping):
             found[others] = (share[hardest] - sum(taken) / len(taken)) / max(1, len(others))
         return found
 
+    def pick(self, everyone: Everyone, kept: list[int]) -> Choice:
+        finite_ranges(everyone, "Stratified")
+        dropped = [self._dropped(size, count) for size, count in zip(everyone.sizes, kept, strict=True)]
+        stays = ~everyone.hardest(dropped)
+        left = everyone.only(stays)
+        lowest, highest = (end[left.group] for end in left.range())
+        numbers = torch.randperm(self.strata, generator=everyone.generator(_NUMBERING), device="cpu")
+        stratum = numbers[self._stratum_between(left.difficulty, lowest, highest)]
+        strata = left.grouped(left.group * self.strata + stratum, len(kept) * self.strata)
+        rows = torch.tensor(strata.sizes, device="cpu").view(-1, self.strata).tolist()
+        shares = [share for row, count in zip(rows, kept, strict=True) for share in equal_shares(row, count)]
+        stays[stays.nonzero()[:, 0]] = strata.drawn(shares, purpose=_DRAW)
+        return chosen(stays)
+
     def _dropped(self, size: int, kept: int) -> int:
         return min(half_up(self.drop_hardest * size), size - kept)
 
     def _stratum(self, difficulty: Tensor) -> Tensor:
         """The stratum of each example, 0..strata-1."""
-        lowest, highest = (float(bound) for bound in difficulty.aminmax())
-        if lowest == highest:
-            return torch.zeros(len(difficulty), dtype=torch.int64, device="cpu")
+        return self._stratum_between(difficulty, *difficulty.aminmax())
+
+    def _stratum_between(self, difficulty: Tensor, lowest: Tensor, highest: Tensor) -> Tensor:
+        """The same between given bounds, [] or [n]; 0 where they are equal."""
         # Products before the quotient are exact for whole numbers; the power of two keeps them finite.
         scale = 2.0 ** -(self.strata.bit_length() + 1)
         above, width = difficulty * scale - lowest * scale, highest * scale - lowest * scale
+        width = torch.where(width > 0, width, 1.0)
         return (above * self.strata / width).long().clamp_(max=self.strata - 1)
 
 

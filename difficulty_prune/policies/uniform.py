@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor
@@ -13,12 +13,16 @@ from .base import (
     Keeping,
     Unseen,
     check_left_out,
+    chosen,
     equal_weights,
     half_up,
     hardest_first,
     number_kept,
     share_of_ends,
 )
+from .everyone import Everyone
+
+_DRAW: Final = 1  # what random numbers are for that break no ties
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,9 @@ class Hardest(Keeping):
     def chances(self, difficulty: Tensor, kept: int) -> Tensor:
         return share_of_ends(difficulty, kept)
 
+    def pick(self, everyone: Everyone, kept: list[int]) -> Choice:
+        return chosen(everyone.hardest(kept))
+
 
 @dataclass(frozen=True)
 class Easiest(Keeping):
@@ -47,6 +54,9 @@ class Easiest(Keeping):
 
     def chances(self, difficulty: Tensor, kept: int) -> Tensor:
         return share_of_ends(-difficulty, kept)
+
+    def pick(self, everyone: Everyone, kept: list[int]) -> Choice:
+        return chosen(everyone.easiest(kept))
 
 
 @dataclass(frozen=True)
@@ -68,8 +78,8 @@ class Window(Keeping):
     def with_keep(self, keep: float) -> Window:
         return super().with_keep(min(keep, 1 - self.start))
 
-    def limits(self, difficulty: Tensor) -> tuple[int, int]:
-        least, most = super().limits(difficulty)
+    def limits_of(self, known: int) -> tuple[int, int]:
+        least, most = super().limits_of(known)
         return least, number_kept(1 - self.start, most)
 
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
@@ -79,6 +89,11 @@ class Window(Keeping):
     def chances(self, difficulty: Tensor, kept: int) -> Tensor:
         first = self._first(len(difficulty), kept)
         return share_of_ends(difficulty, first + kept) - share_of_ends(difficulty, first)
+
+    def pick(self, everyone: Everyone, kept: list[int]) -> Choice:
+        first = [self._first(size, count) for size, count in zip(everyone.sizes, kept, strict=True)]
+        last = [start + count for start, count in zip(first, kept, strict=True)]
+        return chosen(everyone.hardest(last) & ~everyone.hardest(first))
 
     def _first(self, size: int, kept: int) -> int:
         """How many of the hardest are left out."""
@@ -98,3 +113,6 @@ class Random(Keeping):
 
     def chances(self, difficulty: Tensor, kept: int) -> Tensor:
         return torch.full((len(difficulty),), kept / len(difficulty), dtype=torch.float64, device="cpu")
+
+    def pick(self, everyone: Everyone, kept: list[int]) -> Choice:
+        return chosen(everyone.drawn(kept, purpose=_DRAW))

@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,10 +24,14 @@ from .base import (
     Unseen,
     check_anneal,
     finite_range,
+    finite_ranges,
     first_full_epoch,
     hardest_first,
     share_of_ends,
 )
+from .everyone import Everyone
+
+_DRAW: Final = 1  # what random numbers are for that break no ties
 
 
 class Weighted(Keeping):
@@ -102,8 +107,8 @@ class SoftPrune(Weighted):
     def with_keep(self, keep: float) -> SoftPrune:
         return super().with_keep(keep if self.easy_keep is None else max(keep, self.easy_keep))
 
-    def limits(self, difficulty: Tensor) -> tuple[int, int]:
-        least, most = super().limits(difficulty)
+    def limits_of(self, known: int) -> tuple[int, int]:
+        least, most = super().limits_of(known)
         return max(least, math.ceil(round((self.easy_keep or 0) * most, 9))), most
 
     def probability(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Tensor:
@@ -119,6 +124,17 @@ class SoftPrune(Weighted):
         if easy == 0:
             return torch.ones(size, dtype=torch.float64, device="cpu")
         return 1 - share_of_ends(-difficulty, easy) * ((size - kept) / easy)
+
+    def pick(self, everyone: Everyone, kept: list[int]) -> Choice:
+        easy = [self._easy(size, count) for size, count in zip(everyone.sizes, kept, strict=True)]
+        left_out = [size - count for size, count in zip(everyone.sizes, kept, strict=True)]
+        is_easy = everyone.easiest(easy)
+        stays = [number - gone for number, gone in zip(easy, left_out, strict=True)]
+        taken = ~is_easy
+        taken[is_easy] = everyone.only(is_easy).drawn(stays, purpose=_DRAW)
+        share = [1 - gone / number if number else 1.0 for number, gone in zip(easy, left_out, strict=True)]
+        probability = torch.where(is_easy, torch.tensor(share, dtype=torch.float64, device="cpu")[everyone.group], 1.0)
+        return taken.nonzero()[:, 0], 1 / probability[taken]
 
     def _easy(self, size: int, kept: int) -> int:
         """How many examples are easy."""
@@ -167,11 +183,55 @@ class Importance(Weighted):
         spread = float(share.std(correction=0)) or 1.0
         probability = proportional(((share - 1) / (spread * self.temperature)).exp(), kept)
         if not float(probability.min()) > 1 / torch.finfo(torch.float32).max:
-            raise ValueError(
-                f"temperature: got {self.temperature}, at which the easiest examples would hardly ever be drawn, and "
-                "have weights beyond the range of float32; choose a higher one"
-            )
+            self._refuse_temperature()
         return probability
+
+    def pick(self, everyone: Everyone, kept: list[int]) -> Choice:
+        """By priority sampling (Duffield, Lund and Thorup 2007): as many as `choose` takes, and unbiased as well.
+
+        Each example has a priority u / size, with u random in (0, 1), and the lowest are kept. With t the first that is
+        not, an example was kept with the probability min(1, size * t), whatever the others had.
+        """
+        size, random, group = self._relative_size(everyone), everyone.random(_DRAW), everyone.group
+        priority = everyone.each(lambda places: _uniform(random(places)) / size[places])
+        taken = everyone.lowest(priority, kept)
+        first_not = everyone.lowest_of(lambda places: torch.where(taken[places], torch.inf, priority[places]))
+        smallest = everyone.lowest_of(lambda places: size[places])
+        least = torch.where(smallest > 0, smallest * first_not, 0.0)
+        if bool((least <= 1 / torch.finfo(torch.float32).max).any()):
+            self._refuse_temperature()
+        places = taken.nonzero()[:, 0]
+        return places, 1 / (size[places] * first_not[group[places]]).clamp_(max=1.0)
+
+    def _relative_size(self, everyone: Everyone) -> Tensor:
+        """exp(z / temperature) [n] float64, of which the largest is 1 in each group."""
+        lowest, highest = (end / 2 for end in finite_ranges(everyone, "Importance"))
+        difficulty, group = everyone.difficulty, everyone.group
+        width = torch.where(highest > lowest, highest - lowest, 1.0)
+
+        def share(places: Tensor) -> Tensor:
+            of = group[places]
+            within = (difficulty[places] / 2 - lowest[of]) / width[of]
+            return torch.where((highest > lowest)[of], within, 1.0)
+
+        mean = everyone.mean(share)
+        spread = everyone.mean(lambda places: (share(places) - mean[group[places]]).square()).sqrt()
+        scale = torch.where(spread > 0, spread, 1.0) * self.temperature
+        # NumPy's exp gives the same bits wherever in an array the number stands.
+        return everyone.each(
+            lambda places: torch.from_numpy(np.exp(((share(places) - 1) / scale[group[places]]).numpy()))
+        )
+
+    def _refuse_temperature(self) -> None:
+        raise ValueError(
+            f"temperature: got {self.temperature}, at which the easiest examples would hardly ever be drawn, and "
+            "have weights beyond the range of float32; choose a higher one"
+        )
+
+
+def _uniform(words: Tensor) -> Tensor:
+    """A number in (0, 1) of 64 random bits each, [k] float64."""
+    return torch.from_numpy(((words.numpy().view(np.uint64) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)
 
 
 def proportional(size: Tensor, kept: int) -> Tensor:

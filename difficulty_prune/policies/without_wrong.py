@@ -13,6 +13,7 @@ from ..support.arrays import as_tensor
 from ..support.checks import check_number
 from .around import Around
 from .base import (
+    Choice,
     Keeping,
     check_difficulty,
     check_plan_labels,
@@ -23,6 +24,7 @@ from .base import (
     warn_if_nothing_is_ranked,
 )
 from .compose import PerClass
+from .everyone import Everyone
 from .plan import Plan, make_plan
 
 
@@ -77,7 +79,8 @@ class WithoutWrong(Around):
         """The policy of a part of `size` examples, those at `positions` [n] int64."""
         wrong = self.wrong
         if isinstance(wrong, Tensor):
-            wrong = torch.zeros(size, dtype=torch.bool, device="cpu").index_fill_(0, self._given(size), True)[positions]
+            mask = torch.zeros(size, dtype=torch.bool, device="cpu").index_fill_(0, self._given(size), True)
+            wrong = mask[positions] & (positions >= 0)
         return replace(self, policy=self.policy.of(positions, size), wrong=wrong)
 
     def limits(self, difficulty: Tensor) -> tuple[int, int]:
@@ -105,6 +108,20 @@ class WithoutWrong(Around):
         rest = self._rest(values, classes, draw)
         inner = self._policy_of(values, rest)(values[rest], None if classes is None else classes[rest], draw)
         return make_plan(rest[inner.index], inner.weight, len(values), repr(self), classes, self.inside.drops_classes)
+
+    def together(self, everyone: Everyone) -> Choice:
+        """See `Keeping.together`; TypeError where `wrong` is no fraction, since positions are each process's own."""
+        if isinstance(self.wrong, Tensor):
+            raise TypeError(
+                f"policy: {self!r} names examples by their positions, which differ between the processes of a "
+                "partition; give the fraction that is wrong"
+            )
+        (known,) = everyone.sizes
+        stays = ~everyone.hardest([half_up(self.wrong * known)])
+        rest = everyone.only(stays)
+        (left,) = rest.sizes
+        places, weight = self._policy_for(self.policy, known, left, self.inside.limits_of(left)[1]).together(rest)
+        return stays.nonzero()[places, 0], weight
 
     def inclusion(self, difficulty: Any, labels: Any = None) -> Tensor:
         """See the policies' own.
@@ -179,6 +196,9 @@ class WithoutWrong(Around):
         """The policy of the rest, with another `keep`, so that it keeps as many of it as it would of all."""
         policy = self.policy.of(rest, len(values))
         known, left = int((~values.isnan()).sum()), int((~values[rest].isnan()).sum())
+        return self._policy_for(policy, known, left, policy.limits(values[rest])[1])
+
+    def _policy_for(self, policy: Keeping | PerClass, known: int, left: int, most: int) -> Keeping | PerClass:
         if known == 0 or self.keep == 1:  # unseen examples are all kept, if they may be kept at all
             return policy
         kept = number_kept(self.keep, known)
@@ -187,7 +207,6 @@ class WithoutWrong(Around):
                 f"{self!r}: keeps {kept} of {known} examples, but only {left} are left; choose a keep of at most "
                 f"{left / known:.4g}"
             )
-        most = policy.limits(values[rest])[1]
         if kept > most:
             raise ValueError(
                 f"{self!r}: keeps {kept} of {known} examples, but of the {left} that are left only {most} may be kept, "

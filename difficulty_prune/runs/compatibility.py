@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..scores.catalogue import SCORES, TRACKED
 from ..scores.temporal import TEMPORAL
+from ..support.counted import counted
 from ..support.ids import digest_of_ids
 from .run import Run
 
@@ -61,10 +62,8 @@ class SharedFacts:
         digest = run.stored_digest("labels") if run.has("labels") else None
         labels = None if digest in self._same_labels else run.labels
         if labels is not None and self.labels is not None and not np.array_equal(labels, self.labels):
-            raise ValueError(
-                f"{self.labelled} and {run!r} have different labels for {int((labels != self.labels).sum())} examples: "
-                "different data"
-            )
+            examples = counted(int((labels != self.labels).sum()), "example")
+            raise ValueError(f"{self.labelled} and {run!r} have different labels for {examples}: different data")
         if labels is not None and self.labels is None:
             self.labels, self.labelled = np.array(labels), repr(run)
         if labels is not None and digest is not None:
@@ -126,8 +125,7 @@ def _contradiction(subject: str, differing: Mapping[str, tuple[Any, str, Any]], 
     do_not_mix = "runs of different data do not mix"
     if run.has("ids"):
         do_not_mix += (
-            "; RunSet.load(..., join='ids') joins runs of several versions of a dataset, as does --join of the "
-            "commands plan, export and audit"
+            "; RunSet.load(..., join='ids') joins runs of several versions of a dataset, as does --join of the commands"
         )
     if name == _IDS:
         return f"{first} and {run!r} have different ids: {do_not_mix}"

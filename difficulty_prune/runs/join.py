@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..decisions.decisions import Decisions
+from ..support.counted import counted
 from ..support.ids import as_objects
 from ..support.name_some import name_some
 from .run import Run
@@ -130,5 +131,6 @@ def _warning(relabelled: NDArray[Any], union: list[str | int], incomplete: int, 
             f"({name_some(first, _NAMED)}); a run counts only where it had the label of {of}"
         )
     if incomplete:
-        said.append(f"predictions and probabilities of {incomplete} runs are left out, which do not know all examples")
+        runs = counted(incomplete, "run is left out, which does", "runs are left out, which do")
+        said.append(f"predictions and probabilities of {runs} not know all examples")
     return f"join: {'; '.join(said)}" if said else None

@@ -19,6 +19,7 @@ from ..scores import ensembles
 from ..scores.catalogue import SCORES, Score, check_scores
 from ..scores.ensembles import Dichotomy, Estimate
 from ..support.blocks import blocks
+from ..support.counted import counted
 from ..support.ranks import rank_rows
 from .compatibility import SharedFacts, check_no_copies, check_same_data, unproven_data
 from .join import join_by_id
@@ -99,7 +100,7 @@ class RunSet:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Run({"el2n": [0.5, 1.0]}, architecture="mlp", seed=0).save(os.path.join(folder, "mlp-0.safetensors"))
         ...     RunSet.load(folder)
-        RunSet(1 runs of 2 examples, architectures=['mlp'])
+        RunSet(1 run of 2 examples, architectures=['mlp'])
         """
         if decisions is not None:
             expect_decisions(decisions)
@@ -130,7 +131,8 @@ class RunSet:
         return self._runs[position]
 
     def __repr__(self) -> str:
-        return f"RunSet({len(self)} runs of {self.num_examples} examples, architectures={list(self.architectures)})"
+        size = f"{counted(len(self), 'run')} of {counted(self.num_examples, 'example')}"
+        return f"RunSet({size}, architectures={list(self.architectures)})"
 
     @property
     def num_examples(self) -> int:
@@ -164,7 +166,7 @@ class RunSet:
         >>> facts = dict(architecture="mlp", ids=["a", "b"], labels=[0, 1])
         >>> runs = RunSet([Run({"el2n": [0.5, 1.0]}, seed=0, **facts)])
         >>> print(runs.match(np.array(["b", "c"])).report)
-        1 of 2 examples match; 1 vanished ('a'); 1 are new ('c')
+        1 of 2 examples match; 1 vanished ('a'); 1 is new ('c')
         """
         ids = self.ids
         if ids is None:
@@ -204,8 +206,8 @@ class RunSet:
         >>> names = "mlp", "cnn", "mlp"
         >>> runs = RunSet(Run({"aum": [1.0]}, architecture=name, seed=s) for s, name in enumerate(names))
         >>> runs.group_by("architecture")  # doctest: +NORMALIZE_WHITESPACE
-        {'mlp': RunSet(2 runs of 1 examples, architectures=['mlp']),
-         'cnn': RunSet(1 runs of 1 examples, architectures=['cnn'])}
+        {'mlp': RunSet(2 runs of 1 example, architectures=['mlp']),
+         'cnn': RunSet(1 run of 1 example, architectures=['cnn'])}
         """
         if not any(key in run.metadata for run in self._runs):
             raise ValueError(f"group_by: no run has a field {key!r}; the runs have {self._fields()}")

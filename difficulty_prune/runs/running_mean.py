@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..scores.catalogue import SCORES, check_scores
 from ..support.checks import whole_number
+from ..support.counted import counted
 from ..support.files import MALFORMED, load_vectors, save_vectors
 from .compatibility import SharedFacts, are_equal, describe_unproven, score_digests
 from .run import Run, check_definitions, definitions
@@ -117,7 +118,8 @@ class RunningMean:
         return len(self._runs)
 
     def __repr__(self) -> str:
-        return f"RunningMean({len(self)} runs, scores={list(self.scores)}, architectures={list(self.architectures)})"
+        runs, scores = counted(len(self), "run"), list(self.scores)
+        return f"RunningMean({runs}, scores={scores}, architectures={list(self.architectures)})"
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -173,7 +175,7 @@ class RunningMean:
         if not self._runs and vectors:
             raise ValueError(f"got no runs, but {reprlib.repr(sorted(vectors))}")
         if self._runs and not self.scores:
-            raise ValueError(f"got {len(self)} runs, but no scores")
+            raise ValueError(f"got {counted(len(self), 'run')}, but no scores")
         size = whole_number(self._shared.known["data"]["numbers of examples"][0], "examples", 1) if self._runs else 0
         for name in self.scores if self._runs else ():
             sums = self._sums[name] = SumsOverRuns(0)

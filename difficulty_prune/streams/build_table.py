@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from ..support.arrays import as_tensor
 from ..support.files import save_parts
+from ..support.hashing import hash_ids
 from ..support.ids import id_array
 from ..support.safetensors_header import ArrayKind
 from ..support.spool import Spool
-from .hashing import hash_ids
 
 KIND: Final = "table of inclusion probabilities"
 FORMAT: Final = 1

@@ -16,9 +16,9 @@ from ..policies.base import Policy, at_epoch
 from ..policies.plan import Plan
 from ..support.checks import whole_number
 from ..support.files import MALFORMED, open_vectors
+from ..support.hashing import hash_ids, pack_signed, xxh3
 from ..support.ids import id_array
 from .build_table import FORMAT, KIND, Rules, write_table
-from .hashing import hash_ids, pack_signed, xxh3
 
 _BLOCK: Final = 1 << 20  # ids
 _SEARCHED: Final = 1 << 14  # ids at once, whose places stay in the processor's cache

@@ -14,8 +14,8 @@ from torch.utils.data import get_worker_info
 
 from ..dataset_facts import describe_sample, key_of
 from ..support.checks import whole_number
+from ..support.hashing import pack_unsigned, seed_of, uniform, xxh3
 from ..support.ids import id_of
-from .hashing import pack_unsigned, seed_of, uniform, xxh3
 from .inclusion_table import InclusionTable
 
 _WORKERS: Final = 63  # that count each on its own; more share

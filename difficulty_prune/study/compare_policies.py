@@ -26,7 +26,7 @@ from .elsewhere import Elsewhere
 from .executor import run_tasks
 from .settings import WITHOUT_WRONG, Settings, policy_by_name
 from .study_data import StudyData
-from .tasks import ComparisonTask, DataSource, slug
+from .tasks import ComparisonTask, DataSource, slug, tell_of_checkpoints
 
 ACCURACY: Final = "test accuracy"
 PER_CLASS: Final = "test accuracy per class"
@@ -73,7 +73,8 @@ def compare_policies(
     while True:
         tasks = [task for seed in waiting for task in work.of_seed(seed)]
         missing = [task for task in tasks if not task.is_done()]
-        run_tasks(missing, workers, len(data.train), console, "comparing")
+        tell_of_checkpoints(missing, console)
+        run_tasks(missing, workers, len(data.train), console, "comparing", settings.log)
         compared.reused += len(tasks) - len(missing)
         compared.results += [task.result() for task in tasks]
         compared.of_models = {

@@ -128,7 +128,14 @@ def _connect(address: str) -> Iterator[Any]:
             ) from error
 
 
-def run_elsewhere(tasks: Sequence[Task], elsewhere: Elsewhere, train_size: int, console: Console, title: str) -> None:
+def run_elsewhere(
+    tasks: Sequence[Task],
+    elsewhere: Elsewhere,
+    train_size: int,
+    console: Console,
+    title: str,
+    log: Path | None = None,
+) -> None:
     """Runs the tasks there and returns when all are done; reports as `run_tasks` does.
 
     What a worker began when it died is begun again by another, if the executor does so, as Dask does: a file is
@@ -140,19 +147,20 @@ def run_elsewhere(tasks: Sequence[Task], elsewhere: Elsewhere, train_size: int, 
         FileNotFoundError: a task's file is not where it should be, since its worker has another disk.
     """
     folder, own = str(Path.cwd()), secrets.token_hex(8)
-    total = sum(task.steps(train_size) for task in tasks)
-    done = 0
-    with report_on(console, title, total, len(tasks), "run") as report:
-        futures: dict[Future[float], Task] = {}
+    steps = [task.steps(train_size) for task in tasks]  # still to do, before any of them begins
+    total, done = sum(steps), 0
+    with report_on(console, title, total, len(tasks), "run", log=log) as report:
+        futures: dict[Future[float], tuple[Task, int]] = {}
         try:
-            for task in tasks:
-                futures[elsewhere.executor.submit(run_once, task, folder, own)] = task
+            for task, number in zip(tasks, steps, strict=True):
+                futures[elsewhere.executor.submit(run_once, task, folder, own)] = task, number
             while futures:
                 time.sleep(_REFRESH)
+                report.update(done, [])
                 for future in [future for future in futures if future.done()]:
-                    task = futures.pop(future)
+                    task, number = futures.pop(future)
                     seconds = _result(future, task, elsewhere.name)
-                    done += task.steps(train_size)
+                    done += number
                     report.update(done, [])
                     report.finished(task.describe(), seconds)
         finally:
@@ -187,6 +195,8 @@ def run_once(task: Task, folder: str, study: str) -> float:
         sys.path.append(folder)
     with _one_training:
         start = time.perf_counter()
-        if not task.is_done():
+        if task.is_done():  # by a worker that died before it could say so
+            task.checkpoint().remove()
+        else:
             task.run(lambda steps: None)
         return time.perf_counter() - start

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,11 +32,19 @@ def default_workers(reading: bool = False) -> int:
     return 1 if torch.cuda.is_available() else max(1, usable_cores() // (2 if reading else 1))
 
 
-def run_tasks(tasks: Sequence[Task], workers: int | Elsewhere, train_size: int, console: Console, title: str) -> None:
+def run_tasks(
+    tasks: Sequence[Task],
+    workers: int | Elsewhere,
+    train_size: int,
+    console: Console,
+    title: str,
+    log: Path | None = None,
+) -> None:
     """Runs the tasks in so many processes, or elsewhere, and returns when all are done.
 
     On a terminal a bar shows which are trained, how far they are and the time left; elsewhere there is a line for each
-    that is finished. `title` says what they do, "scoring" or "comparing".
+    that is finished. `title` says what they do, "scoring" or "comparing". A `log` file gets such lines in any case, and
+    one each minute.
 
     The first failure, and Ctrl-C, end these processes and no others; what finished before is on disk. If the calling
     process dies, they end by themselves. On Windows Ctrl-C also reaches workers that are still starting, and they may
@@ -44,14 +53,14 @@ def run_tasks(tasks: Sequence[Task], workers: int | Elsewhere, train_size: int, 
     if not tasks:
         return
     if isinstance(workers, Elsewhere):
-        run_elsewhere(tasks, workers, train_size, console, title)
+        run_elsewhere(tasks, workers, train_size, console, title, log)
         return
     context = _WorkerContext()
     workers = min(workers, len(tasks))
     threads = max(1, usable_cores() // workers)
     steps_done = context.Value("q", 0)
     total = sum(task.steps(train_size) for task in tasks)
-    with report_on(console, title, total, len(tasks), "run") as report:
+    with report_on(console, title, total, len(tasks), "run", log=log) as report:
         executor = ProcessPoolExecutor(workers, context, _start_worker, (threads, steps_done))
         try:
             with _interrupts_postponed():

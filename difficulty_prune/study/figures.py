@@ -35,6 +35,8 @@ def write_figures(folder: Path, runs: RunSet, summary: dict[str, Any], data: Stu
             save_png(axes, folder / f"accuracy-{slug(model)}.png")
     save_png(correlation_heatmap(correlation(runs)), folder / "score-correlation.png")
     save_png(difficulty_histogram(difficulty, score), folder / "difficulty.png")
+    if data.table:  # of which there is no picture
+        return
     known = np.flatnonzero(~np.isnan(difficulty))
     order = known[np.argsort(difficulty[known])]
     for name, chosen in (("hardest", order[::-1][:_SHOWN]), ("easiest", order[:_SHOWN])):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
+
+_OTHERS: Final = ("datasets", "imagefolder", "sklearn", "table", "torchvision")
 
 
 def names_function(name: str) -> bool:
@@ -14,7 +16,7 @@ def names_function(name: str) -> bool:
     ['mine:make']
     """
     kind, colon, _ = name.partition(":")
-    return bool(colon) and kind not in ("imagefolder", "torchvision")
+    return bool(colon) and kind not in _OTHERS
 
 
 def import_function(name: str) -> Callable[..., Any]:

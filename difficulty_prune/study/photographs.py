@@ -58,20 +58,25 @@ def open_rgb(path: str, side: int | None = None) -> Any:
     with Image.open(path) as image:
         if side is not None:
             image.draft(None, (2 * side, 2 * side))  # in any mode
-        if image.mode == "F" or image.mode.startswith("I"):
-            raise ValueError(
-                f"data: image {path} has mode {image.mode}, pixels of more than 8 bits, expected 8 bits per channel: "
-                f"scale the values to 0 to 255 and save them anew, {_INSTEAD}"
-            )
-        if image.mode not in ("RGBA", "LA", "PA", "RGBa", "La") and "transparency" not in image.info:
-            return image.convert("RGB")
-        whole = image.convert("RGBA")
-        if np.asarray(whole)[..., 3].min() < 255:
-            raise ValueError(
-                f"data: image {path} is transparent in places, expected an opaque one: put it on a background, such as "
-                f"white, and save it anew, {_INSTEAD}"
-            )
-        return whole.convert("RGB")
+        return as_rgb(image, path)
+
+
+def as_rgb(image: Any, name: str) -> Any:
+    """A PIL image in mode RGB; ValueError as `open_rgb` says."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        raise ValueError(
+            f"data: image {name} has mode {image.mode}, pixels of more than 8 bits, expected 8 bits per channel: "
+            f"scale the values to 0 to 255 and save them anew, {_INSTEAD}"
+        )
+    if image.mode not in ("RGBA", "LA", "PA", "RGBa", "La") and "transparency" not in image.info:
+        return image.convert("RGB")
+    whole = image.convert("RGBA")
+    if np.asarray(whole)[..., 3].min() < 255:
+        raise ValueError(
+            f"data: image {name} is transparent in places, expected an opaque one: put it on a background, such as "
+            f"white, and save it anew, {_INSTEAD}"
+        )
+    return whole.convert("RGB")
 
 
 def random_part(image: Tensor, side: int, generator: torch.Generator) -> Tensor:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
+LOG_EVERY: Final = 60.0  # seconds
 Item = TypeVar("Item")
 
 _NAMED = 2  # of the pieces in work, so that the bar stays on one line
 _WHOLE = 30 * 86_400.0  # seconds: rich goes by the last 30, in which of long epochs none may end
 
 
-def report_on(console: Console, title: str, steps: int, pieces: int, what: str = "", keep: bool = True) -> Bar | Lines:
+def report_on(
+    console: Console,
+    title: str,
+    steps: int,
+    pieces: int,
+    what: str = "",
+    keep: bool = True,
+    log: Path | None = None,
+) -> Bar | Lines | Logged:
     """A bar if the console is a terminal; else a line for each finished piece, as a file or a cluster's log needs it.
 
     Args:
@@ -25,6 +37,7 @@ def report_on(console: Console, title: str, steps: int, pieces: int, what: str =
         pieces: how many there are.
         what: a piece, such as "run".
         keep: whether the bar stays when all is done.
+        log: a file at whose end lines are written as well, and one each minute that says how far the work is.
 
     >>> import sys
     >>> with report_on(Console(file=sys.stdout), "scoring", steps=20, pieces=2, what="run") as report:
@@ -33,7 +46,8 @@ def report_on(console: Console, title: str, steps: int, pieces: int, what: str =
     """
     file = console.file
     animated = console.is_interactive and file.isatty()  # rich takes FORCE_COLOR for a terminal, even in a file
-    return Bar(console, title, steps, pieces, keep) if animated else Lines(console, title, steps, pieces, what)
+    report = Bar(console, title, steps, pieces, keep) if animated else Lines(console, title, steps, pieces, what)
+    return report if log is None else Logged(report, log, title, steps, pieces, what)
 
 
 class Bar:
@@ -80,8 +94,11 @@ class Bar:
 class Lines:
     """A plain line for each piece as it finishes, which is written at once."""
 
-    def __init__(self, console: Console, title: str, steps: int, pieces: int, what: str) -> None:
+    def __init__(
+        self, console: Console, title: str, steps: int, pieces: int, what: str, every: float = math.inf
+    ) -> None:
         self._console, self._steps, self._pieces = console, steps, pieces
+        self._every, self._told = every, time.monotonic()
         self._title = f"{title} {what}".rstrip()
         self._finished = self._done = 0
 
@@ -92,18 +109,68 @@ class Lines:
     def __exit__(self, *error: Any) -> None: ...
 
     def update(self, done: int, running: Sequence[str]) -> None:
-        """See `Bar.update`; `finished` tells of it."""
+        """See `Bar.update`; `finished` tells of it, and a line as often as was asked for."""
         self._done = done
+        if time.monotonic() - self._told >= self._every:
+            self._told = time.monotonic()
+            left = self._left() or "; time left not known yet"
+            self._print(f"{self._title}: {done / max(1, self._steps):.0%} done ({'; '.join(running)}){left}")
 
     def finished(self, name: str, seconds: float) -> None:
         """See `Bar.finished`."""
         self._finished += 1
-        left = ""
-        if self._done and self._finished < self._pieces:
-            each = (time.monotonic() - self._start) / self._done
-            left = f"; about {in_words(each * (self._steps - self._done))} left"
-        line = f"{self._title} {self._finished} of {self._pieces} ({name}) finished after {in_words(seconds)}{left}"
+        left = self._left() if self._finished < self._pieces else ""
+        self._print(
+            f"{self._title} {self._finished} of {self._pieces} ({name}) finished after {in_words(seconds)}{left}"
+        )
+
+    def _left(self) -> str:
+        if not self._done:
+            return ""
+        each = (time.monotonic() - self._start) / self._done
+        return f"; about {in_words(each * (self._steps - self._done))} left"
+
+    def _print(self, line: str) -> None:
         self._console.print(line, soft_wrap=True, markup=False, emoji=False, highlight=False)
+
+
+class Logged:
+    """A report, and the same in lines with the time, at the end of a log file: when a piece is finished, and how far
+    the work is, once a minute."""
+
+    def __init__(self, report: Bar | Lines, log: Path, title: str, steps: int, pieces: int, what: str) -> None:
+        self._report, self._log = report, log
+        self._lines = partial(Lines, title=title, steps=steps, pieces=pieces, what=what, every=LOG_EVERY)
+
+    def __enter__(self) -> Logged:
+        self._report.__enter__()
+        self._file = self._log.open("a", encoding="utf-8")
+        self._told = self._lines(_TimedConsole(file=self._file, width=10_000))
+        self._told.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.close()
+        self._report.__exit__(*error)
+
+    def update(self, done: int, running: Sequence[str]) -> None:
+        """See `Bar.update`."""
+        self._report.update(done, running)
+        self._told.update(done, running)
+        self._file.flush()
+
+    def finished(self, name: str, seconds: float) -> None:
+        """See `Bar.finished`."""
+        self._report.finished(name, seconds)
+        self._told.finished(name, seconds)
+        self._file.flush()
+
+
+class _TimedConsole(Console):
+    """Begins each line with the time of day."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        super().print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(map(str, objects))}", **how)
 
 
 def follow(items: Sequence[Item], console: Console, title: str) -> Iterator[Item]:

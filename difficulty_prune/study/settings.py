@@ -24,11 +24,12 @@ from .hold_out import check_hold_out
 from .models import MODELS, find_model
 from .options import option
 from .photographs import are_photographs
-from .study_data import FORMS
+from .study_data import FORMS, is_table
 from .tasks import slug
 from .train import Recipe
 
 DEFAULT_SCORES: Final = ("el2n", "aum", "forgetting", "vog_loss")
+_LABELLED: Final = ("table:", "datasets:")
 LARGEST_SEED: Final = 2**62  # leaves room to count up: PyTorch takes seeds below 2**64
 MOST_SEEDS: Final = 30
 WITHOUT_WRONG: Final = "without-wrong"  # draws from what is not likely mislabelled, which the runs tell
@@ -68,10 +69,15 @@ class Settings:
             "test data; default: the data's own, else a fifth set aside", metavar="DATA", offer=complete_data
         ),
     )
+    label: str | None = field(
+        default=None,
+        metadata=option("the column of a table or of datasets:DIR that holds the labels", metavar="COLUMN", offer=()),
+    )
     models: tuple[str, ...] = field(
         default=(),
         metadata=option(
-            f"{', '.join(MODELS)}, torchvision:NAME or your.module:function; default: cnn, and for digits mlp too",
+            f"{', '.join(MODELS)}, torchvision:NAME or your.module:function; default: cnn, for digits mlp too, for "
+            "tables mlp",
             flag="--model",
             nargs="+",
             metavar="NAME",
@@ -80,16 +86,21 @@ class Settings:
     )
     runs: int = field(default=4, metadata=option("scoring runs per model", type=int))
     epochs: int | None = field(
-        default=None, metadata=option("epochs of every training; default: 12 for digits, else 10", type=int)
+        default=None,
+        metadata=option("epochs of every training; default: 12 for digits, 30 for tables, else 10", type=int),
     )
     batch_size: int | None = field(
         default=None,
-        metadata=option("examples in a batch; default: 128, for digits and for --size above 96: 64", type=int),
+        metadata=option(
+            "examples in a batch; default: 128; 64 for digits and for --size above 96; 32 for tables", type=int
+        ),
     )
     lr: float | None = field(
         default=None,
         metadata=option(
-            "the highest learning rate of the cycle; default: 0.2, for --size above 96: 0.1", type=float, metavar="RATE"
+            "the highest learning rate of the cycle; default: 0.2; 0.1 for tables and for --size above 96",
+            type=float,
+            metavar="RATE",
         ),
     )
     no_augment: bool = field(
@@ -193,6 +204,10 @@ class Settings:
             raise ValueError(f"seeds: got {self.seeds}, expected 2 or more, better 5: one shows no spread")
         if self.until is not None and not self.until > 0:
             raise ValueError(f"until: got {self.until}, expected points above 0")
+        if self.label is not None and not self.data.startswith(_LABELLED):
+            raise ValueError(
+                f"label: got {self.label!r} for {self.data}, expected --data table:FILE or datasets:DIR with it"
+            )
         for name in self.models:
             find_model(name)
         for key, value in (
@@ -245,14 +260,28 @@ class Settings:
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """The models; by default a CNN, and for the small digits an MLP as well."""
-        return self.models or (("cnn", "mlp") if self.data == "digits" else ("cnn",))
+        """The models; by default a CNN, for the small digits an MLP as well, and for tables an MLP alone."""
+        usual = ("cnn", "mlp") if self.data == "digits" else ("mlp",) if is_table(self.data) else ("cnn",)
+        return self.models or usual
+
+    @property
+    def data_specs(self) -> tuple[str, str | None]:
+        """The training data and the test data as one text each, with the column of the labels."""
+        return self._with_label(self.data), None if self.test is None else self._with_label(self.test)
+
+    def _with_label(self, spec: str) -> str:
+        return f"{spec}#{self.label}" if self.label is not None and spec.startswith(_LABELLED) else spec
 
     @property
     def policy_names(self) -> tuple[str, ...]:
         """The policies, without random, which is always compared with; by default those that it pays to know of."""
         known = self.policies or tuple(name for name in DEFAULT_POLICIES if name != WITHOUT_WRONG or self._tells_wrong)
         return tuple(dict.fromkeys(known))
+
+    @property
+    def log(self) -> Path:
+        """The file in which lines say how far the study is."""
+        return self.out / "study.log"
 
     @property
     def _tells_wrong(self) -> bool:
@@ -280,6 +309,8 @@ class Settings:
         usual = Recipe(epochs=10)
         if self.data == "digits":
             usual = Recipe(epochs=12, batch_size=64)
+        elif is_table(self.data):
+            usual = Recipe(epochs=30, batch_size=32, learning_rate=0.1)
         elif are_photographs(self.size):  # whose activations take much memory
             usual = Recipe(epochs=10, batch_size=64, learning_rate=0.1)
         asked = {"epochs": self.epochs, "batch_size": self.batch_size, "learning_rate": self.lr}

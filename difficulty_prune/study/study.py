@@ -29,10 +29,10 @@ from .figures import write_figures
 from .folder_lock import locked
 from .photographs import Photographs
 from .preflight import check_fit, check_out, make_folders
-from .progress import Bar, Lines, report_on
+from .progress import Bar, Lines, Logged, report_on
 from .settings import Settings
 from .study_data import StudyData, load_data
-from .tasks import DataSource, ScoringTask, peak_memory, slug, unfinished_runs
+from .tasks import DataSource, ScoringTask, peak_memory, slug, tell_of_checkpoints, unfinished_runs
 
 TARGET: Final = 0.95  # the reliability for which the runs needed are stated
 RUNS_PER_FINGERPRINT: Final = 3
@@ -66,7 +66,7 @@ def run_study(settings: Settings, console: Console, *, executor: Executor | None
 def _run(settings: Settings, console: Console, start: float, elsewhere: Elsewhere | None) -> dict[str, Any]:
     check_out(settings)
     with console.status(Text(f"reading {settings.data}")):
-        what = settings.data, settings.test, settings.size, settings.plant_wrong, settings.seed
+        what = *settings.data_specs, settings.size, settings.plant_wrong, settings.seed
         data = load_data(*what)
         check_fit(settings, data)
     read_photographs(data, console)
@@ -93,7 +93,8 @@ def _run_locked(
     """The study itself, while no other one writes to its folder."""
     workers = elsewhere or settings.workers or default_workers(reading=isinstance(data.train, Photographs))
     unfinished = unfinished_runs(scoring)
-    run_tasks(unfinished, workers, len(data.train), console, "scoring")
+    tell_of_checkpoints(unfinished, console)
+    run_tasks(unfinished, workers, len(data.train), console, "scoring", settings.log)
     runs = RunSet.load(task.path for task in scoring)
     if settings.keep:
         check_all_scored(runs, settings.scores[0])
@@ -131,7 +132,7 @@ def read_photographs(data: StudyData, console: Console) -> None:
             report.finished(name, time.monotonic() - start)
 
 
-def _update(report: Bar | Lines, name: str, before: int, done: int) -> None:
+def _update(report: Bar | Lines | Logged, name: str, before: int, done: int) -> None:
     report.update(before + done, [name])
 
 

@@ -17,16 +17,21 @@ from torch.utils.data import ConcatDataset
 from ..data import IndexedDataset
 from ..dataset_facts import class_names_of, known_labels
 from ..support.name_some import name_some
+from .hugging_face import open_saved
 from .images import Images
 from .named_function import import_function, names_function
 from .photographs import Photographs, are_photographs, open_rgb, read_labels
 from .plant import Planted, plant_wrong
 from .read_sample import bring_to, check_class, check_shape, read_sample
+from .tables import Table, encoded, read_table, scikit_learn_table
 
 _MEMORY_LIMIT: Final = 2**29  # bytes; every training that runs at the time holds the images too
 _TEST_SHARE: Final = 0.2
 Examples = Images | Photographs
-FORMS: Final = "digits, imagefolder:DIR, torchvision:NAME:ROOT or your.module:function"
+FORMS: Final = (
+    "digits, imagefolder:DIR, torchvision:NAME:ROOT, datasets:DIR, sklearn:NAME, table:FILE (with --label, or "
+    "table:FILE#COLUMN) or your.module:function"
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class StudyData:
     test: Examples
     num_classes: int
     planted: Planted | None = None
+    table: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -81,13 +87,16 @@ def load_data(
     >>> data.shape, data.num_classes, len(data.train), len(data.test)
     ((1, 8, 8), 10, 1437, 360)
     """
-    train, test = _load(spec, size)
-    if test_spec is not None:
-        test = _load(test_spec, size)[0]
-    if test is None:
-        train, test = _split(train)
+    table = is_table(spec)
+    if table:
+        train, test = _load_tables(spec, test_spec, size)
+    else:
+        train, own_test = _load(spec, size)
+        if test_spec is not None:
+            own_test = _load(test_spec, size)[0]
+        train, test = _split(train) if own_test is None else (train, own_test)
     _check_test_data(train, test)
-    data = StudyData(train, test, num_classes=int(train.labels.max()) + 1)
+    data = StudyData(train, test, num_classes=int(train.labels.max()) + 1, table=table)
     if not wrong:
         return data
     planted = plant_wrong(train.labels, wrong, seed, train.ids)
@@ -138,6 +147,32 @@ def _load(spec: str, size: int | None) -> tuple[Examples, Examples | None]:
     return _examples(train, size), None if test is None else _examples(test, size)
 
 
+def is_table(spec: str) -> bool:
+    """Whether examples are rows of a table.
+
+    >>> is_table("table:irises.csv#species"), is_table("sklearn:iris"), is_table("digits")
+    (True, True, False)
+    """
+    return spec.partition(":")[0] in ("table", "sklearn")
+
+
+def _load_tables(spec: str, test_spec: str | None, size: int | None) -> tuple[Examples, Examples]:
+    if size is not None:
+        raise ValueError(f"size: got {size} for {spec}, whose examples are no images; leave --size out")
+    train = _table(spec)
+    if test_spec is None:
+        first, second = (train.select(chosen) for chosen in split_positions(train.targets))
+        return encoded(first, second)
+    if not is_table(test_spec):
+        raise ValueError(f"test: got {test_spec!r}, expected a table as the training data: table:FILE")
+    return encoded(train, _table(test_spec, train.classes))
+
+
+def _table(spec: str, classes: tuple[str, ...] | None = None) -> Table:
+    kind, _, rest = spec.partition(":")
+    return scikit_learn_table(rest) if kind == "sklearn" else read_table(rest, classes)
+
+
 def _find(spec: str, size: int | None = None) -> tuple[Any, Any]:
     """The training data and the test data, or None, as map-style datasets of (image, label)."""
     kind, _, rest = spec.partition(":")
@@ -145,6 +180,11 @@ def _find(spec: str, size: int | None = None) -> tuple[Any, Any]:
         return _digits(), None
     if kind == "imagefolder" and rest:
         return _image_folder(rest, size), None
+    if kind == "datasets" and rest:
+        return open_saved(rest)
+    if is_table(spec) and rest:
+        table = _table(spec)
+        return IndexedDataset(table, ids=table.ids), None
     if kind == "torchvision" and ":" in rest:
         return _torchvision(*rest.split(":", 1))  # a folder of Windows has a colon of its own
     if names_function(spec) and rest:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 from torch import Tensor
 
 from ..comparison.counting_sampler import CountingSampler
@@ -22,13 +23,19 @@ from ..policies.plan import Plan, make_plan
 from ..runs.run import Run
 from ..sampler import PruneSampler
 from ..support.ids import digest_of_ids, encode_ids
+from ..tracker.options import GradientOptions
 from ..tracker.tracker import DifficultyTracker
+from .checkpoint import Checkpoint
 from .hold_out import held_out
 from .photographs import Photographs
 from .result_file import read_result, write_result
 from .source_digest import source_digest
 from .study_data import Examples, StudyData, load_data
 from .train import Recipe, number_of_batches, predict, train
+
+CHECKPOINT: Final = ".checkpoint"
+_LARGE: Final = 97 * 97  # pixels, from which on the gradients of a part are recorded: of all, 8 bytes for each
+_PIXELS: Final = 256
 
 
 @dataclass(frozen=True)
@@ -133,8 +140,8 @@ class ScoringTask:
     first_seed: int = 0
 
     def steps(self, train_size: int) -> int:
-        """Steps of the whole training, out of `train_size` examples."""
-        return _steps(self.recipe, round((1 - self.hold_out) * train_size))
+        """Steps of the training that are still to do, out of `train_size` examples."""
+        return _steps(self.recipe, round((1 - self.hold_out) * train_size), self.checkpoint())
 
     def describe(self) -> str:
         """What is trained, for people."""
@@ -178,10 +185,17 @@ class ScoringTask:
     def run(self, report: Callable[[int], None]) -> None:
         """Trains and writes; `report` is called with the number of steps after each epoch."""
         data = self.source.load()
-        tracker = DifficultyTracker(len(data.train), self.scores, num_classes=data.num_classes, mean_probabilities=True)
+        tracker = DifficultyTracker(
+            len(data.train),
+            self.scores,
+            num_classes=data.num_classes,
+            gradient=GradientOptions(pixels=_PIXELS) if data.shape[1] * data.shape[2] >= _LARGE else None,
+            mean_probabilities=True,
+        )
         seen = self.seen(len(data.train))
         sampler = PruneSampler(partial(_keep, seen), np.zeros(len(seen)), seed=self.order_seed)
-        outcome = train(data, self.model, sampler, self.recipe, self.seed, tracker, report)
+        checkpoint = self.checkpoint()
+        outcome = train(data, self.model, sampler, self.recipe, self.seed, tracker, report, checkpoint=checkpoint)
         tracker.finish(
             labels=data.train.labels,
             ids=data.train.ids,
@@ -195,6 +209,14 @@ class ScoringTask:
             peak_memory_bytes=peak_memory(),
             **self._facts(),
         ).save(self.path)
+        checkpoint.remove()
+
+    def checkpoint(self) -> Checkpoint:
+        """Of the middle of the training, beside its result."""
+        more = {"fingerprint": self.source.dataset_fingerprint, "ids": self.source.ids_digest, "scores": self.scores}
+        return Checkpoint(
+            Path(self.path).with_suffix(CHECKPOINT), {**self._facts(), **more, "first_seed": self.first_seed}
+        )
 
     def _facts(self) -> dict[str, Any]:
         return {
@@ -274,8 +296,8 @@ class ComparisonTask:
     training: str = ""
 
     def steps(self, train_size: int) -> int:
-        """Steps of the whole training, out of `train_size` examples."""
-        return _steps(self.recipe, self.length or round(self.keep * train_size))
+        """Steps of the training that are still to do, out of `train_size` examples."""
+        return _steps(self.recipe, self.length or round(self.keep * train_size), self.checkpoint())
 
     def describe(self) -> str:
         """What is trained, for people."""
@@ -294,7 +316,8 @@ class ComparisonTask:
         data = self.source.load()
         labels = data.train.labels
         sampler = CountingSampler(self.policy, self.difficulty, labels=labels, seed=self.seed, fixed_length=self.length)
-        outcome = train(data, self.model, sampler, self.recipe, self.seed, report=report)
+        checkpoint = self.checkpoint()
+        outcome = train(data, self.model, sampler, self.recipe, self.seed, report=report, checkpoint=checkpoint)
         result = {
             "task": self._facts(),
             "examples": len(sampler),
@@ -304,6 +327,11 @@ class ComparisonTask:
             **outcome.facts(),
         }
         write_result(self.path, result)
+        checkpoint.remove()
+
+    def checkpoint(self) -> Checkpoint:
+        """Of the middle of the training, beside its result."""
+        return Checkpoint(Path(self.path).with_suffix(CHECKPOINT), self._facts())
 
     def result(self) -> dict[str, Any]:
         """What `run` wrote.
@@ -333,6 +361,20 @@ class ComparisonTask:
 Task = ScoringTask | ComparisonTask
 
 
+def tell_of_checkpoints(tasks: Sequence[Task], console: Console) -> None:
+    """Says which trainings go on in the middle, and which begin anew though they have a checkpoint."""
+    for task in tasks:
+        epoch = task.checkpoint().epoch()
+        if epoch == 0:
+            continue
+        said = (
+            f"{task.checkpoint().path} is of other settings, data or code, or damaged: {task.describe()} begins anew"
+            if epoch is None
+            else f"{task.describe()} goes on after epoch {epoch} of {task.recipe.epochs}"
+        )
+        console.print(said, soft_wrap=True, markup=False, emoji=False, highlight=False)
+
+
 def peak_memory() -> int | None:
     """Largest resident memory of this process so far, in bytes; None on Windows, where it is not measured."""
     try:
@@ -343,8 +385,8 @@ def peak_memory() -> int | None:
     return largest if sys.platform == "darwin" else largest * 1024
 
 
-def _steps(recipe: Recipe, size: int) -> int:
-    return recipe.epochs * number_of_batches(size, recipe.batch_size)
+def _steps(recipe: Recipe, size: int, checkpoint: Checkpoint) -> int:
+    return (recipe.epochs - (checkpoint.epoch() or 0)) * number_of_batches(size, recipe.batch_size)
 
 
 def slug(text: str) -> str:

@@ -17,6 +17,7 @@ from ..data import IndexedDataset
 from ..frozen.checkpoint import score_checkpoint
 from ..sampler import PruneSampler
 from ..tracker.tracker import DifficultyTracker
+from .checkpoint import Checkpoint, Position, Resumable
 from .models import build_model
 from .photographs import Photographs
 from .study_data import Examples, StudyData
@@ -115,6 +116,7 @@ def train(
     tracker: DifficultyTracker | None = None,
     report: Callable[[int], None] = lambda steps: None,
     steps: int | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Outcome:
     """Trains a new model on what the sampler yields; with a tracker, scores every example at the same time.
 
@@ -125,6 +127,7 @@ def train(
             for what the sampler yields.
         report: called after each epoch with its number of steps.
         steps: of the whole training, for the learning rate; default: epochs times the steps of the first one.
+        checkpoint: what the training goes on from, if it was killed, and what is written at the end of epochs.
     """
     start = time.perf_counter()
     device = training_device()
@@ -144,8 +147,11 @@ def train(
         shifts = recipe.augment and not (isinstance(data.train, Photographs) and data.train.cut)  # by the workers
         watching = tracker is not None and "vog_loss" in tracker.scores
         needs_inputs = tracker is not None and not {"vog", "vog_probability"}.isdisjoint(tracker.scores)
+        resumable = Resumable(checkpoint, sampler, model=model, optimizer=optimizer, schedule=schedule, tracker=tracker)
+        begin = resumable.restore()
+        start, done = start - begin.seconds, begin.steps
 
-        for epoch in range(recipe.epochs):
+        for epoch in range(begin.epoch, recipe.epochs):
             sampler.set_epoch(epoch)
             model.train()
             for images, labels, index in loader:
@@ -166,7 +172,10 @@ def train(
                 (loss * weight).mean().backward()
                 optimizer.step()
                 schedule.step()
+            done += len(loader)
             report(len(loader))
+            if epoch + 1 < recipe.epochs:
+                resumable.save(Position(epoch + 1, done, time.perf_counter() - start))
         if tracker is not None and "grand" in tracker.scores:
             score_checkpoint(model, in_order(sampler.plan.index, data, device), tracker, scores=("grand",))
         correct = predict(model, data, data.test).argmax(1) == data.test.labels

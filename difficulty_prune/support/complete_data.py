@@ -10,11 +10,11 @@ def complete_data(prefix: str, **_: Any) -> list[str]:
     """What a shell offers for a `--data` argument that begins so: its forms, and the folders of an image folder.
 
     >>> complete_data("")
-    ['digits', 'imagefolder:', 'torchvision:']
+    ['datasets:', 'digits', 'imagefolder:', 'sklearn:', 'table:', 'torchvision:']
     """
     form, colon, path = prefix.partition(":")
     if not colon or form != "imagefolder":
-        return ["digits", "imagefolder:", "torchvision:"]
+        return ["datasets:", "digits", "imagefolder:", "sklearn:", "table:", "torchvision:"]
     above, name = os.path.split(path)
     try:
         found = sorted(entry.name for entry in os.scandir(above or ".") if entry.is_dir())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import torch
@@ -27,6 +27,7 @@ class Group:
         definition: what every process must have in common; compared in the first exchange.
         largest_batch: rows that `gather_rows` has room for, of each process; what is set here before its first call is
             the least.
+        advice: what to say of processes that do not take part.
 
     Raises:
         TypeError: no process group.
@@ -41,12 +42,26 @@ class Group:
         self.process_group = process_group
         self.definition: dict[str, Any] = {}
         self.largest_batch = 0
+        self.advice = (
+            "In every process, call update in every step, and compute, finish and state_dict too where gradients are "
+            "scored"
+        )
         self._agreed = self._compared = False
 
     @property
     def is_first(self) -> bool:
         """Whether this process is the first of the group."""
-        return dist.get_rank(self.process_group) == 0
+        return self.rank == 0
+
+    @property
+    def rank(self) -> int:
+        """The place of this process in the group."""
+        return dist.get_rank(self.process_group)
+
+    @property
+    def world_size(self) -> int:
+        """How many processes there are."""
+        return dist.get_world_size(self.process_group)
 
     def gather_rows(self, index: Tensor, *columns: Tensor) -> list[Tensor]:
         """Rows of all processes, in the order of their ranks.
@@ -68,7 +83,7 @@ class Group:
         capacity = self._rows_to_send(len(rows), rows.device)
         mine = rows.new_full((capacity, rows.shape[1]), _BYTE_OF_PADDING)
         mine[: len(rows)] = rows
-        everyone = rows.new_empty(dist.get_world_size(self.process_group) * capacity, rows.shape[1])
+        everyone = rows.new_empty(self.world_size * capacity, rows.shape[1])
         self._exchange(lambda: _all_gather(everyone, mine, group=self.process_group))
         everyone = everyone.to(index.device)
         widths = [math.prod(part.shape[1:]) * part.element_size() for part in parts]
@@ -79,6 +94,12 @@ class Group:
         total = self._at_home(values).clone()
         self._exchange(lambda: dist.all_reduce(total, group=self.process_group))
         return total.to(values.device)
+
+    def largest(self, values: Tensor) -> Tensor:
+        """Of the values of all processes, element by element, the largest, on the device of the values."""
+        found = self._at_home(values).clone()
+        self._exchange(lambda: dist.all_reduce(found, dist.ReduceOp.MAX, group=self.process_group))
+        return found.to(values.device)
 
     def merge_moments(self, count: Tensor, mean: Tensor, m2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Moments of what all processes saw, from what each saw (Chan et al. 1979): count [B], mean and M2 [B, P]."""
@@ -106,20 +127,27 @@ class Group:
         home = torch.device("cpu") if accelerator is None else accelerator
         return values if values.device.type == home.type else values.to(home)
 
-    def _compare(self) -> None:
-        """ValueError, in all processes, unless their definitions are the same."""
-        self._compared = True
-        text = json.dumps(self.definition, sort_keys=True, default=repr)
+    def compare(self, definition: Mapping[str, Any], of: str, what_to_do: str) -> None:
+        """ValueError, in all processes, unless what each of them gives is the same.
+
+        Args:
+            definition: what they must have in common, plain values.
+            of: whose it is.
+            what_to_do: where they differ.
+        """
+        text = json.dumps(definition, sort_keys=True, default=repr)
         own = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
-        extremes = self._at_home(torch.tensor([own, -own], dtype=torch.int64, device="cpu"))
-        self._exchange(lambda: dist.all_reduce(extremes, dist.ReduceOp.MAX, group=self.process_group))
-        largest, smallest = extremes.tolist()
+        largest, smallest = self.largest(torch.tensor([own, -own], dtype=torch.int64, device="cpu")).tolist()
         if largest != -smallest:
             raise ValueError(
-                f"the trackers of the process group differ; that of process {dist.get_rank(self.process_group)} has "
-                f"{self.definition}. Make them alike in every process: the same number of examples and classes, scores "
-                "and options"
+                f"the {of} of the process group differ; that of process {self.rank} has {definition}. {what_to_do}"
             )
+
+    def _compare(self) -> None:
+        self._compared = True
+        if self.definition:
+            what_to_do = "Make them alike in every process: the same number of examples and classes, scores and options"
+            self.compare(self.definition, "trackers", what_to_do)
 
     def _exchange(self, collective: Callable[[], object]) -> None:
         if not self._compared:
@@ -128,9 +156,8 @@ class Group:
             collective()
         except RuntimeError as error:
             raise RuntimeError(
-                f"process {dist.get_rank(self.process_group)} of the group could not exchange with the others: one of "
-                "them has ended (its own error says why), or made fewer calls than this one. In every process, call "
-                "update in every step, and compute, finish and state_dict too where gradients are scored"
+                f"process {self.rank} of the group could not exchange with the others: one of them has ended (its own "
+                f"error says why), or made fewer calls than this one. {self.advice}"
             ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -141,6 +142,16 @@ class Records:
         """Those of the names that a record holds, each [N] float32; NaN where never presented."""
         return logit_scores(self.table, names, self.decay)
 
+    def take(self, other: Records, here: Tensor, there: Tensor) -> None:
+        """Takes over the records [k] at the places `there` of another process, which made as many steps or fewer."""
+        later = (other.steps[-1].to(self.steps.device) - self.steps[-1]).clamp(min=0)
+        self.steps += torch.where(self.steps > 0, later, 0)
+        self.steps[-1] = torch.maximum(self.steps[-1], other.steps[-1].to(self.steps.device))
+        copy_rows(self, other, ("table",), here, there)
+        seen = other.steps[:-1][there.to(other.steps.device)].to(self.steps.device)
+        earlier = self.steps[-1] - other.steps[-1].to(self.steps.device)
+        self.steps[:-1][here.to(self.steps.device)] = torch.where(seen > 0, seen + earlier, 0)
+
     def check_merge(self, other: Records) -> None:
         """ValueError if `other` knows another label of an example: its examples are others, or in another order."""
         theirs, own = other.labels().to(self.table.device), self.labels()
@@ -168,6 +179,13 @@ class Records:
         b = {name: column.clone() for name, column in zip(FIELD, other.table.to(self.table.device).T, strict=False)}
         for name, merged in _merged(a, b, self.decay).items():
             self.table[:, FIELD[name]] = merged
+
+
+def copy_rows(target: Any, source: Any, names: Iterable[str], here: Tensor, there: Tensor) -> None:
+    """Copies the rows `there` [k] of tensors of the source to the rows `here` of those of the target."""
+    for name in names:
+        own, others = getattr(target, name), getattr(source, name)
+        own[here.to(own.device)] = others[there.to(others.device)].to(own.device)
 
 
 def _merged(a: dict[str, Tensor], b: dict[str, Tensor], decay: float) -> dict[str, Tensor]:

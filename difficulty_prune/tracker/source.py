@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ..scores.catalogue import SCORES
+from .partition import Partition
 
 
 class Computes(Protocol):
@@ -17,6 +18,10 @@ class Computes(Protocol):
     @property
     def process_group(self) -> Any:
         """Of the processes that see the batches together; None for this one alone."""
+
+    @property
+    def partition(self) -> Partition | None:
+        """Which examples are this process's own; None where it has all."""
 
     @property
     def presentations(self) -> int:

@@ -17,7 +17,7 @@ from ..scores.logit_scores import logit_scores
 from .moments import GradientMoments
 from .norms import GradientNorms
 from .probabilities import MeanProbabilities
-from .records import Records
+from .records import Records, copy_rows
 from .saved_state import FORMAT, checked_state
 from .skipped import SkippedCounts
 from .wanted import Wanted
@@ -377,6 +377,49 @@ class TrackerState:
             self.moments[name].merge(moments)
         self.labels_are_predictions |= other.labels_are_predictions
         self.other_passes += other.other_passes
+        self._note_columns()
+
+    def take(self, part: TrackerState, here: Tensor, there: Tensor, counts: bool) -> None:
+        """Takes over the examples [k] at the places `there` of a part, which were at no place here before.
+
+        Args:
+            counts: whether to add what it counted as left out.
+        """
+        wanted, device = self.wanted, self.device or part.device or torch.device("cpu")
+        if None not in (self.num_classes, part.num_classes) and self.num_classes != part.num_classes:
+            raise ValueError(f"load_parts: got parts of {self.num_classes} and of {part.num_classes} classes")
+        self.num_classes = self.num_classes or part.num_classes
+        if part.skipped is not None and counts:
+            self.start_on(device).update.add_(part.total_skipped().to(device))
+        elif part.skipped is not None:
+            self.start_on(device)
+        self.other_passes += part.other_passes if counts else 0
+        self.labels_are_predictions |= part.labels_are_predictions
+        self.watch_phase, self.update_phase = part.watch_phase, part.update_phase
+        if part.records is not None:
+            self.records = self.records or self._new_records(device)
+            self.records.take(part.records, here, there)
+        if part.windows is not None:
+            if self.windows is None:
+                self.windows = TemporalRecords(
+                    wanted.num_examples, part.windows.classes, self._windowed, device, wanted.temporal
+                )
+            copy_rows(self.windows, part.windows, ("table",), here, there)
+        if part.norms is not None:
+            copy_rows(self.make_norms(device), part.norms, ("count", "mean"), here, there)
+        if part.probabilities is not None:
+            if self.probabilities is None:
+                classes = part.probabilities.classes
+                self.probabilities = MeanProbabilities(wanted.num_examples, classes, device, wanted.probabilities)
+            copy_rows(self.probabilities, part.probabilities, ("count", "mean"), here, there)
+        for name, moments in part.moments.items():
+            if name not in self.moments:
+                self.moments[name] = GradientMoments(wanted.num_examples, moments.size, device, wanted.gradient)
+            if moments.size != self.moments[name].size:
+                raise ValueError(
+                    f"load_parts: {name}: got parts of {self.moments[name].size} and of {moments.size} pixels"
+                )
+            copy_rows(self.moments[name], moments, ("count", "mean", "m2"), here, there)
         self._note_columns()
 
     # Saving

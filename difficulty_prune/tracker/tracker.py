@@ -30,6 +30,8 @@ from .group import Group
 from .growth import room_for
 from .moments import GradientMoments
 from .options import GradientOptions, ProbabilityOptions
+from .partition import Partition
+from .parts import check_partition, put_together, saved_partition
 from .probabilities import MeanProbabilities
 from .rows import Rows, check_rows, check_values, wants_log_loss
 from .source import ScoreSource
@@ -103,6 +105,10 @@ class DifficultyTracker:
             asked for. So every process calls `update` in every step, and, where gradients are scored, `compute`,
             `finish`, `state_dict`, `skipped` and `presentations` too; all get the same. One saved state serves every
             process. No batch may be larger than the largest first one.
+        partition: a `Partition`, in place of `process_group`: this process records only its own examples, by their
+            place among these, and exchanges nothing in a step; `num_examples` is None or `len(partition)`. What the
+            tracker tells is of its own examples; plans are made of all. Every process saves a state of its own, and
+            `load_parts` reads those of any number of processes.
 
     Raises:
         TypeError, ValueError: an unknown score, no score, or a count that is no positive whole number.
@@ -127,7 +133,10 @@ class DifficultyTracker:
         temporal: TemporalOptions | None = None,
         mean_probabilities: bool | ProbabilityOptions = False,
         process_group: Any = None,
+        partition: Partition | None = None,
     ) -> None:
+        if partition is not None:
+            num_examples = _of_partition(partition, num_examples, process_group)
         size = 0 if num_examples is None else _number_of_examples(num_examples)
         names = check_tracked(scores)
         gradient = GradientOptions() if gradient is None else gradient
@@ -152,6 +161,11 @@ class DifficultyTracker:
         self._wanted = Wanted(size, names, classes, gradient, temporal, group, _device(device), *kind, grows)
         if group is not None:
             group.definition = {**self._wanted.definition, "num_classes": classes}
+        self.partition = partition
+        if partition is not None:
+            shared = {name: own for name, own in self._wanted.definition.items() if name != "num_examples"}
+            advice = "Make them alike in every process: the same scores, classes and options"
+            partition.compare({**shared, "num_classes": classes}, "trackers", advice)
         self._extra_backward_scores = self._wanted.names(how="update(inputs=)")
         self._pauses = 0  # `paused` blocks that are open, in any thread
         self._lock = RLock()
@@ -700,6 +714,11 @@ reduction="weighted_mean")` |
             for name in names:
                 if name not in found:
                     found[name] = self._without_gradients(name)
+            if class_normalized and self.partition is not None and self.partition.world_size > 1:
+                raise ValueError(
+                    "class_normalized: got True, but this process has only its part of each class; put the scores of "
+                    "all processes together first, and call dp.class_normalize(score, labels)"
+                )
             if class_normalized:
                 labels = self._known_labels()
                 found = {name: class_normalize(score, labels.to(score.device)) for name, score in found.items()}
@@ -880,6 +899,8 @@ reduction="weighted_mean")` |
                 self._least = len(dataset)
             known = facts_of_dataset(dataset, self.num_examples)
             given = {name: known.get(name) if value is None else value for name, value in given.items()}
+        if self.partition is not None and given["ids"] is None:
+            given["ids"] = self.partition.ids  # so that the runs of all processes can be put together
         with self._lock:  # no step of another thread in between
             scores = self.compute(allow_skipped=allow_skipped)
             state = self._readable()
@@ -952,7 +973,8 @@ reduction="weighted_mean")` |
         As with modules, the tensors are the live ones, and training goes on in them: save or copy the result.
         """
         with self._lock:
-            return self._readable().state_dict()
+            own = {} if self.partition is None else {"partition": saved_partition(self.partition)}
+            return {**self._readable().state_dict(), **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replaces what was recorded; the tensors are copied: to the device of this tracker, if it was given one.
@@ -961,6 +983,7 @@ reduction="weighted_mean")` |
             ValueError: no such state, a damaged or newer one, or one of another number of examples or classes, of other
                 scores or options. What was recorded stays as it was then.
         """
+        check_partition(state, self.partition)
         with self._lock:
             self._state = TrackerState.from_state_dict(state, self._wanted)
             if self._wanted.grows:
@@ -968,6 +991,32 @@ reduction="weighted_mean")` |
         if self._wanted.group is not None:  # which may go on with the short last batch of an epoch
             group = self._wanted.group
             group.largest_batch = max(group.largest_batch, state.get("largest_batch", 0))
+
+    def load_parts(self, states: Iterable[Mapping[str, Any]]) -> None:
+        """Replaces what was recorded by what all processes of an earlier training saved, however many they were.
+
+        Every process calls it, and gives the states of all; it takes the examples that are its own now. One state after
+        the other is held in memory: `tracker.load_parts(torch.load(path, mmap=True) for path in paths)`.
+
+        Raises:
+            ValueError: see `load_state_dict`; or an example that is in no state, or in several; or a tracker that was
+                made without `partition`. What was recorded stays as it was then.
+            RuntimeError: another process refused them.
+
+        >>> parts = [DifficultyTracker(None, ("loss",), partition=Partition([i])) for i in (7, 8)]
+        >>> for number, part in enumerate(parts):
+        ...     part.update(torch.tensor([0]), loss=torch.tensor([float(number)]))
+        >>> whole = DifficultyTracker(None, ("loss",), partition=Partition([8, 7]))
+        >>> whole.load_parts(part.state_dict() for part in parts)
+        >>> whole.compute()["loss"]
+        tensor([1., 0.])
+        """
+        partition = self.partition
+        if partition is None:
+            raise ValueError("load_parts: this tracker has no partition; load the one state with load_state_dict")
+        loaded = partition.together(lambda: put_together(states, self._wanted, partition))
+        with self._lock:
+            self._state = loaded
 
     def merge(self, other: DifficultyTracker) -> None:
         """Adds what `other` recorded, as if its presentations had come after this tracker's.
@@ -988,6 +1037,7 @@ reduction="weighted_mean")` |
         for what, got, expected in (
             ("(examples, scores)", (size, other.scores), (self.num_examples, self.scores)),
             ("process_group", other.process_group, self.process_group),
+            ("partition", other.partition, self.partition),
             ("gradient options", other.gradient.definition, self.gradient.definition),
             ("temporal options", other.temporal, self.temporal),
             *((name, theirs[name], own[name]) for name in ("target", "right_from", "half_life", "mean_probabilities")),
@@ -1016,6 +1066,18 @@ reduction="weighted_mean")` |
             make_ready(self._state, batch, score, columns)
         else:
             self._state.make_ready(batch.device, batch.shape, score, columns)
+
+
+def _of_partition(partition: Any, num_examples: Any, process_group: Any) -> int:
+    if not isinstance(partition, Partition):
+        raise TypeError(f"partition: got {type(partition).__name__}, expected dp.Partition(ids, group) or its split")
+    if process_group is not None:
+        raise ValueError("partition: got it beside process_group; every process has either all records, or its own")
+    if num_examples not in (None, len(partition)):
+        raise ValueError(
+            f"num_examples: got {num_examples}, expected None or {len(partition)}, the examples of this process"
+        )
+    return len(partition)
 
 
 def _number_of_examples(value: Any) -> int:

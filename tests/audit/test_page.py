@@ -70,6 +70,40 @@ def test_keys_decide_and_what_was_decided_is_a_table(chromium, page, tmp_path: P
         assert found.corrections(train)[first] == suggested[first]
 
 
+def test_keys_decide_in_the_opened_example_too(chromium, page) -> None:
+    path, *_ = page
+    with watched(chromium) as tab:
+        tab.open(path)
+        names = tab.names()
+        tab.page.keyboard.press("Enter")
+        assert tab.text("#detail-name") == names[0]
+        tab.press("x")  # decides, and goes on to the next
+        assert tab.text("#detail-said") == f"{names[0]}: drop"
+        assert tab.text("#detail-name") == names[1]
+        assert tab.page.locator("#detail-state").is_hidden()
+        tab.press("jk")
+        assert tab.text("#detail-name") == names[1]
+        tab.press("zc")  # takes it back, which shows the first example again
+        assert tab.text("#detail-said") == f"{names[0]}: keep"
+        tab.press("k")
+        assert (tab.text("#detail-name"), tab.text("#detail-state")) == (names[0], "keep")
+        tab.press("l")  # the choice of a class lies above
+        tab.page.select_option("#choose-class", label="blue")
+        tab.press("x")  # which is a letter there
+        tab.page.keyboard.press("Enter")
+        assert tab.text("#detail-name") == names[1]
+        tab.page.fill("#detail-note", "")
+        tab.page.focus("#detail-note")
+        tab.press("wax")  # letters of a note
+        assert tab.page.input_value("#detail-note") == "wax"
+        tab.page.keyboard.press("Escape")
+        assert tab.page.locator("#detail").is_hidden()
+        assert tab.page.locator(".card").nth(1).get_attribute("aria-current") == "true"
+        states = tab.page.locator(".card .state").all_inner_texts()
+        assert states[0] in ("keep", "wrong → blue")
+        assert states[1] == "unsure", "what has a note and no decision"
+
+
 def test_undo_reload_filter_and_import(chromium, page, tmp_path: Path) -> None:
     path, train, *_ = page
     with watched(chromium) as tab:

@@ -307,3 +307,40 @@ def test_a_file_that_changes_meanwhile_is_not_taken_for_runs_that_rank_nothing(f
     made_run("cnn", 9).save(file)
     with pytest.raises(ValueError, match=f"{file}.* changed"):
         collect(runs, Options(runs=(str(folder),)))
+
+
+@pytest.fixture(scope="module")
+def two_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three runs of each architecture before ten examples were removed and ten added, and three after."""
+    out, rng = tmp_path_factory.mktemp("versions"), np.random.default_rng(0)
+    shared, own = rng.normal(size=70), 3.0 * (np.arange(70) % 3 == 0)
+    for first, name in ((0, "cnn"), (0, "mlp"), (10, "cnn"), (10, "mlp")):
+        place, ids = slice(first, first + 60), [f"{i}.png" for i in range(first, first + 60)]
+        for seed in range(3):
+            values = (shared + own * (name == "cnn"))[place] + 0.3 * rng.normal(size=60)
+            run = dp.Run({"el2n": values}, architecture=name, seed=first + seed, ids=ids)
+            run.save(out / f"{name}-{first + seed}.safetensors")
+    return out
+
+
+def test_runs_of_two_versions_are_joined_where_asked(two_versions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["consistency", str(two_versions)]) == 2
+    assert "as does --join of the commands" in capsys.readouterr().err
+    text = said(capsys, "consistency", two_versions, "--join")
+    assert text.startswith("12 runs of 70 examples: 6 cnn, 6 mlp\n")
+    assert f"  {dp.consistency.reliability(dp.RunSet.load(two_versions, join='ids'), 'el2n')}" in text
+
+
+def test_a_fingerprint_of_two_versions_knows_a_run_of_either(
+    two_versions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = two_versions / "mlp-0.safetensors", two_versions / "cnn-10.safetensors"
+    text = said(capsys, "fingerprint", two_versions, "--join", "--identify", old, new)
+    assert text.startswith("10 runs of 70 examples: 5 cnn, 5 mlp\n")
+    assert f"{old} was made by mlp" in text
+    assert f"{new} was made by cnn" in text
+    facts = json.loads(said(capsys, "fingerprint", two_versions, "--join", "--identify", new, "--json"))
+    assert set(facts["ids"]) <= {f"{i}.png" for i in range(10, 60)}, "examples that all have, by their ids"
+    assert f"most sensitive first: {', '.join(facts['ids'])}" in said(
+        capsys, "fingerprint", two_versions, "--join", "--identify", new
+    )

@@ -92,7 +92,7 @@ def test_what_people_decided(folder: Path, capsys: pytest.CaptureFixture[str]) -
     Path("export.csv").write_text('filepath,tags\n/data/cat/1.png,"mislabeled,night"\n/data/cat/2.png,\n')
     arguments = ["export.csv", "--from", "fiftyone", "--root", "/data", "--tags", "mislabeled=wrong", "bad=drop"]
     assert main(["convert", *arguments, "-o", "decisions.csv"]) == 0
-    assert capsys.readouterr().out == "decisions.csv holds 1 decisions: 1 wrong (0 with the right label).\n"
+    assert capsys.readouterr().out == "decisions.csv holds 1 decision: 1 wrong (0 with the right label).\n"
     assert [(e.id, e.decision) for e in dp.Decisions.load("decisions.csv")] == [("cat/1.png", "wrong")]
     region = {"from_name": "choice", "type": "choices", "value": {"choices": ["dog"]}}
     task = {"data": {"id": "cat/1.png", "label": "cat"}, "annotations": [{"result": [region]}]}

@@ -142,7 +142,7 @@ def test_decisions_go_first(folder: Path, capsys: pytest.CaptureFixture[str]) ->
         assert kept["dog/1.png"]["weight"] == "0.5"
     assert plan(*arguments, "-o", "plan.safetensors") == 0
     said = capsys.readouterr()
-    assert "warning: 4 of 5 decisions are of examples of this data (20 examples); 1 are of ids" in said.err
+    assert "warning: 4 of 5 decisions are of examples of this data (20 examples); 1 is of an id" in said.err
     assert said.out.endswith(
         "; kept without a score: 1 relabelled; by the 5 decisions in decisions.csv: 2 left out, 1 relabelled, "
         "1 weighted, 1 not in the data.\n"

@@ -59,7 +59,10 @@ WRONG = [
     (f"{PLAN} --policy best", "invalid choice: 'best'"),
     (f"{PLAN} --seed -1", "seed: got -1"),
     (f"{PLAN} --policy hardest-per-class --per-class", "per_class: hardest-per-class keeps the same share"),
-    ("plan runs --keep 0.05 -o p.csv", "hardest with keep 0.05 would drop all 10 examples of class"),
+    (
+        "plan runs --keep 0.05 -o p.csv",
+        "hardest with keep 0.05 would drop class 'cat' entirely (10 examples)",
+    ),
     ("plan bare --keep 0.5 -o p.csv --per-class", "per_class: the labels are not known"),
     ("plan bare --keep 0.5 -o p.txt", "a list of paths needs the names of files, but there are no ids"),
     ("plan numbered --keep 0.5 -o p.txt", "ids are numbers, such as 0"),

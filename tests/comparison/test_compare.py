@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import difficulty_prune as dp
-from difficulty_prune.comparison.arms import SameSize
+from difficulty_prune.comparison.arms import SameSize, in_words, make_arms
 from difficulty_prune.comparison.counting_sampler import CountingSampler
 
 P = dp.policies
@@ -319,3 +319,21 @@ def test_metrics_that_change_are_refused():
 
     with pytest.raises(ValueError, match=r"got \['error'\].*expected \['accuracy'\]"):
         dp.compare(train, P.Hardest(0.5), DIFFICULTY, seeds=2)
+
+
+def test_policies_that_go_through_the_data_have_words_and_a_random_part_of_each_epoch_to_beat():
+    confidence = np.linspace(0, 1, SIZE)
+    assert in_words(P.EasyToHard(0.5), "el2n") == "50 % from easy to hard by el2n"
+    assert in_words(P.Review(0.5, gap=4), "el2n") == "the hardest 50 % with reviews within 4 epochs by el2n"
+    assert in_words(P.BetaSampling(0.3, confidence), "dual") == "a Beta-sampled 30 % by dual"
+    assert in_words(P.Budget(P.Hardest(0.5), confidence), "el2n") == "the hardest 50 % of the cost by el2n"
+    for policy in (P.EasyToHard(0.5), P.Review(0.5, gap=4)):
+        _, chance, own = make_arms({"it": policy}, {"it": SIZE // 2}, SIZE)
+        assert isinstance(chance.policy, SameSize)
+        assert own.against == {"chance": chance.name, "all": "all data", "few": chance.name}
+        sampler = dp.PruneSampler(chance.policy, DIFFICULTY, seed=0)
+        first = set(sampler)
+        sampler.set_epoch(1)
+        second = set(sampler)
+        assert len(first) == len(second) == SIZE // 2
+        assert 20 < len(first & second) < 80  # of 100 each: another random part

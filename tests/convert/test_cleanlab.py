@@ -66,7 +66,7 @@ def test_what_is_lacking_is_said() -> None:
         dp.convert.to_cleanlab(bare)
     p = [[0.5, 0.5], [np.nan, np.nan]]
     unseen = dp.Run({"el2n": [0.5, 1]}, architecture="a", seed=0, labels=[0, 1], mean_probabilities=p)
-    with pytest.raises(ValueError, match="1 examples, the first is 1, were never presented"):
+    with pytest.raises(ValueError, match="got 1 example without probabilities, as never presented, the first is 1"):
         dp.convert.to_cleanlab(unseen)
 
 

@@ -67,7 +67,7 @@ def test_loaders_labels_and_trackers_see_it(workers: int) -> None:
 def test_ids_that_samples_bring() -> None:
     samples = [{"name": n, "label": 0} for n in "abc"]
     data = dp.IndexedDataset(samples, key="name", decisions=decisions(("b", 1), ("gone", 1)))
-    with pytest.warns(UserWarning, match="decisions: 1 of 2 decisions are of examples of this data .*: 'gone'"):
+    with pytest.warns(UserWarning, match="decisions: 1 of 2 decisions is of examples of this data .*: 'gone'"):
         data.collect_ids()
     assert [data[i]["label"] for i in range(3)] == [0, 1, 0]
 
@@ -138,5 +138,5 @@ def test_the_mean_is_that_of_a_loop_over_the_runs(tmp_path_factory, corrected, l
 
 def test_a_correction_that_changes_nothing_is_said() -> None:
     data = TensorDataset(torch.zeros(3, 1), torch.tensor([0, 1, 2]))
-    with pytest.warns(UserWarning, match=r"decisions: 1 labels are called wrong and corrected to what they are, .* 1:"):
+    with pytest.warns(UserWarning, match=r"decisions: 1 label is called wrong and corrected to what it is, .* 1:"):
         dp.IndexedDataset(data, decisions=decisions((1, 1), (2, 0)))

@@ -89,7 +89,7 @@ def test_decisions_by_index_need_no_dataset() -> None:
 def test_bad_input() -> None:
     with pytest.raises(TypeError, match=r"decisions: got 'd.csv', expected dp.Decisions"):
         dp.PruneSampler(Hardest(0.5), DIFFICULTY, dataset=data(), decisions="d.csv")
-    with pytest.raises(ValueError, match="all 1 decisions are of ids that the data lacks"):
+    with pytest.raises(ValueError, match="the only decision is of an id that the data lacks"):
         dp.PruneSampler(Hardest(0.5), DIFFICULTY, dataset=data(), decisions=decided(("x.png", "drop")))
     with pytest.raises(ValueError, match="no example of the plan is left"):
         dp.PruneSampler(Hardest(0.5), DIFFICULTY, dataset=data(), decisions=decided(*((name, "drop") for name in IDS)))
@@ -97,7 +97,7 @@ def test_bad_input() -> None:
         dp.PruneSampler(
             dp.Plan(torch.tensor([3]), torch.ones(1)), DIFFICULTY, dataset=data(), decisions=decided(("3.png", "drop"))
         )
-    with pytest.warns(UserWarning, match=r"1 are of ids that it lacks: 'gone.png'"):
+    with pytest.warns(UserWarning, match=r"1 is of an id that it lacks: 'gone.png'"):
         dp.PruneSampler(
             Hardest(0.5), DIFFICULTY, dataset=data(), decisions=decided(("gone.png", "drop"), ("3.png", "keep"))
         )
@@ -115,7 +115,7 @@ def test_a_plan_that_knows_ids_and_a_dataset_that_does_not() -> None:
 
 def test_labels_that_the_dataset_does_not_correct_are_said() -> None:
     decisions = dp.Decisions([{"id": "3.png", "decision": "wrong", "label": 0}])
-    with pytest.warns(UserWarning, match="1 labels are corrected, but the dataset serves them as they were"):
+    with pytest.warns(UserWarning, match="1 label is corrected, but the dataset serves it as it was"):
         dp.PruneSampler(Hardest(0.5), DIFFICULTY, dataset=data(), decisions=decisions)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

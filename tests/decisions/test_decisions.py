@@ -45,7 +45,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path, suffix: str) -> None:
 def test_words_say_what_there_is() -> None:
     decisions = dp.Decisions([*ROWS, ROWS[0]])
     assert str(decisions) == (
-        "5 decisions: 1 keep, 2 wrong (1 with the right label), 1 drop, 1 unsure; 1 rows repeat an earlier one; "
+        "5 decisions: 1 keep, 2 wrong (1 with the right label), 1 drop, 1 unsure; 1 row repeats an earlier one; "
         "columns that are not used: reviewer"
     )
     assert repr(decisions) == "Decisions(5 from 'decisions')"
@@ -255,7 +255,7 @@ def test_a_plan_of_other_data_and_an_empty_one_are_refused() -> None:
     decisions = dp.Decisions([{"index": 0, "decision": "drop"}])
     with pytest.raises(ValueError, match="plan: it keeps position 3, but the data has 3"):
         decisions.apply_to_plan(dp.Plan(torch.tensor([3]), torch.ones(1)), 3)
-    with pytest.raises(ValueError, match="no example of the plan is left, 1 are wrong or to be dropped"):
+    with pytest.raises(ValueError, match="no example of the plan is left, 1 is wrong or to be dropped"):
         decisions.apply_to_plan(dp.Plan(torch.tensor([0]), torch.ones(1)), 3)
 
 
@@ -336,7 +336,7 @@ def test_the_sampler_sees_just_what_was_decided_whatever_became_of_the_data(
             expected[i] = (1.0 if weight is None or choice is None else weight, 9 if choice == "relabel" else 0)
     known = {row["id"] for row in rows} & set(today)
     if (rows and not known) or not expected:
-        with pytest.raises(ValueError, match=r"ids that the data lacks|is left|expected \[K\] for both"):
+        with pytest.raises(ValueError, match=r"of (an id|ids) that the data lacks|is left|expected \[K\] for both"):
             decisions.plan(today)
         return
     sampler = dp.PruneSampler(decisions.plan(today), np.zeros(len(today)), seed=0)

@@ -74,7 +74,7 @@ def test_deciding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     printed = capsys.readouterr().out
     for claimed in (
         "4 decisions: 1 keep, 1 wrong (1 with the right label), 2 drop",
-        "3 of 4 decisions are of examples of this data (5 examples); 1 are of ids that it lacks: 'dog/7.png'",
+        "3 of 4 decisions are of examples of this data (5 examples); 1 is of an id that it lacks: 'dog/7.png'",
         "{'left': 1, 'relabelled': 1, 'weighted': 1, 'missing': 1}",
     ):
         assert claimed in printed

@@ -1,4 +1,4 @@
-"""The examples of several processes run as they stand, in two processes without a GPU, and print what they claim."""
+"""The examples of several processes run as they stand, in a few processes without a GPU, and print what they claim."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from places import EXAMPLES
 
 
-def facts(name: str) -> list[str]:
+def facts(name: str, *options: str, processes: int = 2) -> list[str]:
     """The lines that an example prints under torchrun."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     settings = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONWARNINGS": "error"}
     settings["CUDA_VISIBLE_DEVICES"] = ""  # a machine with one GPU has none for the second process
-    command.append(str(EXAMPLES / f"{name}.py"))
+    command += [str(EXAMPLES / f"{name}.py"), *options]
     result = subprocess.run(
         command, env=os.environ | settings, capture_output=True, text=True, check=False, timeout=300
     )
@@ -33,6 +33,19 @@ def test_processes_of_ddp_plan_the_same_epochs_and_share_them():
         for epoch, visited in enumerate([whole, pruned, pruned, pruned, whole])
     ]
     assert last.startswith("presentations 7366, ")
+
+
+def test_processes_with_parts_shard_a_model_and_go_on_as_half_as_many(tmp_path):
+    folder = str(tmp_path / "checkpoint")
+    assert facts("many_processes", "--save", folder, "--until", "3", processes=4) == [
+        "epoch 0: keeps 1797 of 1797, records here 450, steps [15, 15, 15, 15]",
+        "epoch 1: keeps 1258 of 1797, records here 450, steps [10, 10, 10, 10]",
+        "epoch 2: keeps 1258 of 1797, records here 450, steps [10, 10, 10, 10]",
+    ]
+    assert facts("many_processes", "--resume", folder) == [
+        "epoch 3: keeps 1258 of 1797, records here 899, steps [20, 20]",
+        "epoch 4: keeps 1797 of 1797, records here 899, steps [29, 29]",
+    ]
 
 
 def test_processes_of_accelerate_share_epochs_and_resume_exactly():

@@ -42,7 +42,7 @@ def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     names = {"dp": dp, "torch": torch, "ImageFolder": ImageFolder, "DataLoader": DataLoader, "model": model}
     for number, block in enumerate(BLOCKS):
         if number in (3, 4):
-            with pytest.warns(UserWarning, match=r"1 vanished \('cat/2\.png'\); 1 are new \('ape/1\.png'\)"):
+            with pytest.warns(UserWarning, match=r"1 vanished \('cat/2\.png'\); 1 is new \('ape/1\.png'\)"):
                 exec(block, names)
         else:
             if number == 5:  # a run over the data of today, whose classes have names that come first

@@ -240,7 +240,7 @@ def old_runs_among_new_ones(names: dict[str, Any], rows: Any) -> None:
 
 def decisions_of_other_data(names: dict[str, Any], rows: Any) -> None:
     other = dp.Decisions([{"id": "elsewhere/1.png", "decision": "drop"}])
-    with pytest.raises(ValueError, match="all 1 decisions are of ids that the data lacks"):
+    with pytest.raises(ValueError, match="the only decision is of an id that the data lacks"):
         dp.PruneSampler(names["policy"], names["difficulty"], dataset=names["today"], decisions=other)
 
 

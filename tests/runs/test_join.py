@@ -91,7 +91,7 @@ def test_predictions_are_kept_where_they_are_of_all() -> None:
     assert [one.read("predictions").tolist() for one in joined] == [[1, 0], [1, 0]]
     assert warning is None
     joined, warning = join_by_id([old, run(1, ["c"])])
-    assert warning == "join: predictions and probabilities of 1 runs are left out, which do not know all examples"
+    assert warning == "join: predictions and probabilities of 1 run is left out, which does not know all examples"
     assert not joined[0].has("predictions")
     assert joined[0].read("suggested").tolist() == [1, 0, -1]
     np.testing.assert_array_equal(joined[0].mean_probabilities, [*means, [np.nan] * 2])

@@ -18,7 +18,7 @@ import difficulty_prune as dp
 from difficulty_prune.policies.compose import PerClass
 from difficulty_prune.policies.uniform import Hardest, Random
 from difficulty_prune.policies.weighted import Importance, SoftPrune
-from difficulty_prune.streams.hashing import pack_signed, pack_unsigned, seed_of
+from difficulty_prune.support.hashing import pack_signed, pack_unsigned, seed_of
 
 xxhash = pytest.importorskip("xxhash", reason="xxhash is not installed")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -75,6 +75,14 @@ def test_a_claim_holds_only_if_its_interval_is_above_zero() -> None:
     assert words == ["held", "not held", "not held", "not held: the reverse"]
 
 
+def test_within_the_class_of_own_images() -> None:
+    own, classes = np.array([1.0, 3.0, 10.0, 30.0, 20.0]), np.array([0, 0, 1, 1, 1])
+    scaled = vog_claims.within_own_class(own, classes, own, classes)
+    np.testing.assert_allclose(scaled, dp.class_normalize(own, classes))
+    foreign = vog_claims.within_own_class(np.array([2.0, 5.0, 20.0]), np.array([0, 0, 1]), own, classes)
+    np.testing.assert_allclose(foreign, [0, 3, 0])
+
+
 def test_stages_are_nine_different_epochs() -> None:
     for epochs in (9, 12, 15, 40):
         kept = [epoch for stage in vog_claims.stages(epochs).values() for epoch in stage]
@@ -107,7 +115,8 @@ def test_vog_claims_continue_and_print_what_they_wrote(photographs, tmp_path: Pa
     found = json.loads((tmp_path / "found.json").read_text())
     assert run(vog_claims, "--show", tmp_path / "found.json", **fixtures) == printed
     assert found["seeds"] == [0, 1]
-    assert set(found["claims"]) == {f"{s}/{stage}" for s in vog_claims.VOG for stage in (*vog_claims.STAGES, "all")}
+    targets = [f"{score}{kind}" for score in vog_claims.VOG for kind in ("", ", within class")]
+    assert set(found["claims"]) == {f"{s}/{stage}" for s in targets for stage in ("early", "middle", "late", "all")}
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.*")}
     assert run(*command, **fixtures) == printed
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.*")}

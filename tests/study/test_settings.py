@@ -115,7 +115,7 @@ def test_each_field_is_an_option_whose_default_is_that_of_the_field() -> None:
     add_options(parser, Settings)
     assert read_options(parser.parse_args([]), Settings) == Settings()
     given = {
-        "--data": "d",
+        "--data": "table:d",
         "--test": "t",
         "--model": "mlp",
         "--runs": "2",
@@ -133,9 +133,11 @@ def test_each_field_is_an_option_whose_default_is_that_of_the_field() -> None:
         "--plant-wrong": "0.25",
         "--batch-size": "9",
         "--lr": "0.05",
+        "--label": "y",
     }
     expected = Settings(
-        data="d", test="t", models=("mlp",), runs=2, epochs=3, scores=("aum",), keep=(0.1,), policies=("soft",),
+        data="table:d", label="y", test="t", models=("mlp",), runs=2, epochs=3, scores=("aum",), keep=(0.1,),
+        policies=("soft",),
         seeds=8, until=0.5, hold_out=0.5, plant_wrong=0.25, batch_size=9, lr=0.05, no_augment=True,
         out=Path("o"), seed=5, executor="dask:e", size=7,
     )  # fmt: skip
@@ -146,6 +148,7 @@ def test_each_field_is_an_option_whose_default_is_that_of_the_field() -> None:
 
 def test_the_recipe_is_what_was_asked_for_else_what_is_usual_for_the_data() -> None:
     assert Settings().recipe == Recipe(epochs=12, batch_size=64)
+    assert Settings(data="sklearn:iris").recipe == Recipe(epochs=30, batch_size=32, learning_rate=0.1)
     assert Settings(data="imagefolder:a", size=96).recipe == Recipe(epochs=10, batch_size=128, learning_rate=0.2)
     assert Settings(data="imagefolder:a", size=97).recipe == Recipe(epochs=10, batch_size=64, learning_rate=0.1)
     asked = Settings(size=224, epochs=3, batch_size=2, lr=0.5, no_augment=True)

@@ -392,6 +392,7 @@
 
   function say(message) {
     byId("said").textContent = message;
+    byId("detail-said").textContent = message; // a dialog hides what is below it from screen readers
     byId("said").classList.add("shown");
     clearTimeout(say.timer);
     say.timer = setTimeout(() => byId("said").classList.remove("shown"), 4000);
@@ -481,6 +482,7 @@
     event.preventDefault();
     byId("choose").close();
     relabel(cursor, Number(byId("choose-class").value), { next: true });
+    if (byId("detail").open) openDetail(cursor);
   });
   byId("choose-class").addEventListener("dblclick", () => byId("choose-form").requestSubmit());
   byId("choose-class").addEventListener("keydown", (event) => {
@@ -492,9 +494,13 @@
 
   function openDetail(place) {
     const row = rows[place];
-    if (row === undefined) return;
+    if (row === undefined) return byId("detail").close();
     cursor = place;
     for (const card of cards.values()) mark(card);
+    const entry = entryOf(row);
+    byId("detail-state").hidden = entry === undefined;
+    byId("detail-state").textContent = entry ? inWords(entry) : "";
+    byId("detail").className = entry ? `is-${entry.decision}` : "";
     byId("detail-name").replaceChildren(make("bdi", "", visible(table.name(row))));
     showContent(byId("detail-picture"), row, 320);
     byId("detail-labels").replaceChildren(...labelsOf(row));
@@ -522,8 +528,10 @@
     if (table.architectures.length > 1) {
       for (const one of table.architectures) line(`${table.score}, ${visible(one.name)} alone`, "", "", number(one.percentile[row], 4));
     }
-    byId("detail-note").value = entryOf(row)?.note ?? "";
+    byId("detail-note").value = entry?.note ?? "";
+    if (!byId("detail").open) byId("detail-said").textContent = "";
     openDialog(byId("detail"));
+    return undefined;
   }
 
   byId("detail-note").addEventListener("change", () => {
@@ -568,19 +576,24 @@
     "?": () => openDialog(byId("help")),
   };
 
+  const KEYS_IN_DETAIL = "jkacwxulz"; // and digits; the others move within the dialog
+
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+    const dialog = document.querySelector("dialog[open]"); // the choice of a class stands before the detail
+    const inDetail = dialog === byId("detail");
+    if (event.ctrlKey || event.metaKey || event.altKey || (dialog && !inDetail)) return;
     if (event.target.closest?.("input, select, textarea")) return;
     if (!byId("keys-on").checked && /^[a-z0-9]$/.test(event.key)) return;
     if (event.key === "Enter" && event.target.closest?.(".card") === event.target) {
       openDetail(cursor);
     } else if (digits.has(event.key)) {
       relabel(cursor, digits.get(event.key), { next: true });
-    } else if (Object.hasOwn(KEYS, event.key)) {
+    } else if (Object.hasOwn(KEYS, event.key) && (!inDetail || KEYS_IN_DETAIL.includes(event.key))) {
       KEYS[event.key]();
     } else {
       return;
     }
+    if (inDetail) openDetail(cursor);
     event.preventDefault();
   });
 

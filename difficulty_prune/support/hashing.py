@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..support.optional import optional_module
+from .optional import optional_module
 
 _SECRET: Final = 0xC73AB174C5ECD5A2  # of XXH3 for four to eight bytes: bytes 8-15 of its secret, xor bytes 16-23
 _PRIME: Final = np.uint64(0x9FB21C651E98DF25)

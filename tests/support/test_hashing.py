@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from difficulty_prune.streams.hashing import hash_ids, hash_words, pack_signed, pack_unsigned, seed_of, uniform
+from difficulty_prune.support.hashing import hash_ids, hash_words, pack_signed, pack_unsigned, seed_of, uniform
 from difficulty_prune.support.ids import id_array
 
 xxhash = pytest.importorskip("xxhash", reason="xxhash is not installed")

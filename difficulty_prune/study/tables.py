@@ -1,0 +1,202 @@
+"""Tables of examples: a row each, numbers and texts, with the label in one of the columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..support.name_some import name_some
+from ..support.table_rows import read_rows
+from .images import Images
+
+ID: Final = "id"
+"""The column that names examples; it is no feature."""
+
+_MOST_TEXTS: Final = 100  # different ones in a column
+_SCIKIT_LEARN: Final = ("breast_cancer", "digits", "iris", "wine")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it was read; a map-style dataset of (features as they are, label).
+
+    Attributes:
+        name: what messages call it.
+        columns: name -> [N] cells, of the features.
+        places: [N] where each row stands.
+        targets: [N] the number of the class.
+        classes: the name of each class.
+        ids: [N] what names each row, or None.
+    """
+
+    name: str
+    columns: Mapping[str, Sequence[Any]]
+    places: Sequence[str]
+    targets: NDArray[np.int64]
+    classes: tuple[str, ...]
+    ids: NDArray[Any] | None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[list[Any], int]:
+        return [cells[index] for cells in self.columns.values()], int(self.targets[index])
+
+    def select(self, positions: NDArray[Any]) -> Table:
+        """The rows at these positions."""
+        columns = {name: [cells[i] for i in positions] for name, cells in self.columns.items()}
+        places = [self.places[i] for i in positions]
+        ids = None if self.ids is None else self.ids[positions]
+        return Table(self.name, columns, places, self.targets[positions], self.classes, ids)
+
+
+def read_table(spec: str, classes: tuple[str, ...] | None = None) -> Table:
+    """The table that FILE#COLUMN names, whose labels are in that column.
+
+    Args:
+        classes: those of the training data, which the labels have to be among; None for those that the table has.
+
+    Raises:
+        FileNotFoundError, ImportError, OSError: as for `read_rows`.
+        ValueError: no such column, a cell without a value, no features, or labels that are fractions.
+    """
+    path, _, label = spec.rpartition("#")
+    if not path or Path(spec).is_file():
+        raise ValueError(f"label: got none for the table {spec}, expected the column of the labels: --label COLUMN")
+    rows = list(read_rows(path))
+    if not rows:
+        raise ValueError(f"{path}: the table has no rows")
+    names = list(rows[0].cells)
+    if label not in names:
+        raise ValueError(f"label: {path} has no column {label!r}, expected one of {name_some(names)}")
+    for row in rows:
+        for name in names:
+            if row.cells.get(name) in (None, "") or row.cells[name] != row.cells[name]:
+                raise ValueError(
+                    f"{path}: {row.place} has no value in the column {name!r}; fill it in, or leave the row out"
+                )
+    columns = {name: [row.cells[name] for row in rows] for name in names if name not in (label, ID)}
+    if not columns:
+        raise ValueError(f"{path}: there is no column but {', '.join(names)}, expected features to learn from")
+    places = [row.place for row in rows]
+    targets, known = _numbered([row.cells[label] for row in rows], label, path, places, classes)
+    ids = np.array([row.cells[ID] for row in rows], dtype=object) if ID in names else None
+    return Table(path, columns, places, targets, known, ids)
+
+
+def scikit_learn_table(name: str) -> Table:
+    """One of the data sets that come with scikit-learn: breast_cancer, digits, iris or wine.
+
+    Raises:
+        ValueError: another name.
+
+    >>> len(scikit_learn_table("iris")), scikit_learn_table("iris").classes
+    (150, ('setosa', 'versicolor', 'virginica'))
+    """
+    from sklearn import datasets
+
+    if name not in _SCIKIT_LEARN:
+        raise ValueError(f"data: got sklearn:{name}, expected one of sklearn:{', sklearn:'.join(_SCIKIT_LEARN)}")
+    load: Callable[[], Any] = getattr(datasets, f"load_{name}")
+    found = load()
+    columns = {str(column): found.data[:, i] for i, column in enumerate(found.feature_names)}
+    size, classes = len(found.target), tuple(map(str, found.target_names))
+    places = [f"row {i}" for i in range(size)]
+    return Table(f"sklearn:{name}", columns, places, found.target.astype(np.int64), classes, np.arange(size))
+
+
+def _numbered(
+    labels: list[Any], column: str, path: str, places: list[str], classes: tuple[str, ...] | None
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """The number of the class of each label, and the name of each class: numbers in their order, texts in theirs."""
+    numbers = [_number(label) for label in labels]
+    if all(number is not None for number in numbers):
+        fraction = next((i for i, number in enumerate(numbers) if number != round(number or 0)), None)
+        if fraction is not None:
+            raise ValueError(
+                f"label: {path}: {places[fraction]} has {labels[fraction]} in the column {column!r}, expected classes: "
+                "texts or whole numbers; put the numbers into classes, or train on them in a loop of your own"
+            )
+        names = [str(round(number or 0)) for number in numbers]
+        known = classes or tuple(map(str, sorted({int(name) for name in names})))
+    else:
+        names = [str(label) for label in labels]
+        known = classes or tuple(sorted(set(names)))
+    place_of = {name: i for i, name in enumerate(known)}
+    unknown = next((i for i, name in enumerate(names) if name not in place_of), None)
+    if unknown is not None:
+        raise ValueError(
+            f"test: {path}: {places[unknown]} has label {labels[unknown]!r}, of which there is no training example"
+        )
+    return np.array([place_of[name] for name in names], np.int64), known
+
+
+def _number(cell: Any) -> float | None:
+    try:
+        number = float(cell)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def encoded(train: Table, test: Table) -> tuple[Images, Images]:
+    """Rows as "images" of 1 x F pixels: numbers with mean 0 and deviation 1 in training, and 0 or 1 for each text.
+
+    A text that no row of the training data has is 0 everywhere.
+
+    Raises:
+        ValueError: a column with more than 100 different texts, or test data that lack a column, or have texts where
+            there are numbers in the training data.
+    """
+    missing = sorted(set(train.columns) - set(test.columns))
+    if missing:
+        raise ValueError(f"test: {test.name} has no column {name_some(missing)}, which the training data have")
+    parts: tuple[list[NDArray[Any]], list[NDArray[Any]]] = ([], [])
+    for name, cells in train.columns.items():
+        numbers = _numbers(cells)
+        if numbers is not None:
+            mean, deviation = numbers.mean(), numbers.std()
+            for part, table in zip(parts, (train, test), strict=True):
+                part.append(((_column(table, name) - mean) / (deviation if deviation > 0 else 1.0))[:, None])
+            continue
+        texts = sorted({str(cell) for cell in cells})
+        if len(texts) > _MOST_TEXTS:
+            raise ValueError(
+                f"{train.name}: the column {name!r} has {len(texts):,} different texts, expected numbers, or at most "
+                f"{_MOST_TEXTS} texts; leave it out, or name it {ID!r} if it names the rows"
+            )
+        for part, table in zip(parts, (train, test), strict=True):
+            own = np.array([str(cell) for cell in table.columns[name]], dtype=object)
+            part.append((own[:, None] == np.array(texts, dtype=object)[None]).astype(np.float64))
+    first, second = (_images(table, np.concatenate(part, 1)) for table, part in zip((train, test), parts, strict=True))
+    return first, second
+
+
+def _images(table: Table, features: NDArray[Any]) -> Images:
+    rows = torch.from_numpy(features.astype(np.float32))[:, None, None]
+    return Images(rows, torch.from_numpy(table.targets), table.classes, table.ids)
+
+
+def _numbers(cells: Sequence[Any]) -> NDArray[np.float64] | None:
+    """[N], or None if a cell is no finite number."""
+    found = [_number(cell) for cell in cells]
+    return None if None in found else np.array(found, np.float64)
+
+
+def _column(table: Table, name: str) -> NDArray[np.float64]:
+    numbers = _numbers(table.columns[name])
+    if numbers is None:
+        cells = table.columns[name]
+        bad = next(i for i, cell in enumerate(cells) if _number(cell) is None)
+        raise ValueError(
+            f"test: {table.name}: {table.places[bad]} has {cells[bad]!r} in the column {name!r}, expected a number as "
+            "in the training data"
+        )
+    return numbers

@@ -1,0 +1,123 @@
+"""Tables: which columns are features, what becomes of texts, and what is refused by line and column."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import difficulty_prune as dp
+from difficulty_prune.cli.main import main
+from difficulty_prune.study.settings import Settings
+from difficulty_prune.study.study_data import load_data, open_data
+
+HEADER = "id,size,colour,flat,species\n"
+
+
+def write(path: Path, rows: int = 40, header: str = HEADER) -> Path:
+    lines = [f"r{i},{i / 10},{('red', 'blue', 'green')[i % 3]},7,{('cat', 'dog')[i % 2]}\n" for i in range(rows)]
+    path.write_text(header + "".join(lines))
+    return path
+
+
+def test_columns_become_numbers_by_the_training_data_alone(tmp_path: Path) -> None:
+    train, test = write(tmp_path / "a.csv"), write(tmp_path / "b.csv", rows=8)
+    test.write_text(test.read_text() + "new,100,violet,9,dog\n")
+    data = load_data(f"table:{train}#species", f"table:{test}#species")
+    assert (data.shape, data.num_classes, data.names_of_classes, data.table) == ((1, 1, 5), 2, ("cat", "dog"), True)
+    rows = data.train.images[:, 0, 0].double()
+    sizes = np.arange(40) / 10
+    np.testing.assert_allclose(rows[:, 0], (sizes - sizes.mean()) / sizes.std(), rtol=1e-6)
+    assert rows[:3, 1:4].tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]], "blue, green, red"
+    assert rows[:, 4].unique().tolist() == [0]
+    last = data.test.images[-1, 0, 0]
+    assert last[0] == pytest.approx((100 - sizes.mean()) / sizes.std())
+    assert last[1:].tolist() == [0, 0, 0, 2], "a text that no training row has"
+    assert data.train.ids.tolist() == [f"r{i}" for i in range(40)]
+    assert data.train.labels.tolist() == [0, 1] * 20
+
+
+def test_without_test_data_a_fifth_is_set_aside_and_not_looked_at(tmp_path: Path) -> None:
+    data = load_data(f"table:{write(tmp_path / 'a.csv')}#species")
+    assert (len(data.train), len(data.test)) == (32, 8)
+    assert float(data.train.images[:, 0, 0, 0].mean()) == pytest.approx(0, abs=1e-6)
+    assert sorted([*data.train.ids, *data.test.ids]) == sorted(f"r{i}" for i in range(40))
+
+
+def test_labels_that_are_numbers_keep_their_order(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"x": i, "y": (10, 2)[i % 2]}) + "\n" for i in range(20)))
+    data = load_data(f"table:{path}#y")
+    assert data.names_of_classes == ("2", "10")
+    assert data.train.ids is None
+
+
+def test_the_data_sets_of_scikit_learn_are_read_by_name() -> None:
+    data = load_data("sklearn:wine")
+    assert (len(data.train), len(data.test), data.shape, data.num_classes) == (142, 36, (1, 1, 13), 3)
+    torch.testing.assert_close(data.train.images.mean(0), torch.zeros(1, 1, 13), atol=1e-6, rtol=0)
+    assert open_data("sklearn:wine").ids.tolist() == list(range(178))
+
+
+def test_other_commands_find_ids_labels_and_names(tmp_path: Path) -> None:
+    data = open_data(f"table:{write(tmp_path / 'a.csv', rows=4)}#species")
+    assert data.ids.tolist() == ["r0", "r1", "r2", "r3"]
+    assert (data.labels.tolist(), data.class_names) == ([0, 1, 0, 1], ("cat", "dog"))
+
+
+@pytest.mark.parametrize(
+    ("text", "spec", "message"),
+    [
+        ("x,y\n1,a\n,b\n", "#y", r"a\.csv: line 3 has no value in the column 'x'; fill it in"),
+        ("x,y\n1,a\n", "#z", r"label: .*a\.csv has no column 'z', expected one of 'x', 'y'"),
+        ("x,y\n1,a\n", "", r"label: got none for the table .*a\.csv, expected .* --label COLUMN"),
+        ("x,y\n", "#y", "the table has no rows"),
+        ("id,y\n1,a\n2,b\n", "#y", "expected features to learn from"),
+        ("x,y\n1,0.5\n2,1\n", "#y", r"line 2 has 0\.5 in the column 'y', expected classes"),
+        (
+            "x,y\n" + "".join(f"t{i},{i % 2}\n" for i in range(200)), "#y",
+            r"'x' has 160 different texts, expected numbers",
+        ),
+        ("x,y\n" + "1,a\n" * 9 + "2,b\n", "#y", "a fifth of each class cannot be set aside"),
+    ],
+)  # fmt: skip
+def test_a_table_that_cannot_be_used_is_refused_by_line_and_column(
+    text: str, spec: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_data(f"table:{tmp_path / 'a.csv'}{spec}")
+
+
+def test_test_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    train = f"table:{write(tmp_path / 'a.csv')}#species"
+    for text, message in (
+        ("size,species\n1,cat\n", r"test: .*b\.csv has no column 'colour', 'flat'"),
+        (HEADER + "1,1,red,7,cow\n", r"line 2 has label 'cow', of which there is no training example"),
+        (HEADER + "1,big,red,7,cat\n", r"line 2 has 'big' in the column 'size', expected a number"),
+    ):
+        (tmp_path / "b.csv").write_text(text)
+        load_data.cache_clear()
+        with pytest.raises(ValueError, match=message):
+            load_data(train, f"table:{tmp_path / 'b.csv'}#species")
+    with pytest.raises(ValueError, match="test: got 'digits', expected a table"):
+        load_data(train, "digits")
+    with pytest.raises(ValueError, match="size: got 9 for"):
+        load_data(train, None, 9)
+    with pytest.raises(ValueError, match="expected one of sklearn:breast_cancer"):
+        load_data("sklearn:diabetes")
+    with pytest.raises(ValueError, match="label: got 'y' for digits"):
+        Settings(label="y")
+
+
+def test_a_study_of_a_table_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["study", "--data", f"table:{write(tmp_path / 'a.csv')}", "--label", "species", "--runs", "2"]
+    assert main([*arguments, "--epochs", "2", "--keep", "0.5", "--policy", "hardest", "--seeds", "2"]) == 0
+    assert "Keeping the hardest 50 % by el2n" in capsys.readouterr().out
+    run = dp.Run.load("study/runs/mlp-0.safetensors")
+    assert run.class_names == ("cat", "dog")
+    assert not (tmp_path / "study" / "figures" / "hardest.png").exists()

@@ -1,0 +1,169 @@
+"""The parts of `benchmarks/studies` that could be quietly wrong: what is compared, in which pieces, and the sums."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+import difficulty_prune as dp
+
+STUDIES = Path(__file__).parents[1] / "benchmarks" / "studies"
+RESULTS = STUDIES.parent / "results"
+
+
+@pytest.fixture
+def study(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Imports a study by name."""
+    monkeypatch.syspath_prepend(str(STUDIES))
+    return importlib.import_module
+
+
+@dataclass
+class Piece:
+    name: str
+    done: bool = False
+    ran: list[str] = field(default_factory=list)
+
+    def is_done(self) -> bool:
+        return self.done
+
+    def run(self) -> str:
+        self.ran.append(self.name)
+        self.done = True
+        return "ran"
+
+
+def test_pieces_are_done_once_in_order_and_not_after_the_time(study: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    finish = study("pieces").finish
+    ran: list[str] = []
+    pieces = [Piece("a", ran=ran), Piece("b", done=True, ran=ran), Piece("c", ran=ran)]
+    with ThreadPoolExecutor(1) as pool:
+        assert not finish(pool, pieces, 1, until=time.time() - 1)
+        assert ran == []
+        assert finish(pool, pieces, 1, until=time.time() + 60)
+        assert ran == ["a", "c"]
+        assert finish(pool, pieces, 1, until=time.time() - 1)  # nothing is left to begin
+    assert "a: ran" in capsys.readouterr().out
+
+
+def test_a_piece_that_fails_ends_the_study(study: Any) -> None:
+    class Broken(Piece):
+        def run(self) -> str:
+            raise OSError("the disk is full")
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(OSError, match="the disk is full"):
+        study("pieces").finish(pool, [Broken("a")], 1, until=time.time() + 60)
+
+
+def test_what_the_prune_study_compares(study: Any) -> None:
+    prune = study("prune")
+    found = prune.blocks()
+    assert len(found) == len(set(found))
+    for equal in ("epochs", "steps"):
+        assert {b.keep for b in found if (b.labels, b.equal, b.runs) == ("clean", equal, 2)} == set(prune.KEEP)
+        assert {b.labels for b in found if (b.keep, b.equal, b.runs) == (0.5, equal, 2)} == set(prune.LABELS)
+    assert {b.runs for b in found if (b.labels, b.keep, b.equal) == ("clean", 0.5, "epochs")} == {1, 2, 4, 8}
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.9])
+def test_every_policy_of_the_prune_study_keeps_as_many(study: Any, keep: float) -> None:
+    difficulty = torch.rand(200, generator=torch.Generator().manual_seed(0))
+    for policy in study("prune").policies(keep, np.arange(60), 200).values():
+        assert len(dp.PruneSampler(policy, difficulty, seed=1)) == round(200 * keep)
+
+
+@pytest.mark.parametrize("arm", ["full", "soft", "random", "fewer steps", "Importance", "Hardest"])
+def test_what_the_dynamic_study_visits(study: Any, arm: str) -> None:
+    """As many examples as the learning rate is planned for; random has those of soft in every epoch."""
+    dynamic = study("dynamic_pruning")
+    setting = dynamic.Setting(Path(), Path(), 40, "mlp", epochs=8, keep=0.7, anneal=0.25, curve=1)
+    tracker = dp.DifficultyTracker(40, ("loss",))
+    sampler = dynamic.make_sampler(setting, arm, tracker, seed=0)
+    lengths = []
+    for epoch in range(8):
+        sampler.set_epoch(epoch)
+        drawn = list(sampler)
+        lengths.append(len(drawn))
+        tracker.update(torch.tensor(drawn), torch.randn(len(drawn), 3), torch.zeros(len(drawn), dtype=torch.int64))
+    soft = [40, 28, 28, 28, 28, 28, 40, 40]
+    expected = {
+        "full": [40] * 8,
+        "soft": soft,
+        "random": soft,
+        "fewer steps": [sum(soft) // 8] * 8,
+        "Importance": [40] + [28] * 7,
+        "Hardest": [40] + [28] * 7,
+    }
+    assert lengths == expected[arm]
+    assert setting.visited == soft
+
+
+def test_an_unknown_policy_of_the_dynamic_study_is_refused(study: Any) -> None:
+    dynamic = study("dynamic_pruning")
+    setting = dynamic.Setting(Path(), Path(), 40, "mlp", epochs=8, keep=0.7, anneal=0.25, curve=1)
+    with pytest.raises(ValueError, match="got 'Best', expected a policy"):
+        dynamic.named_policy("Best", setting)
+
+
+def test_steps_to_an_accuracy(study: Any) -> None:
+    dynamic = study("dynamic_pruning")
+    full = [{"curve": [[10, 0.5], [20, 0.6], [30, 0.7]]}, {"curve": [[10, 0.4], [20, 0.7], [30, 0.6]]}]
+    half = [{"curve": [[5, 0.3], [10, 0.6], [15, 0.7]]}, {"curve": [[5, 0.2], [11, 0.6], [15, 0.65]]}]
+    assert dynamic.steps_to(full[0]["curve"], 0.6) == 20
+    assert dynamic.steps_to(full[0]["curve"], 0.8) is None
+    found = dynamic.fraction_of_steps(half, full, 0.6, 1)
+    assert found["fraction"] == pytest.approx((10 / 20 * 11 / 20) ** 0.5, abs=1e-3)
+    assert found["low"] < found["fraction"] < found["high"]
+    assert dynamic.fraction_of_steps(half, full, 0.7, 1) is None  # one seed did not get there
+
+
+def test_ratios_are_of_neighbours_in_a_round(study: Any) -> None:
+    cost = study("cost")
+    alone = [{"seconds": s, "cpu": s, "bytes": 100} for s in (1.0, 2.0, 4.0)]
+    scored = [{"seconds": 1.1 * s, "cpu": 2 * s, "bytes": 150} for s in (1.0, 2.0, 4.0)]
+    rows = cost.compared({"nothing": alone, "scored": scored, "aum": [{"missing": "No module named 'aum'"}]})
+    assert rows["scored"]["seconds ratio"] == [1.1, 1.1, 1.1]
+    assert rows["scored"]["cpu ratio"][1] == 2
+    assert rows["scored"]["bytes ratio"][1] == 1.5
+    assert rows["aum"] == {"missing": "No module named 'aum'"}
+
+
+def test_a_missing_package_is_said(study: Any) -> None:
+    cost = study("cost")
+    with pytest.raises(cost.MissingError, match="no_such_package"):
+        cost.peer("no_such_package")
+
+
+def test_the_committed_verdicts_follow_from_the_committed_accuracies(study: Any) -> None:
+    prune = study("prune")
+    result = json.loads((RESULTS / "prune.json").read_text())
+    tables = [(block["labels"], block["equal"]) for block in result["blocks"]]
+    for block in result["blocks"]:
+        of_name = {name: row for row in block["rows"] for name in row["names"]}
+        share = f"{100 * block['keep']:g} %"
+        others = {
+            "chance": f"a random {share}",
+            "all": "all data",
+            "few": f"all data, a random {share} in each epoch",
+        }
+        for row in block["rows"]:
+            assert len(row["accuracy"]) == len(block["seeds"])
+            for kind, said in row["against"].items():
+                other = of_name[others["few" if kind == "chance" and "soft" in row["names"] else kind]]
+                found = dp.verdict(row["accuracy"], other["accuracy"], cells=said["cells"])
+                assert prune.say(found) == pytest.approx(said, abs=0.03), (row["names"], kind)
+                assert said["cells"] % tables.count((block["labels"], block["equal"])) == 0
+    written = io.StringIO()
+    prune.print_tables(result, Console(width=150, file=written))
+    assert "without wrong" in written.getvalue()
