@@ -147,19 +147,20 @@ def run_elsewhere(
         FileNotFoundError: a task's file is not where it should be, since its worker has another disk.
     """
     folder, own = str(Path.cwd()), secrets.token_hex(8)
-    total = sum(task.steps(train_size) for task in tasks)
-    done = 0
+    steps = [task.steps(train_size) for task in tasks]  # still to do, before any of them begins
+    total, done = sum(steps), 0
     with report_on(console, title, total, len(tasks), "run", log=log) as report:
-        futures: dict[Future[float], Task] = {}
+        futures: dict[Future[float], tuple[Task, int]] = {}
         try:
-            for task in tasks:
-                futures[elsewhere.executor.submit(run_once, task, folder, own)] = task
+            for task, number in zip(tasks, steps, strict=True):
+                futures[elsewhere.executor.submit(run_once, task, folder, own)] = task, number
             while futures:
                 time.sleep(_REFRESH)
+                report.update(done, [])
                 for future in [future for future in futures if future.done()]:
-                    task = futures.pop(future)
+                    task, number = futures.pop(future)
                     seconds = _result(future, task, elsewhere.name)
-                    done += task.steps(train_size)
+                    done += number
                     report.update(done, [])
                     report.finished(task.describe(), seconds)
         finally:
@@ -194,6 +195,8 @@ def run_once(task: Task, folder: str, study: str) -> float:
         sys.path.append(folder)
     with _one_training:
         start = time.perf_counter()
-        if not task.is_done():
+        if task.is_done():  # by a worker that died before it could say so
+            task.checkpoint().remove()
+        else:
             task.run(lambda steps: None)
         return time.perf_counter() - start
