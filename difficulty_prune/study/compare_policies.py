@@ -29,6 +29,7 @@ from .study_data import StudyData
 from .tasks import ComparisonTask, DataSource, slug, tell_of_checkpoints
 
 ACCURACY: Final = "test accuracy"
+TEST_LOSS: Final = "test loss"
 PER_CLASS: Final = "test accuracy per class"
 
 Label = tuple[str, float]
@@ -67,7 +68,7 @@ def compare_policies(
         wrong, compared.wrong_labels = likely_wrong(runs, data.train.labels.numpy())
     policies, labels = make_policies(settings, wrong, len(difficulty))
     seeds = list(settings.comparison_seeds)
-    design = Design(torch.from_numpy(difficulty), data.train.labels, policies, seeds[0])
+    design = Design(torch.from_numpy(difficulty), data.classes, policies, seeds[0])
     work = _Work(settings, source, difficulty, f"{settings.scores[0]} of {len(runs)} runs", design, labels)
     waiting = seeds
     while True:
@@ -197,10 +198,13 @@ class _Work:
             until=self.settings.until,
             advice=what_to_try([arm.policy for arm in arms if arm.kind == "policy"]),
             times=len(self.settings.model_names),
+            lower_is_better=(TEST_LOSS,),
         )
 
     def _trained(self, model: str, job: tuple[str, int], class_names: Sequence[str]) -> Trained:
         result = self._tasks[(model, *job)].result()
+        if "test_loss" in result:
+            return Trained({TEST_LOSS: result["test_loss"]}, {}, result["presentations"], result["seconds"])
         per_class = {
             name: value for name, value in zip(class_names, result["class_accuracy"], strict=True) if value is not None
         }
@@ -211,7 +215,8 @@ class _Work:
     def rows(self, model: str, row: Row, seeds: Sequence[int]) -> list[dict[str, Any]]:
         """A row as plain data, once for each policy of its plan, so that whoever asks for one by name finds it."""
         arms = [arm for arm in self.design.arms if arm.name in row.names]
-        values = row.results[ACCURACY]
+        metric = next(iter(row.results))
+        values, name = row.results[metric], metric.replace(" ", "_")
         results = [self._tasks[(model, *self.design.job(arms[0], seed))].result() for seed in seeds]
         found = {
             "in_words": row.name,
@@ -219,8 +224,8 @@ class _Work:
             "steps": results[0]["steps"],
             "presentations": row.presentations,
             "seconds": None if row.seconds is None else round(row.seconds, 1),
-            "test_accuracy": float(np.mean(values)),
-            "test_accuracies": list(values),
+            name: float(np.mean(values)),
+            "test_accuracies" if metric == ACCURACY else "test_losses": list(values),
             "spread": float(np.std(values, ddof=1)),
             "range": [min(values), max(values)],
             "seeds": len(values),

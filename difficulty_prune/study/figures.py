@@ -29,7 +29,7 @@ def write_figures(folder: Path, runs: RunSet, summary: dict[str, Any], data: Stu
         own = runs.where(architecture=model)
         save_png(run_agreement_bars(own), folder / f"agreement-{slug(model)}.png")
         rows = [row for row in summary["comparison"] if row["model"] == model]
-        if rows:
+        if rows and not data.regression:
             axes = accuracy_against_keep(rows)
             axes.set_title(f"{model}, pruned by {score}")
             save_png(axes, folder / f"accuracy-{slug(model)}.png")

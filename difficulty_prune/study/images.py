@@ -17,12 +17,12 @@ from ..support.digest import digest_of_array
 _STATISTICS_FROM: Final = 10_000  # images: more would hardly change a mean over all their pixels
 
 
-class Images(Dataset[tuple[Tensor, int]]):
+class Images(Dataset[tuple[Tensor, float]]):
     """Labelled images. A sample is (image, label).
 
     Args:
         images: [N, C, H, W], uint8 or floating point.
-        labels: [N] int64.
+        labels: [N] int64; floating point where the label is a number to predict.
         class_names: the name of each class, where they are known.
         ids: [N] what names each image for good, such as its path below the folder, where that is known.
         names_inside: the names of classes that a wrapped dataset has; a wrapper may have made other labels of them.
@@ -79,8 +79,8 @@ class Images(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index], int(self.labels[index])
+    def __getitem__(self, index: int) -> tuple[Tensor, float]:
+        return self.images[index], self.labels[index].item()
 
     @functools.cached_property
     def digest(self) -> str:

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any, Final
 
-_OTHERS: Final = ("datasets", "imagefolder", "sklearn", "table", "torchvision")
+_OTHERS: Final = ("datasets", "imagefolder", "regression", "sklearn", "table", "torchvision")
 
 
 def names_function(name: str) -> bool:

@@ -132,7 +132,7 @@ def check_random_subsets(settings: Settings, data: StudyData) -> None:
     for keep in settings.keep:
         for seed in settings.comparison_seeds:
             try:
-                PruneSampler(Random(keep), np.zeros(len(data.train)), labels=data.train.labels, seed=seed)
+                PruneSampler(Random(keep), np.zeros(len(data.train)), labels=data.classes, seed=seed)
             except ValueError as error:
                 raise ValueError(
                     f"keep: got {keep:g}, expected more: the random subset to compare with must have examples of every "

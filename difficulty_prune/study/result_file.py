@@ -32,12 +32,14 @@ _FIELDS: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
     "examples": ("a whole number, 1 or more", _whole(1)),
     "plan": ("a digest", lambda value: isinstance(value, str)),
     "peak_memory_bytes": ("a whole number or null", lambda value: value is None or _whole(0)(value)),
-    "test_accuracy": ("a number in [0, 1]", _number(1.0)),
+    "test_accuracy": ("a number in [0, 1] or null", lambda value: value is None or _number(1.0)(value)),
     "class_accuracy": ("a number in [0, 1] or null for each class", _shares),
     "presentations": ("a whole number, 1 or more", _whole(1)),
     "steps": ("a whole number, 1 or more", _whole(1)),
     "seconds": ("a number, 0 or more", _number(math.inf)),
 }
+_OF_NUMBERS: Final = {"test_loss": ("a number, 0 or more", _number(math.inf))}
+"""What results have besides where numbers are predicted, and then no accuracy."""
 
 
 def write_result(path: str | os.PathLike[str], result: dict[str, Any]) -> None:
@@ -75,9 +77,10 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _check(result: dict[str, Any]) -> None:
-    if result.keys() != _FIELDS.keys():
-        raise ValueError(f"got the keys {reprlib.repr(list(result))}, expected {', '.join(_FIELDS)}")
-    for name, (expected, is_good) in _FIELDS.items():
+    known = {**_FIELDS, **_OF_NUMBERS} if result.get("test_accuracy") is None else _FIELDS
+    if result.keys() != known.keys():
+        raise ValueError(f"got the keys {reprlib.repr(list(result))}, expected {', '.join(known)}")
+    for name, (expected, is_good) in known.items():
         if not is_good(result[name]):
             raise ValueError(f"{name}: got {reprlib.repr(result[name])}, expected {expected}")
 

@@ -24,12 +24,15 @@ from .hold_out import check_hold_out
 from .models import MODELS, find_model
 from .options import option
 from .photographs import are_photographs
-from .study_data import FORMS, is_table
+from .study_data import FORMS, is_regression, is_table
 from .tasks import slug
 from .train import Recipe
 
 DEFAULT_SCORES: Final = ("el2n", "aum", "forgetting", "vog_loss")
 _LABELLED: Final = ("table:", "datasets:")
+REGRESSION_SCORES: Final = ("loss", "vog_loss")
+ALL_REGRESSION_SCORES: Final = ("loss", "recent_loss", "vog_loss")
+PER_CLASS_POLICY: Final = "hardest-per-class"
 LARGEST_SEED: Final = 2**62  # leaves room to count up: PyTorch takes seeds below 2**64
 MOST_SEEDS: Final = 30
 WITHOUT_WRONG: Final = "without-wrong"  # draws from what is not likely mislabelled, which the runs tell
@@ -72,6 +75,10 @@ class Settings:
     label: str | None = field(
         default=None,
         metadata=option("the column of a table or of datasets:DIR that holds the labels", metavar="COLUMN", offer=()),
+    )
+    regression: bool = field(
+        default=False,
+        metadata=option("predict the label of a table as a number, by the squared error", action="store_true"),
     )
     models: tuple[str, ...] = field(
         default=(),
@@ -188,6 +195,7 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
+        self._check_regression()
         check_tracked(self.scores)
         for keep in self.keep:
             check_fraction(keep, "keep")
@@ -234,6 +242,21 @@ class Settings:
         self._check_no_repeats()
         self._check_policies()
 
+    def _check_regression(self) -> None:
+        if self.regression and not self.data.startswith("table:"):
+            raise ValueError(f"regression: got it for {self.data}, expected --data table:FILE with it")
+        if not is_regression(self.data_specs[0]):
+            return
+        if self.scores == DEFAULT_SCORES:
+            object.__setattr__(self, "scores", REGRESSION_SCORES)  # a frozen dataclass, which nobody has seen yet
+        unknown = [name for name in self.scores if name not in ALL_REGRESSION_SCORES]
+        if unknown:
+            raise ValueError(
+                f"scores: got {unknown[0]!r}, expected {' or '.join(ALL_REGRESSION_SCORES)}: the others are of classes"
+            )
+        if PER_CLASS_POLICY in self.policies:
+            raise ValueError(f"policy: got {PER_CLASS_POLICY!r}, but there are no classes where numbers are predicted")
+
     def _check_windows(self) -> None:
         in_windows, window = [name for name in self.scores if name in TEMPORAL], TemporalOptions().window
         if in_windows and self.recipe.epochs < window:
@@ -270,7 +293,8 @@ class Settings:
         return self._with_label(self.data), None if self.test is None else self._with_label(self.test)
 
     def _with_label(self, spec: str) -> str:
-        return f"{spec}#{self.label}" if self.label is not None and spec.startswith(_LABELLED) else spec
+        named = f"{spec}#{self.label}" if self.label is not None and spec.startswith(_LABELLED) else spec
+        return named.replace("table:", "regression:", 1) if self.regression else named
 
     @property
     def policy_names(self) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from .photographs import Photographs
 from .preflight import check_fit, check_out, make_folders
 from .progress import Bar, Lines, Logged, report_on
 from .settings import Settings
-from .study_data import StudyData, load_data
+from .study_data import StudyData, is_regression, load_data
 from .tasks import DataSource, ScoringTask, peak_memory, slug, tell_of_checkpoints, unfinished_runs
 
 TARGET: Final = 0.95  # the reliability for which the runs needed are stated
@@ -181,7 +181,14 @@ def summarise(settings: Settings, data: dict[str, Any], runs: RunSet, compared: 
         "scoring_accuracy": {
             model: [run.metadata["outcome"]["test_accuracy"] for run in own] for model, own in of_models.items()
         },
-        "together": together(runs),
+        "scoring_loss": {
+            model: [run.metadata["outcome"].get("test_loss") for run in own] for model, own in of_models.items()
+        },
+        "together": (
+            {"left_out": "Numbers are predicted, and not classes, so that no prediction is simply right or wrong"}
+            if is_regression(settings.data_specs[0])
+            else together(runs)
+        ),
         "difficulty": settings.scores[0],
         "wrong_labels": compared.wrong_labels,
         "comparison": compared.rows,

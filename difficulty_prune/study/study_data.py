@@ -23,7 +23,7 @@ from .named_function import import_function, names_function
 from .photographs import Photographs, are_photographs, open_rgb, read_labels
 from .plant import Planted, plant_wrong
 from .read_sample import bring_to, check_class, check_shape, read_sample
-from .tables import Table, encoded, read_table, scikit_learn_table
+from .tables import SCIKIT_LEARN_REGRESSION, Table, encoded, read_table, scikit_learn_table
 
 _MEMORY_LIMIT: Final = 2**29  # bytes; every training that runs at the time holds the images too
 _TEST_SHARE: Final = 0.2
@@ -43,11 +43,17 @@ class StudyData:
     num_classes: int
     planted: Planted | None = None
     table: bool = False
+    regression: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width)."""
         return self.train.shape
+
+    @property
+    def classes(self) -> Tensor | None:
+        """The class of each training example, [N] int64; None where numbers are to be predicted."""
+        return None if self.regression else self.train.labels
 
     @property
     def names_of_classes(self) -> tuple[str, ...] | None:
@@ -95,10 +101,14 @@ def load_data(
         if test_spec is not None:
             own_test = _load(test_spec, size)[0]
         train, test = _split(train) if own_test is None else (train, own_test)
+    regression = train.labels.is_floating_point()
     _check_test_data(train, test)
-    data = StudyData(train, test, num_classes=int(train.labels.max()) + 1, table=table)
+    classes = 1 if regression else int(train.labels.max()) + 1
+    data = StudyData(train, test, classes, table=table, regression=regression)
     if not wrong:
         return data
+    if regression:
+        raise ValueError(f"plant_wrong: got {wrong} for numbers to predict, expected 0: it makes classes wrong")
     planted = plant_wrong(train.labels, wrong, seed, train.ids)
     labels = train.labels.clone()
     labels[torch.from_numpy(planted.index)] = torch.from_numpy(planted.given)
@@ -127,6 +137,8 @@ def _check_test_data(train: Examples, test: Examples) -> None:
     """ValueError unless a model trained on `train`, which has several classes, can be tested on `test`."""
     if train.shape != test.shape:
         raise ValueError(f"test: got images of shape {list(test.shape)}, expected {list(train.shape)} as for training")
+    if train.labels.is_floating_point():
+        return
     names, others = train.class_names or train.names_inside, test.class_names or test.names_inside
     if names and others and names != others:
         differing = sorted(set(names) ^ set(others))
@@ -153,7 +165,17 @@ def is_table(spec: str) -> bool:
     >>> is_table("table:irises.csv#species"), is_table("sklearn:iris"), is_table("digits")
     (True, True, False)
     """
-    return spec.partition(":")[0] in ("table", "sklearn")
+    return spec.partition(":")[0] in ("table", "regression", "sklearn")
+
+
+def is_regression(spec: str) -> bool:
+    """Whether numbers are to be predicted.
+
+    >>> is_regression("sklearn:diabetes"), is_regression("regression:homes.csv#price"), is_regression("sklearn:iris")
+    (True, True, False)
+    """
+    kind, _, rest = spec.partition(":")
+    return kind == "regression" or (kind == "sklearn" and rest in SCIKIT_LEARN_REGRESSION)
 
 
 def _load_tables(spec: str, test_spec: str | None, size: int | None) -> tuple[Examples, Examples]:
@@ -161,16 +183,18 @@ def _load_tables(spec: str, test_spec: str | None, size: int | None) -> tuple[Ex
         raise ValueError(f"size: got {size} for {spec}, whose examples are no images; leave --size out")
     train = _table(spec)
     if test_spec is None:
-        first, second = (train.select(chosen) for chosen in split_positions(train.targets))
+        first, second = (train.select(chosen) for chosen in split_positions(train.targets, not train.classes))
         return encoded(first, second)
     if not is_table(test_spec):
         raise ValueError(f"test: got {test_spec!r}, expected a table as the training data: table:FILE")
+    if is_regression(spec) != is_regression(test_spec):
+        raise ValueError(f"test: got {test_spec!r}, expected labels of the kind that {spec!r} has")
     return encoded(train, _table(test_spec, train.classes))
 
 
 def _table(spec: str, classes: tuple[str, ...] | None = None) -> Table:
     kind, _, rest = spec.partition(":")
-    return scikit_learn_table(rest) if kind == "sklearn" else read_table(rest, classes)
+    return scikit_learn_table(rest) if kind == "sklearn" else read_table(rest, classes, kind == "regression")
 
 
 def _find(spec: str, size: int | None = None) -> tuple[Any, Any]:
@@ -311,11 +335,12 @@ def _names_inside(dataset: Any) -> tuple[str, ...] | None:
     return names if names is not None or inner is None else _names_inside(inner)
 
 
-def split_positions(labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+def split_positions(labels: Any, regression: bool = False) -> tuple[NDArray[Any], NDArray[Any]]:
     """Positions of the examples to train on and of the fifth that is set aside for testing, always the same.
 
     Args:
         labels: [N], of which every class is split alike.
+        regression: the labels are no classes, and split at random.
 
     Raises:
         ValueError: too few examples for a fifth of each class.
@@ -323,7 +348,9 @@ def split_positions(labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     from sklearn.model_selection import train_test_split
 
     try:
-        train, test = train_test_split(np.arange(len(labels)), test_size=_TEST_SHARE, stratify=labels, random_state=0)
+        train, test = train_test_split(
+            np.arange(len(labels)), test_size=_TEST_SHARE, stratify=None if regression else labels, random_state=0
+        )
     except ValueError as error:
         raise ValueError(
             f"data: a fifth of each class cannot be set aside for testing: {error} Add examples, or name test data"

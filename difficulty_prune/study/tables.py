@@ -20,7 +20,8 @@ ID: Final = "id"
 """The column that names examples; it is no feature."""
 
 _MOST_TEXTS: Final = 100  # different ones in a column
-_SCIKIT_LEARN: Final = ("breast_cancer", "digits", "iris", "wine")
+_SCIKIT_LEARN: Final = ("breast_cancer", "diabetes", "digits", "iris", "wine")
+SCIKIT_LEARN_REGRESSION: Final = ("diabetes",)
 
 
 @dataclass(frozen=True)
@@ -31,23 +32,23 @@ class Table:
         name: what messages call it.
         columns: name -> [N] cells, of the features.
         places: [N] where each row stands.
-        targets: [N] the number of the class.
-        classes: the name of each class.
+        targets: [N] the number of the class, int64; or the number to predict, float64.
+        classes: the name of each class; none where a number is to be predicted.
         ids: [N] what names each row, or None.
     """
 
     name: str
     columns: Mapping[str, Sequence[Any]]
     places: Sequence[str]
-    targets: NDArray[np.int64]
+    targets: NDArray[Any]
     classes: tuple[str, ...]
     ids: NDArray[Any] | None
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, index: int) -> tuple[list[Any], int]:
-        return [cells[index] for cells in self.columns.values()], int(self.targets[index])
+    def __getitem__(self, index: int) -> tuple[list[Any], float]:
+        return [cells[index] for cells in self.columns.values()], self.targets[index].item()
 
     def select(self, positions: NDArray[Any]) -> Table:
         """The rows at these positions."""
@@ -57,15 +58,17 @@ class Table:
         return Table(self.name, columns, places, self.targets[positions], self.classes, ids)
 
 
-def read_table(spec: str, classes: tuple[str, ...] | None = None) -> Table:
+def read_table(spec: str, classes: tuple[str, ...] | None = None, regression: bool = False) -> Table:
     """The table that FILE#COLUMN names, whose labels are in that column.
 
     Args:
         classes: those of the training data, which the labels have to be among; None for those that the table has.
+        regression: the labels are numbers to predict.
 
     Raises:
         FileNotFoundError, ImportError, OSError: as for `read_rows`.
-        ValueError: no such column, a cell without a value, no features, or labels that are fractions.
+        ValueError: no such column, a cell without a value, no features, labels that are fractions, or, for regression,
+            no numbers.
     """
     path, _, label = spec.rpartition("#")
     if not path or Path(spec).is_file():
@@ -86,13 +89,19 @@ def read_table(spec: str, classes: tuple[str, ...] | None = None) -> Table:
     if not columns:
         raise ValueError(f"{path}: there is no column but {', '.join(names)}, expected features to learn from")
     places = [row.place for row in rows]
-    targets, known = _numbered([row.cells[label] for row in rows], label, path, places, classes)
+    labels = [row.cells[label] for row in rows]
+    targets: NDArray[Any]
+    known: tuple[str, ...] = ()
+    if regression:
+        targets = _to_predict(labels, label, path, places)
+    else:
+        targets, known = _numbered(labels, label, path, places, classes)
     ids = np.array([row.cells[ID] for row in rows], dtype=object) if ID in names else None
     return Table(path, columns, places, targets, known, ids)
 
 
 def scikit_learn_table(name: str) -> Table:
-    """One of the data sets that come with scikit-learn: breast_cancer, digits, iris or wine.
+    """One of the data sets that come with scikit-learn: breast_cancer, diabetes, digits, iris or wine.
 
     Raises:
         ValueError: another name.
@@ -107,9 +116,11 @@ def scikit_learn_table(name: str) -> Table:
     load: Callable[[], Any] = getattr(datasets, f"load_{name}")
     found = load()
     columns = {str(column): found.data[:, i] for i, column in enumerate(found.feature_names)}
-    size, classes = len(found.target), tuple(map(str, found.target_names))
+    size, numbers = len(found.target), name in SCIKIT_LEARN_REGRESSION
+    classes: tuple[str, ...] = () if numbers else tuple(map(str, found.target_names))
+    targets = found.target.astype(np.float64 if numbers else np.int64)
     places = [f"row {i}" for i in range(size)]
-    return Table(f"sklearn:{name}", columns, places, found.target.astype(np.int64), classes, np.arange(size))
+    return Table(f"sklearn:{name}", columns, places, targets, classes, np.arange(size))
 
 
 def _numbered(
@@ -122,7 +133,7 @@ def _numbered(
         if fraction is not None:
             raise ValueError(
                 f"label: {path}: {places[fraction]} has {labels[fraction]} in the column {column!r}, expected classes: "
-                "texts or whole numbers; put the numbers into classes, or train on them in a loop of your own"
+                "texts or whole numbers; to predict the number itself, say --regression"
             )
         names = [str(round(number or 0)) for number in numbers]
         known = classes or tuple(map(str, sorted({int(name) for name in names})))
@@ -138,6 +149,17 @@ def _numbered(
     return np.array([place_of[name] for name in names], np.int64), known
 
 
+def _to_predict(labels: list[Any], column: str, path: str, places: list[str]) -> NDArray[np.float64]:
+    numbers = [_number(label) for label in labels]
+    bad = next((i for i, number in enumerate(numbers) if number is None), None)
+    if bad is not None:
+        raise ValueError(
+            f"label: {path}: {places[bad]} has {labels[bad]!r} in the column {column!r}, expected a number to predict; "
+            "for classes, leave --regression out"
+        )
+    return np.array(numbers, np.float64)
+
+
 def _number(cell: Any) -> float | None:
     try:
         number = float(cell)
@@ -148,6 +170,8 @@ def _number(cell: Any) -> float | None:
 
 def encoded(train: Table, test: Table) -> tuple[Images, Images]:
     """Rows as "images" of 1 x F pixels: numbers with mean 0 and deviation 1 in training, and 0 or 1 for each text.
+
+    A label that is a number to predict is scaled in the same way.
 
     A text that no row of the training data has is 0 everywhere.
 
@@ -175,13 +199,28 @@ def encoded(train: Table, test: Table) -> tuple[Images, Images]:
         for part, table in zip(parts, (train, test), strict=True):
             own = np.array([str(cell) for cell in table.columns[name]], dtype=object)
             part.append((own[:, None] == np.array(texts, dtype=object)[None]).astype(np.float64))
-    first, second = (_images(table, np.concatenate(part, 1)) for table, part in zip((train, test), parts, strict=True))
+    mean, deviation = _scale_of_targets(train)
+    first, second = (
+        _images(table, np.concatenate(part, 1), mean, deviation)
+        for table, part in zip((train, test), parts, strict=True)
+    )
     return first, second
 
 
-def _images(table: Table, features: NDArray[Any]) -> Images:
+def _scale_of_targets(train: Table) -> tuple[float, float]:
+    if train.classes:
+        return 0.0, 1.0
+    mean, deviation = float(train.targets.mean()), float(train.targets.std())
+    if not deviation > 0:
+        raise ValueError(f"label: {train.name}: all numbers to predict are {mean:g}, expected different ones")
+    return mean, deviation
+
+
+def _images(table: Table, features: NDArray[Any], mean: float, deviation: float) -> Images:
     rows = torch.from_numpy(features.astype(np.float32))[:, None, None]
-    return Images(rows, torch.from_numpy(table.targets), table.classes, table.ids)
+    if table.classes:
+        return Images(rows, torch.from_numpy(table.targets), table.classes, table.ids)
+    return Images(rows, torch.from_numpy((table.targets - mean) / deviation).float(), None, table.ids)
 
 
 def _numbers(cells: Sequence[Any]) -> NDArray[np.float64] | None:

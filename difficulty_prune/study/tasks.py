@@ -188,20 +188,20 @@ class ScoringTask:
         tracker = DifficultyTracker(
             len(data.train),
             self.scores,
-            num_classes=data.num_classes,
+            num_classes=None if data.regression else data.num_classes,
             gradient=GradientOptions(pixels=_PIXELS) if data.shape[1] * data.shape[2] >= _LARGE else None,
-            mean_probabilities=True,
+            mean_probabilities=not data.regression,
         )
         seen = self.seen(len(data.train))
         sampler = PruneSampler(partial(_keep, seen), np.zeros(len(seen)), seed=self.order_seed)
         checkpoint = self.checkpoint()
         outcome = train(data, self.model, sampler, self.recipe, self.seed, tracker, report, checkpoint=checkpoint)
         tracker.finish(
-            labels=data.train.labels,
+            labels=data.classes,
             ids=data.train.ids,
             class_names=data.names_of_classes,
             seen=seen if self.hold_out else None,
-            probabilities=predict(outcome.model, data, data.train),
+            probabilities=None if data.regression else predict(outcome.model, data, data.train),
             dataset_fingerprint=self.source.dataset_fingerprint,
             data=self.source.spec,
             epochs=self.recipe.epochs,
@@ -314,7 +314,7 @@ class ComparisonTask:
     def run(self, report: Callable[[int], None]) -> None:
         """Trains and writes; `report` is called with the number of steps after each epoch."""
         data = self.source.load()
-        labels = data.train.labels
+        labels = data.classes
         sampler = CountingSampler(self.policy, self.difficulty, labels=labels, seed=self.seed, fixed_length=self.length)
         checkpoint = self.checkpoint()
         outcome = train(data, self.model, sampler, self.recipe, self.seed, report=report, checkpoint=checkpoint)

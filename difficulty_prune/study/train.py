@@ -54,13 +54,17 @@ _ADDED: Final = {"augment": True}
 
 @dataclass(frozen=True)
 class Outcome:
-    """The trained model, and what the training cost and reached; None for a class without test images."""
+    """The trained model, and what the training cost and reached; None for a class without test images.
+
+    Of numbers to predict there is no accuracy but a loss: the mean squared error as a share of their variance.
+    """
 
     model: nn.Module
-    test_accuracy: float
+    test_accuracy: float | None
     class_accuracy: list[float | None]
     steps: int
     seconds: float
+    test_loss: float | None = None
 
     def facts(self) -> dict[str, Any]:
         """The numbers alone, for JSON."""
@@ -69,6 +73,7 @@ class Outcome:
             "class_accuracy": self.class_accuracy,
             "steps": self.steps,
             "seconds": self.seconds,
+            **({} if self.test_loss is None else {"test_loss": self.test_loss}),
         }
 
 
@@ -165,8 +170,10 @@ def train(
                     x.requires_grad_()
                 with mixed_precision(device):
                     logits = model(x)
-                loss = F.cross_entropy(logits.float(), y, reduction="none")
-                if tracker is not None:
+                loss = loss_of(logits.float(), y)
+                if tracker is not None and data.regression:
+                    tracker.update(index, loss=loss)
+                elif tracker is not None:
                     tracker.update(index, logits, y, inputs=x if needs_inputs else None)
                 optimizer.zero_grad()
                 (loss * weight).mean().backward()
@@ -178,9 +185,20 @@ def train(
                 resumable.save(Position(epoch + 1, done, time.perf_counter() - start))
         if tracker is not None and "grand" in tracker.scores:
             score_checkpoint(model, in_order(sampler.plan.index, data, device), tracker, scores=("grand",))
-        correct = predict(model, data, data.test).argmax(1) == data.test.labels
+        outputs = predict(model, data, data.test)
+    if data.regression:
+        test_loss = float(loss_of(outputs, data.test.labels).double().mean())
+        return Outcome(model, None, [], steps, time.perf_counter() - start, test_loss)
+    correct = outputs.argmax(1) == data.test.labels
     accuracy, of_classes = int(correct.sum()) / len(correct), class_accuracy(correct, data)
     return Outcome(model, accuracy, of_classes, steps, time.perf_counter() - start)
+
+
+def loss_of(outputs: Tensor, labels: Tensor) -> Tensor:
+    """[B] cross entropies of logits [B, C], or squared errors of numbers [B, 1] where the labels are floating point."""
+    if labels.is_floating_point():
+        return F.mse_loss(outputs[:, 0], labels.to(outputs.dtype), reduction="none")
+    return F.cross_entropy(outputs, labels, reduction="none")
 
 
 def _loader(data: Examples, batches: Batches, recipe: Recipe, seed: int, device: torch.device) -> Any:
@@ -199,14 +217,14 @@ def class_accuracy(correct: Tensor, data: StudyData) -> list[float | None]:
 
 @torch.no_grad()
 def predict(model: nn.Module, data: StudyData, images: Examples) -> Tensor:
-    """Class probabilities [N, C] float32 on the CPU, in evaluation mode and without augmentation."""
+    """Class probabilities [N, C] float32 on the CPU, in evaluation mode and without augmentation; numbers [N, 1]."""
     model.eval()
     device = next(model.parameters()).device
     parts = []
     for x in images.batches(1000):  # small enough for the memory of any GPU that trained on the images
         with mixed_precision(device):
             logits = model(prepare(x, data, device))
-        parts.append(logits.float().softmax(1).cpu())
+        parts.append((logits.float() if data.regression else logits.float().softmax(1)).cpu())
     return torch.cat(parts)
 
 

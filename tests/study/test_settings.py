@@ -120,7 +120,7 @@ def test_each_field_is_an_option_whose_default_is_that_of_the_field() -> None:
         "--model": "mlp",
         "--runs": "2",
         "--epochs": "3",
-        "--scores": "aum",
+        "--scores": "loss",
         "--keep": "0.1",
         "--policy": "soft",
         "--seeds": "8",
@@ -136,14 +136,15 @@ def test_each_field_is_an_option_whose_default_is_that_of_the_field() -> None:
         "--label": "y",
     }
     expected = Settings(
-        data="table:d", label="y", test="t", models=("mlp",), runs=2, epochs=3, scores=("aum",), keep=(0.1,),
+        data="table:d", label="y", test="t", models=("mlp",), runs=2, epochs=3, scores=("loss",), keep=(0.1,),
         policies=("soft",),
-        seeds=8, until=0.5, hold_out=0.5, plant_wrong=0.25, batch_size=9, lr=0.05, no_augment=True,
+        seeds=8, until=0.5, hold_out=0.5, plant_wrong=0.25, batch_size=9, lr=0.05, no_augment=True, regression=True,
         out=Path("o"), seed=5, executor="dask:e", size=7,
     )  # fmt: skip
-    arguments = [*itertools.chain(*given.items()), "--no-augment"]
+    arguments = [*itertools.chain(*given.items()), "--no-augment", "--regression"]
     assert read_options(parser.parse_args(arguments), Settings) == expected
-    assert len(fields(Settings)) == len(given) + 2  # --no-augment, and --workers, which goes without --executor
+    # --no-augment, --regression, and --workers, which goes without --executor
+    assert len(fields(Settings)) == len(given) + 3
 
 
 def test_the_recipe_is_what_was_asked_for_else_what_is_usual_for_the_data() -> None:

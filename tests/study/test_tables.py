@@ -13,6 +13,7 @@ import difficulty_prune as dp
 from difficulty_prune.cli.main import main
 from difficulty_prune.study.settings import Settings
 from difficulty_prune.study.study_data import load_data, open_data
+from difficulty_prune.study.train import Recipe, predict, train
 
 HEADER = "id,size,colour,flat,species\n"
 
@@ -108,7 +109,7 @@ def test_test_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="size: got 9 for"):
         load_data(train, None, 9)
     with pytest.raises(ValueError, match="expected one of sklearn:breast_cancer"):
-        load_data("sklearn:diabetes")
+        load_data("sklearn:boston")
     with pytest.raises(ValueError, match="label: got 'y' for digits"):
         Settings(label="y")
 
@@ -121,3 +122,72 @@ def test_a_study_of_a_table_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     run = dp.Run.load("study/runs/mlp-0.safetensors")
     assert run.class_names == ("cat", "dog")
     assert not (tmp_path / "study" / "figures" / "hardest.png").exists()
+
+
+# Numbers to predict
+
+
+def test_numbers_to_predict_are_scaled_by_the_training_data(tmp_path: Path) -> None:
+    table = write(tmp_path / "a.csv")
+    settings = Settings(data=f"table:{table}", label="size", regression=True)
+    assert settings.scores == ("loss", "vog_loss")
+    data = load_data(*settings.data_specs)
+    assert (data.regression, data.num_classes, data.classes, data.names_of_classes) == (True, 1, None, None)
+    assert (len(data.train), len(data.test)) == (32, 8)
+    assert float(data.train.labels.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(data.train.labels.std(correction=0)) == pytest.approx(1, abs=1e-6)
+    both = torch.cat([data.train.labels, data.test.labels])
+    numbers = np.array([int(name[1:]) / 10 for name in [*data.train.ids, *data.test.ids]])
+    assert np.corrcoef(both, numbers)[0, 1] == pytest.approx(1)
+
+
+def test_the_loss_of_numbers_is_the_squared_error_and_is_scored(tmp_path: Path) -> None:
+    data = load_data("sklearn:diabetes")
+    tracker = dp.DifficultyTracker(len(data.train), scores=("loss", "vog_loss"))
+    sampler = dp.PruneSampler(dp.policies.Random(1.0), torch.zeros(len(data.train)))
+    outcome = train(data, "mlp", sampler, Recipe(epochs=5, batch_size=32, learning_rate=0.02), 0, tracker)
+    errors = (predict(outcome.model, data, data.test)[:, 0] - data.test.labels).square()
+    assert outcome.test_loss == pytest.approx(float(errors.mean()))
+    assert outcome.test_accuracy is None
+    assert outcome.test_loss < 0.9, "better than the mean, whose loss is 1"
+    assert bool((tracker.compute()["vog_loss"] > 0).all())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": "digits", "regression": True}, "regression: got it for digits, expected --data table:FILE"),
+        ({"data": "sklearn:diabetes", "scores": ("el2n",)}, "scores: got 'el2n', expected loss or recent_loss or vog"),
+        ({"data": "sklearn:diabetes", "policies": ("hardest-per-class",)}, "there are no classes"),
+    ],
+)
+def test_what_needs_classes_is_refused_where_numbers_are_predicted(options, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Settings(**options)
+
+
+def test_tables_without_numbers_to_predict_are_refused(tmp_path: Path) -> None:
+    table = write(tmp_path / "a.csv")
+    with pytest.raises(ValueError, match=r"line 2 has 'red' in the column 'colour', expected a number to predict"):
+        load_data(f"regression:{table}#colour")
+    with pytest.raises(ValueError, match="all numbers to predict are 7, expected different ones"):
+        load_data(f"regression:{table}#flat")
+    with pytest.raises(ValueError, match="plant_wrong: got"):
+        load_data("sklearn:diabetes", None, None, 0.1)
+    with pytest.raises(ValueError, match="expected labels of the kind"):
+        load_data(f"regression:{table}#size", "sklearn:iris")
+
+
+def test_a_study_of_numbers_compares_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["study", "--data", "sklearn:diabetes", "--runs", "2", "--epochs", "2", "--lr", "0.02", "--keep", "0.5"]
+    assert main([*arguments, "--policy", "easiest", "--seeds", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "Keeping the easiest 50 % by loss" in out
+    assert "test loss" in out
+    summary = json.loads(Path("study/summary.json").read_text())
+    (row,) = [row for row in summary["comparison"] if row["policy"] == "easiest"]
+    assert row["test_loss"] == pytest.approx(np.mean(row["test_losses"]))
+    (verdict,) = [row for row in summary["verdicts"]["mlp"]["rows"] if row["kind"] == "policy"]
+    chance = verdict["verdicts"]["test loss"]["chance"]
+    assert chance["points"] is False
