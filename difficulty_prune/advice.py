@@ -34,8 +34,8 @@ PER_CLASS: Final = 50
 SOURCE: Final = "benchmarks/results/advice.json, handwritten digits, ten seeds"
 
 PHOTOGRAPHS: Final = (
-    "On photographs with labels that people gave, 17 % of them wrong, a half so chosen was 6.0 points better than a "
-    "random half, and 5.4 worse than all data in twice the steps (benchmarks/results/prune.json)."
+    "On photographs with labels that people gave, 17 % of them wrong, a half so chosen was 5.6 points better than a "
+    "random half, and 5.7 worse than all data in twice the steps (benchmarks/results/prune.json)."
 )
 """What leaving out was worth where labels were not made wrong on purpose."""
 
@@ -81,9 +81,9 @@ def advise(runs: RunSet | Run, keep: float, labels: Any = None, *, score: str | 
 
     1. A ranking whose reliability may be 0 is chance: random.
     2. With an estimated 5 % of wrong labels or more: leave these out, as far as `keep` has room, and draw from the rest
-       (`WithoutWrong`). That beat chance in all of those cases, by 0.9 to 13.8 points, and by 6.0 on a half of 10,000
+       (`WithoutWrong`). That beat chance in all of those cases, by 0.9 to 13.8 points, and by 5.6 on a half of 10,000
        photographs with labels that people gave (`benchmarks/results/prune.json`), where all data in twice the steps
-       were better by another 5.4, and the hardest half was 32.7 worse than chance.
+       were better by another 5.7, and the hardest half was 32.7 worse than chance.
     3. With fewer, 50 to 80 % to keep, and 50 examples or more left of each class: `Stratified`, which beat chance by
        1.7 points at 50 %. `Hardest` did too, but is worse than chance by up to 53 points where labels are wrong.
     4. Else random: at 80 % of clean labels nothing was seen to beat it, and below 50 %, or with fewer per class,

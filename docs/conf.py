@@ -7,10 +7,13 @@ out, and these names are then plain text; with DIFFICULTY_PRUNE_DOCS_OFFLINE=1, 
 from __future__ import annotations
 
 import os
+import sys
 from itertools import takewhile
 from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
+
+from sphinx.ext.autodoc.mock import MockFinder
 
 from difficulty_prune.version import __version__
 
@@ -50,8 +53,9 @@ autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True
-# Read without these libraries, which take longer to import than the site to build.
-autodoc_mock_imports = ["lightning", "transformers", "trl", "accelerate", "datasets"]
+# Read without these libraries, which take longer to import than the site to build. Not as `autodoc_mock_imports`, which
+# ends after each module, whereupon sphinx imports the real ones to look for their sources.
+sys.meta_path.insert(0, MockFinder(["lightning", "transformers", "trl", "accelerate", "datasets"]))
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 
@@ -62,7 +66,7 @@ intersphinx_mapping = {name: (url, None) for name, url in INVENTORIES.items() if
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!difficulty_prune).*"),
-    (r"py:class", r"difficulty_prune\..*\.(Classifier|Computes|Keeping|Row)"),  # not for users
+    (r"py:class", r"difficulty_prune\..*\.(Classifier|Computes|Everyone|Keeping|Row|T|VectorFile)"),  # not for users
 ]
 
 

@@ -121,7 +121,7 @@ def test_import_leaves_the_global_random_state_alone() -> None:
     code = """
 import random, numpy, torch
 a = (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
-import difficulty_prune
+from difficulty_prune import *
 b = (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
 assert a == b
 """

@@ -151,10 +151,10 @@ def test_a_sampler_matches_what_the_policy_was_told_of_each_example() -> None:
         policies.WithoutWrong(policies.Easiest(0.4, unseen="keep"), wrong=easy_to_hard[:1]),
         policies.BetaSampling(1.0, [0.1, 0.5, 0.9], unseen="keep"),
     ):
-        with pytest.warns(UserWarning, match="1 are new"):
+        with pytest.warns(UserWarning, match="1 is new"):
             sampler = dp.PruneSampler(policy, -known.mean("aum") + 9, ids=known.ids, dataset=grown)
         assert 1 in sorted(sampler)  # the new one
-    with pytest.warns(UserWarning, match="1 are new"), pytest.raises(ValueError, match="1 of 4 examples are new, and"):
+    with pytest.warns(UserWarning, match="1 is new"), pytest.raises(ValueError, match="1 of 4 examples are new, and"):
         dp.PruneSampler(
             policies.Budget(policies.Random(0.5, unseen="keep"), [1, 2, 3]),
             known.difficulty("aum"), ids=known.ids, dataset=grown,

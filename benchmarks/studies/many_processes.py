@@ -213,8 +213,9 @@ def computed(size: int, world: int, measured: dict[str, Any], hop: float, rate: 
     }  # fmt: skip
 
 
-def gigabytes(number: float) -> str:
-    return f"{number / 1e9:,.2f}"
+def size_of(number: float) -> str:
+    """Bytes, for people."""
+    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
 
 
 def show(console: Console, measured: dict[str, Any]) -> None:
@@ -228,7 +229,7 @@ def show(console: Console, measured: dict[str, Any]) -> None:
         table.add_row(name, *map(str, cells), f"{row['kept']:,}", f"{row['fewest_here'] * world:,}")
     console.print(
         f"{measured['examples']:,} examples, {world} processes: {measured['exchanges_in_steps']} exchanges in steps; "
-        f"{gigabytes(measured['resident_bytes'])} GB in a process, {gigabytes(measured['peak_bytes'])} GB at most"
+        f"{size_of(measured['resident_bytes'])} in a process, {size_of(measured['peak_bytes'])} at most"
     )
     console.print(table)
 
@@ -267,14 +268,12 @@ def main() -> None:
         f"taken for others: {hop * 1e6:.0f} us a hop, {rate / 1e9:.2f} GB a second."
     )
     rows = [computed(size, world, measured, hop, rate, record) for size in SIZES for world in WORLDS]
-    table = Table(
-        "examples", "W", "state, GB", "while planning", "replicated, GB", "KB a step", "replicated", "plan, s"
-    )
+    table = Table("examples", "W", "state", "while planning", "replicated", "a step", "replicated", "plan, s")
     for row in rows:
         times = row["plan_s"].values()
         table.add_row(
-            f"{row['examples']:,}", str(row["processes"]), gigabytes(row["state_bytes"]), gigabytes(row["peak_bytes"]),
-            gigabytes(row["state_bytes_replicated"]), "0", f"{row['bytes_per_step_replicated'] / 1e3:,.0f}",
+            f"{row['examples']:,}", str(row["processes"]), size_of(row["state_bytes"]), size_of(row["peak_bytes"]),
+            size_of(row["state_bytes_replicated"]), "0", size_of(row["bytes_per_step_replicated"]),
             f"{min(times):,.1f} to {max(times):,.1f}",
         )  # fmt: skip
     console.print(table)

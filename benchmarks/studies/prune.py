@@ -323,6 +323,7 @@ def block_row(work: Work, seeds: Sequence[int], times: int) -> dict[str, Any]:
         seeds=seeds,
         examples=work.setting.size,
         times=times,
+        alone=False,  # so that no wall time is given
     )
     data, clean = load(work.setting, work.block.labels), load(work.setting, "clean")
     wrong = float((data.train.labels != clean.train.labels).float().mean())
@@ -336,7 +337,6 @@ def row_facts(row: Row) -> dict[str, Any]:
         "kind": row.kind,
         "examples": row.examples,
         "presentations": round(row.presentations),
-        "seconds": None if row.seconds is None else round(row.seconds, 1),
         "accuracy": [round(value, 4) for value in row.results["accuracy"]],
         "against": {kind: say(found) for kind, found in row.verdicts.get("accuracy", {}).items()},
     }

@@ -15,11 +15,13 @@ from .base import (
     Keeping,
     Unseen,
     check_anneal,
+    chosen,
     equal_weights,
     first_full_epoch,
     hardest_first,
     share_of_ends,
 )
+from .everyone import Everyone
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class EasyToHard(Keeping):
 
     redrawn: ClassVar[bool] = True
     drops_classes: ClassVar[bool] = True
+    ranks: ClassVar[bool] = False  # live scores may well be the same at first; of fixed ones the sampler warns
     keep: float
     groups: int = 10
     anneal: float = 0.0
@@ -84,6 +87,11 @@ class EasyToHard(Keeping):
     def chances(self, difficulty: Tensor, kept: int) -> Tensor:
         first = self._first(len(difficulty), kept)
         return share_of_ends(-difficulty, first + kept) - share_of_ends(-difficulty, first)
+
+    def pick(self, everyone: Everyone, kept: list[int]) -> Choice:
+        first = [self._first(size, count) for size, count in zip(everyone.sizes, kept, strict=True)]
+        last = [start + count for start, count in zip(first, kept, strict=True)]
+        return chosen(everyone.easiest(last) & ~everyone.easiest(first))
 
     def _first(self, size: int, kept: int) -> int:
         """How many of the easiest are left out."""

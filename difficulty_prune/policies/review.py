@@ -47,6 +47,7 @@ class Review(Keeping):
 
     redrawn: ClassVar[bool] = True
     drops_classes: ClassVar[bool] = True
+    ranks: ClassVar[bool] = False  # live scores may well be the same at first; of fixed ones the sampler warns
     keep: float
     gap: int = 10
     seed: int = 0

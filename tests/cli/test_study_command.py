@@ -114,7 +114,8 @@ def test_names_are_printed_and_images_drawn_whatever_they_are() -> None:
     Path("own_images.py").write_text(OWN_IMAGES)
     Path("own_net.py").write_text("from difficulty_prune.study.models import mlp as small\n")
     arguments = ["study", "--data", "own_images:make", "--model", "own_net:small", "--runs", "1", "--epochs", "1"]
-    arguments += ["--scores", "forgetting", "--keep", "0.5", "--out", "re[red]sults[/]"]
+    arguments += ["--scores", "forgetting", "--keep", "0.5", "--policy", "easiest", "--seeds", "2", "--workers", "1"]
+    arguments += ["--out", "re[red]sults[/]"]
     code = INSTALLED + f"sys.exit(main({arguments}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -95,11 +95,36 @@ def test_a_sampler_visits_what_is_easy_first_and_the_full_data_at_the_end():
     assert again.epoch == 8
 
 
+@settings(max_examples=25)
+@given(difficulty=distinct, keep=fractions, epoch=st.integers(0, 12))
+def test_the_processes_of_a_partition_plan_the_same_window(difficulty, keep, epoch):
+    policy = EasyToHard(keep).at(epoch)
+    found = dp.Partition(list(range(len(difficulty)))).plan(policy, difficulty)
+    assert found.index.tolist() == kept(policy, difficulty)
+
+
+def test_what_a_partition_cannot_plan_is_refused():
+    partition = dp.Partition([5, 6, 7, 8])
+    for policy in (dp.policies.Review(0.5), dp.policies.BetaSampling(0.5, [0.5] * 4)):
+        with pytest.raises(TypeError, match="cannot be planned by the processes of a partition"):
+            partition.plan(policy, [1.0, 2.0, 3.0, 4.0])
+    with pytest.raises(TypeError, match="which cannot be planned by the processes of a partition"):
+        partition.plan(dp.policies.Budget(dp.policies.Hardest(0.5), [1, 1, 1, 1]), [1.0, 2.0, 3.0, 4.0])
+
+
 def test_of_live_difficulty_all_is_visited_before_it_is_known():
     assert kept(EasyToHard(0.5), [NAN] * 4) == [0, 1, 2, 3]
     assert kept(EasyToHard(0.5, groups=2).at(1), [NAN, 1.0, 2.0, 3.0, 4.0]) == [0, 3, 4]
     with pytest.raises(ValueError, match="are NaN"):
         EasyToHard(0.5, unseen="refuse")([NAN, 1.0])
+
+
+@pytest.mark.parametrize("policy", [EasyToHard(0.5), dp.policies.Review(0.5)], ids=repr)
+def test_difficulty_that_ranks_nothing_is_warned_of_where_it_is_fixed(policy):
+    assert len(policy([1.0] * 20)) == 10  # as live scores may be at first
+    with pytest.warns(UserWarning, match="ranks nothing") as caught:
+        dp.PruneSampler(policy, [1.0] * 20)
+    assert len(caught) == 1
 
 
 @pytest.mark.parametrize(

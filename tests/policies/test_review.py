@@ -13,10 +13,7 @@ from kept import kept
 import difficulty_prune as dp
 from difficulty_prune.policies.review import Review
 
-pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
-    pytest.mark.filterwarnings("ignore:difficulty. all .* have the same value"),
-]
+pytestmark = pytest.mark.usefixtures("one_thread")
 gaps = st.integers(1, 8)
 
 

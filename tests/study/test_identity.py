@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
+from difficulty_prune.cli.main import main
 from difficulty_prune.study.folder_lock import locked
 from difficulty_prune.study.study_data import load_data
 
-COMMAND = [sys.executable, "-m", "difficulty_prune.cli", "study", "--runs", "2", "--epochs", "2", "--out", "out"]
+ARGUMENTS = ("study", "--runs", "2", "--epochs", "2", "--workers", "1", "--out", "out")
 MINE = """
 import torch
 from torch.utils.data import TensorDataset
@@ -41,36 +43,57 @@ def net(shape, classes): return torch.nn.Sequential(torch.nn.Flatten(), head(cla
 HEAD = "import torch\ndef head(classes): return torch.nn.Linear(64, classes)\n"
 
 
-def study(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, "--data", "mine:train", "--model", "mine:net", *more]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
-
-
-@pytest.mark.slow  # three commands, each of which starts PyTorch in three processes
-def test_other_test_data_and_an_edited_model_are_refused_and_what_is_reused_is_said(tmp_path: Path) -> None:
+@pytest.fixture
+def own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with data and a model, as the current one; what is imported from it is forgotten."""
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "head.py").write_text(HEAD)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    forget()
+    yield tmp_path
+    forget()
+
+
+def forget() -> None:
+    """As a process does that ends."""
+    load_data.cache_clear()
+    for name in ("mine", "head"):
+        sys.modules.pop(name, None)
+
+
+def study(capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, str, str]:
+    """Exit status, what it printed, and what it said on stderr."""
+    status = main([*ARGUMENTS, "--data", "mine:train", "--model", "mine:net", *more])
+    return status, *capsys.readouterr()
+
+
+@pytest.mark.slow  # the trainings start PyTorch in a process of their own
+def test_other_test_data_and_an_edited_model_are_refused_and_what_is_reused_is_said(
+    own_modules: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = ("--test", "mine:test", "--keep", "0.9", "--policy", "window", "easiest", "--seeds", "2")
-    first = study(tmp_path, *options)
-    assert first.returncode == 0, first.stderr
-    assert "Reused" not in first.stdout
-    assert "  the same plan: the easiest 90 % by el2n" in first.stdout.splitlines()
-    again = study(tmp_path, *options)
-    assert "Reused, of the same data, test data, models and recipe: 2 scoring runs and 8 trainings" in again.stdout
-    before = json.loads((tmp_path / "out" / "summary.json").read_text())
-    other = study(tmp_path, "--test", "mine:flipped", "--keep", "0.9")
-    assert other.returncode == 2
-    assert "of another study" in other.stderr
-    assert "test_fingerprint" in other.stderr
-    outside = study(tmp_path, "--test", "mine:edited", "--keep", "0.9")  # the 64 examples of a fingerprint
-    assert outside.returncode == 2
-    assert "test_digest" in outside.stderr
-    assert "test_fingerprint" not in outside.stderr
-    (tmp_path / "head.py").write_text(HEAD.replace("classes)", "classes, bias=False)"))
-    edited = study(tmp_path, *options)
-    assert edited.returncode == 2
-    assert "model_digest" in edited.stderr
-    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == before
+    status, said, err = study(capsys, *options)
+    assert status == 0, err
+    assert "Reused" not in said
+    assert "  the same plan: the easiest 90 % by el2n" in said.splitlines()
+    _, said, _ = study(capsys, *options)
+    assert "Reused, of the same data, test data, models and recipe: 2 scoring runs and 8 trainings" in said
+    before = json.loads((own_modules / "out" / "summary.json").read_text())
+    status, _, err = study(capsys, "--test", "mine:flipped", "--keep", "0.9")
+    assert status == 2
+    assert "of another study" in err
+    assert "test_fingerprint" in err
+    status, _, err = study(capsys, "--test", "mine:edited", "--keep", "0.9")  # outside the 64 of a fingerprint
+    assert status == 2
+    assert "test_digest" in err
+    assert "test_fingerprint" not in err
+    (own_modules / "head.py").write_text(HEAD.replace("classes)", "classes, bias=False)"))
+    forget()
+    status, _, err = study(capsys, *options)
+    assert status == 2
+    assert "model_digest" in err
+    assert json.loads((own_modules / "out" / "summary.json").read_text()) == before
 
 
 def test_one_study_at_a_time_and_a_dead_one_bars_nobody(tmp_path: Path) -> None:
