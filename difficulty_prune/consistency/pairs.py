@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..runs.run_set import RunSet
 from ..runs.score_of_runs import ScoreOfRuns, pieces_of
 from ..support.pieces import in_threads, run_pieces
+from ..support.ranks import dot
 from .run_agreement import correlate, ranks_of_mean
 from .spearman_brown import to_pearson
 from .streams import ranks_and_spread
@@ -88,18 +89,18 @@ class SumsOfRanks:
     def mean(self, spreads: NDArray[Any] | None = None) -> float:
         """Over pairs of different runs, of the product of their ranks, or of these times the spreads [R]."""
         total, own = (self.ranks, 1.0) if spreads is None else (self.spread_ranks, spreads**2)
-        return _ratio(np.dot(total, total) - (own * self.squares).sum(), self._pairs())
+        return _ratio(dot(total, total) - (own * self.squares).sum(), self._pairs())
 
     def mean_without(self, run: int, ranks: NDArray[Any], known: NDArray[Any]) -> float:
         """`mean(spreads)` without a run, which has these ranks [N] and presented these examples [N]."""
         spread = self.spreads[run]
-        total = np.dot(self.spread_ranks, self.spread_ranks) - 2 * spread * np.dot(self.spread_ranks, ranks)
+        total = dot(self.spread_ranks, self.spread_ranks) - 2 * spread * dot(self.spread_ranks, ranks)
         own = (self.spreads**2 * self.squares).sum() - 2 * spread**2 * self.squares[run]
-        return _ratio(total - own, self._pairs() - 2 * (np.dot(self.known, known) - self.sizes[run]))
+        return _ratio(total - own, self._pairs() - 2 * (dot(self.known, known) - self.sizes[run]))
 
     def _pairs(self) -> float:
         """Examples that two different runs presented, over all pairs in both orders."""
-        return float(np.dot(self.known, self.known) - self.sizes.sum())
+        return float(dot(self.known, self.known) - self.sizes.sum())
 
 
 def _ratio(total: float, size: float) -> float:
@@ -121,7 +122,7 @@ def _add_up(kept: ScoreOfRuns) -> SumsOfRanks:
         sums.spread_ranks += spread * ranks
         sums.known += known
         np.add(sums.values, values, out=sums.values, where=known)
-        sums.squares = np.append(sums.squares, np.dot(ranks, ranks))
+        sums.squares = np.append(sums.squares, dot(ranks, ranks))
         sums.sizes = np.append(sums.sizes, np.count_nonzero(known))
         sums.spreads = np.append(sums.spreads, spread)
     return sums

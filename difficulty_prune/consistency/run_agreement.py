@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..runs.run_set import RunSet
 from ..runs.score_of_runs import ScoreOfRuns, pieces_of
 from ..support.pieces import check_executor, in_threads, run_pieces
-from ..support.ranks import spearman_matrix
+from ..support.ranks import dot, spearman_matrix
 from .streams import check_runs, ranks_and_spread
 
 
@@ -67,5 +67,5 @@ def correlate(
     """
     if of_mean is None or not known.all():
         return float(spearman_matrix(np.stack([values, mean]))[0, 1])
-    norm = float(np.dot(ranks, ranks) * np.dot(of_mean, of_mean))
-    return float(np.clip(np.dot(ranks, of_mean) / np.sqrt(norm), -1, 1)) if norm > 0 else float("nan")
+    norm = dot(ranks, ranks) * dot(of_mean, of_mean)
+    return float(np.clip(dot(ranks, of_mean) / np.sqrt(norm), -1, 1)) if norm > 0 else float("nan")

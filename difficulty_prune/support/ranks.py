@@ -26,6 +26,18 @@ def rank_rows(x: NDArray[Any]) -> NDArray[Any]:
     return ranks
 
 
+def dot(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """The scalar product of two vectors, without the threads of BLAS.
+
+    These wait for each other in a loop that keeps cores busy: called from several threads, products of a million
+    numbers took 20 times as long with two threads of BLAS as with one.
+
+    >>> dot(np.array([1.0, 2.0]), np.array([3.0, 4.0]))
+    11.0
+    """
+    return float(np.einsum("i,i->", a, b))
+
+
 def standard_ranks(x: NDArray[Any]) -> tuple[NDArray[Any], float]:
     """Average ranks of x [n], without NaN, with mean 0 and variance 1; all 0 if all values are equal.
 
