@@ -28,7 +28,7 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
     rows, seconds = [], 0.0
     for reports in terminalreporter.stats.values():
         for report in reports:
-            if "stress" not in getattr(report, "keywords", ()):
+            if not isinstance(report, pytest.TestReport) or "stress" not in report.keywords:
                 continue
             seconds += report.duration
             if report.when == "call":
