@@ -2,18 +2,20 @@
 # make demo    the main job on real handwritten digits
 # make test    lint, types and tests
 # make docs    the documentation as a site: build/docs/index.html
+# make stress  what docs/trust.md claims, at full size: under 20 minutes on two cores, and a table of what came out
 # make bench   speed, side by side with eager PyTorch and other packages: a table and benchmarks/results/cpu.json
 VENV ?= .venv
 PYTHON ?= python3
 TORCH ?= torch>=2.10
 OUT ?= demo
 JOBS ?= 2
+STRESS_OUT ?= build/stress.json
 
 BIN := $(VENV)/bin
 NATIVE := $(shell find csrc -type f 2>/dev/null)
 CPP := $(filter %.h %.cuh %.cpp %.cu,$(NATIVE)) $(wildcard tests/native/*)
 
-.PHONY: setup demo test lint types tests test-torches docs bench format clean
+.PHONY: setup demo test lint types tests stress test-torches docs bench format clean
 
 setup: $(VENV)/.installed
 
@@ -46,6 +48,11 @@ types: setup
 # Files side by side, each with one thread: what they compute is too small for more.
 tests: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# Kills, damaged files, full disks, fuzzing, sanitizers: what takes too long for every run of the tests. STRESS_INPUTS,
+# STRESS_STUDIES, STRESS_SAVES make it smaller.
+stress: setup
+	OMP_NUM_THREADS=1 STRESS_OUT=$(STRESS_OUT) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q -m stress tests
 
 # The suite of one build under several PyTorches: see the script.
 test-torches: setup

@@ -87,8 +87,8 @@ def _lines(path: Path, epoch: int) -> Iterator[tuple[str, str | int, list[float]
         whole = [isinstance(value, int) and not isinstance(value, bool) for value in (guid, gold)]
         if not (isinstance(guid, str) or whole[0]) or guid == "":
             raise ValueError(_malformed(path, row, "guid", "text or a whole number"))
-        if not whole[1] or gold < 0:  # type: ignore[operator]
-            raise ValueError(_malformed(path, row, "gold", "the number of a class, 0 or more"))
+        if not whole[1] or not 0 <= gold < 2**31:  # type: ignore[operator]
+            raise ValueError(_malformed(path, row, "gold", "the number of a class, 0 or more and below 2^31"))
         if not isinstance(logits, list) or len(logits) < 2 or not all(map(_is_finite, logits)):
             raise ValueError(_malformed(path, row, name, "a list of finite numbers, one for each class"))
         yield row.place, guid, logits, gold  # type: ignore[misc]

@@ -71,6 +71,6 @@ def from_npz(path: str | os.PathLike[str]) -> ScoreTable:
                     if values.ndim != 1:
                         raise ValueError(f"column {name!r} is {values.shape}, expected one value per row")
                     table.append(name, values.astype(object) if values.dtype.kind in "US" else values)
-        except (*MALFORMED, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        except (*MALFORMED, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"{path}: not a table in .npz, or damaged ({error})") from error
     return table.check(os.fspath(path))

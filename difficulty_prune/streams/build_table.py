@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..support.arrays import as_tensor
+from ..support.file_errors import errors_name
 from ..support.files import save_parts
 from ..support.hashing import hash_ids
 from ..support.ids import id_array
 from ..support.safetensors_header import ArrayKind
 from ..support.spool import Spool
+from ..support.unnamed_file import zeros_in_file
 
 KIND: Final = "table of inclusion probabilities"
 FORMAT: Final = 1
@@ -69,14 +70,13 @@ def write_table(path: str | os.PathLike[str], blocks: Iterable[tuple[Any, Any]],
         "p": ArrayKind(np.dtype("<f4"), (size,)),
     }
     folder = Path(path).absolute().parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as hash_file, tempfile.TemporaryFile(dir=folder) as p_file:
-        hashes = np.memmap(hash_file, np.uint64, "w+", shape=(size,))
-        p = np.memmap(p_file, np.float32, "w+", shape=(size,))
-        ends = counts.cumsum()
-        _group(spool, ends - counts, hashes, p)
-        parts = _parts(spool, ends, hashes, p, rules)
-        save_parts(path, KIND, FORMAT, kinds, parts, {"rules": asdict(rules)})
+    with errors_name(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        hashes, p = zeros_in_file((size,), np.uint64, folder), zeros_in_file((size,), np.float32, folder)
+    ends = counts.cumsum()
+    _group(spool, ends - counts, hashes, p)
+    parts = _parts(spool, ends, hashes, p, rules)
+    save_parts(path, KIND, FORMAT, kinds, parts, {"rules": asdict(rules)})
 
 
 def _spooled(blocks: Iterable[tuple[Any, Any]], rules: Rules) -> tuple[Spool, NDArray[np.int64], str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..decisions.decisions import Decisions
+from ..support.files import MALFORMED
+from ..support.json_text import parse_json
 from ..support.plain import plain_fields
 from ..support.randomness import generator_from
 
@@ -81,10 +82,10 @@ def read_planted(folder: str | Path) -> Planted | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8")).get("planted")
+        found = parse_json(path.read_text(encoding="utf-8")).get("planted")
         if found is None:
             return None
         arrays = [np.asarray(found[name], np.int64) for name in ("index", "true", "given")]
         return Planted(arrays[0], found["ids"], arrays[1], arrays[2])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         raise ValueError(f"{path}: not a summary of a study, or damaged ({error})") from error

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ..support.unnamed_file import zeros_in_file
 
 
 def mapped_zeros(shape: tuple[int, ...], dtype: torch.dtype, folder: str | os.PathLike[str]) -> Tensor:
@@ -17,6 +18,7 @@ def mapped_zeros(shape: tuple[int, ...], dtype: torch.dtype, folder: str | os.Pa
     Raises:
         OSError: the folder cannot be written, or has no room for all of it.
 
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     mapped_zeros((2, 3), torch.bfloat16, folder).sum().item()
     0.0
@@ -24,9 +26,7 @@ def mapped_zeros(shape: tuple[int, ...], dtype: torch.dtype, folder: str | os.Pa
     size = math.prod(shape) * dtype.itemsize
     try:
         os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            _reserve(file.fileno(), size)
-            words = np.memmap(file, dtype=np.uint8, mode="r+", shape=(size,))
+        words = zeros_in_file((size,), np.uint8, folder)
     except OSError as error:
         raise OSError(
             error.errno,
@@ -34,10 +34,3 @@ def mapped_zeros(shape: tuple[int, ...], dtype: torch.dtype, folder: str | os.Pa
             "name a folder that can be written and has room for them",
         ) from error
     return torch.from_numpy(words).view(dtype).view(shape)
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    """Takes the room now: a hole in the file would end the process later, when the disk turns out to be full."""
-    os.truncate(descriptor, size)
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)

@@ -76,6 +76,7 @@ GOOD = {"guid": 1, "logits_epoch_0": [0.0, 1.0], "gold": 1}
         ({"gold": 0}, r"gold of 1 is 0, and 1 before"),
         ({"gold": "x"}, "gold: got 'x', expected the number of a class"),
         ({"gold": -1}, "gold: got -1"),
+        ({"gold": 10**20}, "gold: got 100000000000000000000, expected the number of a class"),
         ({"guid": 2, "gold": 2}, r"got 2 logits and gold 2, expected 2 logits and gold 0\.\.1"),
         ({"guid": 2, "logits_epoch_0": [0, 1, 2]}, "got 3 logits and gold 1, expected 2"),
         ({"guid": None}, "guid: got None, expected text or a whole number"),

@@ -198,6 +198,11 @@ def test_npz_refuses_what_it_cannot_hold_and_what_is_no_table(tmp_path: Path) ->
     np.savez(tmp_path / "l.npz", aum=np.zeros(2), el2n=np.zeros(3))
     with pytest.raises(ValueError, match="columns of different lengths"):
         dp.convert.from_npz(tmp_path / "l.npz")
+    content = bytearray((tmp_path / "l.npz").read_bytes())
+    content[content.index(b"PK\x01\x02") + 10] = 99  # how it is compressed
+    (tmp_path / "l.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"l\.npz: not a table in \.npz, or damaged \(That compression method"):
+        dp.convert.from_npz(tmp_path / "l.npz")
 
 
 def test_parquet_says_what_a_score_is_and_refuses_other_types(tmp_path: Path) -> None:

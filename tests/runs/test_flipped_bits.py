@@ -9,18 +9,16 @@ import random
 import re
 import tempfile
 import threading
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
-import torch
+from file_kinds import KINDS, check_refused_or_same, good, some_run
 from hypothesis import given
 from hypothesis import strategies as st
-from small_runs import SIZE, check_refused, make_run, some_probabilities
+from small_runs import SIZE, check_refused, make_run
 
 import difficulty_prune as dp
 from difficulty_prune.support import vector_file
@@ -29,83 +27,7 @@ from difficulty_prune.support.digest import DIGEST_BLOCK
 OLD = Path(__file__).parent.parent / "data" / "version-0.1.0"
 
 
-def some_run() -> dp.Run:
-    labels, seen = np.arange(SIZE) % 5, np.arange(SIZE) > 3
-    return make_run(labels=labels, seen=seen, probabilities=some_probabilities(), options={"label": "true"}, more=[1.5])
-
-
-def some_plan() -> dp.Plan:
-    return dp.policies.SoftPrune(keep=0.5)(torch.arange(float(SIZE)), torch.arange(SIZE) % 3)
-
-
-def some_mean() -> dp.RunningMean:
-    mean = dp.RunningMean()
-    for seed in range(3):
-        mean.update(make_run(seed=seed, architecture="ab"[seed % 2], labels=np.arange(SIZE)))
-    return mean
-
-
-def some_fingerprint() -> dp.ArchitectureFingerprint:
-    runs = dp.RunSet(make_run(seed=seed, architecture=name) for name in ("cnn", "mlp") for seed in range(3))
-    return dp.ArchitectureFingerprint.fit(runs, "el2n", examples=3)
-
-
-def of_run(run: dp.Run) -> Any:
-    arrays = {**run.scores, "labels": run.labels, "seen": run.seen, "p": run.probabilities, "y": run.predictions}
-    return {name: (array.dtype, array.tobytes()) for name, array in arrays.items()}, repr(run), dict(run.metadata)
-
-
-def of_plan(plan: dp.Plan) -> Any:
-    return plan.index.tolist(), plan.weight.tolist(), plan.summary()
-
-
-def of_mean(mean: dp.RunningMean) -> Any:
-    numbers = [(mean.mean(name).tobytes(), mean.standard_error(name).tobytes()) for name in mean.scores]
-    refused = []
-    again = make_run(seed=1, architecture="b", labels=np.arange(SIZE))
-    for run in (again, make_run(seed=9, labels=np.zeros(SIZE, int)), make_run(seed=9, fingerprint="beef")):
-        with pytest.raises(ValueError) as refusal:
-            mean.update(run)
-        refused.append(str(refusal.value))
-    return numbers, repr(mean), refused
-
-
-def of_fingerprint(fingerprint: dp.ArchitectureFingerprint) -> Any:
-    run = make_run()
-    numbers = fingerprint.distance(run), fingerprint.predict_proba(run), fingerprint.limit, fingerprint.num_examples
-    return numbers, fingerprint.to_dict(), fingerprint.dataset_fingerprint
-
-
-KINDS: dict[str, tuple[Callable[[], Any], Callable[[Path], Any], Callable[[Any], Any]]] = {
-    "run": (some_run, dp.Run.load, of_run),
-    "plan": (some_plan, dp.Plan.load, of_plan),
-    "running-mean": (some_mean, dp.RunningMean.load, of_mean),
-    "fingerprint": (some_fingerprint, dp.ArchitectureFingerprint.load, of_fingerprint),
-}
-kinds = pytest.mark.parametrize("kind", KINDS)
-
-
-@cache
-def good(kind: str) -> tuple[bytes, Any]:
-    """A file, and what is in it."""
-    make, load, look = KINDS[kind]
-    with tempfile.TemporaryDirectory() as folder:
-        make().save(Path(folder, "file"))
-        return Path(folder, "file").read_bytes(), look(load(Path(folder, "file")))
-
-
-def check_refused_or_same(kind: str, path: Path, content: bytes) -> bool:
-    """Whether it is refused."""
-    path.write_bytes(content)
-    _, load, look = KINDS[kind]
-    try:
-        found = load(path)
-    except ValueError as error:
-        if type(error) is not ValueError or str(path) not in str(error):
-            pytest.fail(f"{error!r} does not name the file")
-        return True
-    assert look(found) == good(kind)[1]
-    return False
+kinds = pytest.mark.parametrize("kind", ["run", "plan", "running-mean", "fingerprint"])
 
 
 @kinds
