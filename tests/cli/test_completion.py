@@ -60,7 +60,7 @@ OFFERED: dict[str, set[str]] = {
     "study --policy hardest s": {"stratified", "soft"},
     "study --scores ": set(score_names(*TRACKED)),
     "study --model ": set(MODELS),
-    "study --data ": {"digits", "imagefolder:", "torchvision:"},
+    "study --data ": {"datasets:", "digits", "imagefolder:", "sklearn:", "table:", "torchvision:"},
     "study --data imagefolder:": {"photos/", "runs/"},  # the shell has the part before the colon
     "study --data imagefolder:photos/c": {"photos/cat/"},
     "study --data imagefolder:nowhere/": set(),
