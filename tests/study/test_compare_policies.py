@@ -77,7 +77,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Instead of trainings: results that follow what is visited; the files that were written."""
     written: list[str] = []
 
-    def run_tasks(tasks, workers, size, console, title):
+    def run_tasks(tasks, workers, size, console, title, log):
         for task in tasks:
             sampler = room.Design(torch.from_numpy(task.difficulty), DIGITS.train.labels, {"x": task.policy}, task.seed)
             visited = list(sampler.sampler(room.Arm("x", "policy", task.policy), task.seed))
