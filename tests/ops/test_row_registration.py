@@ -14,7 +14,10 @@ import difficulty_prune as dp
 from difficulty_prune import ops
 
 # opcheck reads .grad of the tensors that it derives from the arguments, and PyTorch warns of that.
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+    pytest.mark.filterwarnings("ignore:Warning. Profiler clears events at the end of each cycle"),  # PyTorch 2.10
+]
 REQUIRES_GRAD = pytest.mark.parametrize("requires_grad", [False, True])
 
 
