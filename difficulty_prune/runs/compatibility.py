@@ -100,6 +100,7 @@ def _options(run: Run, scores: Iterable[str]) -> dict[str, dict[str, Any]]:
         fields: dict[str, Any] = {}
         if isinstance(options, dict) and SCORES[name].needs in TRACKED:
             fields["options.label"] = options.get("label")
+            fields["options.since"] = options.get("since")  # presentations of each example before those that count
             part = "temporal" if name in TEMPORAL else "gradient" if SCORES[name].needs == "input gradients" else ""
             for option, (usual, scores_of_option) in _ROWS.items():
                 if name in scores_of_option:

@@ -34,6 +34,7 @@ from .partition import Partition
 from .parts import check_partition, put_together, saved_partition
 from .probabilities import MeanProbabilities
 from .rows import Rows, check_rows, check_values, wants_log_loss
+from .since import check_of_a_part, part_since, presentations_before, take_snapshot
 from .source import ScoreSource
 from .state import TrackerState
 from .wanted import Wanted
@@ -686,31 +687,65 @@ reduction="weighted_mean")` |
 
     # Results
 
+    def snapshot(self) -> Tensor:
+        """Marks this moment: with it, `compute(since=)` and `finish(since=)` give the scores of what comes after.
+
+        Once a model has memorised its labels, and before it has learned anything, scores say little, so that a part of
+        training can find more than all of it (docs/wrong_labels.md). Does not wait for the device.
+
+        Returns:
+            [N, 16] float32 on the state's device, to hand back as it is; it can be saved and loaded.
+
+        Raises:
+            ValueError: the tracker records no score that is known of a part of training: gradients, and windows of
+                presentations, are not.
+
+        >>> tracker = DifficultyTracker(1, scores=("el2n", "forgetting"))
+        >>> tracker.update(torch.tensor([0]), torch.tensor([[0.0, 0.0]]), torch.tensor([0]))
+        >>> early = tracker.snapshot()
+        >>> tracker.update(torch.tensor([0]), torch.tensor([[9.0, -9.0]]), torch.tensor([0]))
+        >>> tracker.compute(since=early)
+        {'el2n': tensor([0.])}
+        """
+        with self._lock:
+            return take_snapshot(self._readable())
+
     def compute(
-        self, *, scores: Iterable[str] | None = None, class_normalized: bool = False, allow_skipped: bool = False
+        self,
+        *,
+        scores: Iterable[str] | None = None,
+        class_normalized: bool = False,
+        allow_skipped: bool = False,
+        since: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The scores so far.
 
         Args:
-            scores: which of this tracker's; default: all.
+            scores: which of this tracker's; default: all, with `since` all that are known of a part of training.
             class_normalized: give z-scores within the true class.
             allow_skipped: accept that presentations were left out.
+            since: what `snapshot` returned: the scores of the presentations after it, NaN for an example without any.
+                Sums and means are known, as those of loss, el2n, margins and probabilities, and
+                `consistently_learned`; differences of float32 sums, which round by about 1e-7 of the whole training.
 
         Returns:
             For each score [N] float32 on the state's device; NaN for an example that was never presented.
 
         Raises:
-            ValueError: presentations were left out (a bad index on an accelerator; logits or gradients that are not
-                finite), and `allow_skipped` is False; or a score that this tracker does not record.
+            TypeError, ValueError: presentations were left out (a bad index on an accelerator; logits or gradients that
+                are not finite), and `allow_skipped` is False; or a score that this tracker does not record, or that is
+                not known of a part of training; or `since` is no snapshot of this tracker.
             RuntimeError: a gradient score was asked for, but no gradient arrived.
         """
         names = self.scores if scores is None else self._own(scores)
+        if since is not None:
+            names = check_of_a_part(self.scores, () if scores is None else names)
         with self._lock:
             if self._state.skipped is not None:
                 self._state.skipped.warn_of_targets(stacklevel=2)
             if not allow_skipped:
                 self._raise_if_skipped(names)
-            found = self._readable().scores(names)
+            found = (self._readable() if since is None else part_since(self._readable(), since)).scores(names)
             for name in names:
                 if name not in found:
                     found[name] = self._without_gradients(name)
@@ -854,6 +889,7 @@ reduction="weighted_mean")` |
         class_names: Iterable[str] | None = None,
         dataset_fingerprint: str | None = None,
         allow_skipped: bool = False,
+        since: Tensor | None = None,
         **metadata: Any,
     ) -> Run:
         """Ends the run: its scores and what is known about it, ready to be saved.
@@ -874,6 +910,8 @@ reduction="weighted_mean")` |
             class_names: the name of each class.
             dataset_fingerprint: from `dp.dataset_fingerprint`, so that runs of different data are not mixed.
             allow_skipped: see `compute`.
+            since: what `snapshot` returned: the run has the scores of what came after it, those of them that are known
+                of a part of training; see `compute`. Means of probabilities are of the whole training all the same.
             metadata: anything else that JSON can hold, such as epochs=10.
 
         Raises:
@@ -902,15 +940,17 @@ reduction="weighted_mean")` |
         if self.partition is not None and given["ids"] is None:
             given["ids"] = self.partition.ids  # so that the runs of all processes can be put together
         with self._lock:  # no step of another thread in between
-            scores = self.compute(allow_skipped=allow_skipped)
-            state = self._readable()
+            scores = self.compute(allow_skipped=allow_skipped, since=since)
+            whole = self._readable()
+            state = whole if since is None else part_since(whole, since)
             warn_of_too_little(state, scores)
             labels, seen = labels_of_run(state, given.pop("labels")), seen_by_run(state, seen)
             means: dict[str, Any] = {**given, **means_of_run(state, whole=mean_probabilities)}
             facts = {
-                "presentations": self.presentations,
+                "presentations": self.presentations if since is None else int(state.counts()[0].double().sum()),
                 "skipped": self.skipped,
-                "options": options_of_scores(state),
+                "options": options_of_scores(state)
+                | ({} if since is None else {"since": presentations_before(whole, since)}),
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 **metadata,
             }
