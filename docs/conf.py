@@ -66,7 +66,10 @@ intersphinx_mapping = {name: (url, None) for name, url in INVENTORIES.items() if
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!difficulty_prune).*"),
-    (r"py:class", r"difficulty_prune\..*\.(Classifier|Computes|Everyone|Keeping|Row|T|VectorFile)"),  # not for users
+    (
+        r"py:class",
+        r"difficulty_prune\..*\.(Classifier|Computes|Everyone|Keeping|Row|T|Url|VectorFile)",
+    ),  # not for users
 ]
 
 

@@ -41,7 +41,7 @@ def test_an_edited_result_is_refused_by_name(change: dict[str, Any], tmp_path: P
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("test_accuracy", value) for value in (None, "0.9", True, 1.5, -0.1, float("nan"), [])),
+        *(("test_accuracy", value) for value in ("0.9", True, 1.5, -0.1, float("nan"), [])),
         *((name, value) for name in ("steps", "examples") for value in (None, 0, 1.5, "3", True)),
         *(("seconds", value) for value in (None, -5, float("inf"), float("nan"))),
         *(("peak_memory_bytes", value) for value in (-1, 0.5, "1")),
@@ -60,6 +60,11 @@ def test_values_that_no_training_has_are_refused_whatever_the_digest(name: str, 
     (tmp_path / "a.json").write_text(json.dumps({**bad, "digest": digest}))
     with pytest.raises(ValueError, match=rf"a\.json: .*\({name}: got .*, expected .*remove it"):
         read_result(tmp_path / "a.json")
+
+
+def test_a_training_without_an_accuracy_has_a_loss(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^got the keys .*, expected .*test_loss"):
+        write_result(tmp_path / "a.json", {**GOOD, "test_accuracy": None})
 
 
 @pytest.mark.parametrize("key", GOOD)
