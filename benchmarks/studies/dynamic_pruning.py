@@ -35,7 +35,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from machine import machine
-from pieces import finish, processes
+from pieces import finish, in_words, processes
 from rich.console import Console
 from rich.table import Table
 from sklearn.model_selection import train_test_split
@@ -282,15 +282,6 @@ def steps_in_words(row: dict[str, Any], goal: str) -> str:
         return f"{np.mean(steps):,.0f}"
     interval = "" if fraction["low"] is None else f", {fraction['low']:.2f} to {fraction['high']:.2f}"
     return f"{np.mean(steps):,.0f} ({fraction['fraction']:.2f}{interval})"
-
-
-def in_words(found: dict[str, Any] | None) -> str:
-    if found is None:
-        return ""
-    if found["low"] is None:
-        return str(found["word"])
-    word = {"no difference seen": "none seen"}.get(found["word"], found["word"])
-    return f"{word} {found['points']:+.1f} ({found['low']:+.1f} to {found['high']:+.1f})"
 
 
 def main() -> None:

@@ -50,3 +50,13 @@ def finish(pool: Executor, pieces: Sequence[Piece], workers: int, until: float) 
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             print(f"{time.strftime('%H:%M:%S')} {running.pop(future).name}: {future.result()}", flush=True)
     return True
+
+
+def in_words(found: dict[str, Any] | None) -> str:
+    """A verdict as plain data, in a cell of a table: "better +4.7 (+3.2 to +6.1)"."""
+    if found is None:
+        return ""
+    if found["low"] is None:
+        return str(found["word"])
+    word = {"no difference seen": "none seen"}.get(found["word"], found["word"])
+    return f"{word} {found['points']:+.1f} ({found['low']:+.1f} to {found['high']:+.1f})"

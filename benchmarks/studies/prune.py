@@ -40,7 +40,7 @@ import numpy as np
 import torch
 from images import original_positions
 from machine import machine
-from pieces import finish, processes
+from pieces import finish, in_words, processes
 from rich.console import Console
 from rich.table import Table
 from sklearn.model_selection import train_test_split
@@ -374,15 +374,6 @@ def print_heading(result: dict[str, Any], console: Console) -> None:
         f"{len(result['blocks'])} of {result['blocks_in_all']} blocks have results, "
         f"{result['blocks_complete']} of them all {result['seeds']} seeds"
     )
-
-
-def in_words(found: dict[str, Any] | None) -> str:
-    if found is None:
-        return ""
-    if found["low"] is None:
-        return str(found["word"])
-    word = {"no difference seen": "none seen"}.get(found["word"], found["word"])
-    return f"{word} {found['points']:+.1f} ({found['low']:+.1f} to {found['high']:+.1f})"
 
 
 def main() -> None:

@@ -198,8 +198,9 @@ _WORDS: dict[type, Callable[[Any], str]] = {
 
 def _ranks(policy: Policy) -> bool:
     """Whether what is kept depends on the difficulty."""
-    given = isinstance(policy, WithoutWrong) and isinstance(policy.wrong, Tensor)
-    return not isinstance(policy.policy if given else policy, Random)  # type: ignore[attr-defined]
+    if isinstance(policy, WithoutWrong) and isinstance(policy.wrong, Tensor):
+        policy = policy.policy
+    return not isinstance(policy, Random)
 
 
 def _words(policy: Policy) -> str | None:

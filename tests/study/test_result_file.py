@@ -7,21 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from file_kinds import RESULT as GOOD
 
 from difficulty_prune.study.result_file import read_result, write_result
 from difficulty_prune.support.digest import digest_of_text
-
-GOOD: dict[str, Any] = {
-    "task": {"keep": 0.5, "recipe": {"epochs": 1}},
-    "examples": 7,
-    "plan": "ab" * 16,
-    "peak_memory_bytes": None,
-    "test_accuracy": 0.9,
-    "class_accuracy": [0.8, None, 1.0],
-    "presentations": 12,
-    "steps": 3,
-    "seconds": 1.25,
-}
 
 
 def test_a_result_comes_back(tmp_path: Path) -> None:
