@@ -105,13 +105,11 @@ class Block:
 
 def blocks() -> list[Block]:
     """All, the most informative first."""
-    first = [Block("first", 0.5), Block("first", 0.3), Block("clean", 0.5), Block("clean", 0.3), Block("first", 0.7)]
-    early = [*first, Block("majority", 0.5), Block("first", 0.5, "steps"), Block("clean", 0.5, "steps")]
-    grid = [Block(labels, keep) for keep in (0.7, 0.1, 0.9) for labels in ("clean",)]
+    epochs = [Block("first", 0.5), *(Block("clean", keep) for keep in (0.5, 0.3, 0.7, 0.1, 0.9)), Block("majority", 0.5)]
+    steps = [Block("clean", keep, "steps") for keep in (0.5, 0.3, 0.7, 0.1, 0.9)]
     rankings = [Block("clean", 0.5, runs=runs) for runs in (1, 8, 4)]
-    steps = [Block("clean", keep, "steps") for keep in (0.3, 0.7, 0.1, 0.9)]
-    human = [Block("first", keep, "steps") for keep in (0.3, 0.7)] + [Block("majority", 0.5, "steps")]
-    return [*early, *grid, *rankings, *steps, *human]
+    human = [Block("first", 0.3), Block("first", 0.7), Block("first", 0.5, "steps")]
+    return [*epochs, *steps, *rankings, *human]
 
 
 # Data

@@ -267,7 +267,7 @@ def test_images_beside_the_page_are_loaded_for_what_is_shown(chromium, tmp_path:
     assert report.sheets == -(-5200 // 64)
     with watched(chromium) as tab:
         tab.open(tmp_path / "it's 100%.html")
-        tab.page.wait_for_timeout(200)
+        tab.page.wait_for_load_state("networkidle")
         sheets = [url for url in tab.requests if url.endswith(".webp")]
         assert 0 < len(sheets) < 40
         shot = tab.page.locator(".card .tile").first.screenshot()

@@ -63,8 +63,12 @@ class Watched:
 
 @contextmanager
 def watched(of: Any, **options: Any) -> Iterator[Watched]:
-    """A new page that remembers nothing of others. It must not complain, or use the network."""
-    context = of.new_context(**{"viewport": {"width": 1280, "height": 800}, "accept_downloads": True, **options})
+    """A new page that remembers nothing of others. It must not complain, or use the network.
+
+    It asks for no motion, so that nothing is ever looked at while it fades.
+    """
+    size = {"width": 1280, "height": 800}
+    context = of.new_context(**{"viewport": size, "accept_downloads": True, "reduced_motion": "reduce", **options})
     page = Watched(context.new_page())
     yield page
     assert page.complaints == []
