@@ -123,8 +123,8 @@ def _connect(address: str) -> Iterator[Any]:
             yield client
         except distributed.KilledWorker as error:
             raise ConnectionError(
-                f"executor: one training ended every worker of {address} that began it, perhaps because memory ran "
-                f"out ({error}); finished trainings are on disk, and the same command continues from there"
+                f"executor: one piece of work ended every worker of {address} that began it, perhaps because memory "
+                f"ran out ({error}); the finished trainings of a study are on disk, from where the same command goes on"
             ) from error
 
 

@@ -12,7 +12,7 @@ from noisy_runs import holes, noisy, run_set
 
 import difficulty_prune as dp
 from difficulty_prune.consistency import streams
-from difficulty_prune.consistency.streams import means_of
+from difficulty_prune.consistency.streams import batches
 from difficulty_prune.runs import score_of_runs
 from difficulty_prune.runs.score_of_runs import ScoreOfRuns
 from difficulty_prune.support.pieces import in_threads, run_pieces
@@ -112,7 +112,9 @@ def test_means_in_blocks_of_runs_and_examples_are_those_of_a_loop(matrix, monkey
     monkeypatch.setattr(streams, "_MEANS", 4 * 70)
     weights = np.random.default_rng(0).integers(0, 3, (9, 40))
     weights[4] = 0
-    for row, mean in zip(weights, means_of(run_set(matrix), "el2n", weights), strict=True):
+    kept = ScoreOfRuns(run_set(matrix), "el2n")
+    means = np.concatenate([kept.means(some) for some in batches(weights, 70)])
+    for row, mean in zip(weights, means, strict=True):
         known = ~np.isnan(matrix)
         count = (row[:, None] * known).sum(0)
         expected = np.where(
