@@ -140,7 +140,7 @@ def run(parsed: argparse.Namespace) -> int:
     options = read_options(parsed, Options)
     runs = load_runs(find_run_files(options.runs), "consistency", join=options.join)
     with warnings_in_words("consistency"), open_executor(options.executor) as elsewhere:
-        answers = collect(runs, options, elsewhere and elsewhere.executor)
+        answers = collect(runs, options, elsewhere.executor if elsewhere else None)
     if options.figures is not None:
         write_figures(options.figures, answers)
     if parsed.json:
@@ -152,7 +152,7 @@ def run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def collect(runs: RunSet, options: Options, executor: Executor | None) -> Answers:
+def collect(runs: RunSet, options: Options, executor: Executor | None = None) -> Answers:
     """Answers every question about the runs.
 
     Raises:

@@ -138,7 +138,7 @@ def run(parsed: argparse.Namespace) -> int:
             "--compare out"
         )
     with open_executor(options.executor) as elsewhere:
-        answers = collect(runs, unknown, options, elsewhere and elsewhere.executor)
+        answers = collect(runs, unknown, options, elsewhere.executor if elsewhere else None)
     if options.save is not None:
         answers.fingerprint.save(options.save)
     if options.figures is not None:

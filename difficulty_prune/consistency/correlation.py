@@ -185,7 +185,8 @@ def _add_up(scores: Sequence[_Signed], kinds: Sequence[tuple[int, ...]], number:
 
 def architecture_of_runs(runs: RunSet) -> NDArray[Any]:
     """Position of each run's architecture in `runs.architectures`, [R] int64."""
-    return np.array([runs.architectures.index(run.architecture) for run in runs])
+    positions = {name: position for position, name in enumerate(runs.architectures)}
+    return np.array([positions[run.architecture] for run in runs])
 
 
 def _direction(score: str) -> float:

@@ -106,7 +106,8 @@ def stable_subset(
     if not 0 < share <= 1:
         raise ValueError(f"share: got {share!r}, expected a number in (0, 1], the share of the resampled sets")
     check_executor(executor)
-    sets = np.stack([_resampled(runs, rng) for _ in range(number)])
+    kinds = architecture_of_runs(runs)
+    sets = np.stack([_resampled(kinds, rng) for _ in range(number)])
     question = _Question(ScoreOfRuns(runs, score), SCORES[score].higher_is_harder, runs.labels, policy, seed)
     of_all = next(question.plans(np.ones((1, len(runs)), np.int64), 0))
     counts = np.zeros(runs.num_examples, np.int64)
@@ -128,12 +129,11 @@ def stable_subset(
     )
 
 
-def _resampled(runs: RunSet, rng: np.random.Generator) -> NDArray[Any]:
+def _resampled(kinds: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     """How often each run is drawn, with replacement, into a set with as many of each architecture, [R] int64."""
-    kinds = architecture_of_runs(runs)
-    groups = [np.flatnonzero(kinds == kind) for kind in range(len(runs.architectures))]
+    groups = [np.flatnonzero(kinds == kind) for kind in range(kinds.max() + 1)]
     drawn = np.concatenate([rng.choice(group, len(group)) for group in groups])
-    return np.bincount(drawn, minlength=len(runs))
+    return np.bincount(drawn, minlength=len(kinds))
 
 
 @dataclass(frozen=True, eq=False)

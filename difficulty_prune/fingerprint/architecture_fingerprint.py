@@ -111,8 +111,8 @@ class ArchitectureFingerprint:
         check_executor(executor)
         groups = group_runs(runs, score, at_least=3)
         known = groups.known()
-        ranking = partial(rank_examples, select=select, seed=seed, executor=executor)
-        ranking, size = _how_to_choose(examples, ranking, known)
+        ways = partial(rank_examples, select=select, seed=seed, executor=executor)
+        ranking, size = _how_to_choose(examples, ways, known)
 
         outcome = recognise_held_out(groups, ranking, (size,), known, seed)[size]
         chosen = choose(ranking, groups, size, known)

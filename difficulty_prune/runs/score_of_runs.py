@@ -95,9 +95,7 @@ class ScoreOfRuns:
     """
 
     def __init__(self, runs: RunSet, score: str) -> None:
-        self._sent: list[_Kept] = [
-            _Kept(score, run.kept(score), run.read(score, slice(0)).dtype, repr(run)) for run in runs
-        ]
+        self._sent = [_Kept(score, run.kept(score), run.read(score, slice(0)).dtype, repr(run)) for run in runs]
         self.num_examples = runs.num_examples
 
     def __len__(self) -> int:
@@ -105,6 +103,7 @@ class ScoreOfRuns:
 
     @cached_property
     def _kept(self) -> list[_Kept]:
+        """With the files that were sent, once they are needed."""
         return [kept.received(self.num_examples) for kept in self._sent]
 
     def some(self, runs: slice) -> ScoreOfRuns:

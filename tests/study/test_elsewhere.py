@@ -126,6 +126,19 @@ def test_of_a_cluster_whose_worker_is_killed_every_run_is_there_once(
     with Client(address, set_as_default=False) as client, client.get_executor() as executor:
         spread = dp.consistency.reliability(runs, "el2n", executor=executor)
     assert spread.value == pytest.approx(dp.consistency.reliability(runs, "el2n").value, rel=1e-9)
+    for seed in range(3):
+        for name, far in (("cnn", 0.0), ("mlp", 5.0)):
+            values = np.array([0.1 * seed, far + 0.1 * seed, 0.5])
+            dp.Run({"el2n": values}, architecture=name, seed=seed).save(folder / f"two/{name}-{seed}.safetensors")
+    for command, what in (
+        (["consistency", "results"], "rank_error"),
+        (["fingerprint", "two", "--examples", "1"], "sensitive"),
+    ):
+        found = []
+        for where in ([], ["--executor", f"dask:{address}"]):
+            assert main([*command, "--json", *where]) == 0
+            found.append(json.loads(capsys.readouterr().out)[what])
+        assert found[0] == found[1]
 
 
 def test_a_scheduler_that_is_not_there_is_one_line_before_any_work(
@@ -133,9 +146,14 @@ def test_a_scheduler_that_is_not_there_is_one_line_before_any_work(
 ) -> None:
     pytest.importorskip("distributed", reason="needs Dask: pip install 'difficulty-prune[dask]'")
     monkeypatch.setattr("difficulty_prune.study.elsewhere._PATIENCE", 1)
-    for address in ("tcp://127.0.0.1:9", "nonsense://x"):
-        assert main(["study", "--executor", f"dask:{address}", *STUDY, "results"]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
+    for seed in range(4):
+        run = dp.Run({"el2n": [0.1, 0.2 * seed]}, architecture="ab"[seed % 2], seed=seed)
+        run.save(folder / f"runs/{seed}.safetensors")
+    for command in ("study", "consistency", "fingerprint"):
+        address = "tcp://127.0.0.1:9" if command == "study" else "nonsense://x"
+        rest = [*STUDY, "results"] if command == "study" else ["runs"]
+        assert main([command, "--executor", f"dask:{address}", *rest]) == 2
+        *_, line = capsys.readouterr().err.splitlines()
         assert f"executor: no scheduler of Dask answers at {address} within 1 s (" in line
         assert "start one with `dask scheduler`" in line
     assert not (folder / "results").exists()
