@@ -4,8 +4,8 @@
 
 What `consistency` and `fingerprint` ask besides takes minutes there. With a tenth of the examples, it is
 
-    python benchmarks/studies/many_runs.py --work /tmp --examples 100000 --out benchmarks/results/many-runs-questions.json \
-        --only reliability rank_error stable_subset correlation pca variance_shares sensitive_examples fingerprint
+    python benchmarks/studies/many_runs.py --work /tmp --examples 100000 --only reliability rank_error stable_subset \
+        correlation pca variance_shares sensitive_examples fingerprint --out benchmarks/results/many-runs-questions.json
 
 Each piece of work runs in a process of its own. The files were just written, so they are read from the system's cache.
 Memory is the growth of that process's peak resident memory; mapped files count as long as they are mapped. CPU seconds
