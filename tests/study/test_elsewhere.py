@@ -8,7 +8,6 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dask_cluster import dask_cluster
 from rich.console import Console
 
 import difficulty_prune as dp
@@ -70,31 +70,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("own_code", None)
 
 
-def start(*arguments: str, folder: Path) -> subprocess.Popen[bytes]:
-    with open(folder / "dask.log", "ab") as log:
-        return subprocess.Popen([sys.executable, "-m", "dask", *arguments], cwd=folder, stdout=log, stderr=log)
-
-
 @pytest.fixture
 def cluster(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """The address of a scheduler, and the processes of its two workers, which nobody starts again."""
-    pytest.importorskip("distributed", reason="needs Dask: pip install 'difficulty-prune[dask]'")
-    file = folder / "scheduler.json"
-    started = [start("scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(file), folder=folder)]
-    try:
-        while not file.exists():
-            assert started[0].poll() is None, (folder / "dask.log").read_text()
-            time.sleep(0.1)
-        options = "--nthreads", "1", "--no-nanny", "--no-dashboard", "--scheduler-file", str(file)
-        started += [start("worker", *options, folder=folder) for _ in range(2)]
-        while (folder / "dask.log").read_text().count("Registered to") < 2:
-            assert all(process.poll() is None for process in started), (folder / "dask.log").read_text()
-            time.sleep(0.1)
-        yield json.loads(file.read_text())["address"], started[1:]
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
+    with dask_cluster(folder) as found:
+        yield found
 
 
 @pytest.mark.slow
