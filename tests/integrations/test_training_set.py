@@ -15,7 +15,5 @@ def test_records_of_one_process_are_refused_where_there_are_several():
         check_processes(tracker, 1, "here")
     with pytest.raises(ValueError, match=r"saw alone, and there are 2; make it here as Diff.*process_group=torch"):
         check_processes(alone, 2, "here")
-    with pytest.raises(
-        ValueError, match=r"has a partition, .* one process of 2: .*; make it here as .*, or train"
-    ):
+    with pytest.raises(ValueError, match=r"has a partition, .* one process of 2: .*; make it here as .*, or train"):
         check_processes(part, 2, "here")
