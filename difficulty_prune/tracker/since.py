@@ -126,8 +126,8 @@ def _checked(snapshot: Any, records: Records, argument: str) -> Tensor:
     fewer = int((known[:, FIELD["count"]] > records.count).sum())
     if fewer:
         raise ValueError(
-            f"{argument}: {fewer} examples had been presented more often when the snapshot was taken than they are now; "
-            "it is of another tracker, or of this one before a reset"
+            f"{argument}: {fewer} examples had been presented more often when the snapshot was taken than they are "
+            "now; it is of another tracker, or of this one before a reset"
         )
     return known
 
