@@ -7,7 +7,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Final, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from .everyone import Everyone
 from .plan import Plan, make_plan, refuse_lost_class
 
 Unseen = Literal["refuse", "keep"]
+_MOST_CLASSES: Final = 2**24
 
 
 def check_left_out(value: float, keep: float, name: str) -> None:
@@ -111,6 +112,11 @@ def check_plan_labels(labels: Any, size: int) -> Tensor | None:
     if int(values.min()) < 0:
         raise ValueError(
             f"labels: got {int(values.min())}, expected 0 or more; leave labels out where some have no class"
+        )
+    if int(values.max()) >= _MOST_CLASSES:  # something is counted for each number up to the largest
+        raise ValueError(
+            f"labels: got {int(values.max())}, expected classes numbered from 0, below {_MOST_CLASSES:,}; number them "
+            "with np.unique(labels, return_inverse=True)[1]"
         )
     return values.long()
 
