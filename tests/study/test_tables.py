@@ -82,6 +82,10 @@ def test_other_commands_find_ids_labels_and_names(tmp_path: Path) -> None:
             "x,y\n" + "".join(f"t{i},{i % 2}\n" for i in range(200)), "#y",
             r"'x' has 160 different texts, expected numbers",
         ),
+        ("x,y\n1,a\nNA,b\n", "#y", r"a\.csv: line 3 has 'NA' in the column 'x', whose other cells are numbers"),
+        ("x,y\n1,0\n2,nan\n", "#y", r"line 3 has 'nan' in the column 'y', whose other cells are numbers"),
+        ("x,y\n1,0.5\n2,-inf\n", "#y", r"line 3 has '-inf' in the column 'y', whose other cells are numbers"),
+        ("x,y\n" + "1,a\n1e300,b\n" * 9, "#y", r"line 3 has 1e\+300 in the column 'x', too large"),
         ("x,y\n" + "1,a\n" * 9 + "2,b\n", "#y", "a fifth of each class cannot be set aside"),
     ],
 )  # fmt: skip
@@ -91,6 +95,46 @@ def test_a_table_that_cannot_be_used_is_refused_by_line_and_column(
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         load_data(f"table:{tmp_path / 'a.csv'}{spec}")
+
+
+def test_texts_that_only_look_like_numbers_stay_texts_and_large_classes_apart(tmp_path: Path) -> None:
+    path, big = tmp_path / "a.csv", 2**53
+    path.write_text("x,y\n" + "".join(f"1_{i % 3},{big + i % 3}\n" for i in range(30)))
+    data = load_data(f"table:{path}#y")
+    assert data.train.class_names == (str(big), str(big + 1), str(big + 2))
+    assert data.shape == (1, 1, 3)
+    assert data.train.images.unique().tolist() == [0, 1]
+
+
+def test_test_labels_are_read_as_those_of_the_training_data(tmp_path: Path) -> None:
+    """A class is "01" where another one is "x", also in test data that lack the other."""
+    train, test = tmp_path / "a.csv", tmp_path / "b.csv"
+    train.write_text("f,y\n" + "1,01\n2,x\n" * 9)
+    test.write_text("f,y\n1,01\n")
+    assert load_data(f"table:{train}#y", f"table:{test}#y").test.labels.tolist() == [0]
+
+
+def test_a_column_that_never_changes_in_training_is_not_blown_up(tmp_path: Path) -> None:
+    """The mean of many 0.1 is not 0.1, so that a deviation of 1e-17 would divide what test data differ by."""
+    train, test = tmp_path / "a.csv", tmp_path / "b.csv"
+    train.write_text("f,g,y\n" + "0.1,1,0\n0.1,2,1\n" * 100)
+    test.write_text("f,g,y\n0.2,1,0\n")
+    data = load_data(f"table:{train}#y", f"table:{test}#y")
+    assert data.test.images[0, 0, 0, 0].item() == pytest.approx(0.1)
+    assert data.train.images[:, 0, 0, 0].abs().max() < 1e-9
+    with pytest.raises(ValueError, match=r"all numbers to predict are 0\.1, expected different ones"):
+        load_data(f"regression:{train}#f")
+    test.write_text("f,g,y\n1,1e99,0\n")
+    load_data.cache_clear()
+    with pytest.raises(ValueError, match=r"b\.csv: line 2 has 1e\+99 in the column 'g', too far from the numbers of"):
+        load_data(f"table:{train}#y", f"table:{test}#y")
+
+
+def test_a_column_that_the_first_row_lacks_is_not_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"f": i, "y": i % 2, **({"g": i} if i else {})}) + "\n" for i in range(20)))
+    with pytest.raises(ValueError, match="line 1 has no value in the column 'g'"):
+        load_data(f"table:{path}#y")
 
 
 def test_test_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:
