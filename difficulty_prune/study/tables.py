@@ -136,8 +136,8 @@ def _check_numbers(cells: list[Any], column: str, path: str, places: list[str]) 
     ):
         return
     raise ValueError(
-        f"{path}: {places[others[0]]} has {cells[others[0]]!r} in the column {column!r}, whose other cells are numbers; "
-        "fill it in, or leave the row out"
+        f"{path}: {places[others[0]]} has {cells[others[0]]!r} in the column {column!r}, whose other cells are "
+        "numbers; fill it in, or leave the row out"
     )
 
 
@@ -248,11 +248,11 @@ def _scale_of_targets(train: Table) -> tuple[float, float]:
 
 def _scale(numbers: NDArray[np.float64], column: str, table: Table) -> tuple[float, float]:
     """Mean and deviation; 1 for that of a column whose numbers are all the same, but for what their mean rounds."""
-    largest = float(np.abs(numbers).max())
-    if largest > _LARGEST:
+    largest = int(np.abs(numbers).argmax())
+    if abs(numbers[largest]) > _LARGEST:
         raise ValueError(
-            f"{table.name}: {table.places[int(np.abs(numbers).argmax())]} has {largest:g} in the column {column!r}, too "
-            "large a number; does it stand for a missing one? Fill it in, or leave the row out"
+            f"{table.name}: {table.places[largest]} has {numbers[largest]:g} in the column {column!r}, too large a "
+            "number; does it stand for a missing one? Fill it in, or leave the row out"
         )
     return float(numbers.mean()), float(numbers.std()) if np.ptp(numbers) > 0 else 1.0
 

@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-
 _WIDE_UNSIGNED: Final = (torch.uint16, torch.uint32, torch.uint64)
 
 

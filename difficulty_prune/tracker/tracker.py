@@ -34,7 +34,7 @@ from .partition import Partition
 from .parts import check_partition, put_together, saved_partition
 from .probabilities import MeanProbabilities
 from .rows import Rows, check_rows, check_values, wants_log_loss
-from .since import check_of_a_part, part_since, presentations_before, take_snapshot
+from .since import check_of_a_part, part_since, presentations_before, take_snapshot, warn_of_rounding
 from .source import ScoreSource
 from .state import TrackerState
 from .wanted import Wanted
@@ -727,6 +727,8 @@ reduction="weighted_mean")` |
             since: what `snapshot` returned: the scores of the presentations after it, NaN for an example without any.
                 Sums and means are known, as those of loss, el2n, margins and probabilities, and
                 `consistently_learned`; differences of float32 sums, which round by about 1e-7 of the whole training.
+                Loss and aum are NaN, with a warning, where a value before the snapshot was so large that this hides
+                what came after it.
 
         Returns:
             For each score [N] float32 on the state's device; NaN for an example that was never presented.
@@ -745,7 +747,10 @@ reduction="weighted_mean")` |
                 self._state.skipped.warn_of_targets(stacklevel=2)
             if not allow_skipped:
                 self._raise_if_skipped(names)
-            found = (self._readable() if since is None else part_since(self._readable(), since)).scores(names)
+            state = self._readable() if since is None else part_since(self._readable(), since)
+            if since is not None:
+                warn_of_rounding(state, names, stacklevel=2)
+            found = state.scores(names)
             for name in names:
                 if name not in found:
                     found[name] = self._without_gradients(name)

@@ -317,7 +317,7 @@ def test_a_random_part_of_another_size_does_not_stand_for_chance():
     """Of examples without a score `Random` keeps all, so that its name says less than it keeps."""
     difficulty = np.where(np.arange(100) < 20, math.nan, np.arange(100.0))
     policies = [P.Random(0.5, unseen="keep"), P.Hardest(0.375, unseen="keep")]
-    with pytest.raises(ValueError, match="policies: 'a random 50 %' is the name of .* of another training too"):
+    with pytest.raises(ValueError, match=r"policies: 'a random 50 %' is the name of .* of another training too"):
         dp.compare(value(0.5), policies, difficulty, seeds=2)
     named = dp.compare(value(0.5), {"mine": policies[0], "yours": policies[1]}, difficulty, seeds=2)
     assert {row.name: row.examples for row in named.rows if row.kind == "chance"} == {
@@ -339,7 +339,7 @@ def test_a_metric_that_no_training_has_ends_the_first_one(tmp_path):
     assert len(seen) == 2
     dp.compare(train, P.Hardest(0.5), DIFFICULTY, seeds=2, folder=tmp_path)
     trained = len(seen)
-    with pytest.raises(ValueError, match="lower_is_better: got 'loss', but .*json gave"):  # which is read, not trained
+    with pytest.raises(ValueError, match=r"lower_is_better: got 'loss', but .*json gave"):  # which is read, not trained
         dp.compare(train, P.Hardest(0.5), DIFFICULTY, seeds=2, folder=tmp_path, lower_is_better="loss")
     assert len(seen) == trained
 

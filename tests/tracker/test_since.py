@@ -124,6 +124,27 @@ def test_a_tracker_that_grows_has_new_examples_in_the_part_alone() -> None:
     assert found[1:4].isnan().all()
 
 
+@given(st.integers(0, 2**31), st.sampled_from([3.0, 1e3, 1e6, 1e9, 1e30]))
+def test_what_large_values_hide_is_not_told(seed: int, scale: float) -> None:
+    """What is told of a part is right, however large the logits were before it; else it is NaN, with a warning."""
+    steps = batches(seed, 8)
+    steps[0] = (steps[0][0], steps[0][1] / 3 * scale, steps[0][2])
+    tracker = fed(dp.DifficultyTracker(N, scores=OF_A_PART), steps[:4])
+    snapshot = tracker.snapshot()
+    fed(tracker, steps[4:])
+    expected = fed(dp.DifficultyTracker(N, scores=OF_A_PART), steps[4:]).compute()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = tracker.compute(since=snapshot)
+    for name in ("loss", "aum"):
+        hidden = found[name].isnan() & ~expected[name].isnan()
+        torch.testing.assert_close(found[name][~hidden], expected[name][~hidden], rtol=0.02, atol=0.02, equal_nan=True)
+        words = [str(each.message) for each in said if str(each.message).startswith(f"{name}: ")]
+        assert [int(text.split()[1]) for text in words] == ([int(hidden.sum())] if hidden.any() else [])
+        assert scale > 1e3 or not hidden.any()
+    torch.testing.assert_close(found["el2n"], expected["el2n"], rtol=1e-4, atol=2e-3, equal_nan=True)
+
+
 def test_bad_input_is_told() -> None:
     tracker = fed(dp.DifficultyTracker(N, scores=("el2n", "forgetting", "vog_loss")), batches(0, 3))
     snapshot = tracker.snapshot()
