@@ -199,6 +199,10 @@ class Keeping(ABC):
         """The same of so many examples of known difficulty."""
         return 1, known
 
+    def dearest(self, cost: Tensor) -> float:
+        """Of examples that cost [N], what those do that an epoch has to visit, in the epoch where they cost most."""
+        return 0.0
+
     def inclusion(self, difficulty: Any, labels: Any = None) -> Tensor:
         """The probability that an epoch's plan has the example, [N] float64, over all generators.
 
