@@ -916,13 +916,15 @@ reduction="weighted_mean")` |
             dataset_fingerprint: from `dp.dataset_fingerprint`, so that runs of different data are not mixed.
             allow_skipped: see `compute`.
             since: what `snapshot` returned: the run has the scores of what came after it, those of them that are known
-                of a part of training; see `compute`. Means of probabilities are of the whole training all the same.
+                of a part of training; see `compute`. What was seen, labels, and means of probabilities are of the whole
+                training all the same.
             metadata: anything else that JSON can hold, such as epochs=10.
 
         Raises:
             RuntimeError: nothing was recorded.
-            ValueError: see `compute`; or labels other than those shown, an example said to be seen that was never
-                presented, or mean probabilities that were not recorded; or a dataset of another length.
+            ValueError: see `compute`; or nothing was presented `since`; or labels other than those shown, an example
+                said to be seen that was never presented, or mean probabilities that were not recorded; or a dataset of
+                another length.
 
         >>> tracker = DifficultyTracker(1, scores=("el2n",))
         >>> tracker.update(torch.tensor([0]), torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
@@ -948,8 +950,10 @@ reduction="weighted_mean")` |
             scores = self.compute(allow_skipped=allow_skipped, since=since)
             whole = self._readable()
             state = whole if since is None else part_since(whole, since)
+            if not bool((state.counts()[0] > 0).any()) and since is not None:
+                raise ValueError("since: nothing was presented after the snapshot, so that this part has no scores")
             warn_of_too_little(state, scores)
-            labels, seen = labels_of_run(state, given.pop("labels")), seen_by_run(state, seen)
+            labels, seen = labels_of_run(whole, given.pop("labels")), seen_by_run(whole, seen)
             means: dict[str, Any] = {**given, **means_of_run(state, whole=mean_probabilities)}
             facts = {
                 "presentations": self.presentations if since is None else int(state.counts()[0].double().sum()),

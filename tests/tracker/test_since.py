@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 
 import pytest
@@ -112,6 +113,26 @@ def test_a_run_holds_the_part_and_does_not_mix_with_runs_of_the_whole() -> None:
         dp.RunSet([run, whole])
     again = tracker.finish(architecture="mlp", seed=2, since=snapshot)
     assert len(dp.RunSet([run, again])) == 2
+
+
+def test_what_was_trained_on_before_the_part_was_seen() -> None:
+    """Or it would count as held out, where runs tell memorization."""
+    tracker = dp.DifficultyTracker(N, scores=("el2n",))
+    labels = torch.tensor([0, 1, 2, 3, 0, 1])
+    tracker.update(torch.arange(5), torch.randn(5, C), labels[:5])
+    snapshot = tracker.snapshot()
+    with pytest.raises(ValueError, match="since: nothing was presented after the snapshot"):
+        tracker.finish(architecture="mlp", seed=0, since=snapshot)
+    tracker.update(torch.arange(2), torch.randn(2, C), labels[:2])
+    run = tracker.finish(architecture="mlp", seed=0, since=snapshot, labels=labels)
+    assert run.seen.tolist() == [True] * 5 + [False]
+    assert [math.isnan(value) for value in run.scores["el2n"]] == [False] * 2 + [True] * 4
+    said = torch.tensor([True] * 4 + [False] * 2)
+    assert tracker.finish(architecture="mlp", seed=0, since=snapshot, seen=said).seen.tolist() == said.tolist()
+    tracker.update(torch.tensor([5]), torch.randn(1, C), labels[5:])
+    assert tracker.finish(architecture="mlp", seed=0, since=snapshot).labels.tolist() == labels.tolist()
+    with pytest.raises(ValueError, match="labels: 1 of 6 examples were shown with other labels"):
+        tracker.finish(architecture="mlp", seed=0, since=snapshot, labels=[0, 1, 2, 0, 0, 1])
 
 
 def test_a_tracker_that_grows_has_new_examples_in_the_part_alone() -> None:
