@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +184,25 @@ def test_numbers_to_predict_are_scaled_by_the_training_data(tmp_path: Path) -> N
     both = torch.cat([data.train.labels, data.test.labels])
     numbers = np.array([int(name[1:]) / 10 for name in [*data.train.ids, *data.test.ids]])
     assert np.corrcoef(both, numbers)[0, 1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("data", "rate"), [("sklearn:diabetes", 1.0), ("sklearn:iris", 1e30)])
+def test_a_training_that_diverges_is_no_result(data: str, rate: float) -> None:
+    """Its loss is NaN, or its predictions are the first class for all."""
+    loaded, settings = load_data(data), Settings(data=data)
+    sampler = dp.PruneSampler(dp.policies.Random(1.0), np.zeros(len(loaded.train)), seed=0)
+    with pytest.raises(
+        ValueError, match=r"mlp, seed 3: the training diverged, .*; take a lower learning rate"
+    ):
+        train(loaded, "mlp", sampler, replace(settings.recipe, epochs=1, learning_rate=rate), 3)
+
+
+@pytest.mark.parametrize("epochs", [2, 5])
+def test_numbers_are_learned_at_the_rate_that_is_usual(epochs: int) -> None:
+    data, settings = load_data("sklearn:diabetes"), Settings(data="sklearn:diabetes", epochs=epochs)
+    for seed, keep in enumerate((1.0, 0.3)):
+        sampler = dp.PruneSampler(dp.policies.Random(keep), np.zeros(len(data.train)), seed=seed)
+        assert train(data, "mlp", sampler, settings.recipe, seed).test_loss < 0.9  # that of the mean is 1
 
 
 def test_the_loss_of_numbers_is_the_squared_error_and_is_scored(tmp_path: Path) -> None:
