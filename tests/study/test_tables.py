@@ -191,9 +191,7 @@ def test_a_training_that_diverges_is_no_result(data: str, rate: float) -> None:
     """Its loss is NaN, or its predictions are the first class for all."""
     loaded, settings = load_data(data), Settings(data=data)
     sampler = dp.PruneSampler(dp.policies.Random(1.0), np.zeros(len(loaded.train)), seed=0)
-    with pytest.raises(
-        ValueError, match=r"mlp, seed 3: the training diverged, .*; take a lower learning rate"
-    ):
+    with pytest.raises(ValueError, match=r"mlp, seed 3: the training diverged, .*; take a lower learning rate"):
         train(loaded, "mlp", sampler, replace(settings.recipe, epochs=1, learning_rate=rate), 3)
 
 
