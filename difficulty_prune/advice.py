@@ -16,6 +16,7 @@ from .policies.uniform import Random
 from .policies.without_wrong import WithoutWrong
 from .runs.run import Run
 from .runs.run_set import RunSet
+from .scores.catalogue import check_scores
 from .support.checks import check_fraction
 from .support.plain import plain_fields
 
@@ -112,6 +113,9 @@ def advise(runs: RunSet | Run, keep: float, labels: Any = None, *, score: str | 
         warnings.simplefilter("ignore", UserWarning)  # the caveat says the same
         issues = label_issues(several, labels)
     ranking = score if score is not None else next(name for name in _SCORES if name in several.scores)
+    if ranking not in several.scores:
+        check_scores([ranking])
+        raise ValueError(f"score: got {ranking!r}, expected one that every run has: {', '.join(several.scores)}")
     known = several.labels if labels is None else labels
     classes = None if known is None else check_plan_labels(known, several.num_examples)
     trust = _reliability(several, ranking)

@@ -728,7 +728,7 @@ def _no_weights(size: int) -> Tensor:
 
 def _costs(cost: Any, size: int) -> NDArray[np.float64]:
     """[N] float64; TypeError or ValueError unless they are finite and 0 or more, one for each example."""
-    values = real_numbers(cost.detach().cpu().numpy() if isinstance(cost, Tensor) else cost, "cost")
+    values = real_numbers(cost, "cost")
     if values.shape != (size,):
         raise ValueError(f"cost: got shape {values.shape}, expected [{size}], one number for each example")
     bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))

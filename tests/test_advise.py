@@ -112,12 +112,15 @@ def test_a_plan_follows_from_it():
     [
         (1.5, {}, ValueError, "keep: got 1.5"),
         (0.5, {"score": "el2n"}, ValueError, "el2n"),
+        (0.5, {"score": "bogus"}, ValueError, "there is no score 'bogus'"),
         (0.5, {"labels": [0]}, ValueError, "labels"),
     ],
 )
 def test_what_cannot_work_is_refused(keep, options, error, says):
-    with pytest.raises(error, match=says):
-        dp.advise(make_runs(0.1), keep, **options)
+    runs = make_runs(0.1)
+    for given in (runs, runs[0]):  # of one run no reliability asks for the score
+        with pytest.raises(error, match=says):
+            dp.advise(given, keep, **options)
 
 
 def points(share, arm):

@@ -9,7 +9,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..policies.base import Policy, at_epoch, check_difficulty, check_plan_labels, default_generator, number_kept
+from ..policies.around import Around
+from ..policies.base import (
+    Keeping,
+    Policy,
+    at_epoch,
+    check_difficulty,
+    check_plan_labels,
+    default_generator,
+    number_kept,
+)
 from ..policies.beta_sampling import BetaSampling
 from ..policies.budget import Budget
 from ..policies.compose import PerClass
@@ -92,14 +101,33 @@ def make_arms(policies: Mapping[str, Policy], sizes: Mapping[str, int], examples
         policies: name -> policy.
         sizes: how many examples each of them keeps.
         examples: N.
+
+    Raises:
+        ValueError: a policy has the name of another arm.
     """
     arms = {ALL.name: ALL}
+    visits: dict[str, Any] = {ALL.name: ("random", examples)}
     for name, policy in policies.items():
         chance, few = _baselines(policy, sizes[name], examples)
         against: dict[Kind, str] = {"chance": chance.name, "all": ALL.name, "few": few.name}
         for arm in (chance, few, Arm(name, "policy", policy, against=against)):
             arms.setdefault(arm.name, arm)  # of the same name are the same: random ones of the same size
+            own = _visits(arm, sizes[name])
+            if visits.setdefault(arm.name, own) != own:
+                raise ValueError(
+                    f"policies: {arm.name!r} is the name of {policy_name(policy)} or of what it is compared with, and "
+                    "of another training too; give each policy a name of its own: policies={'mine': policy, ...}"
+                )
     return list(arms.values())
+
+
+def _visits(arm: Arm, size: int) -> Any:
+    """What an arm visits, where the policy that it is made for keeps so many; equal for equal ones."""
+    if arm.cut_to is not None:
+        return "in each epoch", size
+    if isinstance(arm.policy, SameSize):
+        return ("random", size) if not in_epochs(arm.policy.policy) else ("as many as", arm.policy.policy)
+    return ("random", size) if type(arm.policy) is Random else ("policy", arm.policy)
 
 
 def _baselines(policy: Policy, size: int, examples: int) -> tuple[Arm, Arm]:
@@ -144,6 +172,11 @@ def name_policies(policies: Any, keep: Iterable[float] | None, by: str | None) -
         given = [(None, policy) for policy in policies]
     named: dict[str, Policy] = {}
     for name, policy in given:
+        if keep is not None and isinstance(policy, Keeping | Around | Plan):
+            raise TypeError(
+                f"policies: got {policy!r} beside keep, expected functions of a share such as Hardest; leave keep out "
+                "where policies have their own"
+            )
         for made in [policy] if keep is None else [policy(share) for share in keep]:
             if not callable(made) or isinstance(made, type):
                 raise TypeError(

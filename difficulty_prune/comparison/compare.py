@@ -94,7 +94,7 @@ def compare(
     >>> found.policies[0].verdicts["value"]["chance"].word
     'worse'
     """
-    values, wanted = check_difficulty(_fixed(difficulty), "keep"), _seeds(seeds)
+    values, wanted = check_difficulty(_fixed(difficulty), "keep").clone(), _seeds(seeds)
     check_plan_labels(labels, len(values))
     check_between(level, "level")
     _check_until(until, most, len(wanted))
@@ -102,8 +102,8 @@ def compare(
     if not callable(train):
         raise TypeError(f"train: got {train!r}, expected a function train(sampler, seed) that returns the accuracy")
     plan = Design(values, labels, named, wanted[0])
-    store = _Store(None if folder is None else Path(folder), _identity(train, plan))
     lower = tuple([lower_is_better] if isinstance(lower_is_better, str) else lower_is_better)
+    store = _Store(None if folder is None else Path(folder), _identity(train, plan), lower)
     done: list[int] = []
     waiting = wanted
     while True:
@@ -121,17 +121,17 @@ def compare(
             until=until,
             advice=what_to_try(named.values()),
         )
-        _check_metrics(lower, found)
         if until is None or found.widest < until or len(done) >= most:
             return found
         waiting = [max(done) + 1]
 
 
 class _Store:
-    """Finished trainings, in memory and, with a folder, on disk."""
+    """Finished trainings, in memory and, with a folder, on disk: all with the same metrics."""
 
-    def __init__(self, folder: Path | None, identity: dict[str, Any]) -> None:
+    def __init__(self, folder: Path | None, identity: dict[str, Any], lower_is_better: Collection[str]) -> None:
         self.trained: dict[tuple[str, int], Trained] = {}
+        self._lower = lower_is_better
         self._folder = folder
         self._comparison = digest_of_text(json.dumps(identity, sort_keys=True))
         if folder is not None:
@@ -142,13 +142,30 @@ class _Store:
         if job not in self.trained and self._folder is not None:
             found = read_trained(self._path(job), self._comparison, *job)
             if found is not None:
+                self._check(found, str(self._path(job)))
                 self.trained[job] = found
         return job in self.trained
 
-    def add(self, job: tuple[str, int], trained: Trained) -> None:
+    def add(self, job: tuple[str, int], trained: Trained, who: str) -> None:
+        """Keeps a training of which messages say `who` it is."""
+        self._check(trained, who)
         self.trained[job] = trained
         if self._folder is not None:
             write_trained(self._path(job), self._comparison, *job, trained)
+
+    def _check(self, trained: Trained, who: str) -> None:
+        """ValueError unless it has the metrics of the others, and those of which lower is better."""
+        first = next(iter(self.trained.values()), trained)
+        if set(first.metrics) != set(trained.metrics):
+            raise ValueError(
+                f"train: got {list(trained.metrics)} from {who}, expected {list(first.metrics)}, as before"
+            )
+        known = {*trained.metrics, *trained.classes}
+        unknown = [name for name in self._lower if name not in known]
+        if unknown and trained is first:
+            raise ValueError(
+                f"lower_is_better: got {unknown[0]!r}, but {who} gave {', '.join(sorted(known))}; name one of these"
+            )
 
     def _path(self, job: tuple[str, int]) -> Path:
         assert self._folder is not None
@@ -243,11 +260,7 @@ def _keep(store: _Store, job: tuple[str, int], arm: Arm, finished: tuple[Any, in
             f"train: {who} drew nothing from its sampler; give it to the loader, as in DataLoader(..., "
             "sampler=sampler), or take list(sampler) in each epoch"
         )
-    for other in store.trained.values():
-        if set(other.metrics) != set(metrics):
-            raise ValueError(f"train: got {list(metrics)} from {who}, expected {list(other.metrics)}, as before")
-        break
-    store.add(job, Trained(metrics, classes, presentations, seconds))
+    store.add(job, Trained(metrics, classes, presentations, seconds), who)
 
 
 def what_to_try(policies: Iterable[Policy]) -> str:
@@ -297,10 +310,3 @@ def _check_until(until: Any, most: Any, seeds: int) -> None:
         raise ValueError(f"until: got {until}, expected a number above 0: the width that is narrow enough, in points")
     if seeds < 2:
         raise ValueError(f"seeds: got {seeds} with until {until}, expected 2 or more, better 5: one shows no spread")
-
-
-def _check_metrics(lower_is_better: Collection[str], found: PolicyComparison) -> None:
-    known = {name for row in found.rows for name in (*row.results, *row.classes)}
-    unknown = [name for name in lower_is_better if name not in known]
-    if unknown:
-        raise ValueError(f"lower_is_better: got {unknown[0]!r}, expected one of {', '.join(sorted(known))}")

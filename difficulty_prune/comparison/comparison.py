@@ -227,7 +227,7 @@ def judge(
     metrics = list(next(iter(trained.values()))[0].metrics)
     order: tuple[Kind, ...] = ("all", "chance", "few", "policy")
     compared = sum(_kind(group, order) == "policy" for group in groups.values())
-    judge_one = _Judge(trained, row_of, level, tuple(lower_is_better), compared * times)
+    judge_one = _Judge(trained, row_of, level, tuple(lower_is_better), compared * times, _shares(trained))
     rows = []
     for group in groups.values():
         first, kind = group[0], _kind(group, order)
@@ -260,6 +260,7 @@ class _Judge:
     level: float
     lower_is_better: tuple[str, ...]
     cells: int
+    shares: Collection[str]
 
     def of(self, policy: Arm, metric: str) -> dict[Kind, Verdict]:
         own = _per_seed(self.trained[policy.name], metric)
@@ -294,7 +295,23 @@ class _Judge:
 
     def _verdict(self, own: Sequence[float], others: Sequence[float], metric: str, kind: Kind, cells: int) -> Verdict:
         lower = metric in self.lower_is_better
-        return verdict(own, others, than=THAN[kind], cells=cells, level=self.level, lower_is_better=lower)
+        points = not lower and metric in self.shares
+        return verdict(
+            own, others, than=THAN[kind], cells=cells, level=self.level, lower_is_better=lower, points=points
+        )
+
+
+def _shares(trained: Mapping[str, Sequence[Trained]]) -> set[str]:
+    """The metrics whose values are in [0, 1] in every training, so that all differences of one have one unit."""
+    names: set[str] = set()
+    others: set[str] = set()
+    for found in (each for trainings in trained.values() for each in trainings):
+        of_classes = {name: list(values.values()) for name, values in found.classes.items()}
+        for name, values in [*((name, [value]) for name, value in found.metrics.items()), *of_classes.items()]:
+            names.add(name)
+            if not all(0 <= value <= 1 for value in values):
+                others.add(name)
+    return names - others
 
 
 def _kind(group: Sequence[Arm], order: Sequence[Kind]) -> Kind:

@@ -50,9 +50,7 @@ def read_outcome(outcome: Any, who: str) -> tuple[dict[str, float], dict[str, di
     for name, value in entries.items():
         if not isinstance(name, str):
             raise TypeError(f"train: got the metric {name!r} from {who}, expected a name, such as 'accuracy'")
-        plain = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
-        if isinstance(plain, np.ndarray | np.generic):
-            plain = plain.tolist()
+        plain = value.tolist() if isinstance(value, Tensor | np.ndarray | np.generic) else value
         if isinstance(plain, Mapping):
             classes[name] = _per_class(plain.items(), name, who)
         elif isinstance(plain, list | tuple):

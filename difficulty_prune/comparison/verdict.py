@@ -27,6 +27,9 @@ _ROUNDING: Final = 1e-9
 """Differences that vary by less than this part of the values do not vary: 0.9 - 0.8 and 0.8 - 0.7 are the same."""
 
 
+_LARGEST: Final = 1e150  # whose square is finite
+
+
 class Paired(NamedTuple):
     """Student's t for paired differences; each field has the shape of the cells.
 
@@ -250,6 +253,7 @@ def verdict(
 
 def _finite(values: Any, name: str) -> NDArray[np.float64]:
     numbers = real_numbers(values, name)
-    if not np.isfinite(numbers).all():
-        raise ValueError(f"{name}: got {numbers[~np.isfinite(numbers)][0]}, expected finite numbers, one per seed")
+    fits = np.abs(numbers) <= _LARGEST  # NaN does not
+    if not fits.all():
+        raise ValueError(f"{name}: got {numbers[~fits][0]}, expected finite numbers, one per seed")
     return numbers

@@ -7,7 +7,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Final, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from .everyone import Everyone
 from .plan import Plan, make_plan, refuse_lost_class
 
 Unseen = Literal["refuse", "keep"]
+_MOST_CLASSES: Final = 2**24
 
 
 def check_left_out(value: float, keep: float, name: str) -> None:
@@ -112,6 +113,11 @@ def check_plan_labels(labels: Any, size: int) -> Tensor | None:
         raise ValueError(
             f"labels: got {int(values.min())}, expected 0 or more; leave labels out where some have no class"
         )
+    if int(values.max()) >= _MOST_CLASSES:  # something is counted for each number up to the largest
+        raise ValueError(
+            f"labels: got {int(values.max())}, expected classes numbered from 0, below {_MOST_CLASSES:,}; number them "
+            "with np.unique(labels, return_inverse=True)[1]"
+        )
     return values.long()
 
 
@@ -192,6 +198,10 @@ class Keeping(ABC):
     def limits_of(self, known: int) -> tuple[int, int]:
         """The same of so many examples of known difficulty."""
         return 1, known
+
+    def dearest(self, cost: Tensor) -> float:
+        """Of examples that cost [N], what those do that an epoch has to visit, in the epoch where they cost most."""
+        return 0.0
 
     def inclusion(self, difficulty: Any, labels: Any = None) -> Tensor:
         """The probability that an epoch's plan has the example, [N] float64, over all generators.

@@ -81,6 +81,11 @@ class Review(Keeping):
         least, most = super().limits_of(known)
         return max(least, -(-most // self.gap)), most
 
+    def dearest(self, cost: Tensor) -> float:
+        turns = self._turns(len(cost))
+        known = ~turns.isnan()  # of new examples it is not
+        return float(turns[known].long().bincount(cost[known], minlength=1).max())
+
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
         due = self._due(len(difficulty))
         others = (~due).nonzero()[:, 0]

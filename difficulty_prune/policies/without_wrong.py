@@ -127,8 +127,9 @@ class WithoutWrong(Around):
         """See the policies' own.
 
         Raises:
-            ValueError: also where several classes are tied at the fraction `wrong`, within whose shares a PerClass
-                draws: give the positions of what is wrong.
+            ValueError: also where examples are tied at the fraction `wrong` that are not alike: of several classes,
+                within whose shares a PerClass draws, or with a policy that knows more of each than its difficulty
+                (`BetaSampling`, `Review`). Give the positions of what is wrong.
 
         >>> from difficulty_prune.policies import Random
         >>> WithoutWrong(Random(keep=0.5), wrong=0.25).inclusion([3.0, 1.0, 3.0, 2.0])
@@ -149,13 +150,24 @@ class WithoutWrong(Around):
         gone = torch.ones(len(values), dtype=torch.bool, device="cpu").index_fill_(0, rest, False)
         if not isinstance(self.wrong, Tensor) and bool(gone.any()):
             tied = values == values[gone].min()  # of which the generator leaves some out
-            if isinstance(self.policy, PerClass) and classes is not None and len(classes[tied].unique()) > 1:
-                raise ValueError(
-                    f"{self!r}: {int(tied.sum())} examples of several classes are tied at the fraction {self.wrong}, "
-                    "so how many of each class are left is random; give the positions of what is wrong"
-                )
-            found[tied] = found[tied].sum() / int(tied.sum())
+            if bool((tied & ~gone).any()):
+                self._check_ties(tied, classes)
+                found[tied] = found[tied].sum() / int(tied.sum())
         return found
+
+    def _check_ties(self, tied: Tensor, classes: Tensor | None) -> None:
+        """ValueError unless it is all the same to the policy which of the tied examples are left out."""
+        number = f"{self!r}: {int(tied.sum())} examples"
+        if isinstance(self.policy, PerClass) and classes is not None and len(classes[tied].unique()) > 1:
+            raise ValueError(
+                f"{number} of several classes are tied at the fraction {self.wrong}, so how many of each class are "
+                "left is random; give the positions of what is wrong"
+            )
+        if type(self.inside).of is not Keeping.of:
+            raise ValueError(
+                f"{number} are tied at the fraction {self.wrong}, and {self.inside!r} knows more of each than its "
+                "difficulty, so that what it keeps depends on which are left; give the positions of what is wrong"
+            )
 
     def _checked(self, difficulty: Any, labels: Any) -> tuple[Tensor, Tensor | None]:
         values = check_difficulty(difficulty, self.unseen)

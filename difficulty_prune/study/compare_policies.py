@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from ..audit.label_issues import label_issues
-from ..comparison.arms import Arm, SameSize, in_words
+from ..comparison.arms import Arm, SameSize, in_words, policy_name
 from ..comparison.compare import what_to_try
 from ..comparison.comparison import PolicyComparison, Row, judge
 from ..comparison.design import Design
@@ -106,6 +106,8 @@ def make_policies(settings: Settings, wrong: NDArray[Any], examples: int) -> tup
                 WithoutWrong(Random(keep), wrong=wrong[:room]) if name == WITHOUT_WRONG else policy_by_name(name, keep)
             )
             words = in_words(policy, settings.scores[0])
+            if words in policies:  # the shares are too much alike to differ in words
+                words = f"{words} as {policy_name(policy)}"
             policies[words], labels[words] = policy, (name, keep)
     return policies, labels
 
@@ -144,6 +146,7 @@ class _Work:
 
     def __post_init__(self) -> None:
         self._tasks: dict[tuple[str, str, int], ComparisonTask] = {}
+        self._paths: set[str] = set()
 
     def of_seed(self, seed: int) -> list[ComparisonTask]:
         """One task for each model and each plan."""
@@ -168,10 +171,19 @@ class _Work:
             arm.policy,
             self.difficulty,
             self.difficulty_name,
-            str(self.settings.out / "trainings" / f"{slug(model)}-{name}-{keep:g}-{seed}.json"),
+            self._path(f"{slug(model)}-{name}-{keep:g}-{seed}", job),
             self.design.sampler(arm, seed).fixed_length,
             job,
         )
+
+    def _path(self, name: str, job: str) -> str:
+        """A file of its own: what two policies have to beat may have one name and be two trainings."""
+        folder = self.settings.out / "trainings"
+        path = str(folder / f"{name}.json")
+        if path in self._paths:
+            path = str(folder / f"{name}-{job[:16]}.json")
+        self._paths.add(path)
+        return path
 
     def label(self, arm: Arm) -> Label:
         """The name of an arm in files, and its share."""

@@ -24,27 +24,36 @@ class HuggingFaceImages(Dataset[tuple[Any, int]]):
         rows: of `datasets`, with a column of images.
         image, label: the columns.
         name: what messages call it.
+        texts: the classes of the training data, where labels are texts; None for those that the rows have.
 
     Attributes:
         targets: [N] the number of the class.
         classes: the name of each class.
 
     Raises:
-        ValueError: labels that are neither classes, nor texts, nor whole numbers from 0.
+        ValueError: labels that are neither classes, nor texts, nor whole numbers from 0, or a text that is no
+            class of the training data.
     """
 
-    def __init__(self, rows: Any, image: str, label: str, name: str) -> None:
+    def __init__(
+        self, rows: Any, image: str, label: str, name: str, texts: list[str] | tuple[str, ...] | None = None
+    ) -> None:
         self._rows, self._image, self._name = rows, image, name
-        cells = list(rows.with_format(None)[label])
+        cells = list(rows[label])
         known = getattr(rows.features[label], "names", None)
         bad = next((i for i, cell in enumerate(cells) if type(cell) is not type(cells[0]) or cell in (None, -1)), None)
         if bad is not None or not isinstance(cells[0], str | int):
             got = cells[bad or 0]
             raise ValueError(f"data: {name}: row {bad or 0} has {got!r} in the column {label!r}, expected a class")
-        texts = isinstance(cells[0], str)
-        self.classes = known or (sorted(set(cells)) if texts else None)
+        are_texts = isinstance(cells[0], str)
+        self.classes = known or ((texts or sorted(set(cells))) if are_texts else None)
         place_of = {text: i for i, text in enumerate(self.classes or ())}
-        self.targets = [place_of[cell] for cell in cells] if texts else cells
+        unknown = next((i for i, cell in enumerate(cells) if are_texts and cell not in place_of), None)
+        if unknown is not None:
+            raise ValueError(
+                f"test: {name}: row {unknown} has label {cells[unknown]!r}, of which there is no training example"
+            )
+        self.targets = [place_of[cell] for cell in cells] if are_texts else cells
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -74,20 +83,28 @@ def open_saved(spec: str) -> tuple[Any, Any]:
         found = datasets.load_from_disk(folder)
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(f"data: {folder} is no folder that save_to_disk of `datasets` wrote ({error})") from error
+    except IndexError as error:  # what `datasets` makes of one that it wrote without rows
+        raise ValueError(f"data: {folder} has a part without rows, expected images") from error
     if isinstance(found, datasets.DatasetDict):
         if "train" not in found:
             raise ValueError(f"data: {folder} has the parts {name_some(sorted(found))}, expected 'train' among them")
         test = next((found[name] for name in _TEST_SPLITS if name in found), None)
-        return _indexed(found["train"], label, folder), None if test is None else _indexed(test, label, folder)
+        train = _indexed(found["train"], label, folder)
+        return train, None if test is None else _indexed(test, label, folder, _texts(train))
     return _indexed(found, label, folder), None
+
+
+def _texts(data: Any) -> Any:
+    return (data.dataset if isinstance(data, IndexedDataset) else data).classes
 
 
 def _library() -> Any:
     return optional_module("datasets", "pip install datasets", "--data datasets:DIR")
 
 
-def _indexed(rows: Any, label: str, folder: str) -> Any:
+def _indexed(rows: Any, label: str, folder: str, texts: tuple[str, ...] | None = None) -> Any:
     datasets = _library()
+    rows = rows.with_format(None)  # which may hide columns, or make tensors of images
     images = [name for name, kind in rows.features.items() if isinstance(kind, datasets.Image)]
     if len(images) != 1:
         raise ValueError(
@@ -104,6 +121,8 @@ def _indexed(rows: Any, label: str, folder: str) -> Any:
     column = label or usual[0]
     if column not in rows.features:
         raise ValueError(f"label: {folder} has no column {column!r}, expected one of {name_some(list(rows.features))}")
-    data = HuggingFaceImages(rows, images[0], column, folder)
-    ids = np.array(rows.with_format(None)[ID][:], dtype=object) if ID in rows.features else None
+    if not rows.features[images[0]].decode:
+        rows = rows.cast_column(images[0], datasets.Image())
+    data = HuggingFaceImages(rows, images[0], column, folder, texts)
+    ids = np.array(rows[ID][:], dtype=object) if ID in rows.features else None
     return data if ids is None else IndexedDataset(data, ids=ids)

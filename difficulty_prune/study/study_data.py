@@ -27,6 +27,7 @@ from .tables import SCIKIT_LEARN_REGRESSION, Table, encoded, read_table, scikit_
 
 _MEMORY_LIMIT: Final = 2**29  # bytes; every training that runs at the time holds the images too
 _TEST_SHARE: Final = 0.2
+_MOST_CLASSES: Final = 1_000_000
 Examples = Images | Photographs
 FORMS: Final = (
     "digits, imagefolder:DIR, torchvision:NAME:ROOT, datasets:DIR, sklearn:NAME, table:FILE (with --label, or "
@@ -147,6 +148,8 @@ def _check_test_data(train: Examples, test: Examples) -> None:
             f"match; {name_some(differing)} not in both"
         )
     known = set(train.labels.unique().tolist())
+    if max(known) >= _MOST_CLASSES:  # a model has an output for each number
+        raise ValueError(f"data: got label {max(known)}, expected classes numbered from 0, below {_MOST_CLASSES:,}")
     if len(known) < 2:
         raise ValueError(f"data: got examples of class {min(known)} only, expected two classes or more")
     unknown = sorted(set(test.labels.unique().tolist()) - known)

@@ -20,6 +20,9 @@ ID: Final = "id"
 """The column that names examples; it is no feature."""
 
 _MOST_TEXTS: Final = 100  # different ones in a column
+_MISSING: Final = ("", "?", "inf", "infinity", "n/a", "na", "nan", "none", "null", "unknown")  # in place of a number
+_LARGEST: Final = 1e150  # whose square is finite
+_FARTHEST: Final = 1e30  # deviations, which float32 holds
 _SCIKIT_LEARN: Final = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 SCIKIT_LEARN_REGRESSION: Final = ("diabetes",)
 
@@ -76,7 +79,7 @@ def read_table(spec: str, classes: tuple[str, ...] | None = None, regression: bo
     rows = list(read_rows(path))
     if not rows:
         raise ValueError(f"{path}: the table has no rows")
-    names = list(rows[0].cells)
+    names = list(dict.fromkeys(name for row in rows for name in row.cells))  # a row of JSON may lack some
     if label not in names:
         raise ValueError(f"label: {path} has no column {label!r}, expected one of {name_some(names)}")
     for row in rows:
@@ -90,6 +93,8 @@ def read_table(spec: str, classes: tuple[str, ...] | None = None, regression: bo
         raise ValueError(f"{path}: there is no column but {', '.join(names)}, expected features to learn from")
     places = [row.place for row in rows]
     labels = [row.cells[label] for row in rows]
+    for name, cells in {**columns, label: labels}.items():
+        _check_numbers(cells, name, path, places)
     targets: NDArray[Any]
     known: tuple[str, ...] = ()
     if regression:
@@ -123,19 +128,33 @@ def scikit_learn_table(name: str) -> Table:
     return Table(f"sklearn:{name}", columns, places, targets, classes, np.arange(size))
 
 
+def _check_numbers(cells: list[Any], column: str, path: str, places: list[str]) -> None:
+    """ValueError where numbers are known but for some cells, such as "NA", which would make texts of all of them."""
+    others = [i for i, cell in enumerate(cells) if _number(cell) is None]
+    if len(others) in (0, len(cells)) or not all(
+        str(cells[i]).strip().lstrip("+-").lower() in _MISSING for i in others
+    ):
+        return
+    raise ValueError(
+        f"{path}: {places[others[0]]} has {cells[others[0]]!r} in the column {column!r}, whose other cells are "
+        "numbers; fill it in, or leave the row out"
+    )
+
+
 def _numbered(
     labels: list[Any], column: str, path: str, places: list[str], classes: tuple[str, ...] | None
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """The number of the class of each label, and the name of each class: numbers in their order, texts in theirs."""
     numbers = [_number(label) for label in labels]
-    if all(number is not None for number in numbers):
+    as_numbers = classes is None or all(_number(name) is not None for name in classes)  # as those of the training data
+    if as_numbers and all(number is not None for number in numbers):
         fraction = next((i for i, number in enumerate(numbers) if number != round(number or 0)), None)
         if fraction is not None:
             raise ValueError(
                 f"label: {path}: {places[fraction]} has {labels[fraction]} in the column {column!r}, expected classes: "
                 "texts or whole numbers; to predict the number itself, say --regression"
             )
-        names = [str(round(number or 0)) for number in numbers]
+        names = [str(_whole(label)) for label in labels]
         known = classes or tuple(map(str, sorted({int(name) for name in names})))
     else:
         names = [str(label) for label in labels]
@@ -161,11 +180,21 @@ def _to_predict(labels: list[Any], column: str, path: str, places: list[str]) ->
 
 
 def _number(cell: Any) -> float | None:
+    if isinstance(cell, str) and "_" in cell:  # a name, though Python reads "1_2" as 12
+        return None
     try:
         number = float(cell)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
+
+
+def _whole(cell: Any) -> int:
+    """The whole number that a cell holds, also beyond 2^53."""
+    try:
+        return int(cell)
+    except ValueError:  # "1.0"
+        return round(float(cell))
 
 
 def encoded(train: Table, test: Table) -> tuple[Images, Images]:
@@ -186,9 +215,9 @@ def encoded(train: Table, test: Table) -> tuple[Images, Images]:
     for name, cells in train.columns.items():
         numbers = _numbers(cells)
         if numbers is not None:
-            mean, deviation = numbers.mean(), numbers.std()
+            mean, deviation = _scale(numbers, name, train)
             for part, table in zip(parts, (train, test), strict=True):
-                part.append(((_column(table, name) - mean) / (deviation if deviation > 0 else 1.0))[:, None])
+                part.append(_scaled(_column(table, name), mean, deviation, name, table)[:, None])
             continue
         texts = sorted({str(cell) for cell in cells})
         if len(texts) > _MOST_TEXTS:
@@ -210,17 +239,43 @@ def encoded(train: Table, test: Table) -> tuple[Images, Images]:
 def _scale_of_targets(train: Table) -> tuple[float, float]:
     if train.classes:
         return 0.0, 1.0
-    mean, deviation = float(train.targets.mean()), float(train.targets.std())
-    if not deviation > 0:
-        raise ValueError(f"label: {train.name}: all numbers to predict are {mean:g}, expected different ones")
-    return mean, deviation
+    if not np.ptp(train.targets) > 0:
+        raise ValueError(
+            f"label: {train.name}: all numbers to predict are {train.targets[0]:g}, expected different ones"
+        )
+    return _scale(train.targets, "of the labels", train)
+
+
+def _scale(numbers: NDArray[np.float64], column: str, table: Table) -> tuple[float, float]:
+    """Mean and deviation; 1 for that of a column whose numbers are all the same, but for what their mean rounds."""
+    largest = int(np.abs(numbers).argmax())
+    if abs(numbers[largest]) > _LARGEST:
+        raise ValueError(
+            f"{table.name}: {table.places[largest]} has {numbers[largest]:g} in the column {column!r}, too large a "
+            "number; does it stand for a missing one? Fill it in, or leave the row out"
+        )
+    return float(numbers.mean()), float(numbers.std()) if np.ptp(numbers) > 0 else 1.0
+
+
+def _scaled(
+    numbers: NDArray[np.float64], mean: float, deviation: float, column: str, table: Table
+) -> NDArray[np.float64]:
+    found = (numbers - mean) / deviation
+    far = np.flatnonzero(~(np.abs(found) < _FARTHEST))
+    if len(far):
+        raise ValueError(
+            f"{table.name}: {table.places[far[0]]} has {numbers[far[0]]:g} in the column {column!r}, too far from the "
+            f"numbers of the training data, whose mean is {mean:g}"
+        )
+    return found
 
 
 def _images(table: Table, features: NDArray[Any], mean: float, deviation: float) -> Images:
     rows = torch.from_numpy(features.astype(np.float32))[:, None, None]
     if table.classes:
         return Images(rows, torch.from_numpy(table.targets), table.classes, table.ids)
-    return Images(rows, torch.from_numpy((table.targets - mean) / deviation).float(), None, table.ids)
+    scaled = _scaled(table.targets, mean, deviation, "of the labels", table)
+    return Images(rows, torch.from_numpy(scaled).float(), None, table.ids)
 
 
 def _numbers(cells: Sequence[Any]) -> NDArray[np.float64] | None:

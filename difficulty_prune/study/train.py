@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -136,6 +137,9 @@ def train(
         steps: of the whole training, for the learning rate; default: epochs times the steps of the first one.
         checkpoint: what the training goes on from, if it was killed, and what is written at the end of epochs.
         halfway: told when each epoch is over.
+
+    Raises:
+        ValueError: the training diverged, so that outputs are NaN, or the loss of numbers to predict is not finite.
     """
     start = time.perf_counter()
     device = training_device()
@@ -194,10 +198,20 @@ def train(
         outputs = predict(model, data, data.test)
     if data.regression:
         test_loss = float(loss_of(outputs, data.test.labels).double().mean())
+        _check_converged(math.isfinite(test_loss), model_name, recipe, seed)
         return Outcome(model, None, [], steps, time.perf_counter() - start, test_loss)
+    _check_converged(not bool(outputs.isnan().any()), model_name, recipe, seed)
     correct = outputs.argmax(1) == data.test.labels
     accuracy, of_classes = int(correct.sum()) / len(correct), class_accuracy(correct, data)
     return Outcome(model, accuracy, of_classes, steps, time.perf_counter() - start)
+
+
+def _check_converged(good: bool, model_name: str, recipe: Recipe, seed: int) -> None:
+    if not good:
+        raise ValueError(
+            f"{model_name}, seed {seed}: the training diverged, what it predicts is not finite; take a lower learning "
+            f"rate than {recipe.learning_rate:g} (--lr)"
+        )
 
 
 def loss_of(outputs: Tensor, labels: Tensor) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+_WIDE_UNSIGNED: Final = (torch.uint16, torch.uint32, torch.uint64)
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
@@ -22,41 +24,58 @@ def real_numbers(values: Any, name: str) -> NDArray[np.float64]:
     >>> real_numbers([1, 0.5], "score")
     array([1. , 0.5])
     """
-    _refuse_masked(values, name)
-    array = np.asarray(values)
+    if isinstance(values, Tensor):
+        return as_tensor(values, name).cpu().double().numpy().copy()
+    array = _array(values, name, "numbers")
     if array.dtype.kind not in "fiub":
         got = repr(values) if array.ndim == 0 else f"{array.dtype} {array.shape}"
         raise TypeError(f"{name}: got {got}, expected numbers")
     return array.astype(np.float64)
 
 
-def _refuse_masked(values: Any, name: str) -> None:
-    """ValueError for a masked array that hides values, since NumPy would hand these out."""
-    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+def _array(values: Any, name: str, expected: str) -> NDArray[Any]:
+    """The values as NumPy takes them; ValueError where they are rows of several lengths, or some are masked."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):  # NumPy would hand out what is hidden
         hidden = int(np.asarray(values.mask).sum())
         raise ValueError(
             f"{name}: got a masked array with {hidden} hidden values, expected plain numbers: fill them first, such as "
             "with array.filled(nan)"
         )
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # NumPy's words for [[1, 2], [3]]
+        raise ValueError(f"{name}: got a {type(values).__name__} of unequal parts, expected {expected}") from error
 
 
 def as_tensor(values: Any, name: str, expected: str = "numbers [N]") -> Tensor:
     """A tensor from a tensor (detached, where it is), an array of any byte order, or a sequence of Python numbers.
 
     Raises:
-        TypeError: no numbers.
+        TypeError: no numbers, or complex ones.
+        ValueError: whole numbers beyond int64, or rows of several lengths.
 
     >>> as_tensor(np.array([1, 2], dtype=">i2"), "labels")
     tensor([1, 2], dtype=torch.int16)
     """
     if isinstance(values, Tensor):
-        return values.detach()
-    _refuse_masked(values, name)
-    array = np.array(values)
+        given = values.detach()
+        if given.is_complex():
+            raise TypeError(f"{name}: got a tensor of {given.dtype}, expected {expected}")
+        return _signed(given.cpu().numpy(), name).to(given.device) if given.dtype in _WIDE_UNSIGNED else given
+    array = np.array(_array(values, name, expected))
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name}: got {type(values).__name__}, expected {expected}")
-    wide_unsigned = array.dtype.kind == "u" and array.dtype.itemsize > 1  # with which PyTorch can do next to nothing
-    return torch.from_numpy(array.astype(np.int64 if wide_unsigned else array.dtype.newbyteorder("="), copy=False))
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        return _signed(array, name)
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
+
+
+def _signed(array: NDArray[Any], name: str) -> Tensor:
+    """Of unsigned whole numbers, with which PyTorch can do next to nothing, a tensor of int64."""
+    most = np.iinfo(np.int64).max
+    if array.size and int(array.max()) > most:
+        raise ValueError(f"{name}: got {int(array.max())}, expected whole numbers up to {most}, or floating point")
+    return torch.from_numpy(array.astype(np.int64))
 
 
 def check_rows(rows: Any, size: int, name: str) -> slice | NDArray[np.int64]:

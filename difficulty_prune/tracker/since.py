@@ -6,6 +6,7 @@ Most of a record are sums over presentations, so a part of training is a differe
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any, Final
 
 import torch
@@ -30,6 +31,12 @@ OF_A_PART: Final = (
     "consistently_learned",
 )
 """Scores that records tell of a part of training. Others look at what came before it, or keep no sums."""
+
+_WITHOUT_BOUND: Final = {"loss": "loss", "logit_margin": "aum"}
+"""Sums that one presentation may dominate, such as one of a class masked by -1e9, and the scores that they make."""
+
+_EPSILON: Final = 2.0**-23  # of float32
+_LOST: Final = 0.01  # of a presentation's loss or margin, and of the part's own sum: what rounding may hide
 
 _SUMS: Final = ("loss", "el2n", "entropy", "p_max", "logit_margin", "p_margin", "correct", "unrivalled")
 
@@ -77,9 +84,15 @@ def check_late(scores: tuple[str, ...], since: Any) -> None:
 
 
 def late_scores(state: TrackerState, snapshot: Any) -> dict[str, Tensor]:
-    """Those of the second half of the training, which began with the snapshot; errors as of `part_since`."""
+    """Those of the second half of the training, which began with the snapshot; for `finish`, of whose caller a warning is.
+
+    Raises:
+        TypeError, ValueError: see `part_since`.
+    """
     named = {late: name for late, name in LATE.items() if name in state.wanted.scores}
-    found = part_since(state, snapshot, "late").scores(tuple(named.values()))
+    part = part_since(state, snapshot, "late")
+    warn_of_rounding(part, tuple(named.values()), stacklevel=3)
+    found = part.scores(tuple(named.values()))
     return {late: found[name] for late, name in named.items()}
 
 
@@ -101,6 +114,21 @@ def part_since(state: TrackerState, snapshot: Any, argument: str = "since") -> T
     else:
         _checked(snapshot, Records(state.wanted.num_examples), argument)
     return found
+
+
+def warn_of_rounding(part: TrackerState, names: tuple[str, ...], stacklevel: int) -> None:
+    """Warns of examples whose part of training is lost in what came before; their scores are NaN."""
+    if part.records is None:
+        return
+    for field, name in _WITHOUT_BOUND.items():
+        lost = int(part.records.table[:, FIELD[field]].isnan().sum()) if name in names else 0
+        if lost:
+            warnings.warn(
+                f"{name}: {lost} examples had values so large before the snapshot that float32 sums do not tell what "
+                "came after it, so that it is NaN for them; did training diverge, or is their class masked? A second "
+                "tracker that begins with the part knows it",
+                stacklevel=stacklevel + 1,
+            )
 
 
 def presentations_before(state: TrackerState, snapshot: Tensor) -> int:
@@ -140,6 +168,9 @@ def _difference(records: Records, snapshot: Tensor) -> Tensor:
     count = whole["count"] - before["count"]
     number = count.clamp(min=1)
     part = {name: whole[name] - before[name] for name in _SUMS}
+    for name in _WITHOUT_BOUND:
+        rounded = _EPSILON * torch.maximum(whole[name].abs(), before[name].abs())
+        part[name][~(rounded <= _LOST * torch.maximum(number, part[name].abs()))] = torch.nan  # also inf - inf
     total = whole["p_label_mean"] * whole["count"] - before["p_label_mean"] * before["count"]
     part["p_label_mean"] = (total / number).clamp(0, 1)
     deviation = part["p_label_mean"] - before["p_label_mean"]

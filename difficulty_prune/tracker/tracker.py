@@ -34,7 +34,15 @@ from .partition import Partition
 from .parts import check_partition, put_together, saved_partition
 from .probabilities import MeanProbabilities
 from .rows import Rows, check_rows, check_values, wants_log_loss
-from .since import check_late, check_of_a_part, late_scores, part_since, presentations_before, take_snapshot
+from .since import (
+    check_late,
+    check_of_a_part,
+    late_scores,
+    part_since,
+    presentations_before,
+    take_snapshot,
+    warn_of_rounding,
+)
 from .source import ScoreSource
 from .state import TrackerState
 from .wanted import Wanted
@@ -729,6 +737,8 @@ reduction="weighted_mean")` |
             since: what `snapshot` returned: the scores of the presentations after it, NaN for an example without any.
                 Sums and means are known, as those of loss, el2n, margins and probabilities, and
                 `consistently_learned`; differences of float32 sums, which round by about 1e-7 of the whole training.
+                Loss and aum are NaN, with a warning, where a value before the snapshot was so large that this hides
+                what came after it.
 
         Returns:
             For each score [N] float32 on the state's device; NaN for an example that was never presented.
@@ -747,7 +757,10 @@ reduction="weighted_mean")` |
                 self._state.skipped.warn_of_targets(stacklevel=2)
             if not allow_skipped:
                 self._raise_if_skipped(names)
-            found = (self._readable() if since is None else part_since(self._readable(), since)).scores(names)
+            state = self._readable() if since is None else part_since(self._readable(), since)
+            if since is not None:
+                warn_of_rounding(state, names, stacklevel=2)
+            found = state.scores(names)
             for name in names:
                 if name not in found:
                     found[name] = self._without_gradients(name)
@@ -914,7 +927,8 @@ reduction="weighted_mean")` |
             dataset_fingerprint: from `dp.dataset_fingerprint`, so that runs of different data are not mixed.
             allow_skipped: see `compute`.
             since: what `snapshot` returned: the run has the scores of what came after it, those of them that are known
-                of a part of training; see `compute`. Means of probabilities are of the whole training all the same.
+                of a part of training; see `compute`. What was seen, labels, and means of probabilities are of the whole
+                training all the same.
             late: what `snapshot` returned when the first half of the training was over: beside the scores of the whole
                 the run has `late_aum`, the aum of what came afterwards, NaN for an example without any of it.
             metadata: anything else that JSON can hold, such as epochs=10.
@@ -923,8 +937,8 @@ reduction="weighted_mean")` |
             RuntimeError: nothing was recorded.
             TypeError, ValueError: see `compute`; or `late` is no snapshot of this tracker, or given with `since` or
                 without aum.
-            ValueError: labels other than those shown, an example said to be seen that was never presented, or mean
-                probabilities that were not recorded; or a dataset of another length.
+            ValueError: nothing was presented `since`; or labels other than those shown, an example said to be seen that
+                was never presented, or mean probabilities that were not recorded; or a dataset of another length.
 
         >>> tracker = DifficultyTracker(1, scores=("el2n",))
         >>> tracker.update(torch.tensor([0]), torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
@@ -952,10 +966,12 @@ reduction="weighted_mean")` |
             scores = self.compute(allow_skipped=allow_skipped, since=since)
             whole = self._readable()
             state = whole if since is None else part_since(whole, since)
+            if not bool((state.counts()[0] > 0).any()) and since is not None:
+                raise ValueError("since: nothing was presented after the snapshot, so that this part has no scores")
             warn_of_too_little(state, scores)
             if late is not None:
                 scores |= late_scores(whole, late)
-            labels, seen = labels_of_run(state, given.pop("labels")), seen_by_run(state, seen)
+            labels, seen = labels_of_run(whole, given.pop("labels")), seen_by_run(whole, seen)
             means: dict[str, Any] = {**given, **means_of_run(state, whole=mean_probabilities)}
             windows = {"since": since, "late": late}
             facts = {

@@ -289,6 +289,9 @@ def value(what):
         (dict(policies=[]), ValueError, "policies: got none"),
         (dict(policies=[P.Hardest(0.5), P.Hardest(0.5)]), ValueError, "twice"),
         (dict(policies=[0.5]), TypeError, "policies: got 0.5"),
+        (dict(policies=P.Hardest(0.5), keep=0.3), TypeError, r"policies: got Hardest\(keep=0.5\) beside keep"),
+        (dict(policies={"all data": P.Hardest(0.5)}), ValueError, "policies: 'all data' is the name of Hardest"),
+        (dict(policies={"a random 50 %": P.Hardest(0.5)}), ValueError, "policies: 'a random 50 %' is the name of"),
         (dict(policies=P.Hardest, keep=1.5), ValueError, "keep: got 1.5"),
         (dict(difficulty=[0.0, math.nan]), ValueError, "1 of 2 examples are NaN"),
         (dict(difficulty=lambda: DIFFICULTY), TypeError, "difficulty: got <function"),
@@ -308,6 +311,54 @@ def test_what_cannot_work_is_refused(attempt, error, says):
         dp.compare(**arguments)
     if isinstance(arguments["train"], Recorder):
         assert not arguments["train"].visits  # before any training
+
+
+def test_a_random_part_of_another_size_does_not_stand_for_chance():
+    """Of examples without a score `Random` keeps all, so that its name says less than it keeps."""
+    difficulty = np.where(np.arange(100) < 20, math.nan, np.arange(100.0))
+    policies = [P.Random(0.5, unseen="keep"), P.Hardest(0.375, unseen="keep")]
+    with pytest.raises(ValueError, match=r"policies: 'a random 50 %' is the name of .* of another training too"):
+        dp.compare(value(0.5), policies, difficulty, seeds=2)
+    named = dp.compare(value(0.5), {"mine": policies[0], "yours": policies[1]}, difficulty, seeds=2)
+    assert {row.name: row.examples for row in named.rows if row.kind == "chance"} == {
+        "a random 60 %": 60,
+        "a random 50 %": 50,
+    }
+
+
+def test_a_metric_that_no_training_has_ends_the_first_one(tmp_path):
+    seen = []
+
+    def train(sampler, seed):
+        seen.append(list(sampler))
+        return {"accuracy": torch.tensor(0.5, dtype=torch.bfloat16), "of classes": torch.tensor([0.5, math.nan])}
+
+    for options in ({}, {"folder": tmp_path}):
+        with pytest.raises(ValueError, match=r"lower_is_better: got 'loss', but .* gave accuracy, of classes; name"):
+            dp.compare(train, P.Hardest(0.5), DIFFICULTY, seeds=3, lower_is_better=("loss",), **options)
+    assert len(seen) == 2
+    dp.compare(train, P.Hardest(0.5), DIFFICULTY, seeds=2, folder=tmp_path)
+    trained = len(seen)
+    with pytest.raises(ValueError, match=r"lower_is_better: got 'loss', but .*json gave"):  # which is read, not trained
+        dp.compare(train, P.Hardest(0.5), DIFFICULTY, seeds=2, folder=tmp_path, lower_is_better="loss")
+    assert len(seen) == trained
+
+
+def test_differences_of_a_metric_have_one_unit():
+    """A policy that has R2 below 0 makes it no share, for the others too, or `until` would compare points with it."""
+
+    def train(sampler, seed):
+        visited = list(sampler)
+        few, luck = len(visited) < SIZE / 2, np.random.default_rng([seed, *visited]).normal(size=2) * 0.01
+        return {"R2": (-0.2 if few else 0.4) + luck[0], "R2 of": {"a": 0.4, "b": (1.2 if few else 0.9) + luck[1]}}
+
+    found = dp.compare(train, [P.Hardest(0.5), P.Easiest(0.3)], DIFFICULTY, seeds=3)
+    for row in found.policies:
+        assert not any(verdict.points for verdict in row.of("R2"))
+        for of_classes in row.class_verdicts["R2 of"].values():
+            assert not any(verdict.points for verdict in of_classes.values())
+    widths = [row.verdicts["R2"]["chance"].interval for row in found.policies]
+    assert found.widest == pytest.approx(max(high - low for low, high in widths))
 
 
 def test_metrics_that_change_are_refused():

@@ -171,6 +171,7 @@ def test_what_it_says():
     [
         ([0.5, math.nan], [0.5, 0.5], {}, ValueError, "results: got nan"),
         ([0.5, 0.4], [0.5, math.inf], {}, ValueError, "others: got inf"),
+        ([0.5, 1e300], [0.5, 0.5], {}, ValueError, r"results: got 1e\+300"),  # whose square is infinite
         ([0.5, 0.4], [0.5], {}, ValueError, r"results \[2\] and others \[1\]"),
         ([], [], {}, ValueError, r"results \[0\]"),
         (["a"], ["b"], {}, TypeError, "results"),

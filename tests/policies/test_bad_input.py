@@ -66,6 +66,13 @@ expect(
 )
 expect("plan, float labels", TypeError, "float64", "whole", of=lambda: Hardest(0.5)(torch.ones(2), labels=[0.0, 1.0]))
 expect(
+    "plan, labels that are hashes",
+    ValueError,
+    f"labels: got {2**40}",
+    "np.unique",
+    of=lambda: Hardest(0.5)(torch.ones(2), labels=[0, 2**40]),
+)
+expect(
     "plan, negative label", ValueError, "got -1", "0 or more", of=lambda: Hardest(0.5)(torch.ones(2), labels=[0, -1])
 )
 expect(

@@ -196,6 +196,22 @@ def test_epochs_of_a_sampler():
     assert static.total_steps(batch_size=1, epochs=3) == 3 * len(static)
 
 
+@settings(max_examples=40)
+@given(cost=st.lists(st.integers(0, 40), min_size=8, max_size=30), keep=st.sampled_from([0.25, 0.4, 0.6]))
+def test_reviews_that_cost_too_much_are_told_before_the_first_epoch_and_not_in_a_later_one(cost, keep):
+    assume(any(cost))
+    policy, difficulty = Budget(P.Review(keep, gap=4), cost), torch.arange(float(len(cost)))
+    turns = P.Review(keep, gap=4)._turns(len(cost))
+    due = [float64(cost)[turns == turn].sum() for turn in range(4)]
+    if max(due) > keep * sum(cost) + 1e-9:
+        for epoch in range(4):
+            with pytest.raises(ValueError, match=r"what is due costs .* in one of the epochs; .* a longer gap"):
+                policy.at(epoch)(difficulty)
+        return
+    for epoch in range(4):
+        assert policy.at(epoch)(difficulty).summary()["kept_cost"] <= keep * sum(cost) + 1e-9
+
+
 def test_a_policy_is_what_it_was_made_of():
     policy = Budget(P.Hardest(0.5), [1, 2])
     assert policy == Budget(P.Hardest(0.5), torch.tensor([1.0, 2.0]))

@@ -137,6 +137,9 @@ def test_examples_without_a_score_are_kept_or_refused_as_the_policy_says():
         P.WithoutWrong(P.Stratified(0.4), [0, 3]),
         P.WithoutWrong(P.PerClass(P.Hardest(0.5)), [0]),
         P.WithoutWrong(P.SoftPrune(0.6), 0.2),
+        P.WithoutWrong(P.PerClass(P.Hardest(0.5)), 0.3),  # all that are tied at the fraction are left out
+        P.WithoutWrong(P.BetaSampling(0.4, torch.linspace(0, 1, 10)), 0.3),
+        P.WithoutWrong(P.Review(0.4, gap=4).at(2), 0.3),
     ],
     ids=repr,
 )
@@ -153,6 +156,16 @@ def test_inclusion_is_how_often_an_example_is_kept(policy):  # fmt: skip
 def test_classes_that_are_tied_at_the_fraction_have_no_inclusion():
     with pytest.raises(ValueError, match="4 examples of several classes are tied"):
         P.WithoutWrong(P.PerClass(P.Hardest(0.5)), 0.25).inclusion([1.0, 1.0, 1.0, 1.0, 0.0, 0.5, 0.2, 0.3], [0, 1] * 4)
+
+
+@pytest.mark.parametrize("policy", [P.BetaSampling(0.5, torch.linspace(0, 1, 8)), P.Review(0.5, gap=4).at(1)], ids=repr)
+def test_ties_at_the_fraction_are_not_alike_where_more_is_known_of_each(policy):
+    """It depends on which are left, with their own confidence or turn, what a plan has."""
+    tied = [1.0, 1.0, 1.0, 1.0, 0.0, 0.5, 0.2, 0.3]
+    with pytest.raises(ValueError, match=r"4 examples are tied at the fraction 0\.25, and .* knows more of each"):
+        P.WithoutWrong(policy, 0.25).inclusion(tied)
+    assert float(P.WithoutWrong(policy, [0, 1]).inclusion(tied).sum()) == pytest.approx(4)
+    assert len(P.WithoutWrong(policy, 0.25)(tied)) == 4
 
 
 def test_equal_policies_are_equal():

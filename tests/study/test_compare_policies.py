@@ -117,6 +117,26 @@ def test_equal_plans_are_one_training_and_one_row(trained: list[str], tmp_path: 
     assert [row.names[-1] for row in whole.of_models["mlp"].rows] == ["the easiest 100 % by el2n"]
 
 
+@pytest.mark.parametrize(
+    ("keep", "policies", "files"),
+    [((0.5,), ("hardest", "easy-to-hard", "review"), 8), ((0.005,), ("hardest-per-class", "soft"), 6)],
+)
+def test_trainings_of_one_name_have_files_of_their_own(
+    trained: list[str], tmp_path: Path, keep: tuple[float, ...], policies: tuple[str, ...], files: int
+) -> None:
+    """The random part of each epoch of two policies, which draw it otherwise, or keep another number."""
+    found = compare(tmp_path, keep=keep, policies=policies, seeds=2)
+    assert len(trained) == len(set(trained)) == 2 * files
+    again = compare(tmp_path, keep=keep, policies=policies, seeds=2)
+    assert (again.reused, again.rows) == (2 * files, found.rows)
+
+
+def test_shares_that_read_alike_are_two_policies() -> None:
+    policies, labels = make_policies(Settings(keep=(0.1231, 0.1234), policies=("hardest",)), np.empty(0, int), SIZE)
+    assert list(labels.values()) == [("hardest", 0.1231), ("hardest", 0.1234)]
+    assert [policy.keep for policy in policies.values()] == [0.1231, 0.1234]
+
+
 def test_seeds_are_added_until_differences_to_chance_are_known(trained: list[str], tmp_path: Path) -> None:
     first = compare(tmp_path, policies=("hardest",), seeds=3)
     width = first.of_models["mlp"].widest

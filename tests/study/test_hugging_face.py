@@ -61,12 +61,39 @@ def test_labels_that_are_texts_become_classes(tmp_path: Path) -> None:
     assert sorted(data.train.labels.tolist()) == [0] * 8 + [1] * 8
 
 
+@pytest.mark.parametrize("format_type", ["torch", "numpy"])
+@pytest.mark.parametrize("decode", [True, False])
+def test_the_format_that_was_saved_changes_nothing(format_type: str, decode: bool, tmp_path: Path) -> None:
+    made = rows(CLASSES, datasets.Value("int64")).cast_column("photo", datasets.Image(decode=decode))
+    made.with_format(format_type, columns=["animal"]).save_to_disk(tmp_path / "a")
+    data = load_data(f"datasets:{tmp_path / 'a'}#animal", f"datasets:{tmp_path / 'a'}#animal").train
+    assert data.labels.tolist() == CLASSES
+    assert np.array_equal(data.images.numpy().transpose(0, 2, 3, 1), PIXELS)
+
+
+@pytest.mark.parametrize("ids", [{}, {"id": [f"r{i}" for i in range(20)]}])
+def test_classes_that_are_texts_are_those_of_the_training_part(ids: dict[str, Any], tmp_path: Path) -> None:
+    """The test part has no cat, and a dog is still the third class."""
+    text = datasets.Value("string")
+    train = rows(["dog", "cat", "cow", "cow"] * 5, text, **ids)
+    for name, animals in (("a", ["dog", "cow"]), ("b", ["dog", "yak"])):
+        test = rows(animals, text, 2, **{name: cells[:2] for name, cells in ids.items()})
+        datasets.DatasetDict(train=train, test=test).save_to_disk(tmp_path / name)
+    data = load_data(f"datasets:{tmp_path / 'a'}#animal")
+    assert data.train.labels.tolist() == [2, 0, 1, 1] * 5
+    assert data.test.labels.tolist() == [2, 1]
+    with pytest.raises(ValueError, match=r"row 1 has label 'yak', of which there is no training example"):
+        load_data(f"datasets:{tmp_path / 'b'}#animal")
+
+
 def test_folders_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     rows(CLASSES, datasets.Value("int64")).save_to_disk(tmp_path / "a")
     rows([0.5] * 20, datasets.Value("float64")).save_to_disk(tmp_path / "b")
     datasets.Dataset.from_dict({"x": [1], "label": [0]}).save_to_disk(tmp_path / "c")
     datasets.DatasetDict({"other": rows(CLASSES, datasets.Value("int64"))}).save_to_disk(tmp_path / "d")
     (tmp_path / "e").mkdir()
+    rows([], datasets.Value("int64"), 0).save_to_disk(tmp_path / "g")
+    rows([0, 2**40] * 10, datasets.Value("int64")).save_to_disk(tmp_path / "h")
     for spec, error, message in (
         ("a", ValueError, r"label: .*'photo', 'animal'.* --label COLUMN"),
         ("a#no", ValueError, "has no column 'no'"),
@@ -75,6 +102,8 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         ("d", ValueError, "has the parts 'other', expected 'train'"),
         ("e", ValueError, "is no folder that save_to_disk"),
         ("f", FileNotFoundError, "no such folder"),
+        ("g#animal", ValueError, "has a part without rows"),
+        ("h#animal", ValueError, f"got label {2**40}, expected classes numbered from 0"),
     ):
         with pytest.raises(error, match=message):
             load_data(f"datasets:{tmp_path / spec}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,10 @@ def test_other_commands_find_ids_labels_and_names(tmp_path: Path) -> None:
             "x,y\n" + "".join(f"t{i},{i % 2}\n" for i in range(200)), "#y",
             r"'x' has 160 different texts, expected numbers",
         ),
+        ("x,y\n1,a\nNA,b\n", "#y", r"a\.csv: line 3 has 'NA' in the column 'x', whose other cells are numbers"),
+        ("x,y\n1,0\n2,nan\n", "#y", r"line 3 has 'nan' in the column 'y', whose other cells are numbers"),
+        ("x,y\n1,0.5\n2,-inf\n", "#y", r"line 3 has '-inf' in the column 'y', whose other cells are numbers"),
+        ("x,y\n" + "1,a\n1e300,b\n" * 9, "#y", r"line 3 has 1e\+300 in the column 'x', too large"),
         ("x,y\n" + "1,a\n" * 9 + "2,b\n", "#y", "a fifth of each class cannot be set aside"),
     ],
 )  # fmt: skip
@@ -91,6 +96,46 @@ def test_a_table_that_cannot_be_used_is_refused_by_line_and_column(
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         load_data(f"table:{tmp_path / 'a.csv'}{spec}")
+
+
+def test_texts_that_only_look_like_numbers_stay_texts_and_large_classes_apart(tmp_path: Path) -> None:
+    path, big = tmp_path / "a.csv", 2**53
+    path.write_text("x,y\n" + "".join(f"1_{i % 3},{big + i % 3}\n" for i in range(30)))
+    data = load_data(f"table:{path}#y")
+    assert data.train.class_names == (str(big), str(big + 1), str(big + 2))
+    assert data.shape == (1, 1, 3)
+    assert data.train.images.unique().tolist() == [0, 1]
+
+
+def test_test_labels_are_read_as_those_of_the_training_data(tmp_path: Path) -> None:
+    """A class is "01" where another one is "x", also in test data that lack the other."""
+    train, test = tmp_path / "a.csv", tmp_path / "b.csv"
+    train.write_text("f,y\n" + "1,01\n2,x\n" * 9)
+    test.write_text("f,y\n1,01\n")
+    assert load_data(f"table:{train}#y", f"table:{test}#y").test.labels.tolist() == [0]
+
+
+def test_a_column_that_never_changes_in_training_is_not_blown_up(tmp_path: Path) -> None:
+    """The mean of many 0.1 is not 0.1, so that a deviation of 1e-17 would divide what test data differ by."""
+    train, test = tmp_path / "a.csv", tmp_path / "b.csv"
+    train.write_text("f,g,y\n" + "0.1,1,0\n0.1,2,1\n" * 100)
+    test.write_text("f,g,y\n0.2,1,0\n")
+    data = load_data(f"table:{train}#y", f"table:{test}#y")
+    assert data.test.images[0, 0, 0, 0].item() == pytest.approx(0.1)
+    assert data.train.images[:, 0, 0, 0].abs().max() < 1e-9
+    with pytest.raises(ValueError, match=r"all numbers to predict are 0\.1, expected different ones"):
+        load_data(f"regression:{train}#f")
+    test.write_text("f,g,y\n1,1e99,0\n")
+    load_data.cache_clear()
+    with pytest.raises(ValueError, match=r"b\.csv: line 2 has 1e\+99 in the column 'g', too far from the numbers of"):
+        load_data(f"table:{train}#y", f"table:{test}#y")
+
+
+def test_a_column_that_the_first_row_lacks_is_not_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"f": i, "y": i % 2, **({"g": i} if i else {})}) + "\n" for i in range(20)))
+    with pytest.raises(ValueError, match="line 1 has no value in the column 'g'"):
+        load_data(f"table:{path}#y")
 
 
 def test_test_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -139,6 +184,23 @@ def test_numbers_to_predict_are_scaled_by_the_training_data(tmp_path: Path) -> N
     both = torch.cat([data.train.labels, data.test.labels])
     numbers = np.array([int(name[1:]) / 10 for name in [*data.train.ids, *data.test.ids]])
     assert np.corrcoef(both, numbers)[0, 1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("data", "rate"), [("sklearn:diabetes", 1.0), ("sklearn:iris", 1e30)])
+def test_a_training_that_diverges_is_no_result(data: str, rate: float) -> None:
+    """Its loss is NaN, or its predictions are the first class for all."""
+    loaded, settings = load_data(data), Settings(data=data)
+    sampler = dp.PruneSampler(dp.policies.Random(1.0), np.zeros(len(loaded.train)), seed=0)
+    with pytest.raises(ValueError, match=r"mlp, seed 3: the training diverged, .*; take a lower learning rate"):
+        train(loaded, "mlp", sampler, replace(settings.recipe, epochs=1, learning_rate=rate), 3)
+
+
+@pytest.mark.parametrize("epochs", [2, 5])
+def test_numbers_are_learned_at_the_rate_that_is_usual(epochs: int) -> None:
+    data, settings = load_data("sklearn:diabetes"), Settings(data="sklearn:diabetes", epochs=epochs)
+    for seed, keep in enumerate((1.0, 0.3)):
+        sampler = dp.PruneSampler(dp.policies.Random(keep), np.zeros(len(data.train)), seed=seed)
+        assert train(data, "mlp", sampler, settings.recipe, seed).test_loss < 0.9  # that of the mean is 1
 
 
 def test_the_loss_of_numbers_is_the_squared_error_and_is_scored(tmp_path: Path) -> None:

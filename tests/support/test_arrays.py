@@ -101,3 +101,37 @@ def test_hidden_values_of_a_masked_array_are_not_handed_out(take: Any) -> None:
     with pytest.raises(ValueError, match="score: got a masked array with 1 hidden values"):
         take(values)
     assert list(take(values[:2])) == [1.0, 2.0]
+
+
+whole = st.integers(0, 2**63 - 1)
+
+
+@given(st.lists(whole, min_size=1), st.sampled_from(["uint16", "uint32", "uint64"]), st.booleans())
+def test_unsigned_numbers_stay_what_they_are(values: list[int], dtype: str, as_torch: bool) -> None:
+    array = np.array(values).astype(dtype)
+    found = as_tensor(torch.from_numpy(array) if as_torch else array, "labels")
+    assert (found.dtype, found.tolist()) == (torch.int64, array.tolist())
+
+
+@pytest.mark.parametrize("make", [lambda array: array, torch.from_numpy, lambda array: array.tolist()])
+def test_whole_numbers_beyond_int64_are_refused(make: Any) -> None:
+    """They would come back negative, and so at the other end of a ranking."""
+    with pytest.raises(ValueError, match=f"difficulty: got {2**64 - 1}, expected whole numbers up to {2**63 - 1}"):
+        as_tensor(make(np.array([2**64 - 1, 2**63], np.uint64)), "difficulty")
+
+
+def test_what_numpy_has_no_numbers_for_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"difficulty: got a tensor of torch.complex64, expected numbers \[N\]"):
+        as_tensor(torch.zeros(2, dtype=torch.complex64), "difficulty")
+    for take in (as_tensor, real_numbers):
+        with pytest.raises(ValueError, match="cost: got a list of unequal parts, expected numbers"):
+            take([[1, 2], [3]], "cost")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.int8, torch.bool, torch.uint16])
+def test_a_tensor_of_any_dtype_is_numbers_of_its_own(dtype: torch.dtype) -> None:
+    given = torch.tensor([0, 1], dtype=dtype).requires_grad_(dtype.is_floating_point)
+    found = real_numbers(given, "cost")
+    assert (found.dtype, found.tolist()) == (np.float64, [0, 1])
+    found[0] = 9
+    assert given.tolist() == [0, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 
 import pytest
@@ -114,6 +115,26 @@ def test_a_run_holds_the_part_and_does_not_mix_with_runs_of_the_whole() -> None:
     assert len(dp.RunSet([run, again])) == 2
 
 
+def test_what_was_trained_on_before_the_part_was_seen() -> None:
+    """Or it would count as held out, where runs tell memorization."""
+    tracker = dp.DifficultyTracker(N, scores=("el2n",))
+    labels = torch.tensor([0, 1, 2, 3, 0, 1])
+    tracker.update(torch.arange(5), torch.randn(5, C), labels[:5])
+    snapshot = tracker.snapshot()
+    with pytest.raises(ValueError, match="since: nothing was presented after the snapshot"):
+        tracker.finish(architecture="mlp", seed=0, since=snapshot)
+    tracker.update(torch.arange(2), torch.randn(2, C), labels[:2])
+    run = tracker.finish(architecture="mlp", seed=0, since=snapshot, labels=labels)
+    assert run.seen.tolist() == [True] * 5 + [False]
+    assert [math.isnan(value) for value in run.scores["el2n"]] == [False] * 2 + [True] * 4
+    said = torch.tensor([True] * 4 + [False] * 2)
+    assert tracker.finish(architecture="mlp", seed=0, since=snapshot, seen=said).seen.tolist() == said.tolist()
+    tracker.update(torch.tensor([5]), torch.randn(1, C), labels[5:])
+    assert tracker.finish(architecture="mlp", seed=0, since=snapshot).labels.tolist() == labels.tolist()
+    with pytest.raises(ValueError, match="labels: 1 of 6 examples were shown with other labels"):
+        tracker.finish(architecture="mlp", seed=0, since=snapshot, labels=[0, 1, 2, 0, 0, 1])
+
+
 def test_a_tracker_that_grows_has_new_examples_in_the_part_alone() -> None:
     tracker = dp.DifficultyTracker(None, scores=("accuracy",))
     tracker.update(torch.tensor([0]), torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
@@ -122,6 +143,27 @@ def test_a_tracker_that_grows_has_new_examples_in_the_part_alone() -> None:
     found = tracker.compute(since=snapshot)["accuracy"]
     assert found[[0, 4]].tolist() == [1, 1]
     assert found[1:4].isnan().all()
+
+
+@given(st.integers(0, 2**31), st.sampled_from([3.0, 1e3, 1e6, 1e9, 1e30]))
+def test_what_large_values_hide_is_not_told(seed: int, scale: float) -> None:
+    """What is told of a part is right, however large the logits were before it; else it is NaN, with a warning."""
+    steps = batches(seed, 8)
+    steps[0] = (steps[0][0], steps[0][1] / 3 * scale, steps[0][2])
+    tracker = fed(dp.DifficultyTracker(N, scores=OF_A_PART), steps[:4])
+    snapshot = tracker.snapshot()
+    fed(tracker, steps[4:])
+    expected = fed(dp.DifficultyTracker(N, scores=OF_A_PART), steps[4:]).compute()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = tracker.compute(since=snapshot)
+    for name in ("loss", "aum"):
+        hidden = found[name].isnan() & ~expected[name].isnan()
+        torch.testing.assert_close(found[name][~hidden], expected[name][~hidden], rtol=0.02, atol=0.02, equal_nan=True)
+        words = [str(each.message) for each in said if str(each.message).startswith(f"{name}: ")]
+        assert [int(text.split()[1]) for text in words] == ([int(hidden.sum())] if hidden.any() else [])
+        assert scale > 1e3 or not hidden.any()
+    torch.testing.assert_close(found["el2n"], expected["el2n"], rtol=1e-4, atol=2e-3, equal_nan=True)
 
 
 def test_bad_input_is_told() -> None:
