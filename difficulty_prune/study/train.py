@@ -133,8 +133,10 @@ def train(
         report: called after each epoch with its number of steps.
         steps: of the whole training, for the learning rate; default: epochs times the steps of the first one.
         checkpoint: what the training goes on from, if it was killed, and what is written at the end of epochs.
+
+    Raises:
+        ValueError: the training diverged: what the trained model says of the test data is not finite.
     """
-    start = time.perf_counter()
     device = training_device()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -145,6 +147,7 @@ def train(
         optimizer = torch.optim.SGD(
             model.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
         )
+        start = time.perf_counter()  # a process's first optimizer imports much, which is no cost of what it trains on
         cycle = max(steps, 8)  # PyTorch divides by zero for 4 steps; a short training stops within the cycle
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, recipe.learning_rate, total_steps=cycle, pct_start=0.25
@@ -183,9 +186,14 @@ def train(
             report(len(loader))
             if epoch + 1 < recipe.epochs:
                 resumable.save(Position(epoch + 1, done, time.perf_counter() - start))
+        outputs = predict(model, data, data.test)
+        if not outputs.isfinite().all():  # of NaN the argmax is class 0, and would count as an accuracy
+            raise ValueError(
+                f"{model_name}, seed {seed}: the training diverged (its outputs are not finite); "
+                f"lower --lr, which is {recipe.learning_rate:g}"
+            )
         if tracker is not None and "grand" in tracker.scores:
             score_checkpoint(model, in_order(sampler.plan.index, data, device), tracker, scores=("grand",))
-        outputs = predict(model, data, data.test)
     if data.regression:
         test_loss = float(loss_of(outputs, data.test.labels).double().mean())
         return Outcome(model, None, [], steps, time.perf_counter() - start, test_loss)
