@@ -30,7 +30,7 @@ class Row:
             steps).
         examples: how many are visited in the first epoch; of `few`, how many there are.
         presentations: examples drawn in the whole training, the mean over seeds.
-        seconds: wall time of a training, the mean over seeds; None where trainings ran side by side.
+        seconds: wall time of a training, the median over seeds; None where trainings ran side by side.
         results: metric -> its value for each seed.
         classes: metric -> class -> its value for each seed.
         verdicts: metric -> what it is compared with ("chance", "all", "few") -> verdict; of policies only.
@@ -75,6 +75,7 @@ class PolicyComparison:
         lower_is_better: metrics that are.
         until: the width of interval that was asked for; None where none was.
         advice: what to try where a policy is worse than chance.
+        caveat: what is to be known before the answer; "" for nothing.
     """
 
     rows: tuple[Row, ...]
@@ -85,6 +86,7 @@ class PolicyComparison:
     lower_is_better: tuple[str, ...] = ()
     until: float | None = None
     advice: str = ""
+    caveat: str = ""
 
     @property
     def policies(self) -> list[Row]:
@@ -112,7 +114,11 @@ class PolicyComparison:
         return f"Keeping {row.name}: {', '.join([*said, self._steps(row)])}"
 
     def first_line(self) -> str:
-        """The answer for the best policy, and which ones are worse than chance, with what to try."""
+        """What is to be known first, and the answer."""
+        return f"{self.caveat}. {self._answer()}" if self.caveat else self._answer()
+
+    def _answer(self) -> str:
+        """Which policies are worse than chance, with what to try, and the answer for the best one."""
         if not self.policies:
             return "Nothing was compared: each policy keeps all data, or is what chance gives."
         best, *others = self.policies
@@ -122,8 +128,9 @@ class PolicyComparison:
             return f"{text}: {self.advice}." if self.advice else f"{text}."
         if not lost:
             return f"{text}."
-        amounts = "; ".join(f"{row.name} ({row.verdicts[self.metric]['chance'].short})" for row in lost)
-        return f"{text}. But keeping {amounts}: {self.advice}." if self.advice else f"{text}. But keeping {amounts}."
+        amounts = "; ".join(f"{row.name} (by {row.verdicts[self.metric]['chance'].amount})" for row in lost)
+        worse = f"Worse than chance: keeping {amounts}" + (f": {self.advice}" if self.advice else "")
+        return f"{worse}. The best: k{text[1:]}."
 
     def __str__(self) -> str:
         return f"{self.first_line()}\n\n{self.details()}"
@@ -232,7 +239,7 @@ def judge(
     for group in groups.values():
         first, kind = group[0], _kind(group, order)
         policy = next((arm for arm in group if arm.against), None) if kind == "policy" else None
-        seconds = float(np.mean([found.seconds for found in trained[first.name]]))
+        seconds = float(np.median([found.seconds for found in trained[first.name]]))
         rows.append(
             Row(
                 names=tuple(arm.name for arm in group),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +14,6 @@ from rich.console import Console
 
 from ..audit.label_issues import label_issues
 from ..comparison.arms import Arm, SameSize, in_words, policy_name
-from ..comparison.compare import what_to_try
 from ..comparison.comparison import PolicyComparison, Row, judge
 from ..comparison.design import Design
 from ..comparison.trained import Trained
@@ -24,7 +23,8 @@ from ..policies.without_wrong import WithoutWrong
 from ..runs.run_set import RunSet
 from .elsewhere import Elsewhere
 from .executor import run_tasks
-from .settings import WITHOUT_WRONG, Settings, policy_by_name
+from .learned import nothing_learned
+from .settings import WITHOUT_WRONG, WRONG_LABEL_SCORES, Settings, policy_by_name
 from .study_data import StudyData
 from .tasks import ComparisonTask, DataSource, slug, tell_of_checkpoints
 
@@ -79,7 +79,7 @@ def compare_policies(
         compared.reused += len(tasks) - len(missing)
         compared.results += [task.result() for task in tasks]
         compared.of_models = {
-            model: work.judge(model, seeds, _class_names(data), alone=workers == 1) for model in settings.model_names
+            model: work.judge(model, seeds, data, alone=workers == 1) for model in settings.model_names
         }
         widest = max(found.widest for found in compared.of_models.values())
         if settings.until is None or widest < settings.until or len(seeds) >= settings.most:
@@ -194,13 +194,13 @@ class _Work:
         like = arm.policy.policy if isinstance(arm.policy, SameSize) else arm.cut_to
         return "random" if arm.kind == "chance" else "fewer-steps", float(getattr(like, "keep", 1.0))
 
-    def judge(self, model: str, seeds: Sequence[int], class_names: Sequence[str], alone: bool) -> PolicyComparison:
+    def judge(self, model: str, seeds: Sequence[int], data: StudyData, alone: bool) -> PolicyComparison:
         """Rows and verdicts of a model."""
-        arms, design = self.design.arms, self.design
+        arms, design, class_names = self.design.arms, self.design, _class_names(data)
         trained = {
             arm.name: [self._trained(model, design.job(arm, seed), class_names) for seed in seeds] for arm in arms
         }
-        return judge(
+        found = judge(
             arms,
             trained,
             {arm.name: [(design.job(arm, seed)[0], design.size(arm, seed)) for seed in seeds] for arm in arms},
@@ -208,10 +208,11 @@ class _Work:
             examples=len(self.difficulty),
             alone=alone,
             until=self.settings.until,
-            advice=what_to_try([arm.policy for arm in arms if arm.kind == "policy"]),
+            advice=_what_to_try(self.settings),
             times=len(self.settings.model_names),
             lower_is_better=(TEST_LOSS,),
         )
+        return replace(found, caveat=nothing_learned(found.full.mean(found.metric), data, class_names))
 
     def _trained(self, model: str, job: tuple[str, int], class_names: Sequence[str]) -> Trained:
         result = self._tasks[(model, *job)].result()
@@ -254,6 +255,15 @@ class _Work:
             }
             for name, keep in labels
         ]
+
+
+def _what_to_try(settings: Settings) -> str:
+    """Advice for policies that are worse than chance."""
+    if WITHOUT_WRONG in settings.policy_names or set(WRONG_LABEL_SCORES).isdisjoint(settings.scores):
+        return "take a random part instead, or keep more"
+    return (
+        f"take a random part instead, keep more, or leave out first what looks mislabelled (--policy {WITHOUT_WRONG})"
+    )
 
 
 def _class_names(data: StudyData) -> list[str]:

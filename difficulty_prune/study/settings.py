@@ -22,7 +22,7 @@ from ..support.complete_data import complete_data
 from .cluster_address import FORM, cluster_address
 from .halfway import needs_halves
 from .hold_out import check_hold_out
-from .models import MODELS, find_model
+from .models import MODELS, TORCHVISION, find_model
 from .options import option
 from .photographs import are_photographs
 from .study_data import FORMS, is_regression, is_table
@@ -80,7 +80,10 @@ class Settings:
     )
     regression: bool = field(
         default=False,
-        metadata=option("predict the label of a table as a number, by the squared error", action="store_true"),
+        metadata=option(
+            "predict the label of a table as a number, by the squared error; sklearn:diabetes does so anyway",
+            action="store_true",
+        ),
     )
     models: tuple[str, ...] = field(
         default=(),
@@ -217,10 +220,11 @@ class Settings:
             raise ValueError(f"until: got {self.until}, expected points above 0")
         if self.label is not None and not self.data.startswith(_LABELLED):
             raise ValueError(
-                f"label: got {self.label!r} for {self.data}, expected --data table:FILE or datasets:DIR with it"
+                f"label: got {self.label!r} for {self.data}, which knows its labels: leave --label out; it goes with "
+                "--data table:FILE and datasets:DIR"
             )
         for name in self.models:
-            find_model(name)
+            _check_model(name)
         for key, value in (
             ("runs", self.runs),
             ("epochs", self.epochs),
@@ -247,8 +251,11 @@ class Settings:
         self._check_policies()
 
     def _check_regression(self) -> None:
-        if self.regression and not self.data.startswith("table:"):
-            raise ValueError(f"regression: got it for {self.data}, expected --data table:FILE with it")
+        if self.regression and not self.data.startswith("table:") and not is_regression(self.data):
+            raise ValueError(
+                f"regression: got it for {self.data}, expected --data table:FILE or sklearn:diabetes with it; classes "
+                "are predicted without --regression"
+            )
         if not is_regression(self.data_specs[0]):
             return
         if self.scores == DEFAULT_SCORES:
@@ -346,6 +353,17 @@ class Settings:
         asked = {"epochs": self.epochs, "batch_size": self.batch_size, "learning_rate": self.lr}
         given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
         return replace(usual, augment=not self.no_augment, **given)
+
+
+def _check_model(name: str) -> None:
+    try:
+        find_model(name)
+    except ValueError as error:
+        try:  # here and not in models.py, whose source every result knows its model by
+            find_model(f"{TORCHVISION}{name}")
+        except ValueError:
+            raise error from None
+        raise ValueError(f"{error}; for torchvision's say {TORCHVISION}{name}") from error
 
 
 def policy_by_name(name: str, keep: float) -> Policy:

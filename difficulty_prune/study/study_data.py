@@ -216,7 +216,21 @@ def _find(spec: str, size: int | None = None) -> tuple[Any, Any]:
         return _torchvision(*rest.split(":", 1))  # a folder of Windows has a colon of its own
     if names_function(spec) and rest:
         return _from_function(spec)
-    raise ValueError(f"data: got {spec!r}, expected {FORMS}")
+    raise ValueError(f"data: got {spec!r}, expected {FORMS}{_meant(spec)}")
+
+
+def _meant(spec: str) -> str:
+    """What a file or folder that is there may have been meant as."""
+    path = Path(spec)
+    if path.is_file():
+        return f"; for this file say table:{spec} --label COLUMN"
+    if path.is_dir():
+        return f"; for this folder say {'datasets' if _is_saved(path) else 'imagefolder'}:{spec}"
+    return ""
+
+
+def _is_saved(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("dataset_info.json", "dataset_dict.json"))
 
 
 def _digits() -> IndexedDataset:

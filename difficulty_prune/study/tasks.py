@@ -263,9 +263,25 @@ def refuse_other_study(path: str | Path, differing: dict[str, tuple[Any, Any]]) 
     missing = [name for name, (found, _) in differing.items() if found is None]
     older = f"; it does not say its {', '.join(missing)}, as runs of earlier versions do not" if missing else ""
     raise ValueError(
-        f"{path} is of another study, of other data, test data, model or recipe, (found, wanted): {differing}{older}; "
+        f"{path} is of another study, of other data, test data, model or recipe: {_in_words(differing)}{older}; "
         "choose another --out, or remove it"
     )
+
+
+def _in_words(differing: dict[str, tuple[Any, Any]]) -> str:
+    """What differs; of what has parts, such as a recipe, those alone that do.
+
+    >>> _in_words({"recipe": ({"epochs": 3, "size": 64}, {"epochs": 4, "size": 64}), "hold_out": (0.0, 0.3)})
+    'epochs is 3 there and 4 now, hold_out is 0.0 there and 0.3 now'
+    """
+    parts: dict[str, tuple[Any, Any]] = {}
+    for name, (found, wanted) in differing.items():
+        if isinstance(found, dict) and isinstance(wanted, dict):
+            keys = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
+            parts |= {key: (found.get(key, "not said"), wanted.get(key, "not said")) for key in keys}
+        else:
+            parts[name] = (found, wanted)
+    return ", ".join(f"{name} is {found} there and {wanted} now" for name, (found, wanted) in parts.items())
 
 
 def _keep(seen: NDArray[Any], difficulty: Tensor, labels: Tensor | None = None, generator: Any = None) -> Plan:

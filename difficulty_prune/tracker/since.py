@@ -84,7 +84,7 @@ def check_late(scores: tuple[str, ...], since: Any) -> None:
 
 
 def late_scores(state: TrackerState, snapshot: Any) -> dict[str, Tensor]:
-    """Those of the second half of the training, which began with the snapshot; for `finish`, of whose caller a warning is.
+    """Those of the second half of the training, which began with the snapshot; for `finish`, whose caller is warned.
 
     Raises:
         TypeError, ValueError: see `part_since`.

@@ -81,7 +81,7 @@ def test_a_folder_with_a_run_of_another_recipe_is_refused(capsys: pytest.Capture
     run.save("out/runs/cnn-9.safetensors")
     line = refused(capsys, "--model", "mlp", "--epochs", "1", "--out", "out")
     assert "cnn-9.safetensors is of another study" in line.replace("\\", "/")
-    assert "'recipe': ({'epochs': 5}, {'epochs': 1" in line
+    assert "model or recipe: epochs is 5 there and 1 now, batch_size is not said there and 64 now, " in line
 
 
 def test_an_error_of_several_lines_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,8 +91,8 @@ def test_the_first_line_answers():
     assert "take a random part instead" in lost
     assert "WithoutWrong" in lost
     both = dp.compare(Recorder(), [P.Hardest(0.5), P.Easiest(0.5)], DIFFICULTY).first_line()
-    assert "But keeping the easiest 50 % (" in both
-    assert "worse than chance)" in both
+    assert both.startswith("Worse than chance: keeping the easiest 50 % (by ")
+    assert ". The best: keeping the hardest 50 %: 0.7" in both
 
 
 def test_no_better_than_chance_is_said_and_what_would_have_been_seen():

@@ -403,9 +403,9 @@ def test_a_finished_run_is_recognised_with_its_hold_out_and_no_other(hold_out) -
     done, _ = hold_out
     assert all(task.is_done() for task in done)
     for changes, message in (
-        ({"hold_out": 0.0}, r"'hold_out': \(0\.3, 0\.0\)"),
-        ({"hold_out": 0.4}, r"'hold_out': \(0\.3, 0\.4\)"),
-        ({"first_seed": 2}, r"'seen': \('other examples', 'those of a study whose first seed is 2'\)"),
+        ({"hold_out": 0.0}, r"hold_out is 0\.3 there and 0\.0 now"),
+        ({"hold_out": 0.4}, r"hold_out is 0\.3 there and 0\.4 now"),
+        ({"first_seed": 2}, "seen is other examples there and those of a study whose first seed is 2 now"),
     ):
         with pytest.raises(ValueError, match=f"of another study.*{message}"):
             replace(done[1], **changes).is_done()
