@@ -62,6 +62,28 @@ def test_every_way_decides_as_the_definition_says(tmp_path, p, seed, epoch, weig
     assert pruner.counts == (0, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("known", "given", "message"),
+    [
+        (7, 2**64 - 1, f"got {2**64 - 1}.*, expected .* that int64 holds"),
+        ("a", "", "empty text"),
+    ],
+)
+def test_what_is_no_id_is_refused_in_every_way(tmp_path, known, given, message):
+    table = dp.InclusionTable.write(tmp_path / "table", [([known], [0.5])], weighted=True)
+    pruner = dp.StreamPruner(table, key="id")
+    pruner.set_epoch(0)
+    sample = {"id": given}
+    for decide in (
+        pruner.keeps,
+        pruner.weight,
+        lambda sample: list(pruner([sample])),
+        lambda _: pruner.decide([given]),
+    ):
+        with pytest.raises(ValueError, match=message):
+            decide(sample)
+
+
 def kept_of(stream, **options):
     loader = DataLoader(stream, batch_size=None, generator=torch.Generator(), **options)
     return {sample["id"]: sample["weight"] for sample in loader}
