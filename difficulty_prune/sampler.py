@@ -668,8 +668,9 @@ class PruneSampler(Sampler[int]):
             if state[key] != own and not (of_others and key in ("examples", "partition")):
                 more = "; give the states of all processes to load_parts" if key == "partition" else ""
                 raise ValueError(f"load_state_dict: the state has {key} {state[key]!r}, this sampler {own!r}{more}")
-        if of_others and self.partition is not None and isinstance(state["partition"], Mapping):
-            self.partition.check_size(state["partition"].get("examples"))
+        if of_others and self.partition is not None:
+            saved = state["partition"]
+            self.partition.check_size(saved.get("examples") if isinstance(saved, Mapping) else None)
         if self.partition is None and state.get("partition") is not None:
             raise ValueError("load_state_dict: the state is of one process of a partition, and this sampler has none")
         number, length, yielded = (_saved_number(state, key) for key in ("epoch", "length", "yielded"))

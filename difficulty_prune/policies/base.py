@@ -7,7 +7,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +16,11 @@ from ..support.arrays import as_tensor
 from ..support.checks import check_fraction, check_number, whole_number
 from .everyone import Everyone
 from .plan import Plan, make_plan, refuse_lost_class
+
+if TYPE_CHECKING:  # Python 3.10 has none
+    from typing import Self
+
+_MOST_CLASSES: Final = 1 << 24  # of which plans count each
 
 Unseen = Literal["refuse", "keep"]
 
@@ -111,6 +116,11 @@ def check_plan_labels(labels: Any, size: int) -> Tensor | None:
     if int(values.min()) < 0:
         raise ValueError(
             f"labels: got {int(values.min())}, expected 0 or more; leave labels out where some have no class"
+        )
+    if int(values.max()) >= _MOST_CLASSES:
+        raise ValueError(
+            f"labels: got class {int(values.max())}, expected fewer than {_MOST_CLASSES:,}, since each is counted; "
+            "give their places among those that there are: numpy.unique(labels, return_inverse=True)[1]"
         )
     return values.long()
 

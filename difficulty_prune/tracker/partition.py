@@ -21,6 +21,7 @@ from ..support.ids import id_array
 from .group import Group
 
 _SAMPLED: Final = 1 << 16  # examples that are looked at for one that two processes have
+_ADVICE: Final = "In every process, make the partition, the tracker and the sampler, and call set_epoch for every epoch"
 _FAR: Final = 0.9  # of the mean share: a smaller one is worth a word
 
 T = TypeVar("T")
@@ -95,9 +96,7 @@ class Partition:
     def _begin(self, process_group: Any) -> None:
         self._group = None if process_group is None else Group(process_group)
         if self._group is not None:
-            self._group.advice = (
-                "In every process, make the partition, the tracker and the sampler, and call set_epoch for every epoch"
-            )
+            self._group.advice = _ADVICE
         self.rank = 0 if self._group is None else self._group.rank
         self.world_size = 1 if self._group is None else self._group.world_size
 
@@ -160,7 +159,7 @@ class Partition:
 
     def check_size(self, saved: Any) -> None:
         """ValueError for a state of another number of examples, where positions name them, and may have moved."""
-        if self.is_split and saved != self.size:
+        if self.is_split and (type(saved) is not int or saved != self.size):
             raise ValueError(
                 f"load_parts: the state is of a dataset of {saved} examples, this one has {self.size}, so that their "
                 "positions may be those of others now; load it with the dataset that it is of. Partition(ids) names "
@@ -180,9 +179,10 @@ class Partition:
             raise
         refused = self.counts(0)
         if any(refused):
-            raise RuntimeError(
-                f"process {refused.index(1)} of the group refused what it was given; its own error says why"
-            )
+            first = next(rank for rank, number in enumerate(refused) if number)
+            if set(refused) <= {0, 1}:
+                raise RuntimeError(f"process {first} of the group refused what it was given; its own error says why")
+            raise RuntimeError(f"process {first} of the group made another call than this one. {_ADVICE}")
         return result
 
     # Plans
