@@ -84,6 +84,18 @@ def test_what_is_no_id_is_refused_in_every_way(tmp_path, known, given, message):
             decide(sample)
 
 
+def test_workers_of_a_pickled_copy_see_its_epochs(pruner):
+    copied = pickle.loads(pickle.dumps(pruner))  # noqa: S301
+    stream = dp.PrunedStream(Stream(), copied)
+    loader = DataLoader(stream, batch_size=None, num_workers=1, persistent_workers=True, generator=torch.Generator())
+    for epoch in range(2):
+        copied.set_epoch(epoch)
+        kept = [sample["id"] for sample in loader]
+        assert kept == [sample["id"] for sample, _ in copied(Stream(), epoch)]
+    assert copied.counts.seen == 4 * SIZE
+    assert pruner.counts.seen == 0
+
+
 def kept_of(stream, **options):
     loader = DataLoader(stream, batch_size=None, generator=torch.Generator(), **options)
     return {sample["id"]: sample["weight"] for sample in loader}
