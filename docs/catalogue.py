@@ -18,6 +18,8 @@ RESULTS = PAGE.parents[1] / "benchmarks" / "results" / "every-score.json"
 NEEDS = {
     "loss": "the loss of each step: `tracker.update(index, logits, labels)`, or `update(index, loss=...)`",
     "logits": "the logits of each step: `tracker.update(index, logits, labels)`",
+    "late logits": "the logits of the second half of the training: `early = tracker.snapshot()` when the first is "
+    "over, and `tracker.finish(..., late=early)`, of a tracker of `aum`; or `study --scores late_aum`",
     "input gradients": "the gradient to the input: `tracker.watch` for `vog_loss`, `update(..., inputs=x)` for the "
     "others, or `dp.score_checkpoint` for all three",
     "parameter gradients": '`dp.score_checkpoint(model, loader, tracker, scores=("grand",))` at chosen epochs',

@@ -2,6 +2,11 @@
 
     python benchmarks/studies/many_runs.py --work /tmp --out benchmarks/results/many-runs.json
 
+What `consistency` and `fingerprint` ask besides takes minutes there. With a tenth of the examples, it is
+
+    python benchmarks/studies/many_runs.py --work /tmp --examples 100000 --only reliability rank_error stable_subset \
+        correlation pca variance_shares sensitive_examples fingerprint --out benchmarks/results/many-runs-questions.json
+
 Each piece of work runs in a process of its own. The files were just written, so they are read from the system's cache.
 Memory is the growth of that process's peak resident memory; mapped files count as long as they are mapped. CPU seconds
 are those of all its threads: unlike the time by the clock they say the same on a machine that others use meanwhile.
@@ -46,7 +51,16 @@ WORK: dict[str, Callable[[dp.RunSet], Any]] = {
     "RunningMean.update": running_mean,
     "run_agreement": lambda runs: dp.consistency.run_agreement(runs, SCORE),
     "reliability": lambda runs: dp.consistency.reliability(runs, SCORE),
+    "rank_error": lambda runs: dp.consistency.rank_error(runs, SCORE),
+    "stable_subset": lambda runs: dp.consistency.stable_subset(runs, SCORE, dp.policies.Hardest(keep=0.5)),
+    "correlation": lambda runs: dp.consistency.correlation(runs, SCORE, between="architectures"),
+    "pca": lambda runs: dp.consistency.pca(runs),
+    "variance_shares": lambda runs: dp.consistency.variance_shares(runs, SCORE),
+    "sensitive_examples": lambda runs: dp.fingerprint.sensitive_examples(runs, SCORE),
+    "fingerprint": lambda runs: dp.fingerprint.ArchitectureFingerprint.fit(runs, SCORE),
 }
+
+BY_DEFAULT = list(WORK)[: list(WORK).index("reliability") + 1]
 
 
 def write(folder: Path, runs: int, examples: int) -> None:
@@ -84,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=300, help="(default %(default)s)")
     parser.add_argument("--examples", type=int, default=1_000_000, help="(default %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=WORK, default=list(WORK), metavar="WORK", help=", ".join(WORK))
+    parser.add_argument("--only", nargs="+", choices=WORK, default=BY_DEFAULT, metavar="WORK", help=", ".join(WORK))
     parser.add_argument("--work", type=Path, help="a folder with room for the run files, which are removed at the end")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

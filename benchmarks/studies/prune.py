@@ -105,7 +105,11 @@ class Block:
 
 def blocks() -> list[Block]:
     """All, the most informative first."""
-    epochs = [Block("first", 0.5), *(Block("clean", keep) for keep in (0.5, 0.3, 0.7, 0.1, 0.9)), Block("majority", 0.5)]
+    epochs = [
+        Block("first", 0.5),
+        *(Block("clean", keep) for keep in (0.5, 0.3, 0.7, 0.1, 0.9)),
+        Block("majority", 0.5),
+    ]
     steps = [Block("clean", keep, "steps") for keep in (0.5, 0.3, 0.7, 0.1, 0.9)]
     rankings = [Block("clean", 0.5, runs=runs) for runs in (1, 8, 4)]
     human = [Block("first", 0.3), Block("first", 0.7), Block("first", 0.5, "steps")]

@@ -16,8 +16,8 @@ from ..policies.plan import Plan
 from ..runs.run_set import RunSet
 from ..support.counted import counted
 
-FIND_WRONG_LABELS: Final = ("el2n", "margin", "aum", "loss", "confidence")
-"""Scores by how well they find wrong labels, the best first; docs/results.md has the numbers."""
+FIND_WRONG_LABELS: Final = ("late_aum", "el2n", "margin", "aum", "loss", "confidence")
+"""Scores by how well they find wrong labels, the best first; docs/wrong_labels.md has the numbers."""
 
 
 @dataclasses.dataclass(frozen=True)

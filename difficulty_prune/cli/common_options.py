@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..study.cluster_address import FORM
 from ..study.options import option
 from ..study.study_data import FORMS
 from ..support.complete_data import complete_data
@@ -29,3 +30,11 @@ def out_option(what: str, **how: Any) -> dict[str, Any]:
 def join_option() -> dict[str, Any]:
     """`--join`: runs over several versions of the data."""
     return option("join runs over several versions of the data by id", action="store_true")
+
+
+def executor_option() -> dict[str, Any]:
+    """`--executor`: where the work of statistics is done."""
+    return option(
+        f"{FORM} of a Dask scheduler, whose workers read the run files and do the work; default: this machine",
+        metavar="WHERE",
+    )

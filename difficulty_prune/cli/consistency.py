@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -31,11 +32,13 @@ from ..plots.consistency_figures import (
 from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
 from ..scores.catalogue import score_names
+from ..study.cluster_address import cluster_address
+from ..study.elsewhere import open_executor
 from ..study.options import add_options, option, read_options
 from ..study.progress import follow
 from ..study.settings import POLICIES
 from ..support.checks import check_between, check_fraction
-from .common_options import join_option
+from .common_options import executor_option, join_option
 from .load_runs import load_runs, warnings_in_words
 from .output import choose_score, describe, make_console, print_matrix
 
@@ -47,6 +50,8 @@ examples:
     difficulty-prune consistency results --score forgetting --target 0.98
   whether a plan keeps the same examples whichever runs it is made from, with figures:
     difficulty-prune consistency results --policy hardest --keep 0.7 --figures figures
+  thousands of runs, on the workers of a Dask cluster:
+    difficulty-prune consistency /shared/results --executor dask:tcp://10.0.0.1:8786
   some of the files, for a program to read:
     difficulty-prune consistency "results/runs/mlp-*.safetensors" --json
 """
@@ -57,7 +62,7 @@ class Options:
     """What the command is asked.
 
     Raises:
-        ValueError: the target or the share to keep is no such fraction.
+        ValueError: the target or the share to keep is no such fraction, or the executor no address.
     """
 
     runs: tuple[str, ...] = field(metadata=option(EXPECTED, nargs="+", metavar="DIR"))
@@ -76,9 +81,12 @@ class Options:
         default=None, metadata=option("where to write figures (PNG); default: nowhere", type=Path, metavar="DIR")
     )
     join: bool = field(default=False, metadata=join_option())
+    executor: str | None = field(default=None, metadata=executor_option())
     seed: int = field(default=0, metadata=option("of the resampling", type=int))
 
     def __post_init__(self) -> None:
+        if self.executor is not None:
+            cluster_address(self.executor)
         check_between(self.target, "target")
         check_fraction(self.keep, "keep")
 
@@ -131,8 +139,8 @@ def run(parsed: argparse.Namespace) -> int:
     """Prints answers in words and numbers, or all of them as JSON."""
     options = read_options(parsed, Options)
     runs = load_runs(find_run_files(options.runs), "consistency", join=options.join)
-    with warnings_in_words("consistency"):
-        answers = collect(runs, options)
+    with warnings_in_words("consistency"), open_executor(options.executor) as elsewhere:
+        answers = collect(runs, options, elsewhere.executor if elsewhere else None)
     if options.figures is not None:
         write_figures(options.figures, answers)
     if parsed.json:
@@ -144,7 +152,7 @@ def run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def collect(runs: RunSet, options: Options) -> Answers:
+def collect(runs: RunSet, options: Options, executor: Executor | None = None) -> Answers:
     """Answers every question about the runs.
 
     Raises:
@@ -154,7 +162,7 @@ def collect(runs: RunSet, options: Options) -> Answers:
     several = len(runs.architectures) > 1
     repeated = {name: own for name, own in runs.group_by("architecture").items() if len(own) > 1}
     of_scores = {
-        name: reliability_if_any(runs, name, seed)
+        name: reliability_if_any(runs, name, seed, executor)
         for name in follow(runs.scores, make_console(stderr=True), "reliability of score")
     }
     ranking = [name for name, found in of_scores.items() if found is not None]
@@ -167,21 +175,23 @@ def collect(runs: RunSet, options: Options) -> Answers:
         score=score,
         target=options.target,
         reliability=judged,
-        of_architectures={n: reliability_if_any(own, score, seed) for n, own in repeated.items()} if several else {},
+        of_architectures={name: reliability_if_any(own, score, seed, executor) for name, own in repeated.items()}
+        if several
+        else {},
         of_scores=of_scores,
-        rank_error=rank_error(runs, score, seed=seed),
+        rank_error=rank_error(runs, score, seed=seed, executor=executor),
         variance=variance_shares(runs, score),
-        stable=stable_subset(runs, score, POLICIES[options.policy](options.keep), seed=seed),
-        scores=correlation(runs),
-        architectures=correlation(runs, score, between="architectures") if several else None,
+        stable=stable_subset(runs, score, POLICIES[options.policy](options.keep), seed=seed, executor=executor),
+        scores=correlation(runs, executor=executor),
+        architectures=correlation(runs, score, between="architectures", executor=executor) if several else None,
         components=pca(runs, ranking),
     )
 
 
-def reliability_if_any(runs: RunSet, score: str, seed: int) -> Reliability | None:
+def reliability_if_any(runs: RunSet, score: str, seed: int, executor: Executor | None) -> Reliability | None:
     """The reliability of the ranking by the score; None if the runs rank nothing by it."""
     try:
-        return reliability(runs, score, seed=seed)
+        return reliability(runs, score, seed=seed, executor=executor)
     except RankNothingError:
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -22,10 +23,12 @@ from ..runs.run import Run
 from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
 from ..scores.catalogue import score_names
+from ..study.cluster_address import cluster_address
+from ..study.elsewhere import open_executor
 from ..study.options import add_options, option, read_options
 from ..support.counted import counted
 from ..support.remote import Url
-from .common_options import join_option
+from .common_options import executor_option, join_option
 from .load_runs import load_runs, warn
 from .output import choose_score, describe, make_console
 from .shown import shown
@@ -40,6 +43,8 @@ examples:
     difficulty-prune fingerprint results --identify given.safetensors
   a fingerprint of 100 examples, kept for later, with figures:
     difficulty-prune fingerprint results --examples 100 --save fingerprint.safetensors --figures figures
+  thousands of runs, on the workers of a Dask cluster:
+    difficulty-prune fingerprint /shared/results --executor dask:tcp://10.0.0.1:8786
   whether the sensitive examples do better than random and hardest ones:
     difficulty-prune fingerprint results --compare
 """
@@ -47,7 +52,11 @@ examples:
 
 @dataclass(frozen=True)
 class Options:
-    """What the command is asked."""
+    """What the command is asked.
+
+    Raises:
+        ValueError: the executor is no address.
+    """
 
     runs: tuple[str, ...] = field(metadata=option(f"runs of known architectures: {EXPECTED}", nargs="+", metavar="DIR"))
     score: str | None = field(
@@ -73,7 +82,12 @@ class Options:
         default=None, metadata=option("where to write figures (PNG); default: nowhere", type=Path, metavar="DIR")
     )
     join: bool = field(default=False, metadata=join_option())
+    executor: str | None = field(default=None, metadata=executor_option())
     seed: int = field(default=0, metadata=option("of permutations and folds", type=int))
+
+    def __post_init__(self) -> None:
+        if self.executor is not None:
+            cluster_address(self.executor)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,7 +137,8 @@ def run(parsed: argparse.Namespace) -> int:
             f"--compare: got {counted(fewest, 'run')} of an architecture, expected {RUNS_TO_COMPARE} of each; leave "
             "--compare out"
         )
-    answers = collect(runs, unknown, options)
+    with open_executor(options.executor) as elsewhere:
+        answers = collect(runs, unknown, options, elsewhere.executor if elsewhere else None)
     if options.save is not None:
         answers.fingerprint.save(options.save)
     if options.figures is not None:
@@ -164,14 +179,16 @@ def _same(a: Path | Url, b: Path | Url) -> bool:
     return a == b if isinstance(a, Url) or isinstance(b, Url) else a.samefile(b)
 
 
-def collect(runs: RunSet, unknown: Mapping[str, Run], options: Options) -> Answers:
+def collect(runs: RunSet, unknown: Mapping[str, Run], options: Options, executor: Executor | None) -> Answers:
     """Answers every question about the runs, and about those to recognise."""
     score, seed = choose_score(runs, options.score), options.seed
     with make_console(stderr=True).status("testing which examples are sensitive"):
-        sensitive = sensitive_examples(runs, score, options.test, seed=seed)
-        fingerprint = ArchitectureFingerprint.fit(runs, score, options.examples, seed=seed)
+        sensitive = sensitive_examples(runs, score, options.test, seed=seed, executor=executor)
+        fingerprint = ArchitectureFingerprint.fit(runs, score, options.examples, seed=seed, executor=executor)
         sizes = [k for k in (1, 10, 100, 1000) if k <= len(sensitive.index)]
-        comparison = compare_selectors(runs, score, examples=sizes, seed=seed) if options.compare else None
+        comparison = None
+        if options.compare:
+            comparison = compare_selectors(runs, score, examples=sizes, seed=seed, executor=executor)
     return Answers(
         runs=describe(runs),
         sensitive=sensitive,

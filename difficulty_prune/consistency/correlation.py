@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runs.run_set import RunSet
+from ..runs.score_of_runs import ScoreOfRuns, pieces_of
 from ..scores.catalogue import SCORES
+from ..support.pieces import check_executor, in_threads, run_pieces
 from ..support.plain import plain_fields
 from ..support.ranks import spearman_matrix
-from .streams import PairSums, check_run_set, check_runs, ranks_and_spread, read
+from .streams import PairSums, check_run_set, check_runs, ranks_and_spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +70,7 @@ def correlation(
     scores: str | Iterable[str] | None = None,
     *,
     between: Literal["scores", "architectures"] = "scores",
+    executor: Executor | None = None,
 ) -> Correlation:
     """Spearman correlations of difficulty between scores, or between architectures (arXiv 2401.01867).
 
@@ -77,9 +81,11 @@ def correlation(
     Args:
         scores: for between="scores" names that `runs.difficulty` knows, default `runs.scores`; for
             between="architectures" one score, as a string, that every run has.
+        executor: ranks single runs in pieces, as for `reliability`; default: a few threads here. Means are read here:
+            300 runs of a million examples take 2 s a score.
 
     Raises:
-        TypeError: a string where several scores are expected, or several where one is.
+        TypeError: a string where several scores are expected, or several where one is; or not an executor.
         ValueError: no score, an unknown one, or another `between`.
 
     >>> from difficulty_prune import Run
@@ -93,10 +99,11 @@ def correlation(
            [0.75, 0.5 ]])
     """
     check_run_set(runs)
+    check_executor(executor)
     if between == "scores":
-        return _between_scores(runs, scores)
+        return _between_scores(runs, scores, executor)
     if between == "architectures":
-        return _between_architectures(runs, scores)
+        return _between_architectures(runs, scores, executor)
     raise ValueError(f"between: got {between!r}, expected 'scores' or 'architectures'")
 
 
@@ -112,19 +119,17 @@ def check_names(runs: RunSet, scores: str | Iterable[str] | None) -> tuple[str, 
     return names
 
 
-def _between_scores(runs: RunSet, scores: str | Iterable[str] | None) -> Correlation:
+def _between_scores(runs: RunSet, scores: str | Iterable[str] | None, executor: Executor | None) -> Correlation:
     names = check_names(runs, scores)
     of_means = spearman_matrix(np.stack([runs.difficulty(name) for name in names]))
     if len(runs) == 1 or not set(names) <= set(runs.scores):
         return Correlation(names, "scores", of_means, None)
-    sums = PairSums(len(names), runs.num_examples)
-    for run in range(len(runs)):
-        values = np.stack([_direction(name) * read(runs, run, name) for name in names])
-        sums.add(range(len(names)), np.stack([ranks_and_spread(row)[0] for row in values]), ~np.isnan(values))
-    return Correlation(names, "scores", of_means, sums.mean())
+    kept = [(_direction(name), ScoreOfRuns(runs, name)) for name in names]
+    each = [tuple(range(len(names)))] * len(runs)
+    return Correlation(names, "scores", of_means, _of_pairs(kept, each, len(names), executor))
 
 
-def _between_architectures(runs: RunSet, score: str | Iterable[str] | None) -> Correlation:
+def _between_architectures(runs: RunSet, score: str | Iterable[str] | None, executor: Executor | None) -> Correlation:
     if not isinstance(score, str):
         raise TypeError(f"scores: got {score!r}, expected one score, as in correlation(runs, 'el2n', between=...)")
     check_runs(runs, score, least=1)
@@ -132,16 +137,56 @@ def _between_architectures(runs: RunSet, score: str | Iterable[str] | None) -> C
     of_means = spearman_matrix(np.stack([runs.where(architecture=name).mean(score) for name in names]))
     if len(runs) == 1:
         return Correlation(names, "architectures", of_means, None)
-    sums = PairSums(len(names), runs.num_examples)
-    for run, kind in enumerate(kinds):
-        ranks, _, known = ranks_and_spread(read(runs, run, score))
-        sums.add([kind], ranks[None], known[None])
-    return Correlation(names, "architectures", of_means, sums.mean())
+    each = [(int(kind),) for kind in kinds]
+    of_runs = _of_pairs([(1.0, ScoreOfRuns(runs, score))], each, len(names), executor)
+    return Correlation(names, "architectures", of_means, of_runs)
+
+
+_Signed = tuple[float, ScoreOfRuns]
+"""A score of the runs, and 1, or -1 to turn it."""
+
+
+def _of_pairs(
+    scores: Sequence[_Signed], kinds: Sequence[tuple[int, ...]], number: int, executor: Executor | None
+) -> NDArray[Any]:
+    """`PairSums.mean` over the runs, [K, K].
+
+    Args:
+        scores: k of each run.
+        kinds: of each run, the kinds of these scores, k of 0..K-1.
+        number: K.
+    """
+    sums = PairSums(number, scores[0][1].num_examples)
+    parts = [[(sign, some, first) for first, some in pieces_of(kept)] for sign, kept in scores]
+    pieces = []
+    for of_scores in zip(*parts, strict=True):
+        first, size = of_scores[0][2], len(of_scores[0][1])
+        pieces.append(([(sign, some) for sign, some, _ in of_scores], kinds[first : first + size], number))
+    for part in run_pieces(executor, _add_up, pieces):
+        sums.merge(part)
+    return sums.mean()
+
+
+def _add_up(scores: Sequence[_Signed], kinds: Sequence[tuple[int, ...]], number: int) -> PairSums:
+    """The sums over some of the runs; see `_of_pairs`."""
+
+    def rank(item: tuple[int, int]) -> tuple[NDArray[Any], NDArray[Any]]:
+        run, which = item
+        sign, kept = scores[which]
+        ranks, _, known = ranks_and_spread(sign * kept.read(run))
+        return ranks, known
+
+    sums = PairSums(number, scores[0][1].num_examples)
+    ranked = in_threads(rank, itertools.product(range(len(kinds)), range(len(scores))))
+    for of_run in kinds:
+        sums.add(of_run, list(itertools.islice(ranked, len(scores))))
+    return sums
 
 
 def architecture_of_runs(runs: RunSet) -> NDArray[Any]:
     """Position of each run's architecture in `runs.architectures`, [R] int64."""
-    return np.array([runs.architectures.index(run.architecture) for run in runs])
+    positions = {name: position for position, name in enumerate(runs.architectures)}
+    return np.array([positions[run.architecture] for run in runs])
 
 
 def _direction(score: str) -> float:

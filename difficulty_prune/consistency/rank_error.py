@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runs.run_set import RunSet
+from ..runs.score_of_runs import ScoreOfRuns
 from ..support.checks import check_between, whole_number
+from ..support.pieces import check_executor, in_threads, run_pieces
 from ..support.plain import plain_fields
 from .correlation import architecture_of_runs
 from .footrule import (
@@ -30,10 +34,10 @@ from .intervals import (
     mean_known,
     standard_error_of_groups,
 )
-from .pairs import pairs_of_runs
+from .pairs import Pairs, pairs_of_runs
 from .spearman_brown import fisher
 from .splits import split_halves
-from .streams import RankNothingError, check_runs, count, generator, means_of, percent
+from .streams import RankNothingError, batches, check_runs, count, generator, percent
 
 _SIZES: Final = 12
 """Points of the curve. Each costs `resamples` means over runs; a dozen, even on a log scale, show its shape."""
@@ -87,7 +91,15 @@ class RankError:
         return plain_fields(self)
 
 
-def rank_error(runs: RunSet, score: str, *, resamples: int = 100, level: float = 0.95, seed: int = 0) -> RankError:
+def rank_error(
+    runs: RunSet,
+    score: str,
+    *,
+    resamples: int = 100,
+    level: float = 0.95,
+    seed: int = 0,
+    executor: Executor | None = None,
+) -> RankError:
     """How far the mean of m runs puts an example out of place, for several m (after arXiv 2401.01867).
 
     The truth is the mean of very many runs like these. The paper takes the mean of all runs in its place, which
@@ -113,11 +125,12 @@ def rank_error(runs: RunSet, score: str, *, resamples: int = 100, level: float =
             chosen up to half of the runs.
         level: of the intervals, in (0, 1).
         seed: of the draws and of the groups of examples.
+        executor: does the work in pieces, as for `reliability`; default: a few threads here.
 
     Raises:
         TypeError, ValueError: fewer than two runs, a score that not every run has, a level outside (0, 1), no
-            resamples, or scores that rank nothing, because they are the same for all examples or runs share fewer than
-            two examples.
+            resamples, not an executor, or scores that rank nothing, because they are the same for all examples or runs
+            share fewer than two examples.
 
     >>> from difficulty_prune import Run
     >>> rng = np.random.default_rng(0)
@@ -130,11 +143,13 @@ def rank_error(runs: RunSet, score: str, *, resamples: int = 100, level: float =
     check_runs(runs, score, least=2)
     check_between(level, "level")
     number, rng = whole_number(resamples, "resamples", least=1), generator(seed)
-    kinds = _kinds(runs)
-    halves = _compare_halves(runs, score, kinds, number, rng)
+    check_executor(executor)
+    kinds, kept = _kinds(runs), ScoreOfRuns(runs, score)
+    halves = _compare_halves(kept, score, kinds, number, rng, executor)
     sizes = _sizes(len(runs))
-    noise = [_noise_of(runs, score, kinds, int(m), number, halves.noise, rng) for m in sizes]
-    low, high = _interval(runs, score, kinds, halves, noise[0], level)
+    noise = _noise_of_each(kept, score, [_sets(kinds, int(m), number, rng) for m in sizes], kinds, halves, executor)
+    pairs = pairs_of_runs(runs, score, executor)
+    low, high = _interval(runs.num_examples, pairs, kinds, halves, noise[0], level)
     noise.append(halves.noise / len(runs))
     sizes = np.append(sizes, len(runs))
 
@@ -169,54 +184,109 @@ def _kinds(runs: RunSet) -> NDArray[Any]:
     return kinds if np.bincount(kinds).min() > 1 else np.zeros_like(kinds)
 
 
-def _compare_halves(runs: RunSet, score: str, kinds: NDArray[Any], number: int, rng: np.random.Generator) -> _Halves:
-    groups = groups_of_examples(runs.num_examples, rng)
+def _compare_halves(
+    kept: ScoreOfRuns,
+    score: str,
+    kinds: NDArray[Any],
+    number: int,
+    rng: np.random.Generator,
+    executor: Executor | None,
+) -> _Halves:
+    groups = groups_of_examples(kept.num_examples, rng)
     splits = split_halves([str(kind) for kind in kinds], number, rng)
-    pairs = [_balanced(np.array(half), kinds) for split in splits for half in split]
-    means = means_of(runs, score, np.array(pairs))
-    whole, in_groups, tied = [], [], []
-    for split in range(len(splits)):
-        a, b = next(means), next(means)
-        whole.append(rank_distance(a, b))
-        in_groups.append([correlation_of(rank_distance(a[group], b[group])) for group in groups])
-        if split < _TIED_SPLITS:
-            tied.append(rank_distance(in_random_order(a, rng), in_random_order(b, rng)))
-    distance, if_tied = mean_known(np.array(whole)), mean_known(np.array(tied))
+    weights = np.array([_balanced(np.array(half), kinds) for split in splits for half in split])
+    compared = _compare_pairs(kept, weights, executor, groups, rng.spawn(_TIED_SPLITS))
+    distance, if_tied = mean_known(compared[:, 0]), mean_known(compared[:, 1])
     if math.isnan(distance):
         raise RankNothingError(score)
-    shares = _share(pairs[0]), _share(pairs[1])
+    in_groups = np.array([[correlation_of(apart) for apart in of_groups] for of_groups in compared[:, 2:]])
+    shares = _share(weights[0]), _share(weights[1])
     noise, noise_if_tied = (noise_of_two(correlation_of(d), shares) for d in (distance, max(distance, if_tied)))
-    return _Halves(correlation_of(distance), np.array(in_groups), shares, noise, noise_if_tied)
+    return _Halves(correlation_of(distance), in_groups, shares, noise, noise_if_tied)
 
 
-def _noise_of(
-    runs: RunSet, score: str, kinds: NDArray[Any], size: int, number: int, noise: float, rng: np.random.Generator
-) -> float:
-    """The variance of the noise of the mean of `size` runs, given that of one run within its architecture."""
-    sets = _sets(kinds, size, number, rng)
-    weights = []
-    for chosen in sets:
-        others = np.setdiff1d(np.arange(len(runs)), chosen)
-        weights += [np.bincount(chosen, minlength=len(runs)), _balanced(others, kinds)]
-    means = means_of(runs, score, np.array(weights))
-    distance = mean_known(np.array([rank_distance(next(means), next(means)) for _ in sets]))
-    if math.isnan(distance):
-        raise ValueError(f"{score}: one of the runs presented no example; leave it out")
-    other = noise * float(np.mean([_share(weight) for weight in weights[1::2]]))
-    return max(noise / len(runs), noise_of_one(correlation_of(distance), other)) if math.isfinite(other) else other
+def _noise_of_each(
+    kept: ScoreOfRuns,
+    score: str,
+    sets: Sequence[NDArray[Any]],
+    kinds: NDArray[Any],
+    halves: _Halves,
+    executor: Executor | None,
+) -> list[float]:
+    """The variance of the noise of the mean of as many runs as each of the sets [K, size] has."""
+    everyone, weights = np.arange(len(kept)), []
+    for chosen in itertools.chain(*sets):
+        others = np.setdiff1d(everyone, chosen)
+        weights += [np.bincount(chosen, minlength=len(kept)), _balanced(others, kinds)]
+    distances = _compare_pairs(kept, np.array(weights), executor)[:, 0]
+    shares = np.array([_share(weight) for weight in weights[1::2]])
+    of_size = np.cumsum([len(some) for some in sets])[:-1]
+    noise = []
+    for apart, share in zip(np.split(distances, of_size), np.split(shares, of_size), strict=True):
+        distance, other = mean_known(apart), halves.noise * float(share.mean())
+        if math.isnan(distance):
+            raise ValueError(f"{score}: one of the runs presented no example; leave it out")
+        least = halves.noise / len(kept)
+        noise.append(max(least, noise_of_one(correlation_of(distance), other)) if math.isfinite(other) else other)
+    return noise
+
+
+def _compare_pairs(
+    kept: ScoreOfRuns,
+    weights: NDArray[Any],
+    executor: Executor | None,
+    groups: Sequence[NDArray[Any]] = (),
+    ties: Sequence[np.random.Generator] = (),
+) -> NDArray[Any]:
+    """How far the means of each two rows of weights [2 K, R] rank apart: [K, 2 + G].
+
+    Over all examples; for the first pairs again with ties in random order, else NaN; and in each group of examples.
+    """
+
+    def pieces() -> Iterator[tuple[Any, ...]]:
+        first = 0
+        for some in batches(weights, kept.num_examples):
+            last = first + len(some) // 2
+            yield kept, some, groups, ties[first:last]
+            first = last
+
+    return np.concatenate(list(run_pieces(executor, _compare_some, pieces())))
+
+
+def _compare_some(
+    kept: ScoreOfRuns,
+    weights: NDArray[Any],
+    groups: Sequence[NDArray[Any]],
+    ties: Sequence[np.random.Generator],
+) -> NDArray[Any]:
+    """See `_compare_pairs`; `ties` is for the first pairs of these."""
+    means = kept.means(weights)
+
+    def compare(pair: int) -> list[float]:
+        a, b = means[2 * pair : 2 * pair + 2]
+        tied = math.nan
+        if pair < len(ties):
+            tied = rank_distance(in_random_order(a, ties[pair]), in_random_order(b, ties[pair]))
+        return [rank_distance(a, b), tied, *(rank_distance(a[group], b[group]) for group in groups)]
+
+    return np.array(list(in_threads(compare, range(len(means) // 2))))
 
 
 def _interval(
-    runs: RunSet, score: str, kinds: NDArray[Any], halves: _Halves, of_one: float, level: float
+    size: int, pairs: Pairs, kinds: NDArray[Any], halves: _Halves, of_one: float, level: float
 ) -> tuple[float, float]:
-    """The lowest and the highest plausible variance of a single run's noise."""
-    size = len(runs) // 2
-    errors = [
-        standard_error_of_groups(halves.in_groups, runs.num_examples),
-        jackknife_error(pairs_of_runs(runs, score).without, size),
-    ]
-    if size > 1 and not kinds.any():
-        errors.append((departure(halves.correlation, 1 / (1 + of_one), size, len(runs)), math.inf))
+    """The lowest and the highest plausible variance of a single run's noise.
+
+    Args:
+        size: number of examples.
+        pairs: what pairs of runs say.
+        of_one: the variance of its noise, measured against the other runs.
+    """
+    runs = len(kinds)
+    half = runs // 2
+    errors = [standard_error_of_groups(halves.in_groups, size), jackknife_error(pairs.without, half)]
+    if half > 1 and not kinds.any():
+        errors.append((departure(halves.correlation, 1 / (1 + of_one), half, runs), math.inf))
     z, width = float(fisher(halves.correlation)), half_width(errors, level)
     low, high = (noise_of_two(math.tanh(end), halves.shares) for end in (z + width, z - width))
     hidden = halves.noise_if_tied / halves.noise if 0 < halves.noise < math.inf else 1.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +13,14 @@ from numpy.typing import NDArray
 from ..policies.base import Policy
 from ..policies.plan import Plan
 from ..runs.run_set import RunSet
+from ..runs.score_of_runs import ScoreOfRuns
 from ..scores.catalogue import SCORES
 from ..support.checks import check_number, whole_number
+from ..support.pieces import check_executor, run_pieces
 from ..support.plain import plain_fields
 from ..support.randomness import generator_from
 from .correlation import architecture_of_runs
-from .streams import check_runs, count, generator, means_of, percent
+from .streams import batches, check_runs, count, generator, percent
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +61,14 @@ class StableSubset:
 
 
 def stable_subset(
-    runs: RunSet, score: str, policy: Policy, *, share: float = 0.9, resamples: int = 100, seed: int = 0
+    runs: RunSet,
+    score: str,
+    policy: Policy,
+    *,
+    share: float = 0.9,
+    resamples: int = 100,
+    seed: int = 0,
+    executor: Executor | None = None,
 ) -> StableSubset:
     """The examples that a policy keeps whichever runs it is given: in at least `share` of resampled sets of runs.
 
@@ -71,10 +82,12 @@ def stable_subset(
         share: in (0, 1].
         resamples: number of sets.
         seed: of the draws and the generators.
+        executor: makes the plans of the sets in pieces, as for `reliability`; default: this process. The policy must be
+            one that it can send; what the policy warns of is heard for the plan of all runs.
 
     Raises:
         TypeError, ValueError: fewer than two runs, a score that not every run has, not a policy, a share outside
-            (0, 1], no resamples, or what the policy raises, such as for NaN difficulty.
+            (0, 1], no resamples, not an executor, or what the policy raises, such as for NaN difficulty.
 
     >>> from difficulty_prune import Run, policies
     >>> values = ([4.0, 1.0, 3.0, 2.0], [4.1, 1.1, 2.1, 2.2])
@@ -92,12 +105,18 @@ def stable_subset(
     check_number(share, "share", "(0, 1], the share of the resampled sets")
     if not 0 < share <= 1:
         raise ValueError(f"share: got {share!r}, expected a number in (0, 1], the share of the resampled sets")
-    sets = np.stack([np.ones(len(runs), np.int64), *(_resampled(runs, rng) for _ in range(number))])
-    plans = (_plan(mean, runs, score, policy, (seed, k)) for k, mean in enumerate(means_of(runs, score, sets)))
-    of_all = next(plans)
+    check_executor(executor)
+    kinds = architecture_of_runs(runs)
+    sets = np.stack([_resampled(kinds, rng) for _ in range(number)])
+    question = _Question(ScoreOfRuns(runs, score), SCORES[score].higher_is_harder, runs.labels, policy, seed)
+    of_all = next(question.plans(np.ones((1, len(runs)), np.int64), 0))
     counts = np.zeros(runs.num_examples, np.int64)
-    for plan in plans:
-        counts[plan.index.numpy()] += 1
+    pieces, first = [], 1
+    for some in batches(sets, runs.num_examples):
+        pieces.append((question, some, first))
+        first += len(some)
+    for part in run_pieces(executor, _count, pieces):
+        counts += part
     index = np.flatnonzero(counts >= share * number - 1e-9)  # 0.07 * 100 is more than 7, by rounding
     return StableSubset(
         index,
@@ -110,24 +129,51 @@ def stable_subset(
     )
 
 
-def _resampled(runs: RunSet, rng: np.random.Generator) -> NDArray[Any]:
+def _resampled(kinds: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     """How often each run is drawn, with replacement, into a set with as many of each architecture, [R] int64."""
-    kinds = architecture_of_runs(runs)
-    groups = [np.flatnonzero(kinds == kind) for kind in range(len(runs.architectures))]
+    groups = [np.flatnonzero(kinds == kind) for kind in range(kinds.max() + 1)]
     drawn = np.concatenate([rng.choice(group, len(group)) for group in groups])
-    return np.bincount(drawn, minlength=len(runs))
+    return np.bincount(drawn, minlength=len(kinds))
 
 
-def _plan(mean: NDArray[Any], runs: RunSet, score: str, policy: Policy, seeds: tuple[int, int]) -> Plan:
-    """The plan from the mean of a set of runs; set 0 is all of them."""
-    difficulty = mean if SCORES[score].higher_is_harder else -mean
-    try:
-        plan = policy(difficulty, runs.labels, generator=generator_from(*seeds))
-    except ValueError as error:
-        unknown = int(np.isnan(mean).sum())
-        reason = f", none of which presented {unknown} of the examples" if unknown else ""
-        which = f"of resampled set {seeds[1]} of the runs" if seeds[1] else "of all runs"
-        raise ValueError(f"stable_subset: from the mean {which}{reason}: {error}") from error
-    if not isinstance(plan, Plan):
-        raise TypeError(f"policy: {policy!r} returned {plan!r}, expected a dp.Plan")
-    return plan
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """What a worker needs to know to make the plans of some sets.
+
+    Attributes:
+        kept: the score of the runs.
+        higher_is_harder: of the score.
+        labels: [N], or None.
+    """
+
+    kept: ScoreOfRuns
+    higher_is_harder: bool
+    labels: NDArray[Any] | None
+    policy: Policy
+    seed: int
+
+    def plans(self, sets: NDArray[Any], first: int) -> Iterator[Plan]:
+        """The plan of each set [K, R], how often it has each run; set 0 is all of them."""
+        for number, mean in enumerate(self.kept.means(sets), first):
+            yield self._plan(mean, number)
+
+    def _plan(self, mean: NDArray[Any], number: int) -> Plan:
+        difficulty = mean if self.higher_is_harder else -mean
+        try:
+            plan = self.policy(difficulty, self.labels, generator=generator_from(self.seed, number))
+        except ValueError as error:
+            unknown = int(np.isnan(mean).sum())
+            reason = f", none of which presented {unknown} of the examples" if unknown else ""
+            which = f"of resampled set {number} of the runs" if number else "of all runs"
+            raise ValueError(f"stable_subset: from the mean {which}{reason}: {error}") from error
+        if not isinstance(plan, Plan):
+            raise TypeError(f"policy: {self.policy!r} returned {plan!r}, expected a dp.Plan")
+        return plan
+
+
+def _count(question: _Question, sets: NDArray[Any], first: int) -> NDArray[Any]:
+    """In how many plans of these sets [K, R] each example is, [N] int64."""
+    counts = np.zeros(question.kept.num_examples, np.int64)
+    for plan in question.plans(sets, first):
+        counts[plan.index.numpy()] += 1
+    return counts

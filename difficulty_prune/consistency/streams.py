@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from ..runs.run_set import RunSet
 from ..runs.score_of_runs import ScoreOfRuns
 from ..support.checks import whole_number
-from ..support.ranks import standard_ranks
+from ..support.ranks import dot, standard_ranks
 
 _MEANS: Final = 1 << 24
 """Numbers of all means in memory at once, 128 MB. More than a block, because every batch of means reads all files anew:
@@ -85,19 +86,6 @@ def batches(weights: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
     return (weights[start : start + at_once] for start in range(0, len(weights), at_once))
 
 
-def means_of(runs: RunSet, score: str, weights: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Weighted means of the score over the runs that presented the example, [N] float64 each; NaN where none did.
-
-    The files are read once for as many means as fit into 128 MB.
-
-    Args:
-        weights: [K, R], 0 or more, how much each run counts in each of the means.
-    """
-    kept = ScoreOfRuns(runs, score)
-    for some in batches(weights, runs.num_examples):
-        yield from kept.means(some)
-
-
 def weights_of(chosen: Iterable[Iterable[int]], runs: int) -> NDArray[Any]:
     """[K, R] int64: 1 for the chosen runs of each of K sets, else 0.
 
@@ -143,22 +131,38 @@ class PairSums:
     """
 
     def __init__(self, kinds: int, size: int) -> None:
-        self._ranks, self._known = np.zeros((kinds, size)), np.zeros((kinds, size))
+        self._ranks, self._known = np.zeros((kinds, size)), np.zeros((kinds, size), np.int32)
         self._own_products, self._own_sizes = np.zeros((kinds, kinds)), np.zeros((kinds, kinds))
 
-    def add(self, kinds: Iterable[int], ranks: NDArray[Any], known: NDArray[Any]) -> None:
-        """Adds one run: its `standard_ranks` [k, N] of these kinds, and which values it has [k, N]."""
-        rows, shown = list(kinds), known * 1.0
-        self._ranks[rows] += ranks
-        self._known[rows] += shown
-        self._own_products[np.ix_(rows, rows)] += ranks @ ranks.T
-        self._own_sizes[np.ix_(rows, rows)] += shown @ shown.T
+    def add(self, kinds: Iterable[int], ranked: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> None:
+        """Adds one run: of each of these kinds its `standard_ranks` [N], and which values it has [N]."""
+        own = list(zip(kinds, ranked, strict=True))
+        for kind, (ranks, known) in own:
+            self._ranks[kind] += ranks
+            self._known[kind] += known
+        for (i, (ranks, known)), (j, (others, shown)) in itertools.product(own, own):
+            if i <= j:
+                self._own_products[i, j] += dot(ranks, others)
+                self._own_sizes[i, j] += np.count_nonzero(known & shown)
+
+    def merge(self, other: PairSums) -> None:
+        """Adds further runs."""
+        self._ranks += other._ranks
+        self._known += other._known
+        self._own_products += other._own_products
+        self._own_sizes += other._own_sizes
 
     def mean(self) -> NDArray[Any]:
         """[K, K] float64; NaN where no two different runs share examples."""
-        products = self._ranks @ self._ranks.T - self._own_products
-        sizes = self._known @ self._known.T - self._own_sizes
+        known = self._known.astype(np.float64)
+        products = self._ranks @ self._ranks.T - _both_triangles(self._own_products)
+        sizes = known @ known.T - _both_triangles(self._own_sizes)
         return np.where(sizes > 0.5, products / np.maximum(sizes, 1), np.nan)
+
+
+def _both_triangles(upper: NDArray[Any]) -> NDArray[Any]:
+    full: NDArray[Any] = upper + np.triu(upper, 1).T
+    return full
 
 
 def count(number: int, word: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -16,6 +17,7 @@ from ..runs.run import Run
 from ..runs.run_set import RunSet
 from ..support.checks import check_number, whole_number
 from ..support.files import MALFORMED, load_vectors, save_vectors
+from ..support.pieces import check_executor
 from ..support.plain import plain_fields
 from .accuracy import Accuracy
 from .classifier import Classifier
@@ -78,7 +80,14 @@ class ArchitectureFingerprint:
 
     @classmethod
     def fit(
-        cls, runs: RunSet, score: str = "el2n", examples: Any = 10, *, select: Select = "sensitive", seed: int = 0
+        cls,
+        runs: RunSet,
+        score: str = "el2n",
+        examples: Any = 10,
+        *,
+        select: Select = "sensitive",
+        seed: int = 0,
+        executor: Executor | None = None,
     ) -> ArchitectureFingerprint:
         """Learns from runs of known architectures.
 
@@ -89,17 +98,21 @@ class ArchitectureFingerprint:
             select: how to choose: "sensitive" (to the architecture), "random", "hardest", or "pca" (those with most of
                 their variance in the first principal components of the runs).
             seed: of folds, permutations and random choices.
+            executor: does the tests of "sensitive" in pieces, as for `sensitive_examples`: one of all runs, and one
+                for each of up to ten folds.
 
         Raises:
-            TypeError: `runs` is not a RunSet, or positions that are not whole numbers.
+            TypeError: `runs` is not a RunSet, not an executor, or positions that are not whole numbers.
             ValueError: an unknown score or way to choose, too few architectures or runs of one, more examples than
                 every run presented, or positions that are repeated, outside the data, or not presented in every run.
         """
         check_select(select)
         whole_number(seed, "seed")
+        check_executor(executor)
         groups = group_runs(runs, score, at_least=3)
         known = groups.known()
-        ranking, size = _how_to_choose(examples, select, known, seed)
+        ways = partial(rank_examples, select=select, seed=seed, executor=executor)
+        ranking, size = _how_to_choose(examples, ways, known)
 
         outcome = recognise_held_out(groups, ranking, (size,), known, seed)[size]
         chosen = choose(ranking, groups, size, known)
@@ -260,11 +273,11 @@ def check_size(size: int, known: NDArray[Any], name: str) -> None:
         raise ValueError(f"{name}: got {size}, expected 1 to {known.sum():,}, the examples that every run presented")
 
 
-def _how_to_choose(examples: Any, select: Select, known: NDArray[Any], seed: int) -> tuple[Ranking, int]:
-    """A ranking of examples, and how many of the first to take."""
+def _how_to_choose(examples: Any, ranking: Ranking, known: NDArray[Any]) -> tuple[Ranking, int]:
+    """The ranking of examples, or the one that was given, and how many of the first to take."""
     if np.ndim(examples) == 0:
         check_size(examples, known, "examples")
-        return partial(rank_examples, select=select, seed=seed), int(examples)
+        return ranking, int(examples)
     given = np.asarray(examples)
     if given.ndim != 1 or len(given) == 0 or given.dtype.kind not in "iu":
         raise TypeError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, get_args
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..runs.run_set import RunSet
 from ..support.checks import whole_number
+from ..support.pieces import check_executor
 from ..support.plain import plain_fields
 from ..support.randomness import generator_from
 from .accuracy import Accuracy
@@ -100,6 +102,7 @@ def compare_selectors(
     select: Iterable[Select] = _ALL,
     protocol: Protocol = "held-out runs",
     seed: int = 0,
+    executor: Executor | None = None,
 ) -> Comparison:
     """Recognises architectures by different numbers of examples, chosen in different ways (arXiv 2401.01867).
 
@@ -116,10 +119,11 @@ def compare_selectors(
         select: the ways, as in `ArchitectureFingerprint.fit`.
         protocol: "held-out runs" or "held-out architectures".
         seed: of folds, permutations, random choices and k-means.
+        executor: as for `ArchitectureFingerprint.fit`.
 
     Raises:
-        TypeError: `runs` is not a RunSet, a string or something else instead of several ways, or numbers of examples
-            that are not whole.
+        TypeError: `runs` is not a RunSet, not an executor, a string or something else instead of several ways, or
+            numbers of examples that are not whole.
         ValueError: an unknown score, way or protocol, too few architectures or runs of one, or more examples than
             every run presented.
 
@@ -147,6 +151,7 @@ def compare_selectors(
     if protocol not in get_args(Protocol):
         raise ValueError(f"protocol: got {protocol!r}, expected one of {', '.join(map(repr, get_args(Protocol)))}")
     whole_number(seed, "seed")
+    check_executor(executor)
     groups = group_runs(runs, score, at_least=4 if protocol == "held-out runs" else 3)
     if protocol == "held-out architectures":
         _check_others(groups, ways)
@@ -157,7 +162,7 @@ def compare_selectors(
     measure = _by_runs if protocol == "held-out runs" else _by_architectures
     rows: list[Row] = []
     for way in ways:
-        ranking = partial(rank_examples, select=way, seed=seed)
+        ranking = partial(rank_examples, select=way, seed=seed, executor=executor)
         for size, (accuracy, clustering) in measure(groups, ranking, sizes, known, seed).items():
             rows.append(Row(way, size, accuracy.value, accuracy.interval, clustering))
     pairs = [(a, b) for a, b in itertools.combinations(groups.sizes, 2)]

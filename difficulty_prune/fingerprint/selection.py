@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
@@ -26,18 +27,21 @@ def check_select(select: str) -> None:
         raise ValueError(f"select: got {select!r}, expected one of {', '.join(map(repr, get_args(Select)))}")
 
 
-def rank_examples(groups: Groups, select: Select, seed: int) -> NDArray[Any]:
+def rank_examples(groups: Groups, select: Select, seed: int, executor: Executor | None = None) -> NDArray[Any]:
     """Positions of all examples that every run presented, int64, those to choose first in front.
 
     "sensitive": by `sensitive_examples` with 1,000 permutations. "random": in random order. "hardest": by mean
     difficulty. "pca": by the share of the example's variance over runs that lies in the first G - 1 principal
     components of the runs, as many as it takes to tell G architectures apart.
+
+    Args:
+        executor: does the tests of `sensitive_examples`; the other ways cost little.
     """
-    return _RANKINGS[select](groups, seed)
-
-
-def _sensitive(groups: Groups, seed: int) -> NDArray[Any]:
-    return sensitive_examples(groups.runs, groups.score, permutations=_PERMUTATIONS, seed=seed).index
+    if select == "sensitive":
+        return sensitive_examples(
+            groups.runs, groups.score, permutations=_PERMUTATIONS, seed=seed, executor=executor
+        ).index
+    return _CHEAP[select](groups, seed)
 
 
 def _random(groups: Groups, seed: int) -> NDArray[Any]:
@@ -67,8 +71,7 @@ def _pca(groups: Groups, seed: int) -> NDArray[Any]:
     return _highest_first(_for_each(groups, share))
 
 
-_RANKINGS: Final[Mapping[Select, Callable[[Groups, int], NDArray[Any]]]] = {
-    "sensitive": _sensitive,
+_CHEAP: Final[Mapping[Select, Callable[[Groups, int], NDArray[Any]]]] = {
     "random": _random,
     "hardest": _hardest,
     "pca": _pca,

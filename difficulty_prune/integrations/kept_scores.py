@@ -23,7 +23,7 @@ from ..support.digest import digest_of_array
 from ..support.file_errors import errors_name
 from ..support.files import MALFORMED, write_atomically
 from ..tracker.tracker import DifficultyTracker
-from .training_set import finish_with
+from .training_set import check_processes, finish_with
 
 STATE_NAME: Final = "difficulty.pt"
 
@@ -59,11 +59,7 @@ class KeepsScores(Trainer):
         self.sampler = sampler
         self._before: dict[str, Any] | None = None  # what was recorded before a training that may be tried again
         super().__init__(*args, **kwargs)
-        if self.args.world_size > 1 and tracker.process_group is None:
-            raise ValueError(
-                f"the tracker knows what its own process saw alone, and there are {self.args.world_size}; make it as "
-                "DifficultyTracker(..., process_group=torch.distributed.group.WORLD), after TrainingArguments(...)"
-            )
+        check_processes(tracker, self.args.world_size, "after TrainingArguments(...)")
 
     def finish(self, **metadata: Any) -> Run:
         """Ends the run, see `DifficultyTracker.finish`, whose arguments it takes: `architecture` and `seed` at least.

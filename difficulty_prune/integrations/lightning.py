@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import CombinedLoader
 
 from ..sampler import PruneSampler
 from ..tracker.tracker import DifficultyTracker
-from .training_set import finish_with, indexed_in
+from .training_set import check_processes, finish_with, indexed_in
 
 
 class DifficultyCallback(pl.Callback):
@@ -165,12 +165,7 @@ class DifficultyCallback(pl.Callback):
     # Checks
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        tracker = self.tracker
-        if trainer.world_size > 1 and tracker.process_group is None:
-            raise ValueError(
-                f"the tracker knows what its own process saw alone, and there are {trainer.world_size}; make it in the "
-                "module's setup as DifficultyTracker(..., process_group=torch.distributed.group.WORLD)"
-            )
+        check_processes(self.tracker, trainer.world_size, "in the module's setup")
         if self.sampler is not None:
             _check_settings(trainer, self.sampler)
         self._after_setup()

@@ -1,4 +1,4 @@
-"""Runs that say which examples they are of, where the training set of a framework knows it."""
+"""What a framework knows of its training set and processes: which examples a run is of, and who records them."""
 
 from __future__ import annotations
 
@@ -37,6 +37,28 @@ def finish_with(tracker: DifficultyTracker, dataset: Any, metadata: Mapping[str,
             stacklevel=3,
         )
         return tracker.finish(**{**facts, **metadata})
+
+
+def check_processes(tracker: DifficultyTracker, processes: int, where: str) -> None:
+    """ValueError unless the tracker records what all processes of a framework see.
+
+    Args:
+        where: it is to be made.
+
+    >>> check_processes(DifficultyTracker(10, ("loss",)), 2, "in setup")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: the tracker knows what its own process saw alone, and there are 2; make it in setup as ...
+    """
+    if processes < 2 or tracker.process_group is not None:
+        return
+    instead = f"make it {where} as DifficultyTracker(..., process_group=torch.distributed.group.WORLD)"
+    if tracker.partition is not None:
+        raise ValueError(
+            f"the tracker has a partition, whose records are those of one process of {processes}: checkpoints and the "
+            f"run file would hold those of process 0 alone; {instead}, or train in a loop of your own, as in "
+            "docs/many_processes.md"
+        )
+    raise ValueError(f"the tracker knows what its own process saw alone, and there are {processes}; {instead}")
 
 
 def indexed_in(dataset: Any) -> IndexedDataset | None:

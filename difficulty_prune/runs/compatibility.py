@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..scores.catalogue import SCORES, TRACKED
+from ..scores.catalogue import LATE, SCORES, TRACKED
 from ..scores.temporal import TEMPORAL
 from ..support.counted import counted
 from ..support.ids import digest_of_ids
@@ -18,7 +18,7 @@ from .run import Run
 
 _DATA: Final = "data"
 _IDS: Final = "ids"
-_OF_LOGITS: Final = tuple(name for name, score in SCORES.items() if score.needs in ("loss", "logits"))
+_OF_LOGITS: Final = tuple(name for name, score in SCORES.items() if score.needs in ("loss", "logits", "late logits"))
 # Options of rows, which a run names unless they are usual, and the scores that depend on them.
 _ROWS: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
     "target": ("classes", _OF_LOGITS),
@@ -98,9 +98,11 @@ def _options(run: Run, scores: Iterable[str]) -> dict[str, dict[str, Any]]:
     result: dict[str, dict[str, Any]] = {}
     for name in scores:
         fields: dict[str, Any] = {}
-        if isinstance(options, dict) and SCORES[name].needs in TRACKED:
+        if isinstance(options, dict) and SCORES[LATE.get(name, name)].needs in TRACKED:
             fields["options.label"] = options.get("label")
             fields["options.since"] = options.get("since")  # presentations of each example before those that count
+            if name in LATE:
+                fields["options.late"] = options.get("late")  # likewise
             part = "temporal" if name in TEMPORAL else "gradient" if SCORES[name].needs == "input gradients" else ""
             for option, (usual, scores_of_option) in _ROWS.items():
                 if name in scores_of_option:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -89,20 +90,26 @@ class ScoreOfRuns:
         num_examples: N.
 
     Raises:
-        FileNotFoundError, ValueError: where it is unpickled, a file is not there, or holds other values.
+        FileNotFoundError, ValueError: at the first use of what was unpickled, a file is not there, or holds other
+            values. Not before, because a process that fails to unpickle its work ends without saying why.
     """
 
     def __init__(self, runs: RunSet, score: str) -> None:
-        self._kept = [_Kept(score, run.kept(score), run.read(score, slice(0)).dtype, repr(run)) for run in runs]
+        self._sent = [_Kept(score, run.kept(score), run.read(score, slice(0)).dtype, repr(run)) for run in runs]
         self.num_examples = runs.num_examples
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._sent)
+
+    @cached_property
+    def _kept(self) -> list[_Kept]:
+        """With the files that were sent, once they are needed."""
+        return [kept.received(self.num_examples) for kept in self._sent]
 
     def some(self, runs: slice) -> ScoreOfRuns:
         """The score of some of the runs."""
         chosen = ScoreOfRuns.__new__(ScoreOfRuns)
-        chosen._kept, chosen.num_examples = self._kept[runs], self.num_examples
+        chosen._sent, chosen.num_examples = self._kept[runs], self.num_examples
         return chosen
 
     def read(self, run: int) -> NDArray[Any]:
@@ -156,11 +163,11 @@ class ScoreOfRuns:
         return means
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"kept": [kept.to_send() for kept in self._kept], "num_examples": self.num_examples}
+        return {"kept": [kept.to_send() for kept in self._sent], "num_examples": self.num_examples}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.num_examples = state["num_examples"]
-        self._kept = [kept.received(self.num_examples) for kept in state["kept"]]
+        self._sent = state["kept"]
 
 
 def pieces_of(kept: ScoreOfRuns) -> Iterator[tuple[int, ScoreOfRuns]]:

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal, get_args
 
-Needs = Literal["loss", "logits", "input gradients", "parameter gradients", "features", "runs"]
+Needs = Literal["loss", "logits", "late logits", "input gradients", "parameter gradients", "features", "runs"]
 
 TRACKED: Final[tuple[Needs, ...]] = ("loss", "logits", "input gradients", "parameter gradients")
 """What a tracker records during training."""
+
+LATE: Final = MappingProxyType({"late_aum": "aum"})
+"""Scores of the second half of a training, and what a tracker records for each."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,8 @@ class Score:
         higher_is_harder: whether a high score marks a hard example; if not, difficulty is the score with its sign
             flipped.
         needs: what the score is computed from. A tracker records "loss" (logits or a loss), "logits", "input
-            gradients" and "parameter gradients"; "features" come from a trained model, "runs" are several trained
-            models.
+            gradients" and "parameter gradients", and knows "late logits", those of the second half of the training, if
+            it is told when that began; "features" come from a trained model, "runs" are several trained models.
         unit: the unit of the number.
         source: the paper that defines it.
         summary: the definition in one line; T is how often the example was presented.
@@ -153,6 +156,17 @@ _ALL = (
         "mean over T of z_y minus the largest other logit",
         "On logits; the same on probabilities is margin. Its scale is that of the logits, which grow during training.",
         how="update",
+    ),
+    Score(
+        "late_aum",
+        False,
+        "late logits",
+        "logits",
+        f"{_PLEISS}; the half was measured here, docs/wrong_labels.md",
+        "aum of the second half of the training: the mean over the presentations in it",
+        "The half begins where tracker.snapshot() was called; runs in which that was after another number of "
+        "presentations do not mix. Later is not better still: the last epoch alone finds fewer wrong labels than all.",
+        how="finish(late=)",
     ),
     Score(
         "margin",
@@ -390,6 +404,20 @@ def check_tracked(names: Iterable[str]) -> tuple[str, ...]:
     for name in listed:
         if SCORES[name].needs == "features":
             raise ValueError(f"scores: {name!r} is not tracked in training; see dp.score_features(model, loader)")
+        if name in LATE:
+            raise ValueError(
+                f"scores: {name!r} is not recorded step by step; track {LATE[name]!r}, take early = tracker.snapshot() "
+                "when the first half of the training is over, and call tracker.finish(..., late=early)"
+            )
         if SCORES[name].needs == "runs":
             raise ValueError(f"scores: {name!r} is a score of several runs; see dp.RunSet(runs).mean({name!r})")
     return listed
+
+
+def recorded(names: Iterable[str]) -> tuple[str, ...]:
+    """What a tracker records so that a run has these scores in the end; errors as of `check_tracked`.
+
+    >>> recorded(("late_aum", "el2n"))
+    ('aum', 'el2n')
+    """
+    return check_tracked(LATE.get(name, name) for name in check_scores(names))

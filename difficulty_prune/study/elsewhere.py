@@ -96,7 +96,7 @@ def open_executor(given: Executor | str | None) -> Iterator[Elsewhere | None]:
     elif isinstance(given, str):
         address = cluster_address(given)
         with _connect(address) as client, client.get_executor(pure=False) as executor:
-            yield Elsewhere(executor, address, lambda *call: list(client.run(*call).values()))
+            yield Elsewhere(executor, address, lambda *call: _ask_workers(client, *call))
     else:
         check_executor(given)
         yield Elsewhere(given, type(given).__name__, lambda *call: [given.submit(*call).result()])
@@ -123,9 +123,19 @@ def _connect(address: str) -> Iterator[Any]:
             yield client
         except distributed.KilledWorker as error:
             raise ConnectionError(
-                f"executor: one training ended every worker of {address} that began it, perhaps because memory ran "
-                f"out ({error}); finished trainings are on disk, and the same command continues from there"
+                f"executor: one piece of work ended every worker of {address} that began it, perhaps because memory "
+                f"ran out ({error}); the finished trainings of a study are on disk, from where the same command goes on"
             ) from error
+
+
+def _ask_workers(client: Any, *call: Any) -> list[Any]:
+    """The answers of the workers that live; the first error of theirs."""
+    answers = client.run(*call, on_error="return").values()
+    living = [answer for answer in answers if not isinstance(answer, OSError)]  # of a connection that was lost
+    for answer in living:
+        if isinstance(answer, Exception):
+            raise answer
+    return living
 
 
 def run_elsewhere(

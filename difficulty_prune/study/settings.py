@@ -16,11 +16,12 @@ from ..policies.review import Review
 from ..policies.stratified import Stratified
 from ..policies.uniform import Easiest, Hardest, Random, Window
 from ..policies.weighted import Importance, SoftPrune
-from ..scores.catalogue import TRACKED, check_tracked, score_names
+from ..scores.catalogue import TRACKED, recorded, score_names
 from ..scores.temporal import TEMPORAL, TemporalOptions
 from ..support.checks import check_fraction
 from ..support.complete_data import complete_data
 from .cluster_address import FORM, cluster_address
+from .halfway import needs_halves
 from .hold_out import check_hold_out
 from .models import MODELS, find_model
 from .options import option
@@ -30,6 +31,7 @@ from .tasks import slug
 from .train import Recipe
 
 DEFAULT_SCORES: Final = ("el2n", "aum", "forgetting", "vog_loss")
+SCORES_TO_ASK_FOR: Final = score_names(*TRACKED, "late logits")
 _LABELLED: Final = ("table:", "datasets:")
 REGRESSION_SCORES: Final = ("loss", "vog_loss")
 ALL_REGRESSION_SCORES: Final = ("loss", "recent_loss", "vog_loss")
@@ -118,10 +120,10 @@ class Settings:
     scores: tuple[str, ...] = field(
         default=DEFAULT_SCORES,
         metadata=option(
-            f"the first one prunes; {', '.join(score_names(*TRACKED))}",
+            f"the first one prunes; {', '.join(SCORES_TO_ASK_FOR)}",
             nargs="+",
             metavar="SCORE",
-            offer=score_names(*TRACKED),
+            offer=SCORES_TO_ASK_FOR,
         ),
     )
     keep: tuple[float, ...] = field(
@@ -198,7 +200,7 @@ class Settings:
     def __post_init__(self) -> None:
         self._take_simpler_forms()
         self._check_regression()
-        check_tracked(self.scores)
+        recorded(self.scores)  # or an error
         for keep in self.keep:
             check_fraction(keep, "keep")
         for name in self.policies:
@@ -241,6 +243,7 @@ class Settings:
         if self.executor is not None and cluster_address(self.executor) and self.workers is not None:
             raise ValueError(f"workers: got {self.workers}, but {self.executor} has its own; leave one of them out")
         self._check_windows()
+        needs_halves(self.scores, self.recipe.epochs)  # or an error
         self._check_no_repeats()
         self._check_policies()
 
@@ -319,7 +322,7 @@ class Settings:
 
     @property
     def _tells_wrong(self) -> bool:
-        return not set(WRONG_LABEL_SCORES).isdisjoint(self.scores)
+        return not set(WRONG_LABEL_SCORES).isdisjoint(recorded(self.scores))
 
     @property
     def most(self) -> int:

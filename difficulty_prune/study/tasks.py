@@ -22,10 +22,12 @@ from ..policies.base import Policy
 from ..policies.plan import Plan, make_plan
 from ..runs.run import Run
 from ..sampler import PruneSampler
+from ..scores.catalogue import recorded
 from ..support.ids import digest_of_ids, encode_ids
 from ..tracker.options import GradientOptions
 from ..tracker.tracker import DifficultyTracker
 from .checkpoint import Checkpoint
+from .halfway import Halfway, needs_halves
 from .hold_out import held_out
 from .photographs import Photographs
 from .result_file import read_result, write_result
@@ -184,10 +186,11 @@ class ScoringTask:
 
     def run(self, report: Callable[[int], None]) -> None:
         """Trains and writes; `report` is called with the number of steps after each epoch."""
+        late = needs_halves(self.scores, self.recipe.epochs)
         data = self.source.load()
         tracker = DifficultyTracker(
             len(data.train),
-            self.scores,
+            recorded(self.scores),
             num_classes=None if data.regression else data.num_classes,
             gradient=GradientOptions(pixels=_PIXELS) if data.shape[1] * data.shape[2] >= _LARGE else None,
             mean_probabilities=not data.regression,
@@ -195,8 +198,12 @@ class ScoringTask:
         seen = self.seen(len(data.train))
         sampler = PruneSampler(partial(_keep, seen), np.zeros(len(seen)), seed=self.order_seed)
         checkpoint = self.checkpoint()
-        outcome = train(data, self.model, sampler, self.recipe, self.seed, tracker, report, checkpoint=checkpoint)
+        halfway = Halfway(tracker, self.recipe.epochs) if late else None
+        outcome = train(
+            data, self.model, sampler, self.recipe, self.seed, tracker, report, checkpoint=checkpoint, halfway=halfway
+        )
         tracker.finish(
+            late=halfway.snapshot if halfway is not None else None,
             labels=data.classes,
             ids=data.train.ids,
             class_names=data.names_of_classes,

@@ -18,6 +18,7 @@ from ..frozen.checkpoint import score_checkpoint
 from ..sampler import PruneSampler
 from ..tracker.tracker import DifficultyTracker
 from .checkpoint import Checkpoint, Position, Resumable
+from .halfway import Halfway
 from .models import build_model
 from .photographs import Photographs
 from .study_data import Examples, StudyData
@@ -122,6 +123,7 @@ def train(
     report: Callable[[int], None] = lambda steps: None,
     steps: int | None = None,
     checkpoint: Checkpoint | None = None,
+    halfway: Halfway | None = None,
 ) -> Outcome:
     """Trains a new model on what the sampler yields; with a tracker, scores every example at the same time.
 
@@ -133,6 +135,7 @@ def train(
         report: called after each epoch with its number of steps.
         steps: of the whole training, for the learning rate; default: epochs times the steps of the first one.
         checkpoint: what the training goes on from, if it was killed, and what is written at the end of epochs.
+        halfway: told when each epoch is over.
     """
     start = time.perf_counter()
     device = training_device()
@@ -152,7 +155,8 @@ def train(
         shifts = recipe.augment and not (isinstance(data.train, Photographs) and data.train.cut)  # by the workers
         watching = tracker is not None and "vog_loss" in tracker.scores
         needs_inputs = tracker is not None and not {"vog", "vog_probability"}.isdisjoint(tracker.scores)
-        resumable = Resumable(checkpoint, sampler, model=model, optimizer=optimizer, schedule=schedule, tracker=tracker)
+        parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "tracker": tracker, "halfway": halfway}
+        resumable = Resumable(checkpoint, sampler, **parts)
         begin = resumable.restore()
         start, done = start - begin.seconds, begin.steps
 
@@ -180,6 +184,8 @@ def train(
                 optimizer.step()
                 schedule.step()
             done += len(loader)
+            if halfway is not None:
+                halfway.finished(epoch + 1)
             report(len(loader))
             if epoch + 1 < recipe.epochs:
                 resumable.save(Position(epoch + 1, done, time.perf_counter() - start))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from .cores import usable_cores
@@ -35,6 +35,9 @@ def run_pieces(
 
     The first failure is raised, and pieces that have not begun are cancelled.
 
+    Raises:
+        ConnectionError: a worker ended before its piece was done, or the executor gave the piece up.
+
     >>> list(run_pieces(None, pow, [(2, 3), (3, 2)]))
     [8, 9]
     """
@@ -49,6 +52,15 @@ def run_pieces(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except BrokenExecutor as error:
+        raise ConnectionError(
+            f"executor: a worker of {type(executor).__name__} ended before its work was done ({error}); perhaps memory "
+            "ran out: take fewer workers. A script whose workers are processes needs if __name__ == '__main__':"
+        ) from error
+    except CancelledError as error:
+        raise ConnectionError(
+            f"executor: {type(executor).__name__} gave up a piece of the work; are its workers still there?"
+        ) from error
     finally:
         for future in waiting:
             future.cancel()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..ops.layout import FIELD, RECORD_WIDTH
 from ..ops.operators import new_table
+from ..scores.catalogue import LATE
 from .records import Records
 from .state import TrackerState
 
@@ -61,8 +62,32 @@ def check_of_a_part(scores: tuple[str, ...], asked: tuple[str, ...]) -> tuple[st
     return asked or possible
 
 
-def part_since(state: TrackerState, snapshot: Any) -> TrackerState:
+def check_late(scores: tuple[str, ...], since: Any) -> None:
+    """ValueError unless a tracker of these scores can also tell those of the second half of the whole training."""
+    if since is not None:
+        raise ValueError(
+            "late: got it together with since, whose run is of a part of the training alone; give since=early for all "
+            f"scores of what came after it, or late=early for those of the whole training and {', '.join(LATE)}"
+        )
+    if not any(name in scores for name in LATE.values()):
+        raise ValueError(
+            f"late: this tracker records {', '.join(scores)}, expected {' or '.join(LATE.values())} among them, of "
+            f"which {', '.join(LATE)} is made"
+        )
+
+
+def late_scores(state: TrackerState, snapshot: Any) -> dict[str, Tensor]:
+    """Those of the second half of the training, which began with the snapshot; errors as of `part_since`."""
+    named = {late: name for late, name in LATE.items() if name in state.wanted.scores}
+    found = part_since(state, snapshot, "late").scores(tuple(named.values()))
+    return {late: found[name] for late, name in named.items()}
+
+
+def part_since(state: TrackerState, snapshot: Any, argument: str = "since") -> TrackerState:
     """What was recorded after the snapshot, of the scores that are known of a part of training.
+
+    Args:
+        argument: what the snapshot was given as.
 
     Raises:
         TypeError, ValueError: this is no snapshot of the tracker's, or the tracker was reset since.
@@ -72,9 +97,9 @@ def part_since(state: TrackerState, snapshot: Any) -> TrackerState:
     found.records = None
     if state.records is not None:
         found.records = copy.copy(state.records)
-        found.records.table = _difference(state.records, _checked(snapshot, state.records))
+        found.records.table = _difference(state.records, _checked(snapshot, state.records, argument))
     else:
-        _checked(snapshot, Records(state.wanted.num_examples))
+        _checked(snapshot, Records(state.wanted.num_examples), argument)
     return found
 
 
@@ -84,25 +109,25 @@ def presentations_before(state: TrackerState, snapshot: Tensor) -> int:
     return round(float(snapshot[:, FIELD["count"]].cpu().double().sum()) / seen)
 
 
-def _checked(snapshot: Any, records: Records) -> Tensor:
+def _checked(snapshot: Any, records: Records, argument: str) -> Tensor:
     """The snapshot [N, 16] on the device of the records; a tracker that grew since has more examples."""
     if not isinstance(snapshot, Tensor):
-        raise TypeError(f"since: got {type(snapshot).__name__}, expected what tracker.snapshot() returned")
+        raise TypeError(f"{argument}: got {type(snapshot).__name__}, expected what tracker.snapshot() returned")
     size = len(records.table)
     if snapshot.dtype != torch.float32 or snapshot.dim() != 2 or snapshot.shape[1] != RECORD_WIDTH:
         raise ValueError(
-            f"since: got {snapshot.dtype} of shape {list(snapshot.shape)}, expected what tracker.snapshot() returned, "
-            f"float32 [{size}, {RECORD_WIDTH}]"
+            f"{argument}: got {snapshot.dtype} of shape {list(snapshot.shape)}, expected what tracker.snapshot() "
+            f"returned, float32 [{size}, {RECORD_WIDTH}]"
         )
     if len(snapshot) > size:
-        raise ValueError(f"since: got a snapshot of {len(snapshot)} examples, but the tracker has {size}")
+        raise ValueError(f"{argument}: got a snapshot of {len(snapshot)} examples, but the tracker has {size}")
     known = new_table(size, records.table.device)
     known[: len(snapshot)] = snapshot.to(records.table.device)
     fewer = int((known[:, FIELD["count"]] > records.count).sum())
     if fewer:
         raise ValueError(
-            f"since: {fewer} examples had been presented more often when the snapshot was taken than they are now; it "
-            "is of another tracker, or of this one before a reset"
+            f"{argument}: {fewer} examples had been presented more often when the snapshot was taken than they are "
+            "now; it is of another tracker, or of this one before a reset"
         )
     return known
 

@@ -34,7 +34,7 @@ from .partition import Partition
 from .parts import check_partition, put_together, saved_partition
 from .probabilities import MeanProbabilities
 from .rows import Rows, check_rows, check_values, wants_log_loss
-from .since import check_of_a_part, part_since, presentations_before, take_snapshot
+from .since import check_late, check_of_a_part, late_scores, part_since, presentations_before, take_snapshot
 from .source import ScoreSource
 from .state import TrackerState
 from .wanted import Wanted
@@ -688,7 +688,9 @@ reduction="weighted_mean")` |
     # Results
 
     def snapshot(self) -> Tensor:
-        """Marks this moment: with it, `compute(since=)` and `finish(since=)` give the scores of what comes after.
+        """Marks this moment: `compute(since=)` and `finish(since=)` give the scores of what comes after.
+
+        Taken when the first half of the training is over, it gives `finish(late=)` the score `late_aum`.
 
         Once a model has memorised its labels, and before it has learned anything, scores say little, so that a part of
         training can find more than all of it (docs/wrong_labels.md). Does not wait for the device.
@@ -890,6 +892,7 @@ reduction="weighted_mean")` |
         dataset_fingerprint: str | None = None,
         allow_skipped: bool = False,
         since: Tensor | None = None,
+        late: Tensor | None = None,
         **metadata: Any,
     ) -> Run:
         """Ends the run: its scores and what is known about it, ready to be saved.
@@ -912,12 +915,16 @@ reduction="weighted_mean")` |
             allow_skipped: see `compute`.
             since: what `snapshot` returned: the run has the scores of what came after it, those of them that are known
                 of a part of training; see `compute`. Means of probabilities are of the whole training all the same.
+            late: what `snapshot` returned when the first half of the training was over: beside the scores of the whole
+                the run has `late_aum`, the aum of what came afterwards, NaN for an example without any of it.
             metadata: anything else that JSON can hold, such as epochs=10.
 
         Raises:
             RuntimeError: nothing was recorded.
-            ValueError: see `compute`; or labels other than those shown, an example said to be seen that was never
-                presented, or mean probabilities that were not recorded; or a dataset of another length.
+            TypeError, ValueError: see `compute`; or `late` is no snapshot of this tracker, or given with `since` or
+                without aum.
+            ValueError: labels other than those shown, an example said to be seen that was never presented, or mean
+                probabilities that were not recorded; or a dataset of another length.
 
         >>> tracker = DifficultyTracker(1, scores=("el2n",))
         >>> tracker.update(torch.tensor([0]), torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
@@ -926,6 +933,8 @@ reduction="weighted_mean")` |
         """
         if self._state.is_empty:
             raise RuntimeError("finish: nothing was recorded; call tracker.update(index, logits, labels) in each step")
+        if late is not None:
+            check_late(self.scores, since)
         given: dict[str, Any] = {
             "labels": labels,
             "ids": ids,
@@ -944,13 +953,16 @@ reduction="weighted_mean")` |
             whole = self._readable()
             state = whole if since is None else part_since(whole, since)
             warn_of_too_little(state, scores)
+            if late is not None:
+                scores |= late_scores(whole, late)
             labels, seen = labels_of_run(state, given.pop("labels")), seen_by_run(state, seen)
             means: dict[str, Any] = {**given, **means_of_run(state, whole=mean_probabilities)}
+            windows = {"since": since, "late": late}
             facts = {
                 "presentations": self.presentations if since is None else int(state.counts()[0].double().sum()),
                 "skipped": self.skipped,
                 "options": options_of_scores(state)
-                | ({} if since is None else {"since": presentations_before(whole, since)}),
+                | {name: presentations_before(whole, mark) for name, mark in windows.items() if mark is not None},
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 **metadata,
             }

@@ -61,7 +61,7 @@ OFFERED: dict[str, set[str]] = {
     "study --pol": {"--policy "},
     "study --policy ": {"without-wrong", *POLICIES, *IN_EPOCHS},
     "study --policy hardest s": {"stratified", "soft"},
-    "study --scores ": set(score_names(*TRACKED)),
+    "study --scores ": {*score_names(*TRACKED), "late_aum"},
     "study --model ": set(MODELS),
     "study --data ": {"datasets:", "digits", "imagefolder:", "sklearn:", "table:", "torchvision:"},
     "study --data imagefolder:": {"photos/", "runs/"},  # the shell has the part before the colon

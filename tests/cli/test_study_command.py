@@ -55,6 +55,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("--model mlp mlp", "model: got 'mlp' twice, expected each one once"),
         ("--policy soft soft", "policy: got 'soft' twice"),
         ("--scores el2n aum el2n", "scores: got 'el2n' twice"),
+        ("--scores late_aum --epochs 1", "epochs: got 1, expected at least 2: late_aum is of the second half"),
         ("--keep 0.5 0.50", "keep: got 0.5 twice"),
         ("--keep 0.5 0.5000001", "keep: got 0.5 and 0.5000001, whose results would have the same file name"),
         ("--keep 0.001", "keep: got 0.001, expected more"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -46,6 +47,16 @@ def test_processes_with_parts_shard_a_model_and_go_on_as_half_as_many(tmp_path):
         "epoch 3: keeps 1258 of 1797, records here 899, steps [20, 20]",
         "epoch 4: keeps 1797 of 1797, records here 899, steps [29, 29]",
     ]
+
+
+def test_processes_of_accelerate_with_parts_visit_their_own_and_resume_exactly():
+    pytest.importorskip("accelerate", reason="accelerate is not installed")
+    records, *epochs, cut, order, scores = facts("accelerate_partition")
+    assert records == "records in each process [899, 898]"
+    assert epochs[0] == "epoch 0: visited 1796, twice 0", "equally many in each"
+    visited = [int(re.fullmatch(rf"epoch {n}: visited (\d+), twice 0", line)[1]) for n, line in enumerate(epochs)]
+    assert all(number % 2 == 0 and 1150 < number <= 1258 for number in visited[1:])
+    assert (cut, order, scores) == ("cut off after 4 batches of epoch 3", "same order True", "same scores True")
 
 
 def test_processes_of_accelerate_share_epochs_and_resume_exactly():

@@ -1,11 +1,9 @@
-"""Two processes that train together, of which one dies, stops, comes late or differs: an error in the others, no hang.
-
-A killed worker of a Dask cluster is tried by the tests of that executor.
-"""
+"""Processes that work together, of which one dies, stops, comes late or differs: an error or its work done, no hang."""
 
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,8 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dask_cluster import dask_cluster
+
+import difficulty_prune as dp
 
 pytestmark = pytest.mark.stress
+CLUSTERS = int(os.environ.get("STRESS_CLUSTERS", "5"))
 
 RANK = """
 import os, signal, sys, time
@@ -119,3 +121,28 @@ def test_one_that_differs_is_an_error_in_both(what: str, tmp_path: Path, started
         text = (tmp_path / f"error-{rank}.txt").read_text()
         assert text.startswith("ValueError: ")
     tell(f"a process of a group that has {what}", "once", "an error in both, in the first exchange")
+
+
+def test_a_worker_of_a_cluster_killed_at_random_moments_loses_nothing(tmp_path: Path, tell) -> None:
+    moments, killed_early = random.Random(2), 0
+    options = ("--model", "mlp", "--runs", "6", "--epochs", "2", "--scores", "el2n", "--keep", "--out", "results")
+    for attempt in range(CLUSTERS):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        with dask_cluster(folder) as (address, workers):
+            command = [sys.executable, "-m", "difficulty_prune.cli", "study", "--executor", f"dask:{address}", *options]
+            study = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            while study.poll() is None and not (folder / "results" / "runs").exists():
+                time.sleep(0.05)  # what it does before the first training is not what is tried
+            time.sleep(moments.uniform(0, 5))
+            workers[0].kill()
+            killed_early += study.poll() is None
+            _, errors = study.communicate(timeout=300)
+        assert study.returncode == 0, errors
+        names = [f"mlp-{seed}.safetensors" for seed in range(6)]
+        assert sorted(path.name for path in (folder / "results" / "runs").iterdir()) == names
+        assert errors.count("scoring run") == 6, "every run once"
+        assert [run.seed for run in dp.RunSet.load(folder / "results")] == list(range(6))
+    assert killed_early, "none of the kills met a study"
+    outcome = f"every run present once; {killed_early} of the kills met the study"
+    tell("a worker of a Dask cluster, SIGKILL at random moments", f"{CLUSTERS} times", outcome)

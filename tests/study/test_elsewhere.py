@@ -8,7 +8,6 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dask_cluster import dask_cluster
 from rich.console import Console
 
 import difficulty_prune as dp
@@ -70,31 +70,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("own_code", None)
 
 
-def start(*arguments: str, folder: Path) -> subprocess.Popen[bytes]:
-    with open(folder / "dask.log", "ab") as log:
-        return subprocess.Popen([sys.executable, "-m", "dask", *arguments], cwd=folder, stdout=log, stderr=log)
-
-
 @pytest.fixture
 def cluster(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """The address of a scheduler, and the processes of its two workers, which nobody starts again."""
-    pytest.importorskip("distributed", reason="needs Dask: pip install 'difficulty-prune[dask]'")
-    file = folder / "scheduler.json"
-    started = [start("scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(file), folder=folder)]
-    try:
-        while not file.exists():
-            assert started[0].poll() is None, (folder / "dask.log").read_text()
-            time.sleep(0.1)
-        options = "--nthreads", "1", "--no-nanny", "--no-dashboard", "--scheduler-file", str(file)
-        started += [start("worker", *options, folder=folder) for _ in range(2)]
-        while (folder / "dask.log").read_text().count("Registered to") < 2:
-            assert all(process.poll() is None for process in started), (folder / "dask.log").read_text()
-            time.sleep(0.1)
-        yield json.loads(file.read_text())["address"], started[1:]
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
+    with dask_cluster(folder) as found:
+        yield found
 
 
 @pytest.mark.slow
@@ -126,6 +105,19 @@ def test_of_a_cluster_whose_worker_is_killed_every_run_is_there_once(
     with Client(address, set_as_default=False) as client, client.get_executor() as executor:
         spread = dp.consistency.reliability(runs, "el2n", executor=executor)
     assert spread.value == pytest.approx(dp.consistency.reliability(runs, "el2n").value, rel=1e-9)
+    for seed in range(3):
+        for name, far in (("cnn", 0.0), ("mlp", 5.0)):
+            values = np.array([0.1 * seed, far + 0.1 * seed, 0.5])
+            dp.Run({"el2n": values}, architecture=name, seed=seed).save(folder / f"two/{name}-{seed}.safetensors")
+    for command, what in (
+        (["consistency", "results"], "rank_error"),
+        (["fingerprint", "two", "--examples", "1"], "sensitive"),
+    ):
+        found = []
+        for where in ([], ["--executor", f"dask:{address}"]):
+            assert main([*command, "--json", *where]) == 0
+            found.append(json.loads(capsys.readouterr().out)[what])
+        assert found[0] == found[1]
 
 
 def test_a_scheduler_that_is_not_there_is_one_line_before_any_work(
@@ -133,9 +125,14 @@ def test_a_scheduler_that_is_not_there_is_one_line_before_any_work(
 ) -> None:
     pytest.importorskip("distributed", reason="needs Dask: pip install 'difficulty-prune[dask]'")
     monkeypatch.setattr("difficulty_prune.study.elsewhere._PATIENCE", 1)
-    for address in ("tcp://127.0.0.1:9", "nonsense://x"):
-        assert main(["study", "--executor", f"dask:{address}", *STUDY, "results"]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
+    for seed in range(4):
+        run = dp.Run({"el2n": [0.1, 0.2 * seed]}, architecture="ab"[seed % 2], seed=seed)
+        run.save(folder / f"runs/{seed}.safetensors")
+    for command in ("study", "consistency", "fingerprint"):
+        address = "tcp://127.0.0.1:9" if command == "study" else "nonsense://x"
+        rest = [*STUDY, "results"] if command == "study" else ["runs"]
+        assert main([command, "--executor", f"dask:{address}", *rest]) == 2
+        *_, line = capsys.readouterr().err.splitlines()
         assert f"executor: no scheduler of Dask answers at {address} within 1 s (" in line
         assert "start one with `dask scheduler`" in line
     assert not (folder / "results").exists()
