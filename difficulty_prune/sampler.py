@@ -252,8 +252,9 @@ class PruneSampler(Sampler[int]):
         self.outside = outside
         self._labels = labels
         self._decided = _decided(decisions, difficulty, dataset)
-        self._partial = False  # whether the plan is what was left of an epoch
+        self._partial = False  # whether the plan may be what was left of an epoch, so that the next needs another
         if partition is not None:
+            partition.check_policy(policy)
             partition.compare(self._settings(difficulty), "samplers", "Give every process the same arguments")
         own = difficulty if callable(difficulty) else self._together(lambda: self._checked(difficulty).clone())
         self._difficulty: Callable[[], Any] | Tensor = own
@@ -264,13 +265,7 @@ class PruneSampler(Sampler[int]):
         self._asked_for: Epoch | None = None  # begun by set_epoch, before an earlier one was restored
         values = self._values()
         self._cost = None if cost is None else _costs(cost, len(values))
-        if dataset is not None and isinstance(policy, Plan):
-            _check_plan(policy, dataset)
-        if dataset is not None and len(values) != len(dataset):
-            raise ValueError(
-                f"difficulty: got {len(values)} examples, but the dataset has {len(dataset)}; to match them by id, "
-                "give ids=runs.ids, or take runs.difficulty(score, dataset=dataset)"
-            )
+        self._together(lambda: _check_dataset(policy, values, dataset))
         fixed = partition is None and not callable(difficulty)
         if fixed and getattr(policy, "redrawn", False):  # which itself says nothing
             warn_if_nothing_is_ranked(values, policy, getattr(policy, "keep", 0.0))
@@ -304,10 +299,15 @@ class PruneSampler(Sampler[int]):
 
         Raises:
             TypeError, ValueError: no whole number, or negative; or see the policy.
-            ValueError: an accelerator was asked for weights of examples that the epoch before did not keep.
+            ValueError: an accelerator was asked for weights of examples that the epoch before did not keep; or the
+                processes of a partition begin different epochs.
         """
         number = whole_number(epoch, "epoch")
-        self._raise_if_off_plan()
+        if self.partition is None or number == self.epoch:  # which nobody waits for
+            self._raise_if_off_plan()
+        else:
+            self.partition.compare({"epoch": number}, "samplers", "Call set_epoch with the same epoch in every process")
+            self.partition.together(self._raise_if_off_plan)
         if number > self.epoch and self._asked > 1:  # once is a look at the plan
             self._warn_if_undrawn()
         if number != self.epoch:
@@ -344,12 +344,12 @@ class PruneSampler(Sampler[int]):
 
     def _plan_of(self, difficulty: Tensor, epoch: int) -> Plan:
         size = len(self._weights)
-        if len(difficulty) != size:
-            raise ValueError(f"difficulty: got {len(difficulty)} examples, expected {size}, as in the first epoch")
         words = (_PLAN, epoch) if self._replans else (_PLAN,)
         if self.partition is not None:
             policy = at_epoch(self.policy, epoch)
             return self.partition.plan(policy, difficulty, self._labels, seed=(self.seed, *words))
+        if len(difficulty) != size:
+            raise ValueError(f"difficulty: got {len(difficulty)} examples, expected {size}, as in the first epoch")
         plan = self._plan_by(at_epoch(self.policy, epoch), difficulty, generator_from(self.seed, *words))
         if int(plan.index[-1]) >= size:
             raise ValueError(f"policy: {self.policy!r} keeps position {int(plan.index[-1])}, expected 0..{size - 1}")
@@ -465,7 +465,8 @@ class PruneSampler(Sampler[int]):
         return total
 
     def _foreseen_length(self, epoch: int) -> int:
-        fixed = not self._replans and at_epoch(self.policy, epoch) == at_epoch(self.policy, self.epoch)
+        changes = self._replans or self._partial
+        fixed = not changes and at_epoch(self.policy, epoch) == at_epoch(self.policy, self.epoch)
         if fixed or self.fixed_length is not None:
             return len(self)
         presented = torch.arange(len(self._weights), dtype=torch.float64, device="cpu")
@@ -651,6 +652,7 @@ class PruneSampler(Sampler[int]):
         if self.epoch > number:  # torchdata restores late: when its iterator is made, after set_epoch
             self._asked_for = self._epoch
         self._begin(plan, number, length)
+        self._partial = self.partition is not None  # the plan in the state may be what was left of the epoch
         return self._epoch, yielded
 
     def _check_state(self, state: Any, of_others: bool = False) -> tuple[int, int, int, Plan]:
@@ -666,6 +668,9 @@ class PruneSampler(Sampler[int]):
             if state[key] != own and not (of_others and key in ("examples", "partition")):
                 more = "; give the states of all processes to load_parts" if key == "partition" else ""
                 raise ValueError(f"load_state_dict: the state has {key} {state[key]!r}, this sampler {own!r}{more}")
+        if of_others and self.partition is not None:
+            saved = state["partition"]
+            self.partition.check_size(saved.get("examples") if isinstance(saved, Mapping) else None)
         if self.partition is None and state.get("partition") is not None:
             raise ValueError("load_state_dict: the state is of one process of a partition, and this sampler has none")
         number, length, yielded = (_saved_number(state, key) for key in ("epoch", "length", "yielded"))
@@ -742,6 +747,17 @@ def _ids_of(dataset: Any) -> Any:
     return (dataset if hasattr(dataset, "ids") else IndexedDataset(dataset)).ids
 
 
+def _check_dataset(policy: Any, values: Tensor, dataset: Any) -> None:
+    """ValueError where today's dataset is known, and the plan or the difficulty is of another."""
+    if dataset is not None and isinstance(policy, Plan):
+        _check_plan(policy, dataset)
+    if dataset is not None and len(values) != len(dataset):
+        raise ValueError(
+            f"difficulty: got {len(values)} examples, but the dataset has {len(dataset)}; to match them by id, "
+            "give ids=runs.ids, or take runs.difficulty(score, dataset=dataset)"
+        )
+
+
 def _check_plan(plan: Plan, dataset: Any) -> None:
     """ValueError for a plan of other data; a warning where it knows ids, and nothing else does."""
     ids = None if plan.ids_digest is None else _ids_of(dataset)
@@ -750,7 +766,7 @@ def _check_plan(plan: Plan, dataset: Any) -> None:
         warnings.warn(
             "plan: it knows the ids of its data, but the dataset does not, so that only their number was compared; "
             "give dp.IndexedDataset(dataset, key=...), and call its collect_ids() where only samples know their ids",
-            stacklevel=3,
+            stacklevel=6,
         )
 
 

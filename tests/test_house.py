@@ -57,6 +57,27 @@ def imports(module: str) -> Iterator[tuple[str, str]]:
                 yield (inside, "") if inside in MODULES or alias.name in ("_C", "_host") else (target, alias.name)
 
 
+NEWER = {
+    "Self",
+    "Never",
+    "LiteralString",
+    "Required",
+    "NotRequired",
+    "TypeVarTuple",
+    "Unpack",
+    "assert_never",
+    "override",
+}
+"""What `typing` has not had in Python 3.10, the oldest that is promised."""
+
+
+def test_nothing_is_imported_that_the_oldest_python_lacks():
+    for module, path in MODULES.items():
+        for node in ast.parse(path.read_text()).body:  # not under TYPE_CHECKING
+            if isinstance(node, ast.ImportFrom) and node.module == "typing":
+                assert NEWER.isdisjoint(alias.name for alias in node.names), module
+
+
 @pytest.mark.parametrize("module", ROOMS)
 def test_imports_run_one_way(module: str) -> None:
     own = FLOOR[module.split(".")[0]]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from .base import Keeping, Unseen
+
+if TYPE_CHECKING:  # Python 3.10 has none
+    from typing import Self
 
 
 class Around:

@@ -7,7 +7,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar, Final, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from ..support.arrays import as_tensor
 from ..support.checks import check_fraction, check_number, whole_number
 from .everyone import Everyone
 from .plan import Plan, make_plan, refuse_lost_class
+
+if TYPE_CHECKING:  # Python 3.10 has none
+    from typing import Self
 
 Unseen = Literal["refuse", "keep"]
 _MOST_CLASSES: Final = 2**24

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -83,7 +84,7 @@ def _spooled(blocks: Iterable[tuple[Any, Any]], rules: Rules) -> tuple[Spool, ND
     """Hashes and probabilities in order of arrival, how many hashes begin with each of the first bits, and the kind."""
     spool, kind, first = Spool(), "", None
     counts = np.zeros(2**_SORTED_BITS, np.int64)
-    for given, chances in blocks:
+    for given, chances in _pairs(blocks):
         ids = id_array(given)
         if len(ids) == 0:
             continue
@@ -103,6 +104,16 @@ def _spooled(blocks: Iterable[tuple[Any, Any]], rules: Rules) -> tuple[Spool, ND
     if not kind:
         raise ValueError("ids: got none, expected at least one")
     return spool, counts, kind
+
+
+def _pairs(blocks: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    for block in blocks:
+        if not isinstance(block, tuple | list) or len(block) != 2:
+            raise TypeError(
+                f"blocks: got {reprlib.repr(block)} among them, expected pairs of ids [n] and their probabilities [n], "
+                "such as [(ids, p)]"
+            )
+        yield block[0], block[1]
 
 
 def _checked(chances: Any, ids: NDArray[Any], weighted: bool) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ import os
 import reprlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
+from struct import error as StructError
 from typing import Any, Final
 
 import numpy as np
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 
 from ..policies.base import Policy, at_epoch
 from ..policies.plan import Plan
-from ..support.checks import whole_number
+from ..support.checks import true_or_false, whole_number
 from ..support.files import MALFORMED, open_vectors
 from ..support.hashing import hash_ids, pack_signed, xxh3
-from ..support.ids import id_array
+from ..support.ids import id_array, id_of
 from .build_table import FORMAT, KIND, Rules, write_table
 
 _BLOCK: Final = 1 << 20  # ids
@@ -162,14 +163,20 @@ class InclusionTable:
             salt: as for `build`.
 
         Raises:
-            TypeError: ids that are neither texts nor whole numbers, or of both kinds.
+            TypeError: ids that are neither texts nor whole numbers, or of both kinds; blocks that are no pairs; or
+                options of another kind.
             ValueError: no ids; a probability outside of [0, 1], or 0 in a weighted table; an id that occurs twice; or
                 two texts with the same hash, for which another salt helps.
             OSError: it cannot be written; the message names the file and says what to do.
         """
-        if full_from is not None:
-            whole_number(full_from, "full_from")
-        rules = Rules("", weighted, redrawn, full_from, policy, whole_number(salt, "salt"), 0)
+        if not isinstance(policy, str):
+            raise TypeError(
+                f"policy: got {policy!r}, expected a text for people; a table of a policy is made by "
+                "InclusionTable.build(path, ids, policy, difficulty)"
+            )
+        flags = (true_or_false(weighted, "weighted"), true_or_false(redrawn, "redrawn"))
+        full = None if full_from is None else whole_number(full_from, "full_from")
+        rules = Rules("", *flags, full, policy, whole_number(salt, "salt"), 0)
         write_table(path, blocks, rules)
         return cls(path, check=False)
 
@@ -244,12 +251,19 @@ class InclusionTable:
         def look_up(name: str | int) -> tuple[int, float | None]:
             if type(name) is not kind:
                 refuse(name)
-            data = name.encode("utf-8", "surrogatepass") if kind is str else pack_signed(name)  # type: ignore[union-attr]
+            try:
+                data = name.encode("utf-8", "surrogatepass") if kind is str else pack_signed(name)  # type: ignore[union-attr]
+            except StructError:
+                id_of(name, "ids", "a sample")  # which says why
+                raise
             wanted = hasher(data, salt)
             group = wanted >> shift
             end = starts[group + 1]
             place = bisect_left(hashes, wanted, starts[group], end)
-            return wanted, (p[place] if place < end and hashes[place] == wanted else None)
+            if place < end and hashes[place] == wanted:
+                return wanted, p[place]
+            id_of(name, "ids", "a sample")  # an empty text names nothing
+            return wanted, None
 
         return look_up
 

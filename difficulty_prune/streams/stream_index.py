@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from ..support.ids import as_objects, id_array
 
@@ -37,7 +38,13 @@ class StreamIndex:
 
         Raises:
             TypeError: ids that are neither, or of another kind than those before.
+            RuntimeError: in a worker of a loader, whose index other workers would not know.
         """
+        if get_worker_info() is not None:
+            raise RuntimeError(
+                "StreamIndex: called in a worker of a DataLoader, where each worker would give the same indices to "
+                "other samples; let the workers pass ids on, and call it in the training loop: index(batch['id'])"
+            )
         names = id_array(ids)
         first = next(iter(self._places), None)
         if first is not None and len(names) and isinstance(first, str) != (names.dtype == object):
@@ -65,6 +72,9 @@ class StreamIndex:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes the place of all ids so far; ValueError or TypeError for ids that are malformed or occur twice."""
+        if not isinstance(state, Mapping) or "ids" not in state:
+            got = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+            raise ValueError(f"load_state_dict: got {got}, expected what StreamIndex.state_dict gives")
         names = id_array(state["ids"]).tolist()
         places = {name: place for place, name in enumerate(names)}
         if len(places) < len(names):

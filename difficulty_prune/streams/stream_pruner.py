@@ -79,11 +79,12 @@ class StreamPruner:
         self.weight_key = weight_key
         self.ahead = whole_number(ahead, "ahead", least=1)
         # Workers see the same memory: the epoch in the first row, then a row of counts for each.
-        self._shared = torch.zeros((2 + _WORKERS, 3), dtype=torch.int64, device="cpu").share_memory_()
+        self._shared = torch.zeros((2 + _WORKERS, 3), dtype=torch.int64, device="cpu")
         self._shared[0, 0] = -1
         self._start()
 
     def _start(self) -> None:
+        self._shared.share_memory_()  # of a copy that was pickled as a file is, it is not; elsewhere nothing happens
         self._rows = self._shared.numpy()
         self._look_up = self.table.lookup()
         self._name_of = self._namer()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Final
 
@@ -201,6 +202,7 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
+        self._take_simpler_forms()
         self._check_regression()
         recorded(self.scores)  # or an error
         for keep in self.keep:
@@ -249,6 +251,14 @@ class Settings:
         needs_halves(self.scores, self.recipe.epochs)  # or an error
         self._check_no_repeats()
         self._check_policies()
+
+    def _take_simpler_forms(self) -> None:
+        """A folder as text, and one value or a list where there may be several."""
+        object.__setattr__(self, "out", Path(self.out))
+        for name in ("models", "scores", "keep", "policies"):
+            given = getattr(self, name)
+            single = isinstance(given, str | Real)
+            object.__setattr__(self, name, (given,) if single else tuple(given))
 
     def _check_regression(self) -> None:
         if self.regression and not self.data.startswith("table:") and not is_regression(self.data):

@@ -57,6 +57,7 @@ def run_study(settings: Settings, console: Console, *, executor: Executor | None
     start = time.perf_counter()
     if executor is not None and settings.executor is not None:
         raise ValueError(f"executor: got {executor!r}, and settings.executor {settings.executor!r}; choose one")
+    check_out(settings)
     with open_executor(settings.executor if executor is None else executor) as elsewhere:
         if elsewhere is not None:  # which has another current folder
             settings = replace(settings, out=settings.out.absolute())
@@ -64,7 +65,6 @@ def run_study(settings: Settings, console: Console, *, executor: Executor | None
 
 
 def _run(settings: Settings, console: Console, start: float, elsewhere: Elsewhere | None) -> dict[str, Any]:
-    check_out(settings)
     with console.status(Text(f"reading {settings.data}")):
         what = *settings.data_specs, settings.size, settings.plant_wrong, settings.seed
         data = load_data(*what)

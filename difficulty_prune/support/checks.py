@@ -26,6 +26,17 @@ def whole_number(value: Any, name: str, least: int = 0) -> int:
     return whole
 
 
+def true_or_false(value: Any, name: str) -> bool:
+    """The value as a Python bool; TypeError unless it is one, or NumPy's.
+
+    >>> true_or_false(np.bool_(True), "weighted")
+    True
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: got {value!r}, expected True or False")
+    return bool(value)
+
+
 def check_number(value: Any, name: str, interval: str) -> None:
     """TypeError unless the value is a real number."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):

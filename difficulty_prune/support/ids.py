@@ -39,6 +39,8 @@ def id_array(values: Any, name: str = "ids") -> NDArray[Any]:
     """`check_ids` without a look at whether each occurs once, which `positions_of` has."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()
+    if isinstance(values, set | frozenset):
+        raise TypeError(f"{name}: got a {type(values).__name__}, which has no order; expected a list of ids")
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise TypeError(f"{name}: got {values!r}, expected one for each example: {_EXPECTED}")
     if isinstance(values, np.ndarray):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import io
 import os
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ from .optional import optional_module
 
 _AHEAD: Final = 1 << 24
 """Bytes of an array that one request brings, 16 MB: with the latency of object stores, smaller requests take longer."""
+
+_CHANGES: Final = ("size", "ETag", "Last-Modified", "Content-MD5", "Digest")
+"""What a server may say of a file that is another after a change; fsspec takes those of HTTP for unchanging."""
 
 _WHOLE: Final = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "r2", "memory")
 """Protocols by which a file that is sent appears whole, or not at all."""
@@ -59,6 +63,12 @@ def path_or_url(name: str | os.PathLike[str]) -> Path | Url:
     """
     text = os.fspath(name)
     if "://" not in text:
+        beginning, _, rest = text.partition(":/")
+        if rest and beginning.lower() in (*_WHOLE, "http", "https", "sftp", "file"):
+            raise ValueError(
+                f"{text}: expected a URL as text, {beginning}://{rest}: a URL with one slash, as pathlib.Path makes of "
+                "it, would name a folder of this machine"
+            )
         return Path(text)
     return Path(text.removeprefix("file://")) if text.startswith("file://") else Url(text)
 
@@ -117,9 +127,11 @@ class RemoteFile(io.RawIOBase):
         with errors_name_url(url):
             self._files.invalidate_cache(self._path)
             info = self._files.info(self._path)
-            self._state = str(self._files.ukey(self._path))
+            self._state = str((self._files.ukey(self._path), *(info.get(name) for name in _CHANGES)))
         if info["type"] == "directory":
             raise FileNotFoundError(f"{url}: a folder, expected a file")
+        if info.get("size") is None:
+            raise OSError(errno.EIO, "the server does not say how long it is; copy the file to a folder", str(url))
         self.size = int(info["size"])
         self.expect(0, 0)
 
@@ -157,7 +169,9 @@ class RemoteFile(io.RawIOBase):
             return b""
         with errors_name_url(self._url):
             content = bytes(self._files.cat_file(self._path, start=start, end=stop))
-        if len(content) < size:
+        if len(content) == self.size:  # a server that knows no ranges, such as Python's own, sends all of the file
+            content = content[start:stop]
+        if not size <= len(content) <= stop - start:
             raise OSError(errno.EIO, f"got {len(content)} of {stop - start} bytes; try again", str(self._url))
         return content
 
@@ -192,9 +206,11 @@ def find_remote(url: Url) -> list[Url]:
             found = [path]
         elif files.isdir(path):
             folder = f"{path.rstrip('/')}/runs" if files.isdir(f"{path.rstrip('/')}/runs") else path.rstrip("/")
-            found = files.glob(f"{folder}/*.safetensors")
+            found = files.glob(f"{glob.escape(folder)}/*.safetensors")
         else:
-            found = files.glob(path)
+            folder, _, last = path.rpartition("/")
+            literal = glob.has_magic(folder) and files.isdir(folder)
+            found = files.glob(f"{glob.escape(folder)}/{last}" if literal else path)
     start = _beginning(url, path)
     return [Url(name if "://" in name else start + name.lstrip("/")) for name in sorted(found)]
 

@@ -21,6 +21,7 @@ from ..support.ids import id_array
 from .group import Group
 
 _SAMPLED: Final = 1 << 16  # examples that are looked at for one that two processes have
+_ADVICE: Final = "In every process, make the partition, the tracker and the sampler, and call set_epoch for every epoch"
 _FAR: Final = 0.9  # of the mean share: a smaller one is worth a word
 
 T = TypeVar("T")
@@ -48,6 +49,7 @@ class Partition:
         ids: [n] texts (dtype object) or int64. Of `split`, positions in the whole dataset.
         size: N, the examples of all processes.
         rank, world_size: the place of this process in the group, and how many there are.
+        is_split: whether the ids are positions in one dataset, as `split` gives them.
 
     Raises:
         TypeError: no process group, or ids that are neither.
@@ -60,6 +62,8 @@ class Partition:
     >>> partition.plan(Hardest(keep=0.5), [0.1, 0.9, 0.5, 0.2]).index
     tensor([1, 2])
     """
+
+    is_split = False
 
     def __init__(self, ids: Any, process_group: Any = None) -> None:
         self._begin(process_group)
@@ -86,14 +90,13 @@ class Partition:
         number = partition.together(lambda: whole_number(num_examples, "num_examples", least=partition.world_size))
         partition.ids = np.arange(partition.rank, number, partition.world_size, dtype=np.int64)
         partition._own(torch.from_numpy(partition.ids), {"ids": "number", "split": number})
+        partition.is_split = True
         return partition
 
     def _begin(self, process_group: Any) -> None:
         self._group = None if process_group is None else Group(process_group)
         if self._group is not None:
-            self._group.advice = (
-                "In every process, make the partition, the tracker and the sampler, and call set_epoch for every epoch"
-            )
+            self._group.advice = _ADVICE
         self.rank = 0 if self._group is None else self._group.rank
         self.world_size = 1 if self._group is None else self._group.world_size
 
@@ -150,24 +153,36 @@ class Partition:
         if self._group is not None:
             self._group.compare(definition, of, what_to_do)
 
+    def check_policy(self, policy: Any) -> None:
+        """TypeError for a policy that the processes cannot plan together, here or elsewhere."""
+        self.together(lambda: _check_policy(policy))
+
+    def check_size(self, saved: Any) -> None:
+        """ValueError for a state of another number of examples, where positions name them, and may have moved."""
+        if self.is_split and (type(saved) is not int or saved != self.size):
+            raise ValueError(
+                f"load_parts: the state is of a dataset of {saved} examples, this one has {self.size}, so that their "
+                "positions may be those of others now; load it with the dataset that it is of. Partition(ids) names "
+                "examples so that some may be left out"
+            )
+
     def together(self, work: Callable[[], T]) -> T:
         """What the work of this process gives; where that of any process fails, an error in all of them.
 
         Raises:
             RuntimeError: it failed in another process, but not here.
         """
-        failed: Exception | None = None
         try:
             result = work()
-        except (TypeError, ValueError, IndexError, RuntimeError, OSError, ImportError) as error:
-            failed = error
-        refused = self.counts(int(failed is not None))
-        if failed is not None:
-            raise failed
+        except Exception:  # whatever it is, the others are not to wait for this process
+            self.counts(1)
+            raise
+        refused = self.counts(0)
         if any(refused):
-            raise RuntimeError(
-                f"process {refused.index(1)} of the group refused what it was given; its own error says why"
-            )
+            first = next(rank for rank, number in enumerate(refused) if number)
+            if set(refused) <= {0, 1}:
+                raise RuntimeError(f"process {first} of the group refused what it was given; its own error says why")
+            raise RuntimeError(f"process {first} of the group made another call than this one. {_ADVICE}")
         return result
 
     # Plans
@@ -192,11 +207,7 @@ class Partition:
         inner = policy
         while hasattr(inner, "policy"):
             inner = inner.policy
-        if not hasattr(policy, "together"):
-            raise TypeError(
-                f"policy: got {policy!r}, which cannot be planned by the processes of a partition; take one of "
-                "dp.policies, such as Hardest(keep=0.7)"
-            )
+        self.check_policy(policy)
         words = (seed,) if isinstance(seed, int) else tuple(seed)
         settings = {"policy": repr(policy), "seed": words, "labels": labels is not None}
         self.compare(settings, "plans", "Give every process the same policy, seed and epoch, and labels to all or none")
@@ -288,6 +299,14 @@ class Partition:
                 stacklevel=3,
             )
         return min(shares), kept / mean
+
+
+def _check_policy(policy: Any) -> None:
+    if not hasattr(policy, "together"):
+        raise TypeError(
+            f"policy: got {policy!r}, which cannot be planned by the processes of a partition; take one of "
+            "dp.policies, such as Hardest(keep=0.7)"
+        )
 
 
 def _own_ids(ids: Any) -> NDArray[Any]:

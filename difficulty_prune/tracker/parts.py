@@ -97,6 +97,7 @@ def put_together(states: Iterable[Mapping[str, Any]], wanted: Wanted, partition:
     for state in states:
         words = words_of(state)
         rank = whole_number(state["partition"].get("rank"), "load_parts: rank")
+        partition.check_size(state["partition"].get("size"))
         here, there = places(words)
         counts = rank % partition.world_size == partition.rank
         if len(here) or counts:  # of others no more is read than whose they are

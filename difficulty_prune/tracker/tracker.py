@@ -1141,11 +1141,15 @@ def _of_partition(partition: Any, num_examples: Any, process_group: Any) -> int:
         raise TypeError(f"partition: got {type(partition).__name__}, expected dp.Partition(ids, group) or its split")
     if process_group is not None:
         raise ValueError("partition: got it beside process_group; every process has either all records, or its own")
+    partition.together(lambda: _check_share(partition, num_examples))
+    return len(partition)
+
+
+def _check_share(partition: Partition, num_examples: Any) -> None:
     if num_examples not in (None, len(partition)):
         raise ValueError(
             f"num_examples: got {num_examples}, expected None or {len(partition)}, the examples of this process"
         )
-    return len(partition)
 
 
 def _number_of_examples(value: Any) -> int:

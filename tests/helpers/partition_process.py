@@ -199,7 +199,13 @@ def refusing(rank: int, folder: Path) -> None:
     def plan(policy: Any, difficulty: Tensor, **options: Any) -> Callable[[], object]:
         return lambda: partition.plan(policy, difficulty, **options)
 
+    def off_plan() -> None:
+        if odd:  # as an accelerator counts them
+            static._off_plan_on[torch.device("cpu")] = torch.tensor(3)
+        static.set_epoch(1)
+
     values = torch.arange(40.0)[own]
+    static = dp.PruneSampler(Hardest(0.9), values, partition=partition)
     attempts: dict[str, Callable[[], object]] = {
         "size": lambda: dp.Partition.split(40 + odd, world),
         "shared": lambda: dp.Partition([rank, 10, 11 + rank] if rank in (1, 2) else [50 + rank], world),
@@ -214,11 +220,17 @@ def refusing(rank: int, folder: Path) -> None:
         "class": plan(Hardest(0.5), values, labels=own // 20),
         "tracker": lambda: dp.DifficultyTracker(None, ("loss", "el2n") if odd else ("loss",), partition=partition),
         "sampler": lambda: dp.PruneSampler(Random(0.5), values, partition=partition, shuffle=not odd),
+        "share": lambda: dp.DifficultyTracker(10 + odd, ("loss",), partition=partition),
+        "dataset": lambda: dp.PruneSampler(Random(0.5), values, partition=partition, dataset=range(10 + odd)),
+        "own error": lambda: partition.together(lambda: {"part": 1}["no such part" if odd else "part"]),
+        "epoch": lambda: static.set_epoch(1 + odd),
+        "off plan": off_plan,
+        "own policy": lambda: dp.PruneSampler(refusing, values, partition=partition),
     }
     for name, attempt in attempts.items():
         try:
             attempt()
-        except (ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, KeyError, RuntimeError) as error:
             (folder / f"refused {name}-{rank}.txt").write_text(f"{type(error).__name__}: {error}")
 
 

@@ -101,3 +101,14 @@ expect(
 @pytest.mark.parametrize(("attempt", "exception", "patterns"), CASES)
 def test_bad_input_is_refused(tmp_path, attempt, exception, patterns):
     check_refused(attempt, tmp_path, exception, patterns)
+
+
+def test_labels_that_no_table_of_classes_could_hold_are_refused_by_every_plan():
+    labels = torch.tensor([0, 10**11])
+    for plan in (
+        lambda: Hardest(0.5)([0.1, 0.2], labels),
+        lambda: dp.policies.PerClass(Hardest(0.5)).inclusion([0.1, 0.2], labels),
+        lambda: dp.Partition.split(2).plan(Hardest(0.5), [0.1, 0.2], labels),
+    ):
+        with pytest.raises(ValueError, match=r"labels: got class 100000000000, expected fewer than .*numpy.unique"):
+            plan()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import fsspec
@@ -123,6 +127,61 @@ def test_urls_stand_for_files(read_bytes: list[int], named: Any, expected: list[
     for name in ("runs/a.safetensors", "runs/b.safetensors", "runs/notes.txt", "summary.json"):
         MemoryFileSystem().pipe_file(f"/b/{name}", b"")
     assert find_run_files(named) == [Url(f"memory://b/runs/{name}.safetensors") for name in expected]
+
+
+def test_a_folder_that_is_there_is_no_pattern(read_bytes: list[int]) -> None:
+    for name in ("runs[1]/a.safetensors", "runs1/a.safetensors"):
+        MemoryFileSystem().pipe_file(f"/b/{name}", b"")
+    for named in ("memory://b/runs[1]", "memory://b/runs[1]/*.safetensors", "memory://b/runs[1]/a.safetensors"):
+        assert find_run_files(named) == [Url("memory://b/runs[1]/a.safetensors")]
+    assert find_run_files("memory://b/runs?/*") == [Url("memory://b/runs1/a.safetensors")]
+
+
+def test_a_path_made_of_a_url_names_no_folder_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for use in (make(0).save, dp.Run.load, dp.RunSet.load):
+        with pytest.raises(ValueError, match=r"s3:/b/x: expected a URL as text, s3://b/x: a URL with one slash"):
+            use(Path("s3://b/x"))
+    assert list(tmp_path.iterdir()) == []
+
+
+class Silent(SimpleHTTPRequestHandler):
+    """Python's own server, which knows no ranges and sends whole files."""
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def website(tmp_path: Path) -> Iterator[str]:
+    pytest.importorskip("aiohttp", reason="http:// of fsspec needs aiohttp")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(tmp_path)))
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_server_without_ranges_and_a_file_that_changes_there(website: str, tmp_path: Path) -> None:
+    run, path = make(0), tmp_path / "a.safetensors"
+    run.save(path)
+    loaded = dp.Run.load(f"{website}/a.safetensors")
+    np.testing.assert_array_equal(loaded.scores["aum"], run.scores["aum"])
+    np.testing.assert_array_equal(loaded.read("aum", slice(30_000, 30_004)), run.scores["aum"][30_000:30_004])
+    make(1).save(path)  # as long as the other one
+    os.utime(path, (0, 0))
+    with pytest.raises(ValueError, match=r"a\.safetensors: the file has changed since it was loaded"):
+        loaded.read("el2n", slice(3))
+
+
+def test_a_server_that_does_not_say_how_long_a_file_is(read_bytes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    make(0).save("memory://b/x")
+    info = MemoryFileSystem.info
+    monkeypatch.setattr(MemoryFileSystem, "info", lambda *given, **more: {**info(*given, **more), "size": None})
+    with pytest.raises(OSError, match="does not say how long it is; copy the file to a folder"):
+        dp.Run.load("memory://b/x")
 
 
 def test_a_file_url_is_a_path(tmp_path: Path) -> None:

@@ -85,6 +85,8 @@ def test_a_table_of_a_policy(tmp_path):
     per_class = dp.policies.PerClass(SoftPrune(0.5, anneal=0.5, epochs=4))
     of_classes = dp.InclusionTable.build(tmp_path / "class", range(8), per_class, difficulty, [0, 1] * 4)
     assert (of_classes.weighted, of_classes.redrawn, of_classes.full_from) == (True, True, 2)
+    numpy = write(tmp_path / "numpy", [1], [0.5], weighted=np.bool_(True), full_from=np.int64(3))
+    assert (numpy.weighted, numpy.full_from) == (True, 3)
     plan = dp.InclusionTable.build(tmp_path / "plan", range(8), Random(0.25)(difficulty), difficulty)
     assert sorted(plan.inclusion(range(8)).tolist()) == [0] * 6 + [1] * 2
 
@@ -111,6 +113,16 @@ def test_what_a_table_cannot_say_is_refused(tmp_path):
             write(path, ids, p, **options)
     with pytest.raises(TypeError, match="both texts and numbers, such as 1 and 'a'"):
         dp.InclusionTable.write(path, [([1], [0.5]), (["a"], [0.5])], weighted=False)
+    for blocks, options, message in [
+        ([([1], [0.5])], {"weighted": 1}, "weighted: got 1, expected True or False"),
+        ([([1], [0.5])], {"redrawn": None}, "redrawn: got None, expected True or False"),
+        ([([1], [0.5])], {"policy": Random(0.3)}, r"policy: got Random\(keep=0.3\), expected a text"),
+        ([([1], [0.5])], {"full_from": 1.0}, "full_from: got 1.0"),
+        (([1, 2, 3], [0.5] * 3), {}, r"blocks: got \[1, 2, 3\] among them, expected pairs"),
+        ({"a": 0.5}, {}, "blocks: got 'a' among them, expected pairs"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            dp.InclusionTable.write(path, blocks, **{"weighted": False, **options})
     assert list(tmp_path.iterdir()) == []
 
 

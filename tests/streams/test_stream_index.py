@@ -54,6 +54,25 @@ def test_bad_ids_are_refused_and_change_nothing():
     assert index.ids.tolist() == ["a", "b"]
     with pytest.raises(ValueError, match="1 of 3 occur twice"):
         index.load_state_dict({"ids": ["a", "b", "a"]})
+    for state, got in [({}, r"\[\]"), (["a"], "list")]:
+        with pytest.raises(ValueError, match=f"load_state_dict: got {got}, expected what StreamIndex.state_dict gives"):
+            index.load_state_dict(state)
+    assert index.ids.tolist() == ["a", "b"]
+
+
+class Indexed(torch.utils.data.IterableDataset):
+    """Indexes its samples itself, in the worker that reads them."""
+
+    def __init__(self):
+        self.index = dp.StreamIndex()
+
+    def __iter__(self):
+        yield self.index([f"worker {torch.utils.data.get_worker_info().id}"])
+
+
+def test_workers_that_index_by_themselves_would_give_one_index_to_two_samples():
+    with pytest.raises(RuntimeError, match="StreamIndex: called in a worker of a DataLoader"):
+        list(DataLoader(Indexed(), num_workers=1))
 
 
 def train(step: int, workers: int, seed: int, path) -> dict[str, float]:

@@ -62,6 +62,40 @@ def test_every_way_decides_as_the_definition_says(tmp_path, p, seed, epoch, weig
     assert pruner.counts == (0, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("known", "given", "message"),
+    [
+        (7, 2**64 - 1, f"got {2**64 - 1}.*, expected .* that int64 holds"),
+        ("a", "", "empty text"),
+    ],
+)
+def test_what_is_no_id_is_refused_in_every_way(tmp_path, known, given, message):
+    table = dp.InclusionTable.write(tmp_path / "table", [([known], [0.5])], weighted=True)
+    pruner = dp.StreamPruner(table, key="id")
+    pruner.set_epoch(0)
+    sample = {"id": given}
+    for decide in (
+        pruner.keeps,
+        pruner.weight,
+        lambda sample: list(pruner([sample])),
+        lambda _: pruner.decide([given]),
+    ):
+        with pytest.raises(ValueError, match=message):
+            decide(sample)
+
+
+def test_workers_of_a_pickled_copy_see_its_epochs(pruner):
+    copied = pickle.loads(pickle.dumps(pruner))  # noqa: S301
+    stream = dp.PrunedStream(Stream(), copied)
+    loader = DataLoader(stream, batch_size=None, num_workers=1, persistent_workers=True, generator=torch.Generator())
+    for epoch in range(2):
+        copied.set_epoch(epoch)
+        kept = [sample["id"] for sample in loader]
+        assert kept == [sample["id"] for sample, _ in copied(Stream(), epoch)]
+    assert copied.counts.seen == 4 * SIZE
+    assert pruner.counts.seen == 0
+
+
 def kept_of(stream, **options):
     loader = DataLoader(stream, batch_size=None, generator=torch.Generator(), **options)
     return {sample["id"]: sample["weight"] for sample in loader}

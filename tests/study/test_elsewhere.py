@@ -165,6 +165,8 @@ def test_an_executor_is_one_and_only_one(folder: Path) -> None:
         run_study(settings(folder / "out"), QUIET, executor=2)  # type: ignore[arg-type]
     with ThreadPoolExecutor(1) as threads, pytest.raises(ValueError, match="choose one"):
         run_study(settings(folder / "out", executor="dask:tcp://a:1"), QUIET, executor=threads)
+    with pytest.raises(ValueError, match="out: got s3:/b/x, expected a folder of this machine, not a URL"):
+        run_study(settings(Path("s3://b/x")), QUIET, executor=threads)
     assert not (folder / "out").exists()
 
 

@@ -48,6 +48,13 @@ def test_shares_whose_results_would_have_the_same_file_name_are_refused() -> Non
         Settings(keep=(0.5, 0.50000001))
 
 
+def test_one_value_a_list_and_a_folder_as_text_are_understood() -> None:
+    given = Settings(models="mlp", scores=["el2n", "aum"], keep=0.5, policies=["soft"], out="results")
+    assert given == Settings(
+        models=("mlp",), scores=("el2n", "aum"), keep=(0.5,), policies=("soft",), out=Path("results")
+    )
+
+
 @pytest.mark.parametrize("keep", [0.001, 0.05, 0.3, 0.9, 0.95, 0.999, 1.0])
 def test_every_policy_can_be_made_with_any_share(keep: float) -> None:
     assert Settings(policies=(*POLICIES, *IN_EPOCHS), keep=(keep,)).keep == (keep,)

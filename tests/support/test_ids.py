@@ -68,6 +68,7 @@ def test_texts_of_any_kind(values: Any) -> None:
     [
         ("abc", TypeError, "got 'abc'"),
         (5, TypeError, "got 5"),
+        ({"a", "b"}, TypeError, "got a set, which has no order"),
         (["a", 1], TypeError, "both texts and numbers, such as 'a' and 1"),
         (["a", None], TypeError, "got None for example 1"),
         ([True, False], TypeError, "got True for example 0"),

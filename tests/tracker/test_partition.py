@@ -35,6 +35,7 @@ pytest.importorskip("xxhash", reason="xxhash is not installed")  # for ids that 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 ALL = torch.arange(SIZE)
+REFUSED = "RuntimeError: process 2 of the group refused"
 
 
 def start(folder: Path, world: int, scenario: str) -> list[subprocess.Popen]:
@@ -197,20 +198,26 @@ def test_the_weighted_gradient_of_uneven_shares_is_unbiased(folder):
         ("size", "ValueError: the partitions of the process group differ", None),
         ("shared", "ValueError: ids: 1 of 8 examples that were looked at are in two processes", None),
         ("kinds", "ValueError: the partitions of the process group differ", None),
-        ("none", "ValueError: ids: got none", "RuntimeError: process 2 of the group refused"),
+        ("none", "ValueError: ids: got none", REFUSED),
         ("policy", "ValueError: the plans of the process group differ", None),
         ("seed", "ValueError: the plans of the process group differ", None),
         ("labels", "ValueError: the plans of the process group differ", None),
         (
             "length",
             "ValueError: difficulty: got 9 examples, expected 10",
-            "RuntimeError: process 2 of the group refused",
+            REFUSED,
         ),
         ("unseen", "ValueError: difficulty: 1 of 40 examples of all processes are NaN, 1 of 10 here", None),
         ("nobody", "keeps 20 of 40 examples, but none of process 2", None),
         ("class", "would drop class 0 entirely (20 examples)", None),
         ("tracker", "ValueError: the trackers of the process group differ", None),
         ("sampler", "ValueError: the samplers of the process group differ", None),
+        ("share", "ValueError: num_examples: got 11, expected None or 10", REFUSED),
+        ("dataset", "ValueError: difficulty: got 10 examples, but the dataset has 11", REFUSED),
+        ("own error", "KeyError: 'no such part'", REFUSED),
+        ("epoch", "ValueError: the samplers of the process group differ; that of process", None),
+        ("off plan", "ValueError: weight: 3 examples are not in the plan", REFUSED),
+        ("own policy", "TypeError: policy: got <function refusing", None),
     ],
 )
 def test_what_one_process_gets_wrong_is_an_error_in_all(folder, what, message, elsewhere):
@@ -359,6 +366,44 @@ def test_a_state_of_a_sampler_says_whose_it_is():
     assert (list(sampler), sampler.epoch) == ([], 0)
     with pytest.raises(ValueError, match="expected all of one"):
         sampler.load_parts([])
+
+
+@pytest.mark.parametrize("policy", [Hardest(0.5), SoftPrune(0.5)])
+def test_the_epoch_after_one_that_was_cut_off_twice_has_a_plan_of_its_own(policy):
+    partition, difficulty = dp.Partition.split(20), torch.arange(20.0)
+
+    def make(policy=policy):
+        return dp.PruneSampler(policy, difficulty, partition=partition)
+
+    first, second, third = make(), make(), make()
+    second.load_parts([first.state_dict(consumed=4)])
+    assert len(second) == 6
+    third.load_state_dict(second.state_dict(consumed=2))
+    assert len(list(third)) == 4
+    steps = third.total_steps(1, epochs=2) - len(third)
+    first.set_epoch(1)
+    third.set_epoch(1)
+    assert third.plan.digest == first.plan.digest
+    assert steps == len(third) == 10
+    other = make(Hardest(0.2))
+    other.load_state_dict(make(Hardest(0.5)).state_dict())
+    other.set_epoch(1)
+    assert len(other) == 4
+
+
+def test_positions_of_another_dataset_are_refused_and_names_are_not():
+    def saved(partition):
+        tracker = dp.DifficultyTracker(None, ("loss",), partition=partition)
+        sampler = dp.PruneSampler(Hardest(0.5), torch.arange(float(len(partition))), partition=partition)
+        return tracker, sampler
+
+    longer, shorter = saved(dp.Partition.split(12)), saved(dp.Partition.split(10))
+    for before, now in zip(longer, shorter, strict=True):
+        with pytest.raises(ValueError, match="load_parts: the state is of a dataset of 12 examples, this one has 10"):
+            now.load_parts([before.state_dict()])
+    named = saved(dp.Partition(range(10)))
+    for before, now in zip(longer, named, strict=True):
+        now.load_parts([before.state_dict()])
 
 
 def test_z_scores_within_the_class_need_the_whole_class(monkeypatch):
