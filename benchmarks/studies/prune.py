@@ -112,7 +112,7 @@ def blocks() -> list[Block]:
     ]
     steps = [Block("clean", keep, "steps") for keep in (0.5, 0.3, 0.7, 0.1, 0.9)]
     rankings = [Block("clean", 0.5, runs=runs) for runs in (1, 8, 4)]
-    human = [Block("first", 0.3), Block("first", 0.7), Block("first", 0.5, "steps")]
+    human = [Block("first", 0.3), Block("first", 0.7), Block("first", 0.5, "steps"), Block("majority", 0.5, "steps")]
     return [*epochs, *steps, *rankings, *human]
 
 

@@ -70,8 +70,13 @@ class VectorFile(Mapping[str, NDArray[Any]]):
         return digests
 
     def check_metadata(self) -> None:
-        """ValueError for texts of the metadata that are not as they were written."""
+        """ValueError for texts of the metadata that are not as they were written.
+
+        Files without digests have a single one: beside it another is the list of digests, whose name is damaged.
+        """
         found = {name: digest_of_text(text) for name, text in self.metadata.items()}
+        if self._digests is None and len(found) > 1:
+            raise ValueError(self._damaged("the name of the list of its digests"))
         if self._digests and found != self._digests.metadata:
             raise ValueError(self._damaged("the description of its content"))
 

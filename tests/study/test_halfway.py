@@ -107,7 +107,7 @@ def test_a_run_that_lacks_it_is_refused_as_for_any_score(tmp_path: Path) -> None
     task.run(ignore)
     assert tuple(dp.Run.load(task.path).scores) == ("el2n", "aum")
     assert unfinished_runs([task]) == []
-    with pytest.raises(ValueError, match=r"'scores': \(\['el2n', 'aum'\], \['late_aum', 'el2n'\]\)"):
+    with pytest.raises(ValueError, match=r"scores is \['el2n', 'aum'\] there and \['late_aum', 'el2n'\] now"):
         unfinished_runs([replace(task, scores=("late_aum", "el2n"))])
 
 
