@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from study_here import study_here
 
 import difficulty_prune as dp
-from difficulty_prune.cli.main import main
 from difficulty_prune.study.learned import nothing_learned
 from difficulty_prune.study.settings import Settings
 from difficulty_prune.study.study_data import load_data
@@ -50,11 +50,11 @@ def test_numbers_are_learned_at_a_rate_of_their_own() -> None:
     assert Settings(data="sklearn:diabetes", regression=True).recipe.learning_rate == 0.01  # which it says anyway
 
 
-def test_a_study_that_learned_nothing_says_so_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_a_study_that_learned_nothing_says_so_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = ["study", "--data", "sklearn:iris", "--epochs", "1", "--lr", "1e-6", "--runs", "2", "--scores", "el2n"]
-    assert main([*arguments, "--keep", "0.5", "--policy", "easiest", "--seeds", "2", "--workers", "1"]) == 0
-    assert capsys.readouterr().out.startswith("This says nothing of pruning: trained on all data the model reaches 0.")
+    arguments = ["--data", "sklearn:iris", "--epochs", "1", "--lr", "1e-6", "--runs", "2", "--scores", "el2n"]
+    out = study_here(*arguments, "--keep", "0.5", "--policy", "easiest", "--seeds", "2")
+    assert out.startswith("This says nothing of pruning: trained on all data the model reaches 0.")
 
 
 @pytest.mark.parametrize(

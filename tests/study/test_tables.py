@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from study_here import study_here
 
 import difficulty_prune as dp
-from difficulty_prune.cli.main import main
 from difficulty_prune.study.settings import Settings
 from difficulty_prune.study.study_data import load_data, open_data
 from difficulty_prune.study.train import Recipe, predict, train
@@ -159,11 +159,12 @@ def test_test_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         Settings(label="y")
 
 
-def test_a_study_of_a_table_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_a_study_of_a_table_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = ["study", "--data", f"table:{write(tmp_path / 'a.csv')}", "--label", "species", "--runs", "2"]
-    assert main([*arguments, "--epochs", "2", "--keep", "0.5", "--policy", "hardest", "--seeds", "2"]) == 0
-    assert "Keeping the hardest 50 % by el2n" in capsys.readouterr().out
+    arguments = ["--data", f"table:{write(tmp_path / 'a.csv')}", "--label", "species", "--runs", "2", "--epochs", "2"]
+    assert "eeping the hardest 50 % by el2n" in study_here(
+        *arguments, "--keep", "0.5", "--policy", "hardest", "--seeds", "2"
+    )
     run = dp.Run.load("study/runs/mlp-0.safetensors")
     assert run.class_names == ("cat", "dog")
     assert not (tmp_path / "study" / "figures" / "hardest.png").exists()
@@ -240,12 +241,11 @@ def test_tables_without_numbers_to_predict_are_refused(tmp_path: Path) -> None:
         load_data(f"regression:{table}#size", "sklearn:iris")
 
 
-def test_a_study_of_numbers_compares_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_a_study_of_numbers_compares_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = ["study", "--data", "sklearn:diabetes", "--runs", "2", "--epochs", "2", "--lr", "0.02", "--keep", "0.5"]
-    assert main([*arguments, "--policy", "easiest", "--seeds", "2"]) == 0
-    out = capsys.readouterr().out
-    assert "Keeping the easiest 50 % by loss" in out
+    arguments = ["--data", "sklearn:diabetes", "--runs", "2", "--epochs", "2", "--lr", "0.02", "--keep", "0.5"]
+    out = study_here(*arguments, "--policy", "easiest", "--seeds", "2")
+    assert "eeping the easiest 50 % by loss" in out
     assert "test loss" in out
     summary = json.loads(Path("study/summary.json").read_text())
     (row,) = [row for row in summary["comparison"] if row["policy"] == "easiest"]
