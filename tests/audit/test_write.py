@@ -12,6 +12,7 @@ from audit_runs import Colours, colours, indexed_runs, runs_of
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from study_here import study_here
 
 import difficulty_prune as dp
 from difficulty_prune.audit.choose import choose
@@ -239,8 +240,8 @@ def test_data_cannot_leave_its_script_element(key: str, value: str) -> None:
 def test_the_command_says_what_it_did_and_what_was_planted(tmp_path: Path, capsys) -> None:
     folder = tmp_path / "study"
     arguments = ["--model", "mlp", "--runs", "1", "--epochs", "3", "--scores", "el2n", "--plant-wrong", "0.03"]
-    assert main(["study", "--out", str(folder), "--keep", *arguments]) == 0
-    assert "43 of 1,437 training labels were made wrong on purpose" in capsys.readouterr().out
+    printed = study_here("--out", str(folder), "--keep", *arguments)
+    assert "43 of 1,437 training labels were made wrong on purpose" in printed
     planted = json.loads((folder / "summary.json").read_text())["planted"]
     assert len(planted["index"]) == 43
     assert all(a != b for a, b in zip(planted["true"], planted["given"], strict=True))
