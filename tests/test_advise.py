@@ -165,3 +165,16 @@ def test_what_is_quoted_of_photographs_was_measured():
     assert f"{100 * block['wrong']:.0f} % of them wrong" in words
     assert f"by {gain} on a half" in text
     assert f"better by another {loss}, and the hardest half was {ruin} worse than chance" in text
+
+
+def test_what_is_said_of_photographs_with_clean_labels_is_what_was_measured():
+    clean = {
+        block["keep"]: {name: row["against"] for row in block["rows"] for name in row["names"]}
+        for block in PHOTOGRAPHS["blocks"]
+        if (block["labels"], block["equal"], block["runs"]) == ("clean", "epochs", 2)
+    }
+    found = {keep: rows["without wrong"]["chance"] for keep, rows in clean.items()}
+    assert [found[keep]["word"] for keep in (0.1, 0.3)] == ["no difference seen", "better"]
+    assert f"30 % so chosen were {found[0.3]['points']:.1f} points better" in dp.advise(make_runs(0.2), 0.3).words
+    assert {rows["stratified"]["chance"]["word"] for rows in clean.values()} == {"no difference seen"}
+    assert "on photographs no difference was seen" in dp.advise(make_runs(0.0), 0.5).words
