@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -23,6 +21,7 @@ from .arms import Arm, name_policies
 from .comparison import PolicyComparison, judge
 from .counting_sampler import CountingSampler
 from .design import Design
+from .source_of import name_of, source_of
 from .trained import Trained, read_outcome, read_trained, write_trained
 
 Train = Callable[[PruneSampler, int], Any]
@@ -73,7 +72,8 @@ def compare(
         labels: [N] true classes, for the policies.
         by: the name of the score, for the sentences.
         folder: where finished trainings are written, a file each, so that an interrupted comparison goes on where it
-            was. A folder belongs to one function, with the source that it has, and one difficulty.
+            was. A folder belongs to one difficulty and one function: its source, defaults, what a partial gives it, and
+            the numbers, texts and arrays that it encloses. Global variables are not looked at.
         executor: runs the trainings, such as a `ProcessPoolExecutor`; the function must be one that it can send.
             Default: one after the other, here; only then are wall times reported.
         until: adds seeds until every interval of a difference to chance is narrower than this, in points where the
@@ -197,25 +197,9 @@ def _identity(train: Train, plan: Design) -> dict[str, Any]:
         "format": _FORMAT,
         "examples": len(plan.difficulty),
         "difficulty": digest_of_array(plan.difficulty.numpy()),
-        "train": _name_of(train),
-        "source": digest_of_text(_source_of(train)),
+        "train": name_of(train),
+        "source": digest_of_text(source_of(train)),
     }
-
-
-def _name_of(train: Any) -> str:
-    if isinstance(train, functools.partial):
-        return _name_of(train.func)
-    return str(getattr(train, "__qualname__", None) or type(train).__qualname__)
-
-
-def _source_of(train: Any) -> str:
-    """The text of the function, with what a partial gives it; empty where there is none, as at a prompt."""
-    if isinstance(train, functools.partial):
-        return f"{_source_of(train.func)}\n{train.args} {train.keywords}"
-    try:
-        return inspect.getsource(train if inspect.isroutine(train) else type(train))
-    except (OSError, TypeError):
-        return ""
 
 
 def _train_all(train: Train, plan: Design, seeds: Sequence[int], store: _Store, executor: Executor | None) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import difficulty_prune as dp
 from difficulty_prune.comparison.arms import SameSize, in_words, make_arms
 from difficulty_prune.comparison.counting_sampler import CountingSampler
+from difficulty_prune.comparison.source_of import source_of
 
 P = dp.policies
 SIZE = 200
@@ -218,6 +219,41 @@ def test_a_folder_belongs_to_one_comparison(tmp_path):
     (tmp_path / "comparison.json").write_text("{")
     with pytest.raises(ValueError, match=r"comparison\.json: not the description"):
         dp.compare(Recorder(), P.Hardest(0.5), DIFFICULTY, seeds=2, folder=tmp_path)
+
+
+def of_values(array, model, *, rate=0.1):
+    """A training of a partial, which would take minutes."""
+
+    def train(sampler, seed, rate=rate):
+        return 0.5 + 0 * array.sum()
+
+    return partial(train, seed=1), partial(of_values, array, [model], {"a": array.tolist()})
+
+
+def test_functions_are_told_apart_by_the_values_they_were_given():
+    """Arrays too long to print, models of one shape, defaults, and what is enclosed."""
+    array, other = np.zeros(5000), np.eye(1, 5000, 2500)[0]
+    model, another = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    for of in (lambda x: x, torch.from_numpy, lambda x: torch.from_numpy(x).bfloat16(), lambda x: 1j * x):
+        before, after = of_values(of(array), model), of_values(of(array.copy()), model)
+        for number, (train, again) in enumerate(zip(before, after, strict=True)):
+            assert source_of(train) == source_of(again)
+            assert source_of(train) != source_of(of_values(of(other), model)[number])
+    assert source_of(of_values(array, model)[0]) != source_of(of_values(array, model, rate=0.2)[0])
+    assert source_of(of_values(array, model)[1]) != source_of(of_values(array, another)[1])
+    assert " at 0x" not in source_of(partial(Recorder(), data=object(), made={Recorder().__call__}))
+
+
+def test_a_folder_does_not_give_the_results_of_other_values(tmp_path):
+    def trained(rate):
+        return dp.compare(
+            lambda sampler, seed: rate + 0 * len(list(sampler)), P.Hardest(0.5), DIFFICULTY, seeds=2, folder=tmp_path
+        )
+
+    trained(0.1)
+    assert len(trained(0.1).rows) == 4
+    with pytest.raises(ValueError, match=r"holds another comparison.*source"):
+        trained(0.2)
 
 
 def test_any_executor_gives_the_same():
