@@ -202,8 +202,13 @@ class Keeping(ABC):
         """The same of so many examples of known difficulty."""
         return 1, known
 
-    def dearest(self, cost: Tensor) -> float:
-        """Of examples that cost [N], what those do that an epoch has to visit, in the epoch where they cost most."""
+    def dearest(self, cost: Tensor, known: Tensor) -> float:
+        """The most that the fewest examples may cost that an epoch has to visit, whatever their difficulty is then.
+
+        Args:
+            cost: [N], of each example.
+            known: [N] bool, whose difficulty is known.
+        """
         return 0.0
 
     def inclusion(self, difficulty: Any, labels: Any = None) -> Tensor:

@@ -148,7 +148,7 @@ class Budget(Around):
         def expected(number: int) -> float:
             return float((self.policy.with_keep(number / size).odds(values, classes) * cost).sum())
 
-        self._check_epochs(budget, cost)
+        self._check_epochs(budget, cost, known)
         self._check_budget(budget, least, expected(least), most, expected(most), size)
         few = most_within(expected, least, most, budget * (1 + 1e-12))
         fewer, costs = self.policy.with_keep(few / size), expected(few)
@@ -156,13 +156,13 @@ class Budget(Around):
             return Solved(fewer, fewer, 0.0)
         return Solved(fewer, self.policy.with_keep((few + 1) / size), (budget - costs) / (expected(few + 1) - costs))
 
-    def _check_epochs(self, budget: float, cost: Tensor) -> None:
+    def _check_epochs(self, budget: float, cost: Tensor, known: Tensor) -> None:
         """ValueError where the budget of a later epoch would not do, so that it is known before a training."""
-        dearest = 0.0 if isinstance(self.policy, WithoutWrong) else self.inside.dearest(cost)
+        dearest = 0.0 if isinstance(self.policy, WithoutWrong) else self.inside.dearest(cost, known)
         if dearest > budget * (1 + 1e-12):
             raise ValueError(
-                f"{self!r}: the budget is {budget:g}, but what is due costs {dearest:g} in one of the epochs; choose a "
-                "larger keep, or a longer gap"
+                f"{self!r}: the budget is {budget:g}, but what is due in one of the epochs may cost {dearest:g}; "
+                "choose a larger keep, or a longer gap"
             )
 
     def _check_budget(self, budget: float, least: int, lowest: float, most: int, highest: float, size: int) -> None:

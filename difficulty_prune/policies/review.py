@@ -81,10 +81,15 @@ class Review(Keeping):
         least, most = super().limits_of(known)
         return max(least, -(-most // self.gap)), most
 
-    def dearest(self, cost: Tensor) -> float:
+    def dearest(self, cost: Tensor, known: Tensor) -> float:
         turns = self._turns(len(cost))
-        known = ~turns.isnan()  # of new examples it is not
-        return float(turns[known].long().bincount(cost[known], minlength=1).max())
+        known = known & ~turns.isnan()  # of new examples it is not
+        due = turns[known].long()
+        # Where fewer are due than the fewest that are kept, the hardest join them, whichever these are.
+        fewest, _ = self.limits_of(int(known.sum()))
+        missing = (fewest - due.bincount(minlength=self.gap)).clamp(min=0)
+        dear = torch.cat([cost.new_zeros(1), cost[known].sort(descending=True).values.cumsum(0)])
+        return float((due.bincount(cost[known], minlength=self.gap) + dear[missing]).max())
 
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
         due = self._due(len(difficulty))
