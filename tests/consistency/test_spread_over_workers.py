@@ -116,9 +116,9 @@ def test_fingerprints_are_the_same_wherever_examples_are_tested(monkeypatch):
 
 
 def outcome(measure, runs, executor):
-    """What comes of it, an error too."""
+    """What comes of it as text, in which NaN is NaN and floats are exact; an error too."""
     try:
-        return measure(runs, executor)
+        return repr(measure(runs, executor))
     except ValueError as error:
         return str(error)
 
