@@ -46,7 +46,7 @@ FEW_PHOTOGRAPHS: Final = (
 )
 """What it was worth where little is kept; there what looked wrong was hard."""
 
-STRATA_OF_PHOTOGRAPHS: Final = "on photographs no difference was seen (benchmarks/results/prune.json)"
+STRATA_OF_PHOTOGRAPHS: Final = "on photographs no difference was seen at 50 or 70 % (benchmarks/results/prune.json)"
 
 _SCORES: Final = ("el2n", "margin", "aum")
 
