@@ -1,5 +1,6 @@
 """Lets tests import the modules of `helpers`, and sets what every property test shares."""
 
+import os
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -11,8 +12,9 @@ from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
-# No deadline: the first example of a property test also pays for imports and for the operators' first call.
-settings.register_profile("difficulty_prune", deadline=None)
+# No deadline: the first example of a property test also pays for imports and for the operators' first call. The same
+# examples in every run, so that a change fails by what it changes; EXPLORE=1 looks for others.
+settings.register_profile("difficulty_prune", deadline=None, derandomize="EXPLORE" not in os.environ)
 settings.load_profile("difficulty_prune")
 
 
