@@ -167,3 +167,26 @@ def test_the_committed_verdicts_follow_from_the_committed_accuracies(study: Any)
     written = io.StringIO()
     prune.print_tables(result, Console(width=150, file=written))
     assert "without wrong" in written.getvalue()
+
+
+def test_the_page_has_the_committed_verdicts() -> None:
+    page = (STUDIES.parents[1] / "docs" / "results.md").read_text()
+    result = json.loads((RESULTS / "prune.json").read_text())
+    blocks = [block for block in result["blocks"] if len(block["seeds"]) == result["seeds"]]
+    assert len(blocks) == result["blocks_complete"]
+    assert f"{len(blocks)} of the study's {result['blocks_in_all']} blocks have been run" in page
+    for block in blocks:
+        for row in block["rows"]:
+            assert f" {np.mean(row['accuracy']):.3f} |" in page or row["kind"] == "policy"
+            if (found := row["against"].get("chance")) is not None:
+                text = f"{found['points']:+.1f} ({found['low']:+.1f} to {found['high']:+.1f})"
+                bold = "" if found["word"] == "no difference seen" else "**"
+                assert f"| {bold}{text}{bold} |" in page, (row["names"], text)
+    rows = {
+        row["kind"]: np.mean(row["accuracy"])
+        for block in blocks
+        if (block["labels"], block["equal"], block["keep"]) == ("clean", "steps", 0.3)
+        for row in block["rows"]
+    }
+    readme = " ".join((STUDIES.parents[1] / "README.md").read_text().split())
+    assert f"reached {rows['few']:.3f} where all data, in as many steps, reached {rows['all']:.3f}" in readme

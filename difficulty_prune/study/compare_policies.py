@@ -24,7 +24,7 @@ from ..runs.run_set import RunSet
 from .elsewhere import Elsewhere
 from .executor import run_tasks
 from .learned import nothing_learned
-from .settings import WITHOUT_WRONG, WRONG_LABEL_SCORES, Settings, policy_by_name
+from .settings import WITHOUT_WRONG, Settings, policy_by_name
 from .study_data import StudyData
 from .tasks import ComparisonTask, DataSource, slug, tell_of_checkpoints
 
@@ -259,7 +259,7 @@ class _Work:
 
 def _what_to_try(settings: Settings) -> str:
     """Advice for policies that are worse than chance."""
-    if WITHOUT_WRONG in settings.policy_names or set(WRONG_LABEL_SCORES).isdisjoint(settings.scores):
+    if WITHOUT_WRONG in settings.policy_names or not settings.tells_wrong:
         return "take a random part instead, or keep more"
     return (
         f"take a random part instead, keep more, or leave out first what looks mislabelled (--policy {WITHOUT_WRONG})"

@@ -96,7 +96,7 @@ def open_executor(given: Executor | str | None) -> Iterator[Elsewhere | None]:
     elif isinstance(given, str):
         address = cluster_address(given)
         with _connect(address) as client, client.get_executor(pure=False) as executor:
-            yield Elsewhere(executor, address, lambda *call: _ask_workers(client, *call))
+            yield Elsewhere(executor, address, lambda *call: ask_workers(client, *call))
     else:
         check_executor(given)
         yield Elsewhere(given, type(given).__name__, lambda *call: [given.submit(*call).result()])
@@ -128,13 +128,20 @@ def _connect(address: str) -> Iterator[Any]:
             ) from error
 
 
-def _ask_workers(client: Any, *call: Any) -> list[Any]:
-    """The answers of the workers that live; the first error of theirs."""
+def ask_workers(client: Any, *call: Any) -> list[Any]:
+    """The answers of the workers that live.
+
+    Raises:
+        ConnectionError: none does.
+        Exception: the first error of theirs.
+    """
     answers = client.run(*call, on_error="return").values()
     living = [answer for answer in answers if not isinstance(answer, OSError)]  # of a connection that was lost
     for answer in living:
         if isinstance(answer, Exception):
             raise answer
+    if not living:
+        raise ConnectionError("executor: no worker of the cluster is left; start some, and run the same command again")
     return living
 
 

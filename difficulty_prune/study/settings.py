@@ -211,7 +211,7 @@ class Settings:
             if name not in (WITHOUT_WRONG, *POLICIES, *IN_EPOCHS):
                 known = ", ".join((WITHOUT_WRONG, *POLICIES, *IN_EPOCHS))
                 raise ValueError(f"policy: got {name!r}, expected one of {known}")
-            if name == WITHOUT_WRONG and not self._tells_wrong:
+            if name == WITHOUT_WRONG and not self.tells_wrong:
                 raise ValueError(
                     f"policy: {WITHOUT_WRONG} needs margin or aum among the scores, which tell what is likely "
                     f"mislabelled; got {', '.join(self.scores)}"
@@ -320,7 +320,7 @@ class Settings:
     @property
     def policy_names(self) -> tuple[str, ...]:
         """The policies, without random, which is always compared with; by default those that it pays to know of."""
-        known = self.policies or tuple(name for name in DEFAULT_POLICIES if name != WITHOUT_WRONG or self._tells_wrong)
+        known = self.policies or tuple(name for name in DEFAULT_POLICIES if name != WITHOUT_WRONG or self.tells_wrong)
         return tuple(dict.fromkeys(known))
 
     @property
@@ -329,7 +329,8 @@ class Settings:
         return self.out / "study.log"
 
     @property
-    def _tells_wrong(self) -> bool:
+    def tells_wrong(self) -> bool:
+        """Whether the scores tell what is likely mislabelled."""
         return not set(WRONG_LABEL_SCORES).isdisjoint(recorded(self.scores))
 
     @property

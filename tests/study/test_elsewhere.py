@@ -20,7 +20,7 @@ from rich.console import Console
 
 import difficulty_prune as dp
 from difficulty_prune.cli.main import main
-from difficulty_prune.study.elsewhere import Elsewhere, run_once
+from difficulty_prune.study.elsewhere import Elsewhere, ask_workers, run_once
 from difficulty_prune.study.settings import Settings
 from difficulty_prune.study.study import run_study
 
@@ -234,3 +234,23 @@ def test_workers_that_cannot_serve_are_found_before_any_training(
     with pytest.raises(error, match=message):
         Elsewhere(Answering(print), "far", ask).check(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+class Asked:
+    """Stands for the client of a cluster, whose workers answer so; that a real one does is tried by make stress."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = answers
+
+    def run(self, *call: Any, on_error: str) -> dict[int, Any]:
+        assert on_error == "return"
+        return dict(enumerate(self.answers))
+
+
+def test_of_workers_that_are_asked_those_answer_that_live() -> None:
+    lost = OSError("in <TCP (closed)>: Stream is closed")
+    assert ask_workers(Asked(("abc", "1"), lost), print) == [("abc", "1")]
+    with pytest.raises(ImportError, match="no x"):
+        ask_workers(Asked(lost, ImportError("no x")), print)
+    with pytest.raises(ConnectionError, match="no worker of the cluster is left; start some"):
+        ask_workers(Asked(lost, lost), print)

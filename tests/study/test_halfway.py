@@ -119,3 +119,8 @@ def test_where_there_are_no_halves_it_is_refused_before_any_work(tmp_path: Path)
     with pytest.raises(ValueError, match="scores: got 'late_aum', expected loss or recent_loss or vog_loss"):
         Settings(data="sklearn:diabetes", scores=("loss", "late_aum"))
     assert Settings(scores=("el2n", "late_aum"), epochs=2).policy_names[0] == "without-wrong", "by the aum of the runs"
+
+
+def test_it_tells_what_is_likely_mislabelled_as_aum_does() -> None:
+    assert Settings(scores=("late_aum",)).tells_wrong
+    assert not Settings(scores=("el2n",)).tells_wrong
