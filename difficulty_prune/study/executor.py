@@ -24,6 +24,7 @@ from .progress import report_on
 from .tasks import Task
 
 _REFRESH = 0.25  # seconds between two looks at the steps done
+_PATIENCE = 5.0  # seconds that an executor without workers may take to end
 _steps_done: Any = None  # in a worker: the number that it and the other workers add to
 
 
@@ -78,10 +79,20 @@ def run_tasks(
         except BaseException:
             with _interrupts_postponed():
                 context.kill_workers()
-            # To wait here could take for ever: before Python 3.11.5, sending a large task to killed workers never ends.
-            executor.shutdown(wait=False, cancel_futures=True)
+                _shut_down(executor)
             raise
         executor.shutdown()
+
+
+def _shut_down(executor: ProcessPoolExecutor) -> None:
+    """Waits until the executor's thread has ended, whose workers were killed.
+
+    If Python itself ended just then, the two would close the same pipe, and it would print a traceback. The wait is
+    bounded: before Python 3.11.5, sending a large task to killed workers never ends.
+    """
+    waiter = threading.Thread(target=executor.shutdown, kwargs={"cancel_futures": True}, daemon=True)
+    waiter.start()
+    waiter.join(_PATIENCE)
 
 
 class _WorkerContext(SpawnContext):

@@ -96,6 +96,17 @@ other.kill()
     assert stdout.splitlines() == ["no luck", "True True"], stderr
 
 
+def test_a_failure_leaves_no_thread_of_the_executor(tmp_path: Path) -> None:
+    """Python's end and that thread's would race, and sometimes print a traceback."""
+    code = """
+try:
+    run("sleep", "fail", "sleep", "sleep")
+except RuntimeError as error:
+    print(error, threading.enumerate() == [threading.main_thread()])
+"""
+    assert outcome(start(tmp_path, code)) == ("no luck True\n", "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_end_when_their_parent_dies(number: signal.Signals, tmp_path: Path) -> None:
     process = start(tmp_path, 'run("sleep", "sleep")')
