@@ -295,7 +295,7 @@ class PruneSampler(Sampler[int]):
         return self._start // self.world_size
 
     def set_epoch(self, epoch: int) -> None:
-        """Plans the epoch; call it at the start of each, on every rank. Nothing happens if it is the present one.
+        """Plans the epoch; call it at the start of each, on every rank. The plan stays if it is the present one.
 
         Raises:
             TypeError, ValueError: no whole number, or negative; or see the policy.
@@ -303,7 +303,7 @@ class PruneSampler(Sampler[int]):
                 processes of a partition begin different epochs.
         """
         number = whole_number(epoch, "epoch")
-        if self.partition is None or number == self.epoch:  # which nobody waits for
+        if self.partition is None:
             self._raise_if_off_plan()
         else:
             self.partition.compare({"epoch": number}, "samplers", "Call set_epoch with the same epoch in every process")

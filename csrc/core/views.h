@@ -14,10 +14,10 @@ namespace dp {
 struct LogitsView {
   static constexpr int kOuterDims = 4;
 
-  const void* data;
-  ElementType type;
-  int64_t rows, classes;
-  int64_t row_stride;
+  const void* data = nullptr;
+  ElementType type = {};
+  int64_t rows = 0, classes = 0;
+  int64_t row_stride = 0;
   int64_t class_stride = 1;
   int64_t positions = rows;
   int outer_dims = 0;

@@ -224,6 +224,7 @@ def refusing(rank: int, folder: Path) -> None:
         "dataset": lambda: dp.PruneSampler(Random(0.5), values, partition=partition, dataset=range(10 + odd)),
         "own error": lambda: partition.together(lambda: {"part": 1}["no such part" if odd else "part"]),
         "epoch": lambda: static.set_epoch(1 + odd),
+        "epoch left": lambda: static.set_epoch(int(odd)),  # the others stay in the present one
         "off plan": off_plan,
         "own policy": lambda: dp.PruneSampler(refusing, values, partition=partition),
     }

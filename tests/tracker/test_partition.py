@@ -216,6 +216,7 @@ def test_the_weighted_gradient_of_uneven_shares_is_unbiased(folder):
         ("dataset", "ValueError: difficulty: got 10 examples, but the dataset has 11", REFUSED),
         ("own error", "KeyError: 'no such part'", REFUSED),
         ("epoch", "ValueError: the samplers of the process group differ; that of process", None),
+        ("epoch left", "ValueError: the samplers of the process group differ; that of process", None),
         ("off plan", "ValueError: weight: 3 examples are not in the plan", REFUSED),
         ("own policy", "TypeError: policy: got <function refusing", None),
     ],
