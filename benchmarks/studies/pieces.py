@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
+
+from difficulty_prune.study.executor import end_with_parent
 
 
 class Piece(Protocol):
@@ -31,10 +34,15 @@ class Piece(Protocol):
 
 @contextmanager
 def processes(workers: int) -> Iterator[Executor]:
-    """Processes of one thread each; on a GPU there should be one."""
+    """Processes of one thread each, which end with this one; on a GPU there should be one."""
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(workers, spawn, _start_worker) as pool:
         yield pool
+
+
+def _start_worker() -> None:
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
 
 
 def finish(pool: Executor, pieces: Sequence[Piece], workers: int, until: float) -> bool:

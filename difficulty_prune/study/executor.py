@@ -162,14 +162,14 @@ def _interrupts_hidden_from_children() -> Iterator[None]:
 
 def _start_worker(threads: int, steps_done: Any) -> None:
     global _steps_done
-    _end_with_parent(seconds=0)  # which may have died while this process imported
-    threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
+    end_with_parent(seconds=0)  # which may have died while this process imported
+    threading.Thread(target=end_with_parent, name="end with parent", daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     _steps_done = steps_done
 
 
-def _end_with_parent(seconds: float | None = None) -> None:
+def end_with_parent(seconds: float | None = None) -> None:
     """Waits for the parent to die, at most so long, and then ends this process."""
     parent = multiprocessing.parent_process()
     if parent is not None and multiprocessing.connection.wait([parent.sentinel], seconds):
