@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from copy import deepcopy
@@ -15,13 +16,15 @@ from typing import Any, Final
 import numpy as np
 import torch
 from accelerate.utils import send_to_device
-from transformers import Trainer
+from torch import Tensor
+from transformers import Trainer, TrainerCallback
 
 from ..runs.run import Run
 from ..sampler import PruneSampler
 from ..support.digest import digest_of_array
 from ..support.file_errors import errors_name
 from ..support.files import MALFORMED, write_atomically
+from ..tracker.since import check_late
 from ..tracker.tracker import DifficultyTracker
 from .training_set import check_processes, finish_with
 
@@ -44,21 +47,33 @@ class KeepsScores(Trainer):
         args, kwargs: of the Trainer.
         tracker: what is recorded.
         sampler: what plans the epochs; None: the Trainer's own does not.
+        late: whether `finish` gives `late_aum` too, the `aum` of the second half of the latest training's steps.
 
     Raises:
         TypeError: a tracker of another type.
-        ValueError: a tracker without a process group where there are several processes; in `train`, a checkpoint that
-            is damaged, foreign, newer, or of another tracker or sampler.
+        ValueError: a tracker without a process group where there are several processes, or without `aum` where `late`
+            is asked for; in `train`, a checkpoint that is damaged, foreign, newer, or of another tracker or sampler.
     """
 
     def __init__(
-        self, *args: Any, tracker: DifficultyTracker, sampler: PruneSampler | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        tracker: DifficultyTracker,
+        sampler: PruneSampler | None = None,
+        late: bool = False,
+        **kwargs: Any,
     ) -> None:
         check_tracker(tracker)
+        if late:
+            check_late(tracker.scores, None)
         self.tracker = tracker
         self.sampler = sampler
+        self.late = late
+        self._early: Tensor | None = None  # the snapshot at the middle of the training
         self._before: dict[str, Any] | None = None  # what was recorded before a training that may be tried again
         super().__init__(*args, **kwargs)
+        if late:
+            self.add_callback(_Middle(self))
         check_processes(tracker, self.args.world_size, "after TrainingArguments(...)")
 
     def finish(self, **metadata: Any) -> Run:
@@ -68,21 +83,36 @@ class KeepsScores(Trainer):
         known. For a table that was tokenised or packed, give `dataset=dp.IndexedDataset(rows, key="name")`, of the rows
         that the tracker was made for.
         """
+        if self.late and not {"late", "since"} & metadata.keys():
+            metadata["late"] = self._early
+            if self._early is None:
+                warnings.warn(
+                    "late: the training ended before its middle, or went on after it from a checkpoint without late, "
+                    "so that the run has no late_aum",
+                    stacklevel=2,
+                )
         return finish_with(self.tracker, self.train_dataset, metadata)
 
     # What is recorded
 
     def recorded(self) -> dict[str, Any]:
         """Everything recorded: tensors and plain values."""
-        return {"tracker": self.tracker.state_dict()}
+        early = {} if self._early is None else {"early": self._early}
+        return {"tracker": self.tracker.state_dict(), **early}
 
     def load_recorded(self, state: Mapping[str, Any]) -> None:
         """Replaces what was recorded by what `recorded` gave."""
         self.tracker.load_state_dict(state["tracker"])
+        self._early = state.get("early")
 
     def forget_recorded(self) -> None:
         """Begins with nothing recorded."""
         self.tracker.reset()
+        self._early = None
+
+    def begin_second_half(self) -> None:
+        """Before the first step of it."""
+        self._early = self.tracker.snapshot()
 
     # Trainings
 
@@ -108,7 +138,7 @@ class KeepsScores(Trainer):
 
     def _begin(self) -> None:
         """Leaves in the tracker what belongs to the weights, and has the sampler plan epoch 0 by it."""
-        begun = self.tracker.presentations > 0
+        begun, self._early = self.tracker.presentations > 0, None
         if self.model_init is not None:
             self.forget_recorded()
         elif self._before is not None:
@@ -156,6 +186,15 @@ class KeepsScores(Trainer):
                 f"{path}: {error}; expected the state of a training with this data, tracker and sampler: resume from "
                 "one of its checkpoints"
             ) from error
+
+
+class _Middle(TrainerCallback):
+    def __init__(self, trainer: KeepsScores) -> None:
+        self.trainer = trainer
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == state.max_steps // 2:
+            self.trainer.begin_second_half()
 
 
 def check_tracker(tracker: Any) -> None:

@@ -10,8 +10,10 @@ import lightning.pytorch as pl
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import CombinedLoader
+from torch import Tensor
 
 from ..sampler import PruneSampler
+from ..tracker.since import check_late
 from ..tracker.tracker import DifficultyTracker
 from .training_set import check_processes, finish_with, indexed_in
 
@@ -41,6 +43,8 @@ class DifficultyCallback(pl.Callback):
 
     Args:
         path: of the run file; none is written without it. Process 0 writes it.
+        late: whether the run has `late_aum` too, the `aum` of the second half of the training; of a second fit, what
+            came after the middle of that one.
         metadata: of the run, see `DifficultyTracker.finish`: `architecture` and `seed` at least; `dataset=` where the
             run is to have its fingerprint too.
 
@@ -48,7 +52,8 @@ class DifficultyCallback(pl.Callback):
         TypeError: a path without architecture and seed, or metadata without a path; in `fit`, a module without a
             tracker.
         ValueError: in `fit`, settings of the trainer, the sampler or the tracker that do not fit together; or a
-            tracker that cannot go on with the scores of the fit before.
+            tracker that cannot go on with the scores of the fit before; or `late`, and the tracker does not record
+            `aum`, or the trainer's `max_epochs` have no middle.
 
     >>> trainer = pl.Trainer(
     ...     callbacks=[DifficultyCallback("runs/mlp-0.safetensors", architecture="mlp", seed=0)],
@@ -59,14 +64,17 @@ class DifficultyCallback(pl.Callback):
     ... )
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, **metadata: Any) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, late: bool = False, **metadata: Any) -> None:
         missing = [name for name in ("architecture", "seed") if name not in metadata]
         if path is not None and missing:
             raise TypeError(f"got a path without {' and '.join(missing)}, expected what a run file has to say")
-        if path is None and metadata:
-            raise TypeError(f"got {', '.join(metadata)} without the path of a run file to say it in")
+        if path is None and (metadata or late):
+            said = ", ".join([*metadata, *["late"] * late])
+            raise TypeError(f"got {said} without the path of a run file to say it in")
         self.path = path
+        self.late = late
         self.metadata = metadata
+        self._early: Tensor | None = None  # the snapshot at the middle of this fit
         self._module: pl.LightningModule
         self._earlier: dict[str, Any] | None = None  # what the module had before its setup, until that is dealt with
         self._consumed = 0  # examples of this epoch that this process has trained on
@@ -91,6 +99,8 @@ class DifficultyCallback(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Lightning calls it before the module's own, which may make tracker and sampler anew."""
+        if getattr(self, "_module", None) is not pl_module:
+            self._early = None
         self._module = pl_module
         self._earlier = {name: getattr(pl_module, name, None) for name in ("tracker", "sampler")}
 
@@ -169,11 +179,16 @@ class DifficultyCallback(pl.Callback):
         if self.sampler is not None:
             _check_settings(trainer, self.sampler)
         self._after_setup()
+        if self.late:
+            check_late(self.tracker.scores, None)
+            _check_has_a_middle(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.sampler is not None:
             self._batch_size = _batch_size(trainer, self.sampler)
             self._plan(trainer.current_epoch)  # after a checkpoint of an epoch's last step, which planned no other
+        if trainer.current_epoch < _middle(trainer):
+            self._early = None  # of an earlier fit
 
     # Epochs
 
@@ -192,6 +207,13 @@ class DifficultyCallback(pl.Callback):
             # not visited twice.
             self.sampler.load_state_dict(self.sampler.state_dict(consumed=0))
 
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        # After a checkpoint of an epoch's last step, the next epoch has no on_train_epoch_start.
+        if self.late and batch_idx == 0 and trainer.current_epoch == _middle(trainer):
+            self._early = self.tracker.snapshot()
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         if self.sampler is not None:
             self._consumed = min(self._consumed + self._batch_size, len(self.sampler))
@@ -201,7 +223,13 @@ class DifficultyCallback(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.path is not None and not getattr(trainer, "fast_dev_run", False):
-            run = finish_with(self.tracker, self._training_set(trainer), self.metadata)
+            if self.late and self._early is None:
+                warnings.warn(
+                    "late: the training ended before its middle, or went on after it from a checkpoint without late, "
+                    "so that the run has no late_aum",
+                    stacklevel=2,
+                )
+            run = finish_with(self.tracker, self._training_set(trainer), {**self.metadata, "late": self._early})
             if trainer.is_global_zero:
                 run.save(self.path)
 
@@ -220,6 +248,8 @@ class DifficultyCallback(pl.Callback):
         state: dict[str, Any] = {"tracker": self.tracker.state_dict()}
         if self.sampler is not None:
             state["sampler"] = self.sampler.state_dict(consumed=self._consumed)
+        if self._early is not None:
+            state["early"] = self._early
         return state
 
     def on_load_checkpoint(
@@ -239,6 +269,7 @@ class DifficultyCallback(pl.Callback):
         if not self._fits and (had_scores or getattr(self._module, "tracker", None) is None):
             return  # to evaluate the weights of a checkpoint undoes no training
         self._load_scores(state["tracker"])
+        self._early = state.get("early")
         if self.sampler is not None:
             self.sampler.load_state_dict(state["sampler"])
             self._consumed = state["sampler"]["yielded"] // self.sampler.world_size
@@ -262,6 +293,19 @@ def _check_settings(trainer: Any, sampler: PruneSampler) -> None:
         raise ValueError(
             f"sampler: got (rank, world_size) {own}, expected the trainer's, {theirs}; make it in the module's setup "
             "as PruneSampler(..., rank=self.global_rank, world_size=self.trainer.world_size)"
+        )
+
+
+def _middle(trainer: pl.Trainer) -> int:
+    """The epochs of the first half, rounded down."""
+    return (trainer.max_epochs or 0) // 2
+
+
+def _check_has_a_middle(trainer: pl.Trainer) -> None:
+    if _middle(trainer) < 1 and not getattr(trainer, "fast_dev_run", False):
+        raise ValueError(
+            f"max_epochs: got {trainer.max_epochs}, expected at least 2, because late asks for the score of the second "
+            "half of them; pass it to the Trainer, or leave late out"
         )
 
 

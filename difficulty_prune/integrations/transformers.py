@@ -63,13 +63,14 @@ class DifficultyTrainer(KeepsScores):
         args, kwargs: of `Trainer`.
         tracker: records each step's logits (for a regression, or where `example_loss` is overridden, losses).
         sampler: default: the Trainer's own.
+        late: whether `finish` gives `late_aum` too, the `aum` of the second half of the latest training's steps.
 
     Raises:
         TypeError: a tracker or sampler of another type, or a `compute_loss_func`.
         ValueError: a sampler whose epochs may differ in length, or that is one process's; a tracker without a process
-            group where there are several processes; in `train`, batches without an index or labels, outputs or labels
-            of another task, or a tracker that does not fit the task; a checkpoint that is damaged, foreign, newer, or
-            of another tracker or sampler.
+            group where there are several processes, or without `aum` where `late` is asked for; in `train`, batches
+            without an index or labels, outputs or labels of another task, or a tracker that does not fit the task; a
+            checkpoint that is damaged, foreign, newer, or of another tracker or sampler.
 
     >>> from tempfile import TemporaryDirectory
     >>> from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
@@ -86,12 +87,17 @@ class DifficultyTrainer(KeepsScores):
     """
 
     def __init__(
-        self, *args: Any, tracker: DifficultyTracker, sampler: PruneSampler | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        tracker: DifficultyTracker,
+        sampler: PruneSampler | None = None,
+        late: bool = False,
+        **kwargs: Any,
     ) -> None:
         check_tracker(tracker)
         if sampler is not None:
             _check_sampler(sampler)
-        super().__init__(*args, tracker=tracker, sampler=sampler, **kwargs)
+        super().__init__(*args, tracker=tracker, sampler=sampler, late=late, **kwargs)
         if self.compute_loss_func is not None:
             raise TypeError("compute_loss_func: expected none; override DifficultyTrainer.example_loss instead")
         # The loss of a micro-batch is computed here, and the Trainer divides it by how many there are in a step.

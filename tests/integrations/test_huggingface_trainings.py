@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import chain
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -61,7 +62,7 @@ class Failing(DifficultyTrainer):
 
 def make_trainer(folder, *, new=False, pruned=True, policy=None, options=None, **arguments):
     """A trainer whose weights are new in each training, or not."""
-    tracker = dp.DifficultyTracker(SIZE, scores=("loss", "el2n"))
+    tracker = dp.DifficultyTracker(SIZE, scores=("loss", "el2n", "aum"))
     policy = policy or dp.policies.SoftPrune(keep=0.5)
     sampler = dp.PruneSampler(policy, tracker.source("loss"), seed=0, fixed_length=KEPT) if pruned else None
     settings = {
@@ -237,3 +238,58 @@ def test_a_batch_size_that_is_never_found_is_not_gone_back_to_later(tmp_path):
     trainer.args.auto_find_batch_size = False
     trainer.train()
     assert trainer.tracker.presentations == after + SIZE
+
+
+# The second half
+
+
+class Middle(transformers.TrainerCallback):
+    """A snapshot of one's own, before the first step of the second half."""
+
+    def __init__(self, tracker, step):
+        self.tracker, self.step = tracker, step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            self.snapshot = self.tracker.snapshot()
+
+
+def late_aum(trainer, **metadata):
+    return trainer.finish(architecture="linear", seed=0, **metadata).scores["late_aum"]
+
+
+@pytest.mark.parametrize("step", [3, 4, 6])  # of 8: before the middle, at it, and after it
+def test_the_run_has_the_aum_of_the_second_half_also_where_it_was_resumed(tmp_path, step):
+    whole = make_trainer(tmp_path, options={"late": True})
+    middle = Middle(whole.tracker, 4)
+    whole.add_callback(middle)
+    whole.train()
+    expected = whole.tracker.finish(architecture="linear", seed=0, late=middle.snapshot).scores["late_aum"]
+    np.testing.assert_array_equal(late_aum(whole), expected)
+
+    saving = {"options": {"late": True}, "save_strategy": "steps", "save_steps": step}
+    make_trainer(tmp_path, **saving).train()
+    resumed = make_trainer(tmp_path, options={"late": True})
+    resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
+    np.testing.assert_array_equal(late_aum(resumed), expected)
+
+
+def test_each_training_has_a_second_half_of_its_own(tmp_path):
+    once, twice = (make_trainer(tmp_path, new=True, options={"late": True}) for _ in range(2))
+    once.train()
+    twice.train()
+    twice.train()
+    np.testing.assert_array_equal(late_aum(twice), late_aum(once))
+
+
+def test_a_second_half_that_never_came_is_warned_of_or_refused(tmp_path):
+    trainer = make_trainer(tmp_path, save_strategy="steps", save_steps=6)
+    trainer.train()
+    resumed = make_trainer(tmp_path, options={"late": True})
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
+    with pytest.warns(UserWarning, match="late: the training ended before its middle"):
+        run = resumed.finish(architecture="linear", seed=0)
+    assert "late_aum" not in run.scores
+    tracker = dp.DifficultyTracker(SIZE, scores=("loss",))
+    with pytest.raises(ValueError, match="late: this tracker records loss, expected aum"):
+        DifficultyTrainer(Linear(), tracker=tracker, late=True)

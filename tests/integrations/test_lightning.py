@@ -9,6 +9,7 @@ import sys
 import warnings
 from itertools import chain
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -88,9 +89,11 @@ class Classifier(pl.LightningModule):
 
 
 def make_trainer(folder, *more, callback=None, **options):
-    options = {"reload_dataloaders_every_n_epochs": 1, "enable_checkpointing": bool(more), **options}
+    options = {
+        **{"max_epochs": EPOCHS, "reload_dataloaders_every_n_epochs": 1, "enable_checkpointing": bool(more)},
+        **options,
+    }
     return pl.Trainer(
-        max_epochs=EPOCHS,
         callbacks=[*more, callback or DifficultyCallback()],
         default_root_dir=folder,
         accelerator="cpu",
@@ -307,6 +310,80 @@ def test_checkpoints_at_the_end_of_epochs_resume_with_the_next(tmp_path, after_t
     resumed = Classifier(workers=workers)
     fit(tmp_path, each_epoch(tmp_path, after_training), model=resumed, ckpt_path=tmp_path / "step=14.ckpt")
     check_that_it_goes_on(whole, begun, resumed)
+
+
+# The second half
+
+
+class Margins(Classifier):
+    """Whose tracker records margins too, and which remembers a snapshot of its own."""
+
+    def setup(self, stage):
+        super().setup(stage)
+        self.tracker = dp.DifficultyTracker(SIZE, scores=("loss", "aum"))
+        self.sampler = dp.PruneSampler(self.sampler.policy, self.tracker.source("loss"))
+
+    def on_train_batch_start(self, batch, batch_idx):
+        if self.current_epoch == EPOCHS // 2 and batch_idx == 0:
+            self.middle = self.tracker.snapshot()
+
+
+def late_callback(folder):
+    return DifficultyCallback(folder / "run.safetensors", late=True, architecture="linear", seed=0)
+
+
+def run_with_late(folder, *more, **options):
+    fit(folder, *more, callback=late_callback(folder), **options)
+    return dp.Run.load(folder / "run.safetensors")
+
+
+def test_the_run_has_the_aum_of_the_second_half_where_asked(tmp_path):
+    model = Margins()
+    run = run_with_late(tmp_path, model=model)
+    expected = model.tracker.finish(architecture="linear", seed=0, late=model.middle)
+    assert list(run.scores) == ["loss", "aum", "late_aum"]
+    np.testing.assert_array_equal(run.scores["late_aum"], expected.scores["late_aum"])
+    assert run.metadata["options"]["late"] == expected.metadata["options"]["late"] == 2
+
+
+@pytest.mark.parametrize("step", [4, 14, 16, 22])  # before the middle, at it, in the epoch after it, and later
+def test_the_second_half_is_that_of_the_whole_training_where_it_was_resumed(tmp_path, step):
+    whole = run_with_late(tmp_path / "whole", model=Margins())
+    with pytest.raises(Stop):
+        run_with_late(tmp_path, every_step(tmp_path), model=Margins(stop_before=step))
+    resumed = run_with_late(tmp_path, every_step(tmp_path), model=Margins(), ckpt_path=tmp_path / f"step={step}.ckpt")
+    np.testing.assert_array_equal(resumed.scores["late_aum"], whole.scores["late_aum"])
+
+
+def test_of_a_second_fit_the_second_half_is_its_own(tmp_path):
+    model, callback = Margins(), late_callback(tmp_path)
+    fit(tmp_path, callback=callback, model=model)
+    first = model.middle
+    fit(tmp_path, callback=callback, model=model)
+    run = dp.Run.load(tmp_path / "run.safetensors")
+    expected = model.tracker.finish(architecture="linear", seed=0, late=model.middle)
+    assert not torch.equal(first, model.middle)
+    np.testing.assert_array_equal(run.scores["late_aum"], expected.scores["late_aum"])
+
+
+def test_a_second_half_that_never_came_is_warned_of(tmp_path):
+    class Stops(Margins):
+        def on_train_epoch_end(self):
+            self.trainer.should_stop = True
+
+    with pytest.warns(UserWarning, match="late: the training ended before its middle"):
+        run = run_with_late(tmp_path, model=Stops())
+    assert list(run.scores) == ["loss", "aum"]
+
+
+def test_a_second_half_that_cannot_come_is_refused_before_training(tmp_path):
+    with pytest.raises(ValueError, match="late: this tracker records loss, el2n, expected aum"):
+        run_with_late(tmp_path, model=Classifier())
+    trainer = make_trainer(tmp_path, callback=late_callback(tmp_path), max_epochs=1)
+    with pytest.raises(ValueError, match="max_epochs: got 1, expected at least 2"):
+        trainer.fit(Margins())
+    with pytest.raises(TypeError, match="got late without the path"):
+        DifficultyCallback(late=True)
 
 
 # Settings
