@@ -60,7 +60,7 @@ def _fetch(dataset: IndexedDataset, position: int) -> Any:
     """The sample without its index; `UnreadableError` if there is none, or another one came."""
     try:
         indexed = dataset[position]
-    except (*MALFORMED, OSError, EOFError, SyntaxError, RuntimeError, MemoryError) as error:
+    except (*MALFORMED, OSError, EOFError, RuntimeError, MemoryError) as error:
         raise UnreadableError(f"cannot be read: {type(error).__name__}: {error}"[:300]) from error
     if isinstance(indexed, Mapping):
         sample: Any = {name: value for name, value in indexed.items() if name != dataset.index_key}

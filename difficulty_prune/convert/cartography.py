@@ -56,6 +56,8 @@ def from_cartography(
     gold: dict[str | int, int] = {}
     for epoch, path in files:
         for place, guid, _, label in _lines(path, epoch):
+            if gold and type(guid) is not type(first := next(iter(gold))):
+                raise ValueError(f"{path}: {place}: got the guid {guid!r} beside {first!r}, expected one kind")
             if gold.setdefault(guid, label) != label:
                 raise ValueError(f"{path}: {place}: gold of {guid!r} is {label}, and {gold[guid]} before")
     position = {guid: number for number, guid in enumerate(gold)}
@@ -85,8 +87,8 @@ def _lines(path: Path, epoch: int) -> Iterator[tuple[str, str | int, list[float]
     for row in read_rows(path):
         guid, logits, gold = row.cells.get("guid"), row.cells.get(name), row.cells.get("gold")
         whole = [isinstance(value, int) and not isinstance(value, bool) for value in (guid, gold)]
-        if not (isinstance(guid, str) or whole[0]) or guid == "":
-            raise ValueError(_malformed(path, row, "guid", "text or a whole number"))
+        if not (isinstance(guid, str) or (whole[0] and -(2**63) <= guid < 2**63)) or guid == "":  # type: ignore[operator]
+            raise ValueError(_malformed(path, row, "guid", "text, or a whole number that int64 holds"))
         if not whole[1] or not 0 <= gold < 2**31:  # type: ignore[operator]
             raise ValueError(_malformed(path, row, "gold", "the number of a class, 0 or more and below 2^31"))
         if not isinstance(logits, list) or len(logits) < 2 or not all(map(_is_finite, logits)):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import reprlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ def _whole(least: int) -> Callable[[Any], bool]:
 
 
 def _number(most: float) -> Callable[[Any], bool]:
-    return lambda value: type(value) in (int, float) and math.isfinite(value) and 0 <= value <= most
+    return lambda value: type(value) in (int, float) and 0 <= value <= most
 
 
 def _shares(value: Any) -> bool:
@@ -36,9 +36,9 @@ _FIELDS: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
     "class_accuracy": ("a number in [0, 1] or null for each class", _shares),
     "presentations": ("a whole number, 1 or more", _whole(1)),
     "steps": ("a whole number, 1 or more", _whole(1)),
-    "seconds": ("a number, 0 or more", _number(math.inf)),
+    "seconds": ("a number, 0 or more", _number(sys.float_info.max)),
 }
-_OF_NUMBERS: Final = {"test_loss": ("a number, 0 or more", _number(math.inf))}
+_OF_NUMBERS: Final = {"test_loss": ("a number, 0 or more", _number(sys.float_info.max))}
 """What results have besides where numbers are predicted, and then no accuracy."""
 
 

@@ -26,7 +26,10 @@ from .vector_file import DIGESTS, VectorFile
 
 _KEY: Final = "difficulty_prune"
 
-MALFORMED: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+MALFORMED: Final = (
+    *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError),
+    SyntaxError,  # NumPy reads the types in an array's header as Python
+)
 """What building an object from a file of any content may raise."""
 
 

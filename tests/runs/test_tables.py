@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -275,6 +277,21 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=rf"{name}.*(pickled|allow_pickle)"):
             make_runs().with_table(tmp_path / name, "c_score")
     assert not (tmp_path / "went off").exists()
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_a_header_that_is_no_python_is_refused_by_name(tmp_path: Path, suffix: str) -> None:
+    columns, content = np.array([(0, 0.5)], [("index", "<i4"), ("score", "<f8")]), io.BytesIO()
+    np.save(content, columns)
+    path, damaged = tmp_path / f"t{suffix}", content.getvalue().replace(b"<f8", b",f8")
+    if suffix == ".npy":
+        path.write_bytes(damaged)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("score.npy", damaged)
+    for read in (make_runs().with_table, *[dp.convert.from_npz] * (suffix == ".npz")):
+        with pytest.raises(ValueError, match=re.escape(str(path))):
+            read(path)
 
 
 @pytest.mark.parametrize(
