@@ -52,7 +52,7 @@ tests: setup
 # Kills, damaged files, full disks, fuzzing, sanitizers: what takes too long for every run of the tests. STRESS_INPUTS,
 # STRESS_STUDIES, STRESS_SAVES make it smaller.
 stress: setup
-	OMP_NUM_THREADS=1 STRESS_OUT=$(STRESS_OUT) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q -m stress tests
+	OMP_NUM_THREADS=1 STRESS_OUT=$(STRESS_OUT) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q -m stress tests/stress
 
 # The suite of one build under several PyTorches: see the script.
 test-torches: setup

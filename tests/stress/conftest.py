@@ -25,6 +25,8 @@ def tell(record_property: Callable[[str, object], None]) -> Tell:
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    if hasattr(terminalreporter.config, "workerinput"):
+        return  # a process of pytest-xdist, which knows its own share alone
     rows, seconds = [], 0.0
     for reports in terminalreporter.stats.values():
         for report in reports:
