@@ -60,6 +60,8 @@ def from_cartography(
                 raise ValueError(f"{path}: {place}: got the guid {guid!r} beside {first!r}, expected one kind")
             if gold.setdefault(guid, label) != label:
                 raise ValueError(f"{path}: {place}: gold of {guid!r} is {label}, and {gold[guid]} before")
+    if not gold:
+        raise ValueError(f"{files[0][1]}: there are no lines, expected one for each example")
     position = {guid: number for number, guid in enumerate(gold)}
     labels = np.fromiter(gold.values(), np.int64, len(gold))
     tracker, width = DifficultyTracker(len(gold), scores=scores), 0

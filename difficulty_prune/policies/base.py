@@ -202,12 +202,13 @@ class Keeping(ABC):
         """The same of so many examples of known difficulty."""
         return 1, known
 
-    def dearest(self, cost: Tensor, known: Tensor) -> float:
+    def dearest(self, cost: Tensor, left: Tensor, known: int) -> float:
         """The most that the fewest examples may cost that an epoch has to visit, whatever their difficulty is then.
 
         Args:
             cost: [N], of each example.
-            known: [N] bool, whose difficulty is known.
+            left: [N] bool, whose difficulty is known, and which are not left out as wrong.
+            known: how many examples have known difficulty, left out or not; `keep` is a fraction of these.
         """
         return 0.0
 

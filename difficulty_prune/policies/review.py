@@ -81,15 +81,15 @@ class Review(Keeping):
         least, most = super().limits_of(known)
         return max(least, -(-most // self.gap)), most
 
-    def dearest(self, cost: Tensor, known: Tensor) -> float:
+    def dearest(self, cost: Tensor, left: Tensor, known: int) -> float:
         turns = self._turns(len(cost))
-        known = known & ~turns.isnan()  # of new examples it is not
-        due = turns[known].long()
+        left = left & ~turns.isnan()  # of new examples it is not
+        due = turns[left].long()
         # Where fewer are due than the fewest that are kept, the hardest join them, whichever these are.
-        fewest, _ = self.limits_of(int(known.sum()))
-        missing = (fewest - due.bincount(minlength=self.gap)).clamp(min=0)
-        dear = torch.cat([cost.new_zeros(1), cost[known].sort(descending=True).values.cumsum(0)])
-        return float((due.bincount(cost[known], minlength=self.gap) + dear[missing]).max())
+        fewest, _ = self.limits_of(known)
+        missing = (fewest - due.bincount(minlength=self.gap)).clamp(0, len(due))
+        dear = torch.cat([cost.new_zeros(1), cost[left].sort(descending=True).values.cumsum(0)])
+        return float((due.bincount(cost[left], minlength=self.gap) + dear[missing]).max())
 
     def choose(self, difficulty: Tensor, kept: int, generator: torch.Generator) -> Choice:
         due = self._due(len(difficulty))

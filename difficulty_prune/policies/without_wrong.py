@@ -190,9 +190,9 @@ class WithoutWrong(Around):
         if not isinstance(self.wrong, Tensor):
             known = (~values.isnan()).nonzero()[:, 0]
             return known[hardest_first(values[known], generator)[: half_up(self.wrong * len(known))]]
-        return self._given(len(values))
+        return self.given(len(values))
 
-    def _given(self, size: int) -> Tensor:
+    def given(self, size: int) -> Tensor:
         """The positions that were given, among `size` examples."""
         if self.wrong.dtype == torch.bool:
             if len(self.wrong) != size:

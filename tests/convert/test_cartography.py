@@ -95,6 +95,12 @@ def test_a_malformed_line_is_named(tmp_path: Path, line, message) -> None:
         dp.convert.from_cartography(tmp_path)
 
 
+def test_files_without_lines_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "dynamics_epoch_0.jsonl").write_text("")
+    with pytest.raises(ValueError, match=r"dynamics_epoch_0\.jsonl: there are no lines"):
+        dp.convert.from_cartography(tmp_path)
+
+
 def test_a_file_of_another_epoch_and_no_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no files dynamics_epoch_0\.jsonl"):
         dp.convert.from_cartography(tmp_path)

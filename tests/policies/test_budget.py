@@ -217,6 +217,24 @@ def test_reviews_that_cost_too_much_are_told_before_the_first_epoch_and_not_in_a
         assert policy.at(epoch)(difficulty).summary()["kept_cost"] <= keep * sum(cost) + 1e-9
 
 
+@settings(max_examples=60)
+@given(
+    cost=st.lists(st.integers(0, 40), min_size=8, max_size=30),
+    keep=st.sampled_from([0.25, 0.4, 0.6]),
+    wrong=st.sets(st.integers(0, 7), max_size=6),
+)
+def test_reviews_without_wrong_examples_are_refused_in_every_epoch_or_in_none(cost, keep, wrong):
+    assume(any(cost))
+    policy = Budget(P.WithoutWrong(P.Review(keep, gap=4), sorted(wrong)), cost)
+    refused, difficulty = [], torch.arange(float(len(cost)))
+    for epoch in range(4):
+        try:
+            assert policy.at(epoch)(difficulty).summary()["kept_cost"] <= keep * sum(cost) + 1e-9
+        except ValueError as error:
+            refused.append(str(error))
+    assert len(refused) in (0, 4), refused
+
+
 def test_a_policy_is_what_it_was_made_of():
     policy = Budget(P.Hardest(0.5), [1, 2])
     assert policy == Budget(P.Hardest(0.5), torch.tensor([1.0, 2.0]))
