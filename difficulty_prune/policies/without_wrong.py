@@ -79,7 +79,7 @@ class WithoutWrong(Around):
         """The policy of a part of `size` examples, those at `positions` [n] int64."""
         wrong = self.wrong
         if isinstance(wrong, Tensor):
-            mask = torch.zeros(size, dtype=torch.bool, device="cpu").index_fill_(0, self._given(size), True)
+            mask = torch.zeros(size, dtype=torch.bool, device="cpu").index_fill_(0, self.given(size), True)
             wrong = mask[positions] & (positions >= 0)
         return replace(self, policy=self.policy.of(positions, size), wrong=wrong)
 
