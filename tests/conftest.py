@@ -22,6 +22,12 @@ HAS_TORCHVISION = find_spec("torchvision") is not None
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """As `pytest_runtest_call`, of what fixtures need."""
+    return (yield from pytest_runtest_call(item))
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """A PyTorch without a torchvision that imports beside it, such as the CPU build of 2.13, runs all other tests."""
     try:

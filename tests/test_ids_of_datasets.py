@@ -15,9 +15,10 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Subset, TensorDataset
-from torchvision.datasets import ImageFolder
 
 import difficulty_prune as dp
+
+ImageFolder = pytest.importorskip("torchvision.datasets", reason="torchvision is not installed").ImageFolder
 
 FILES = ["cat/a.png", "cat/b.png", "dog/a.png", "dog/deep/c.png", "emu/z.png"]
 LABELS = [0, 0, 1, 1, 2]

@@ -14,7 +14,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torchvision.datasets import ImageFolder
 
 import difficulty_prune as dp
 
@@ -225,6 +224,8 @@ def test_ids_show_that_runs_are_of_the_same_data(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_changes_between_two_trainings(tmp_path: Path) -> None:
+    from torchvision.datasets import ImageFolder
+
     for name in ("cat/a.png", "cat/b.png", "dog/a.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (2, 2)).save(tmp_path / name)

@@ -15,12 +15,13 @@ import pytest
 import torch
 from photo_runs import NAMES, make_photos, make_runs
 from PIL import Image
-from torchvision.datasets import ImageFolder
 
 import difficulty_prune as dp
 from difficulty_prune.cli.main import main
 from difficulty_prune.study.tasks import DataSource, ScoringTask
 from difficulty_prune.study.train import Recipe
+
+ImageFolder = pytest.importorskip("torchvision.datasets", reason="torchvision is not installed").ImageFolder
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from PIL import Image
 from places import ROOT
 from torch import nn
 from torch.utils.data import DataLoader
-from torchvision import datasets
-from torchvision.transforms import v2
 
 import difficulty_prune as dp
+
+datasets = pytest.importorskip("torchvision.datasets", reason="torchvision is not installed")
+v2 = pytest.importorskip("torchvision.transforms.v2", reason="torchvision is not installed")
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "identity.md").read_text(), flags=re.DOTALL)
 THEN = [f"{animal}/{number}.png" for animal in ("cat", "dog") for number in range(4)]

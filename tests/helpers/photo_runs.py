@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torchvision.datasets import ImageFolder
 
 import difficulty_prune as dp
 
@@ -24,6 +23,8 @@ def make_photos(folder: Path, names: list[str] = NAMES) -> Path:
 
 def make_runs(folder: Path, photos: Path, number: int = 3, with_ids: bool = True, **facts) -> Path:
     """Runs that know what `tracker.finish(dataset=)` tells them, in files."""
+    from torchvision.datasets import ImageFolder  # a PyTorch may have none that imports beside it
+
     data = dp.IndexedDataset(ImageFolder(photos))
     size = len(data)
     known = {"labels": data.labels, "class_names": data.class_names, **({"ids": data.ids} if with_ids else {})}

@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import ConcatDataset, Subset
-from torchvision.datasets import ImageFolder
 
 import difficulty_prune as dp
 from difficulty_prune.study.study_data import StudyData, load_data
 from difficulty_prune.study.tasks import DataSource, ScoringTask, unfinished_runs
 from difficulty_prune.study.train import Recipe
+
+ImageFolder = pytest.importorskip("torchvision.datasets", reason="torchvision is not installed").ImageFolder
 
 CLASSES = ("cat", "dog")
 EACH = 20

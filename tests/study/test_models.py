@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torchvision import models
 
 from difficulty_prune.study.models import build_model, defining_module
 from difficulty_prune.study.preflight import check_model
 from difficulty_prune.study.settings import Settings
 from difficulty_prune.study.source_digest import source_digest
 from difficulty_prune.study.study_data import load_data
+
+models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
 
 
 def test_a_network_of_torchvision_is_what_it_publishes() -> None:

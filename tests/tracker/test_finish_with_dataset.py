@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
-from torchvision.datasets import ImageFolder
-from torchvision.transforms import v2
 
 import difficulty_prune as dp
+
+ImageFolder = pytest.importorskip("torchvision.datasets", reason="torchvision is not installed").ImageFolder
+v2 = pytest.importorskip("torchvision.transforms.v2", reason="torchvision is not installed")
 
 FILES = ["cat/a.png", "cat/b.png", "dog/a.png"]
 FACTS: dict[str, Any] = {"architecture": "mlp", "seed": 0}
