@@ -169,6 +169,21 @@ def test_the_committed_verdicts_follow_from_the_committed_accuracies(study: Any)
     assert "without wrong" in written.getvalue()
 
 
+def test_the_page_has_the_committed_results_of_the_dynamic_study(study: Any) -> None:
+    page = (STUDIES.parents[1] / "docs" / "results.md").read_text()
+    section = page[page.index("## Dynamic pruning") : page.index("## Mixup")]
+    result = json.loads((RESULTS / "dynamic.json").read_text())
+    for row in result["rows"].values():
+        assert f" {row['steps']:,} | {np.mean(row['accuracy']):.4f} |" in section
+        for found in (row["against"].get(other) for other in ("full", "random")):
+            if found is not None:
+                said = f"{found['points']:+.1f} ({found['low']:+.1f} to {found['high']:+.1f})"
+                assert (f"**{said}**" if found["word"] in ("better", "worse") else f" {said} ") in section
+        for goal in map(str, result["goals"]):
+            if None not in row["steps to"][goal]:
+                assert f"| {np.mean(row['steps to'][goal]):,.0f}" in section
+
+
 def test_the_page_has_the_committed_verdicts() -> None:
     page = (STUDIES.parents[1] / "docs" / "results.md").read_text()
     result = json.loads((RESULTS / "prune.json").read_text())
