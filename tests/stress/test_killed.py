@@ -104,9 +104,11 @@ def test_two_studies_in_one_folder(undisturbed, tmp_path: Path, tell) -> None:
 
 
 WRITER = """
-import os, sys
+import os, sys, tempfile
 import numpy as np
 import difficulty_prune as dp
+with tempfile.TemporaryDirectory() as folder:  # what a save imports is there before the first one that is killed
+    dp.Run({"el2n": np.zeros(3)}, architecture="mlp", seed=0).save(folder + "/run.safetensors")
 print("ready", flush=True)
 for line in sys.stdin:  # each asks for a process that saves again and again until it is killed
     child = os.fork()
@@ -154,4 +156,5 @@ def test_a_save_killed_at_random_moments_leaves_the_old_file_or_the_new_one(tmp_
     assert len(list(tmp_path.iterdir())) <= 2, "the next writer sweeps what one left"
     dp.Run({"el2n": np.zeros(3)}, architecture="mlp", seed=0).save(path)
     assert list(tmp_path.iterdir()) == [path]
+    assert kept > SAVES / 2
     tell("a save, SIGKILL at random moments", f"{SAVES} times", f"the file whole all {kept} times that there was one")
