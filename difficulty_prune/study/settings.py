@@ -372,7 +372,7 @@ def _check_model(name: str) -> None:
     except ValueError as error:
         try:  # here and not in models.py, whose source every result knows its model by
             find_model(f"{TORCHVISION}{name}")
-        except ValueError:
+        except (ImportError, ValueError):  # torchvision may not import beside this PyTorch
             raise error from None
         raise ValueError(f"{error}; for torchvision's say {TORCHVISION}{name}") from error
 

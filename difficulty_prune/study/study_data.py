@@ -242,10 +242,10 @@ def _digits() -> IndexedDataset:
 
 
 def _image_folder(folder: str, size: int | None) -> Any:
-    from torchvision.datasets import ImageFolder
-
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one that holds a folder of images for each class")
+    from torchvision.datasets import ImageFolder
+
     return ImageFolder(folder, loader=functools.partial(open_rgb, side=size) if are_photographs(size) else open_rgb)
 
 

@@ -263,6 +263,7 @@ def test_a_training_on_photographs_scores_them_and_equal_seeds_give_equal_models
 def test_a_study_of_photographs_runs_and_refuses_a_damaged_file_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("torchvision", reason="torchvision is not installed")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # or threads that wait take the time of a busy machine
     folder = write_photographs(tmp_path / "a", per_class=10)
