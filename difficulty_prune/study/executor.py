@@ -24,7 +24,7 @@ from .progress import report_on
 from .tasks import Task
 
 _REFRESH = 0.25  # seconds between two looks at the steps done
-_PATIENCE = 5.0  # seconds that an executor without workers may take to end
+_PATIENCE = 20.0  # seconds that an executor without workers may take to end
 _steps_done: Any = None  # in a worker: the number that it and the other workers add to
 
 
