@@ -88,14 +88,17 @@ def _lines(path: Path, epoch: int) -> Iterator[tuple[str, str | int, list[float]
     name = f"logits_epoch_{epoch}"
     for row in read_rows(path):
         guid, logits, gold = row.cells.get("guid"), row.cells.get(name), row.cells.get("gold")
-        whole = [isinstance(value, int) and not isinstance(value, bool) for value in (guid, gold)]
-        if not (isinstance(guid, str) or (whole[0] and -(2**63) <= guid < 2**63)) or guid == "":  # type: ignore[operator]
+        if not (isinstance(guid, str) or _is_whole(guid, -(2**63), 2**63)) or guid == "":
             raise ValueError(_malformed(path, row, "guid", "text, or a whole number that int64 holds"))
-        if not whole[1] or not 0 <= gold < 2**31:  # type: ignore[operator]
+        if not _is_whole(gold, 0, 2**31):
             raise ValueError(_malformed(path, row, "gold", "the number of a class, 0 or more and below 2^31"))
         if not isinstance(logits, list) or len(logits) < 2 or not all(map(_is_finite, logits)):
             raise ValueError(_malformed(path, row, name, "a list of finite numbers, one for each class"))
         yield row.place, guid, logits, gold  # type: ignore[misc]
+
+
+def _is_whole(value: Any, least: int, limit: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < limit
 
 
 def _is_finite(value: Any) -> bool:

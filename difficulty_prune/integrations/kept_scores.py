@@ -6,7 +6,6 @@ import io
 import os
 import pickle
 import re
-import warnings
 import zipfile
 from collections.abc import Mapping
 from copy import deepcopy
@@ -26,7 +25,7 @@ from ..support.file_errors import errors_name
 from ..support.files import MALFORMED, write_atomically
 from ..tracker.since import check_late
 from ..tracker.tracker import DifficultyTracker
-from .training_set import check_processes, finish_with
+from .training_set import check_processes, finish_with, late_option
 
 STATE_NAME: Final = "difficulty.pt"
 
@@ -84,13 +83,7 @@ class KeepsScores(Trainer):
         that the tracker was made for.
         """
         if self.late and not {"late", "since"} & metadata.keys():
-            metadata["late"] = self._early
-            if self._early is None:
-                warnings.warn(
-                    "late: the training ended before its middle, or went on after it from a checkpoint without late, "
-                    "so that the run has no late_aum",
-                    stacklevel=2,
-                )
+            metadata |= late_option(self._early)
         return finish_with(self.tracker, self.train_dataset, metadata)
 
     # What is recorded

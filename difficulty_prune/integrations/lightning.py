@@ -15,7 +15,7 @@ from torch import Tensor
 from ..sampler import PruneSampler
 from ..tracker.since import check_late
 from ..tracker.tracker import DifficultyTracker
-from .training_set import check_processes, finish_with, indexed_in
+from .training_set import check_processes, finish_with, indexed_in, late_option
 
 
 class DifficultyCallback(pl.Callback):
@@ -180,7 +180,7 @@ class DifficultyCallback(pl.Callback):
             _check_settings(trainer, self.sampler)
         self._after_setup()
         if self.late:
-            check_late(self.tracker.scores, None)
+            check_late(self.tracker.scores, self.metadata.get("since"))
             _check_has_a_middle(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -223,13 +223,8 @@ class DifficultyCallback(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.path is not None and not getattr(trainer, "fast_dev_run", False):
-            if self.late and self._early is None:
-                warnings.warn(
-                    "late: the training ended before its middle, or went on after it from a checkpoint without late, "
-                    "so that the run has no late_aum",
-                    stacklevel=2,
-                )
-            run = finish_with(self.tracker, self._training_set(trainer), {**self.metadata, "late": self._early})
+            late = late_option(self._early) if self.late else {}
+            run = finish_with(self.tracker, self._training_set(trainer), {**self.metadata, **late})
             if trainer.is_global_zero:
                 run.save(self.path)
 

@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from ..data import IndexedDataset
 from ..runs.run import Run
 from ..tracker.finish import OtherLabelsError
@@ -37,6 +39,23 @@ def finish_with(tracker: DifficultyTracker, dataset: Any, metadata: Mapping[str,
             stacklevel=3,
         )
         return tracker.finish(**{**facts, **metadata})
+
+
+def late_option(early: Tensor | None) -> dict[str, Any]:
+    """What `finish` takes to give `late_aum`: the snapshot of a training's middle. Nothing, and a warning, without it.
+
+    >>> import torch
+    >>> late_option(torch.zeros(1, 16)).keys()
+    dict_keys(['late'])
+    """
+    if early is not None:
+        return {"late": early}
+    warnings.warn(
+        "late: the training ended before its middle, or went on after it from a checkpoint without late, so that the "
+        "run has no late_aum",
+        stacklevel=3,
+    )
+    return {}
 
 
 def check_processes(tracker: DifficultyTracker, processes: int, where: str) -> None:

@@ -158,12 +158,11 @@ class Budget(Around):
 
     def _check_epochs(self, budget: float, cost: Tensor, known: Tensor) -> None:
         """ValueError where the budget of a later epoch would not do, so that it is known before a training."""
+        left = known
         if isinstance(self.policy, WithoutWrong):
             if not isinstance(self.policy.wrong, Tensor):
                 return  # which of what is due is left out, the difficulty of that epoch says
             left = known.index_fill(0, self.policy.given(len(known)), False)
-        else:
-            left = known
         dearest = self.inside.dearest(cost, left, int(known.sum()))
         if dearest > budget * (1 + 1e-12):
             raise ValueError(

@@ -376,7 +376,18 @@ def test_a_second_half_that_never_came_is_warned_of(tmp_path):
     assert list(run.scores) == ["loss", "aum"]
 
 
+def test_a_checkpoint_with_the_middle_gives_no_score_that_is_not_asked_for(tmp_path):
+    with pytest.raises(Stop):
+        run_with_late(tmp_path, every_step(tmp_path), model=Margins(stop_before=16))
+    plain = DifficultyCallback(tmp_path / "run.safetensors", architecture="linear", seed=0)
+    fit(tmp_path, every_step(tmp_path), callback=plain, model=Margins(), ckpt_path=tmp_path / "step=16.ckpt")
+    assert list(dp.Run.load(tmp_path / "run.safetensors").scores) == ["loss", "aum"]
+
+
 def test_a_second_half_that_cannot_come_is_refused_before_training(tmp_path):
+    part = DifficultyCallback("run.safetensors", late=True, architecture="linear", seed=0, since=torch.zeros(SIZE, 16))
+    with pytest.raises(ValueError, match="late: got it together with since"):
+        fit(tmp_path, callback=part, model=Margins())
     with pytest.raises(ValueError, match="late: this tracker records loss, el2n, expected aum"):
         run_with_late(tmp_path, model=Classifier())
     trainer = make_trainer(tmp_path, callback=late_callback(tmp_path), max_epochs=1)
