@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 import difficulty_prune as dp
 from difficulty_prune.policies.compose import PerClass
+from difficulty_prune.policies.easy_to_hard import EasyToHard
 from difficulty_prune.policies.uniform import Hardest, Random
 from difficulty_prune.policies.weighted import Importance, SoftPrune
 from difficulty_prune.support.hashing import pack_signed, pack_unsigned, seed_of
@@ -214,6 +215,29 @@ def test_late_epochs_see_all(tmp_path):
     pruner.set_epoch(7)
     assert {sample["weight"] for sample in pruner.prune(list(Stream().read()))} == {1.0}
     assert all(pruner.keeps(sample) and pruner.weight(sample) == 1 for sample in Stream().read())
+
+
+def test_late_epochs_see_all_by_every_way_where_earlier_ones_leave_some_out(tmp_path):
+    table = table_of(tmp_path / "table", EasyToHard(0.5, anneal=0.5, epochs=2))
+    pruner = dp.StreamPruner(table, "id")
+    samples = list(Stream().read())
+    for epoch, number in ((0, SIZE // 2), (1, SIZE)):
+        pruner.set_epoch(epoch)
+        kept = list(pruner.pipe(samples))
+        assert len(kept) == number
+        assert {sample["weight"] for sample in kept} == {1.0}
+        assert [pruner.attach(sample) for sample in samples if pruner.keeps(sample)] == kept
+        assert pruner.prune(samples) == kept
+
+
+@pytest.mark.parametrize("ahead", [1, 32])
+def test_a_pass_that_has_begun_stays_in_its_epoch(pruner, tmp_path, ahead):
+    pruner = dp.StreamPruner(pruner.table, "id", ahead=ahead)
+    pruner.set_epoch(0)
+    found = pruner.pipe(Stream().read())
+    first = next(found)
+    pruner.set_epoch(1)
+    assert {sample["id"]: sample["weight"] for sample in [first, *found]} == expected(pruner, 0)
 
 
 def test_unknown_samples_pass_and_are_counted(tmp_path):
