@@ -291,6 +291,13 @@ def test_where_files_may_be_seen_half_written_nothing_is_written() -> None:
         make(0).save("sftp://host/x")
 
 
+def test_the_name_of_a_folder_is_none_of_a_file(read_bytes: list[int]) -> None:
+    make(0).save("memory://runs/0.safetensors")
+    with pytest.raises(ValueError, match="memory://runs/: names a folder, expected the name of a file"):
+        make(1).save("memory://runs/")
+    assert len(dp.RunSet.load("memory://runs")) == 1
+
+
 def test_what_is_written_to_folders_alone_is_refused_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"s3://b/x\.csv: such a file is written to a folder of this machine alone"):
