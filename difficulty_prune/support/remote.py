@@ -203,7 +203,7 @@ def find_remote(url: Url) -> list[Url]:
     """
     files, path = file_system(url)
     with errors_name_url(url):
-        files.invalidate_cache(path)
+        files.invalidate_cache()  # also of the folders below, in which others may have written since
         if files.isfile(path):
             found = [path]
         elif files.isdir(path):

@@ -325,10 +325,21 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         host, port = server.get_host_and_port()
         monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": f"http://{host}:{port}"})
         files = fsspec.filesystem("s3", skip_instance_cache=True)
-        files.mkdir("bucket")
+        files.makedirs("bucket", exist_ok=True)
         yield "s3://bucket"
     finally:
         server.stop()
+
+
+def test_runs_that_others_have_added_since_are_found(bucket: str, tmp_path: Path) -> None:
+    """File systems remember what was in a folder, for as long as the process lives."""
+    make(0).save(tmp_path / "run")
+    others = fsspec.filesystem("s3", skip_instance_cache=True)
+    for named in ("study", "study/runs", "*/runs/*.safetensors"):
+        for number in range(1, 3):
+            others.pipe_file(f"bucket/study/runs/mlp-{number}.safetensors", (tmp_path / "run").read_bytes())
+            assert len(find_run_files(f"{bucket}/{named}")) == number
+        others.rm("bucket/study", recursive=True)
 
 
 def test_runs_on_s3(bucket: str) -> None:
