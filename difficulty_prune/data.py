@@ -92,7 +92,8 @@ class IndexedDataset(Dataset[Any]):
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
             raise TypeError(
                 f"dataset: got {type(dataset).__name__}, expected a map-style dataset (one with __getitem__): "
-                "the examples of an iterable dataset have no position to be scored by"
+                "the examples of an iterable dataset have no position to be scored by; to score them by their ids, see "
+                "dp.StreamIndex, and to leave some out, dp.StreamPruner"
             )
         if not hasattr(dataset, "__len__"):
             raise TypeError(f"dataset: {type(dataset).__name__} has no __len__, so its examples cannot be counted")

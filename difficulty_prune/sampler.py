@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import IterableDataset, Sampler
 
 from .data import IndexedDataset
 from .decisions.decisions import Decisions, expect_decisions
@@ -194,7 +194,7 @@ class PruneSampler(Sampler[int]):
     Raises:
         TypeError, ValueError: see the policy; or rank, world_size or fixed_length do not fit; or difficulty of another
             number of examples than the dataset has; or ids of which none matches; or decisions that are all of other
-            data, or contradict each other, or leave nothing.
+            data, or contradict each other, or leave nothing; or the dataset is a stream.
 
     >>> from difficulty_prune.policies import Hardest
     >>> sampler = PruneSampler(Hardest(keep=0.5), [0.1, 0.9, 0.5, 0.2], seed=0)
@@ -220,6 +220,7 @@ class PruneSampler(Sampler[int]):
         partition: Partition | None = None,
         outside: Literal["raise", "zero"] = "raise",
     ) -> None:
+        _refuse_stream(dataset)
         if not callable(policy) or isinstance(policy, type):
             raise TypeError(f"policy: got {policy!r}, expected one of dp.policies, such as Hardest(keep=0.7)")
         if (rank is None) != (world_size is None):
@@ -759,6 +760,14 @@ def _costs(cost: Any, size: int) -> NDArray[np.float64]:
 def _ids_of(dataset: Any) -> Any:
     """What names the examples of a dataset, or None."""
     return (dataset if hasattr(dataset, "ids") else IndexedDataset(dataset)).ids
+
+
+def _refuse_stream(dataset: Any) -> None:
+    if dataset is not None and (isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__")):
+        raise TypeError(
+            f"dataset: got {type(dataset).__name__}, expected one with positions that a sampler can visit; of a stream, "
+            "dp.StreamPruner keeps samples by their ids"
+        )
 
 
 def _check_dataset(policy: Any, values: Tensor, dataset: Any) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from live_difficulty import ALL, FIRST, LABELS, SECOND, Live, above_a_half, make, some, through_a_file, visits
-from torch.utils.data import BatchSampler, DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, TensorDataset
 
 import difficulty_prune as dp
 from difficulty_prune.policies.compose import PerClass
@@ -152,3 +152,22 @@ def test_it_is_noticed_within_the_first_epoch_too():
     with pytest.warns(UserWarning, match="no example was drawn from this sampler"):
         sampler.weight(ALL)
     sampler.weight(ALL)  # once is enough
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        yield from range(4)
+
+
+class OfKnownLength(Endless):
+    def __len__(self):
+        return 4
+
+
+@pytest.mark.parametrize(
+    "stream", [Endless(), OfKnownLength(), iter(range(4))], ids=lambda stream: type(stream).__name__
+)
+@pytest.mark.parametrize("ids", [None, ["a", "b", "c", "d"]])
+def test_a_stream_has_no_positions_to_visit(stream, ids):
+    with pytest.raises(TypeError, match=rf"dataset: got {type(stream).__name__}, expected one with .*dp\.StreamPruner"):
+        dp.PruneSampler(dp.policies.Hardest(0.5), [0.1, 0.9, 0.5, 0.2], dataset=stream, ids=ids)

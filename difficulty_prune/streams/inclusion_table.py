@@ -6,6 +6,7 @@ import os
 import reprlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from struct import error as StructError
 from typing import Any, Final
 
@@ -43,6 +44,7 @@ class InclusionTable:
         redrawn: whether every epoch draws anew; otherwise all have the same samples.
         full_from: the first epoch that has all samples, with weight 1; None if none does.
         policy: what the probabilities are from, for people.
+        share: of its examples, that an epoch keeps in the mean over many draws.
 
     Raises:
         FileNotFoundError: no such file.
@@ -55,6 +57,8 @@ class InclusionTable:
     ...     table = InclusionTable.build(f"{folder}/t", [7, 8, 9, 10], SoftPrune(0.75), [0.3, 0.1, 0.2, 0.9])
     ...     table.inclusion([10, 8, 77])
     array([1. , 0.5, nan], dtype=float32)
+    >>> table.share
+    0.75
     """
 
     def __init__(self, path: str | os.PathLike[str], *, check: bool = True) -> None:
@@ -100,7 +104,7 @@ class InclusionTable:
             ids: [N] texts or whole numbers, the id of each example, as runs have them.
             policy: one of `dp.policies`, or a plan whose weights are all 1. Of a policy with `anneal` the table knows
                 the epoch from which all is kept.
-            difficulty: [N], high = hard.
+            difficulty: [N], high = hard, as `runs.difficulty(score)` gives it: a score itself may be low where hard.
             labels: [N], for policies that need them; see `dp.policies`.
             salt: another one gives ids other hashes.
             epoch: the one that the table is for, of a policy that goes through the data (`EasyToHard`, `Review`) and so
@@ -206,6 +210,14 @@ class InclusionTable:
     @property
     def policy(self) -> str:
         return self.rules.policy
+
+    @cached_property
+    def share(self) -> float:
+        """The mean of its probabilities, read once: so many of its examples an epoch keeps in the mean over many draws.
+
+        Epochs from `full_from` on keep all.
+        """
+        return float(self._p.mean(dtype=np.float64))
 
     def inclusion(self, ids: Any) -> NDArray[np.float32]:
         """The probability of each id, [n] float32; NaN for one that the table does not know.

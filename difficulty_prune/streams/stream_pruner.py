@@ -78,7 +78,7 @@ class StreamPruner:
         self.seed = whole_number(seed, "seed")
         self.weight_key = weight_key
         self.ahead = whole_number(ahead, "ahead", least=1)
-        # Workers see the same memory: the epoch in the first row, then a row of counts for each.
+        # Workers see the same memory: the epoch and how often it was set in the first row, then a row of counts for each.
         self._shared = torch.zeros((2 + _WORKERS, 3), dtype=torch.int64, device="cpu")
         self._shared[0, 0] = -1
         self._start()
@@ -92,7 +92,22 @@ class StreamPruner:
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch, from 0 on, in which `keeps`, `pipe`, `prune` and calls without an epoch decide."""
-        self._rows[0, 0] = whole_number(epoch, "epoch")
+        self._rows[0, :2] = whole_number(epoch, "epoch"), self.times_set + 1
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch that was set last; None before."""
+        return None if self._rows[0, 0] < 0 else int(self._rows[0, 0])
+
+    @property
+    def times_set(self) -> int:
+        """How often `set_epoch` was called, here or in a worker."""
+        return int(self._rows[0, 1])
+
+    @property
+    def epochs_differ(self) -> bool:
+        """Whether it depends on the epoch what is kept."""
+        return self.table.redrawn or self.table.full_from is not None
 
     @property
     def counts(self) -> StreamCounts:
@@ -199,8 +214,7 @@ class StreamPruner:
         now = int(self._rows[0, 0]) if epoch is None else whole_number(epoch, "epoch")
         known = self._seeds  # which another thread may replace, of another epoch
         if known is None or known[0] != now:
-            depends = self.table.redrawn or self.table.full_from is not None
-            if now < 0 and depends:
+            if now < 0 and self.epochs_differ:
                 raise RuntimeError("epoch: got none, but the samples depend on it; call pruner.set_epoch(epoch) first")
             known = self._seeds = now, seed_of(self.seed, now) if self.table.redrawn else seed_of(self.seed)
         return known[1], self.table.full_from is not None and now >= self.table.full_from

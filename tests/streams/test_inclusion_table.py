@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import pickle
 
 import numpy as np
@@ -250,3 +251,17 @@ def test_a_url_is_refused_before_any_work(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="memory://keep/table: such a file is written to a folder of this machine"):
         dp.InclusionTable.write("memory://keep/table", blocks(), weighted=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@in_folder
+@given(p=st.lists(st.floats(2**-20, 1, width=32), min_size=1, max_size=60))
+def test_the_share_is_the_mean_of_the_probabilities(tmp_path, p):
+    table = dp.InclusionTable.write(tmp_path / "table", [(range(len(p)), p)], weighted=True)
+    assert table.share == pytest.approx(math.fsum(p) / len(p), rel=1e-12)
+    assert dp.InclusionTable(tmp_path / "table").share == table.share
+
+
+@pytest.mark.parametrize("policy", [SoftPrune(0.6), Hardest(0.25), Random(0.5)], ids=repr)
+def test_the_share_of_a_policy_is_what_it_keeps(tmp_path, policy):
+    table = dp.InclusionTable.build(tmp_path / "table", range(400), policy, np.linspace(0, 1, 400))
+    assert table.share == pytest.approx(policy.keep, abs=1e-6)

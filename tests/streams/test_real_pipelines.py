@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import subprocess
+import sys
 import tarfile
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 from streamed import NAMES, SIZE, Stream, expected, table_of
 from torch.utils.data import DataLoader
 
@@ -158,16 +164,44 @@ def test_torchdata_nodes_in_four_processes_and_resumed(pruner):
     assert by_name([*first, *later]) == expected(pruner, EPOCH)
 
 
-# MosaicML Streaming
+# MosaicML Streaming, which `.ci/mosaicml` brings
+
+
+@pytest.fixture
+def mds(tmp_path) -> str:
+    streaming = pytest.importorskip("streaming", reason="mosaicml-streaming is not installed: see .ci/mosaicml")
+    with streaming.MDSWriter(out=str(tmp_path / "mds"), columns={"id": "str", "x": "int"}, size_limit=1 << 12) as out:
+        for i, name in enumerate(NAMES):
+            out.write({"id": name, "x": i})
+    return str(tmp_path / "mds")
 
 
 @pytest.mark.filterwarnings("ignore")  # of Streaming's own
 @pytest.mark.parametrize("workers", [0, 1, 8])
-def test_mosaicml_streaming_with_any_number_of_workers(tmp_path, pruner, workers):
-    streaming = pytest.importorskip("streaming", reason="mosaicml-streaming is not installed")
-    with streaming.MDSWriter(out=str(tmp_path / "mds"), columns={"id": "str", "x": "int"}, size_limit=1 << 12) as out:
-        for i, name in enumerate(NAMES):
-            out.write({"id": name, "x": i})
-    dataset = streaming.StreamingDataset(local=str(tmp_path / "mds"), shuffle=True, batch_size=1)
+def test_mosaicml_streaming_with_any_number_of_workers(mds, pruner, workers):
+    import streaming
+
+    dataset = streaming.StreamingDataset(local=mds, shuffle=True, batch_size=1)
     loader = DataLoader(dp.PrunedStream(dataset, pruner), batch_size=None, num_workers=workers)
     assert by_name(loader) == expected(pruner, EPOCH)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_mosaicml_streaming_in_four_processes(mds, pruner, workers):
+    epochs = (EPOCH, 5)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
+    arguments = map(
+        str, (ROOT / "tests" / "helpers" / "streaming_process.py", mds, pruner.table.path, workers, *epochs)
+    )
+    settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run(
+        [*command, *arguments], env=os.environ | settings, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    shares = [json.loads(Path(mds, f"rank-{rank}.json").read_text()) for rank in range(4)]
+    for number, epoch in enumerate(epochs):
+        kept = [share[number] for share in shares]
+        assert all(0 < len(share) < SIZE / 2 for share in kept)
+        pairs = [tuple(pair) for pair in chain(*kept)]
+        assert len(pairs) == len(dict(pairs)), "an id twice"
+        assert dict(pairs) == expected(pruner, epoch)
