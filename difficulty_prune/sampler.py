@@ -765,8 +765,8 @@ def _ids_of(dataset: Any) -> Any:
 def _refuse_stream(dataset: Any) -> None:
     if dataset is not None and (isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__")):
         raise TypeError(
-            f"dataset: got {type(dataset).__name__}, expected one with positions that a sampler can visit; of a stream, "
-            "dp.StreamPruner keeps samples by their ids"
+            f"dataset: got {type(dataset).__name__}, expected one with positions that a sampler can visit; samples of "
+            "streams are kept by their ids: see dp.StreamPruner"
         )
 
 

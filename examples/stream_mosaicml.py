@@ -9,6 +9,7 @@ and shuffles them; `dp.PrunedStream` around it drops samples that are not kept.
 from __future__ import annotations
 
 import tempfile
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,12 @@ from torch.utils.data import DataLoader
 import difficulty_prune as dp
 
 EPOCHS = 5
+
+
+class Digits(StreamingDataset):
+    def __getitem__(self, at: Any) -> dict[str, Any]:
+        sample = super().__getitem__(at)
+        return {**sample, "x": torch.tensor(sample["x"])}  # a copy: arrays of a shard cannot be written to
 
 
 def write_shards(folder: str) -> None:
@@ -47,7 +54,7 @@ class Training:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_shards(f"{folder}/mds")
-        dataset = StreamingDataset(local=f"{folder}/mds", shuffle=True, batch_size=64)
+        dataset = Digits(local=f"{folder}/mds", shuffle=True, batch_size=64)
 
         first, index, tracker = Training(), dp.StreamIndex(), dp.DifficultyTracker(None, scores=("loss",))
         loader = DataLoader(dataset, batch_size=64, num_workers=2)

@@ -4,7 +4,8 @@
 
 The stream is scikit-learn's handwritten digits, each with an id, read by two workers. The first training records the
 loss of each id. From it a table says with what probability each sample is kept, and the second training draws anew in
-every epoch; what it keeps weighs 1 / probability. A sample that came after the table was made is kept and counted.
+every epoch; what it keeps weighs 1 / probability, so that the steps of an epoch add up to those of a full one. A sample
+that came after the table was made is kept and counted.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ def main() -> None:
     run = tracker.finish(architecture="mlp", seed=0, ids=index.ids)
 
     with tempfile.TemporaryDirectory() as folder:
-        policy = dp.policies.SoftPrune(keep=0.6)
-        table = dp.InclusionTable.build(Path(folder, "digits.table"), run.ids, policy, run.scores["loss"])
+        policy, runs = dp.policies.SoftPrune(keep=0.6), dp.RunSet([run])
+        table = dp.InclusionTable.build(Path(folder, "digits.table"), runs.ids, policy, runs.difficulty("loss"))
         pruner = dp.StreamPruner(table, key=2)
         second = Training()
         stream = dp.PrunedStream(Digits(), pruner)

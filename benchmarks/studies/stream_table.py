@@ -1,6 +1,7 @@
 """Tables of ids for streams: the time and memory to build one, its bytes, and how many ids a second it decides on.
 
     python benchmarks/studies/stream_table.py --out benchmarks/results/stream-table.json
+    python benchmarks/studies/stream_table.py --examples 5000000 --out benchmarks/results/stream-rate.json
 
 Each table is built in a process of its own, on one core, from blocks of ids as a reader of a manifest would give them;
 the time that it takes to make the ids is not counted. Lookups are of random ids of the table, 1 in 11 unknown. The
@@ -115,6 +116,7 @@ def measure(kind: str, size: int, folder: str) -> dict[str, Any]:
     if [sample[:1] for sample in pruner.prune(samples)] != kept:
         raise RuntimeError("one at a time and many at once keep different samples")
     ahead = dp.StreamPruner(table, key=0, ahead=256)
+    ahead.set_epoch(0)
     listed = [samples[i : i + 1000] for i in range(0, len(samples), 1000)]
     return {
         "ids": kind,
@@ -130,7 +132,9 @@ def measure(kind: str, size: int, folder: str) -> dict[str, Any]:
         ),
         "prune_by_1000_per_s": per_second(lambda: [pruner.prune(part) for part in listed], len(samples)),
         "stream_ns_per_sample": 1e9 / per_second(lambda: sum(1 for _ in pruner(samples)), len(samples)),
-        "stream_ahead_256_ns_per_sample": 1e9 / per_second(lambda: sum(1 for _ in ahead(samples, 0)), len(samples)),
+        "stream_ahead_256_ns_per_sample": 1e9 / per_second(lambda: sum(1 for _ in ahead(samples)), len(samples)),
+        "pipe_ns_per_sample": 1e9 / per_second(lambda: sum(1 for _ in pruner.pipe(samples)), len(samples)),
+        "pipe_ahead_256_ns_per_sample": 1e9 / per_second(lambda: sum(1 for _ in ahead.pipe(samples)), len(samples)),
         "keeps_ns_per_sample": 1e9 / per_second(lambda: [pruner.keeps(sample) for sample in samples], len(samples)),
     }
 

@@ -78,7 +78,7 @@ class StreamPruner:
         self.seed = whole_number(seed, "seed")
         self.weight_key = weight_key
         self.ahead = whole_number(ahead, "ahead", least=1)
-        # Workers see the same memory: the epoch and how often it was set in the first row, then a row of counts for each.
+        # Workers see the same memory: the epoch, and how often it was set, in the first row; then their counts, by row.
         self._shared = torch.zeros((2 + _WORKERS, 3), dtype=torch.int64, device="cpu")
         self._shared[0, 0] = -1
         self._start()

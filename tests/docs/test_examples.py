@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 from places import EXAMPLES
@@ -81,6 +82,29 @@ def test_what_looks_mislabelled_is_worth_leaving_out_and_the_hardest_are_not_wor
     assert ". The best: keeping a random 60 % without the hardest 20 % by el2n: 0.9" in first
     assert "points better than chance (" in first
     assert first.endswith("40 % fewer steps.")
+
+
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [("webdataset", "webdataset"), ("hugging_face", "datasets"), ("torchdata", "torchdata"), ("mosaicml", "streaming")],
+)
+def test_a_stream_of_a_library_is_pruned(name: str, library: str) -> None:
+    pytest.importorskip("xxhash", reason="xxhash is not installed")
+    if find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+    command = [sys.executable, EXAMPLES / f"stream_{name}.py"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert not result.stderr
+    *epochs, full, pruned = result.stdout.splitlines()
+    assert len(epochs) == 5
+    for line in epochs:
+        assert " of 1797, " in line
+        share, weights = (float(number) for number in re.findall(r"\d\.\d{3}", line))
+        assert abs(share - 0.6) < 0.04
+        assert abs(weights - 1) < 0.08
+    assert float(full.split()[1]) > 0.93
+    assert float(pruned.split()[1]) > 0.9
 
 
 def test_a_pruned_stream_has_the_same_samples_with_and_without_workers() -> None:

@@ -105,6 +105,17 @@ def test_webdataset_drops_before_it_decodes(shards, pruner):
         assert found == pytest.approx(expected(pruner, EPOCH))
 
 
+@files_left_open
+def test_webdataset_cannot_decode_a_weight_by_another_name(shards, pruner):
+    """What docs/troubleshooting.md says of it."""
+    wds = pytest.importorskip("webdataset", reason="webdataset is not installed")
+    dataset = wds.WebDataset(shards, shardshuffle=False).compose(of_tar_files(pruner).pipe).decode()
+    with pytest.raises(Exception, match="^$") as caught:
+        list(dataset)
+    assert type(caught.value).__name__ == "DecodingError"
+    assert "k,v = weight, " in str(caught.value.__cause__)
+
+
 # Hugging Face datasets
 
 
@@ -135,6 +146,15 @@ def test_hugging_face_by_batches_of_ids(pruner):
     assert by_name(kept.map(pruner.attach)) == expected(pruner, EPOCH)
 
 
+def test_hugging_face_resumes_where_it_was(pruner):
+    dataset = hugging_face(pruner)
+    samples = iter(dataset)
+    first = [next(samples) for _ in range(30)]
+    later = hugging_face(pruner)
+    later.load_state_dict(dataset.state_dict())
+    assert by_name([*first, *later]) == expected(pruner, EPOCH)
+
+
 # torchdata's nodes
 
 
@@ -148,7 +168,7 @@ def nodes_of(pruner, rank=0, world=1, workers=0):
     return nodes.Loader(nodes.Unbatcher(kept))
 
 
-@pytest.mark.parametrize("workers", [0, 8])
+@pytest.mark.parametrize("workers", [0, 1, 8])
 def test_torchdata_nodes_with_any_number_of_workers(pruner, workers):
     assert by_name(nodes_of(pruner, workers=workers)) == expected(pruner, EPOCH)
 
@@ -190,12 +210,11 @@ def test_mosaicml_streaming_with_any_number_of_workers(mds, pruner, workers):
 def test_mosaicml_streaming_in_four_processes(mds, pruner, workers):
     epochs = (EPOCH, 5)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
-    arguments = map(
-        str, (ROOT / "tests" / "helpers" / "streaming_process.py", mds, pruner.table.path, workers, *epochs)
-    )
+    program = ROOT / "tests" / "helpers" / "streaming_process.py"
+    arguments = map(str, (program, mds, pruner.table.path, workers, *epochs))
     settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     result = subprocess.run(
-        [*command, *arguments], env=os.environ | settings, capture_output=True, text=True, check=False, timeout=300
+        [*command, *arguments], env=os.environ | settings, capture_output=True, text=True, check=False, timeout=600
     )
     assert result.returncode == 0, result.stderr
     shares = [json.loads(Path(mds, f"rank-{rank}.json").read_text()) for rank in range(4)]
