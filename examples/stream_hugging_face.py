@@ -46,7 +46,7 @@ class Training:
 def main() -> None:
     first, index, tracker = Training(), dp.StreamIndex(), dp.DifficultyTracker(None, scores=("loss",))
     rows = stream().with_format("torch")
-    loader = DataLoader(rows, batch_size=64, num_workers=2)
+    loader = DataLoader(rows, batch_size=64, num_workers=2, persistent_workers=True)
     for epoch in range(EPOCHS):
         rows.set_epoch(epoch)  # of its shuffle
         for batch in loader:
@@ -63,7 +63,7 @@ def main() -> None:
             lambda ids: pruner.decide(ids)[0].tolist(), batched=True, batch_size=256, input_columns="id"
         )
         rows = kept_rows.map(pruner.attach).with_format("torch")
-        loader = DataLoader(rows, batch_size=64, num_workers=2)
+        loader = DataLoader(rows, batch_size=64, num_workers=2, persistent_workers=True)
         for epoch in range(EPOCHS):
             rows.set_epoch(epoch)
             pruner.set_epoch(epoch)

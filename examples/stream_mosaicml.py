@@ -57,7 +57,7 @@ def main() -> None:
         dataset = Digits(local=f"{folder}/mds", shuffle=True, batch_size=64)
 
         first, index, tracker = Training(), dp.StreamIndex(), dp.DifficultyTracker(None, scores=("loss",))
-        loader = DataLoader(dataset, batch_size=64, num_workers=2)
+        loader = DataLoader(dataset, batch_size=64, num_workers=2, persistent_workers=True)
         for _ in range(EPOCHS):
             for batch in loader:
                 y = batch["y"]
@@ -68,7 +68,7 @@ def main() -> None:
         table = dp.InclusionTable.build(f"{folder}/digits.table", runs.ids, policy, runs.difficulty("loss"))
         pruner = dp.StreamPruner(table, key="id")
         second = Training()
-        loader = DataLoader(dp.PrunedStream(dataset, pruner), batch_size=64, num_workers=2)
+        loader = DataLoader(dp.PrunedStream(dataset, pruner), batch_size=64, num_workers=2, persistent_workers=True)
         for epoch in range(EPOCHS):
             pruner.set_epoch(epoch)
             pruner.reset_counts()

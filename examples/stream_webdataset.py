@@ -56,7 +56,7 @@ def main() -> None:
         first, index, tracker = Training(), dp.StreamIndex(), dp.DifficultyTracker(None, scores=("loss",))
         samples = wds.WebDataset(shards, shardshuffle=SHARDS, seed=0).shuffle(300)
         batches = samples.decode().to_tuple("__key__", "x.npy", "y.cls").batched(64)
-        loader = DataLoader(batches, batch_size=None, num_workers=2)
+        loader = DataLoader(batches, batch_size=None, num_workers=2, persistent_workers=True)
         for _ in range(EPOCHS):
             for keys, x, y in loader:
                 x, y = torch.as_tensor(x), torch.as_tensor(y)
@@ -69,7 +69,7 @@ def main() -> None:
         second = Training()
         samples = wds.WebDataset(shards, shardshuffle=SHARDS, seed=0).compose(pruner.pipe).shuffle(300)
         batches = samples.decode().to_tuple("x.npy", "y.cls", "__weight__").batched(64)
-        loader = DataLoader(batches, batch_size=None, num_workers=2)
+        loader = DataLoader(batches, batch_size=None, num_workers=2, persistent_workers=True)
         for epoch in range(EPOCHS):
             pruner.set_epoch(epoch)
             pruner.reset_counts()

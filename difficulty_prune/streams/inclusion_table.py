@@ -44,7 +44,8 @@ class InclusionTable:
         redrawn: whether every epoch draws anew; otherwise all have the same samples.
         full_from: the first epoch that has all samples, with weight 1; None if none does.
         policy: what the probabilities are from, for people.
-        share: of its examples, that an epoch keeps in the mean over many draws.
+        share: the mean of its probabilities, read once: the share of its examples that an epoch keeps, in the mean over
+            many draws. Epochs from `full_from` on keep all.
 
     Raises:
         FileNotFoundError: no such file.
@@ -213,10 +214,6 @@ class InclusionTable:
 
     @cached_property
     def share(self) -> float:
-        """The mean of its probabilities, read once: so many of its examples an epoch keeps in the mean over many draws.
-
-        Epochs from `full_from` on keep all.
-        """
         return float(self._p.mean(dtype=np.float64))
 
     def inclusion(self, ids: Any) -> NDArray[np.float32]:

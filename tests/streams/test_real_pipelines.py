@@ -159,6 +159,29 @@ def test_hugging_face_resumes_where_it_was(pruner):
     assert by_name([*first, *later]) == expected(pruner, EPOCH)
 
 
+# torchdata
+
+
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # which torchdata calls
+@pytest.mark.parametrize(
+    "stream_of", [hugging_face, lambda pruner: dp.PrunedStream(Stream(), pruner)], ids=["hf", "own"]
+)
+def test_a_stateful_loader_resumes_where_it_was(pruner, stream_of):
+    stateful = pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata is not installed")
+
+    def loader():
+        return stateful.StatefulDataLoader(
+            stream_of(pruner), batch_size=8, num_workers=2, generator=torch.Generator().manual_seed(0)
+        )
+
+    cut = loader()
+    batches = iter(cut)
+    first = [next(batches)["id"] for _ in range(5)]
+    later = loader()
+    later.load_state_dict(cut.state_dict())
+    assert [*first, *(batch["id"] for batch in later)] == [batch["id"] for batch in loader()]
+
+
 # torchdata's nodes
 
 
