@@ -597,10 +597,10 @@ class PruneSampler(Sampler[int]):
         partition = self.partition
         if partition is None:
             raise ValueError("load_parts: this sampler has no partition; load the one state with load_state_dict")
-        number, index, weight = partition.together(lambda: self._left_in(list(states), partition))
+        number, index, weight, share = partition.together(lambda: self._left_in(list(states), partition))
         shares = partition.counts(len(index))
         if min(shares) > 0:
-            summary = {"policy": f"the rest of epoch {number} of {self.policy!r}", "kept": sum(shares)}
+            summary = {"policy": f"the rest of epoch {number} of {self.policy!r}", "kept": sum(shares), **share}
             self._begin(Plan(index, weight, summary), number, min(shares))
             self._partial = True
             self._go_on_at(0)
@@ -608,8 +608,10 @@ class PruneSampler(Sampler[int]):
             self._begin(self._plan_of(self._values(), number), number)
             self._go_on_at(self._epoch.length)
 
-    def _left_in(self, states: list[Mapping[str, Any]], partition: Partition) -> tuple[int, Tensor, Tensor]:
-        """The epoch of states of all processes, and what is left of it here: positions and weights [k]."""
+    def _left_in(
+        self, states: list[Mapping[str, Any]], partition: Partition
+    ) -> tuple[int, Tensor, Tensor, dict[str, Any]]:
+        """The epoch of states of all processes; what is left of it here, positions and weights [k]; the share kept."""
         places, epochs = Places(partition.words), set()
         index, weight, processes = [], [], []
         for state in states:
@@ -635,7 +637,8 @@ class PruneSampler(Sampler[int]):
             raise ValueError(f"load_parts: {places.twice} examples are in more than one state; give each state once")
         found, first = torch.cat(index).unique(return_inverse=True)  # passes over a plan may have an example left twice
         weights = torch.zeros(len(found), dtype=torch.float32, device="cpu")
-        return epochs.pop(), found, weights.index_put_((first,), torch.cat(weight), accumulate=True)
+        share = {name: value for name, value in plan.summary().items() if name == "kept_share"}
+        return epochs.pop(), found, weights.index_put_((first,), torch.cat(weight), accumulate=True), share
 
     def _go_on_at(self, start: int) -> None:
         self._start = self._pass_start = start

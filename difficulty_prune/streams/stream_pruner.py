@@ -10,7 +10,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import get_worker_info
 
 from ..dataset_facts import describe_sample, key_of
 from ..support.checks import whole_number
@@ -18,7 +17,7 @@ from ..support.hashing import pack_unsigned, seed_of, uniform, xxh3
 from ..support.ids import id_of
 from .inclusion_table import InclusionTable
 
-_WORKERS: Final = 63  # that count each on its own; more share
+_PROCESSES: Final = 4096  # that count each on its own, by their numbers; two that count in one row would lose some
 _PLAIN: Final = (str, int)
 _MADE: Final = ("_rows", "_look_up", "_name_of", "_seeds")  # in each process
 _EVERY: Final = 1024  # samples, after which a worker's counts are added
@@ -78,8 +77,8 @@ class StreamPruner:
         self.seed = whole_number(seed, "seed")
         self.weight_key = weight_key
         self.ahead = whole_number(ahead, "ahead", least=1)
-        # Workers see the same memory: the epoch, and how often it was set, in the first row; then their counts, by row.
-        self._shared = torch.zeros((2 + _WORKERS, 3), dtype=torch.int64, device="cpu")
+        # Workers see the same memory: in the first row the epoch and how often it was set, then each process's counts.
+        self._shared = torch.zeros((1 + _PROCESSES, 3), dtype=torch.int64, device="cpu")
         self._shared[0, 0] = -1
         self._start()
 
@@ -236,8 +235,7 @@ class StreamPruner:
         return name_of
 
     def _count(self, seen: int, kept: int, unknown: int) -> None:
-        worker = get_worker_info()
-        row = self._rows[1 if worker is None else 2 + worker.id % _WORKERS]
+        row = self._rows[1 + os.getpid() % _PROCESSES]
         row += (seen, kept, unknown)
 
     def _with(self, sample: Any, weight: float) -> Any:

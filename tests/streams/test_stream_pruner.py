@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from streamed import DIFFICULTY, NAMES, SIZE, Stream, expected, sample_id, table_of
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 import difficulty_prune as dp
 from difficulty_prune.policies.compose import PerClass
@@ -150,6 +150,24 @@ def test_a_restart_needs_the_epoch_alone(pruner, tmp_path):
     later = dp.StreamPruner(tmp_path / "table", sample_id)
     assert list(later(Stream().read(), 3)) == whole[3]
     assert len({len(kept) for kept in whole}) > 1  # the number varies
+
+
+class Filtered(IterableDataset):
+    def __init__(self, pruner: dp.StreamPruner) -> None:
+        self.pruner = pruner
+
+    def __iter__(self):
+        return (number for number in range(30_000) if self.pruner.keeps(number))
+
+
+def test_workers_of_two_loaders_at_once_are_all_counted(tmp_path):
+    table = dp.InclusionTable.write(tmp_path / "table", [([0], [1.0])], weighted=True)
+    pruner = dp.StreamPruner(table, key=int)
+    pruner.set_epoch(0)
+    loaders = [DataLoader(Filtered(pruner), batch_size=500, num_workers=1, prefetch_factor=20) for _ in range(2)]
+    for _ in zip(*loaders, strict=True):
+        pass
+    assert pruner.counts == (60_000, 60_000, 59_998)
 
 
 def test_seeds_draw_differently(pruner):

@@ -408,6 +408,7 @@ def test_a_fixed_length_is_that_of_whole_epochs_and_of_the_rest_what_was_left():
     assert len(second) == len(rest) == 6
     assert sorted(visited + rest) == sorted(set(first))
     assert second.weight(torch.tensor(rest)).eq(1).all()
+    assert second.plan.summary()["kept_share"] == first.plan.summary()["kept_share"] == 1
     second.set_epoch(1)
     assert len(list(second)) == 16
 
