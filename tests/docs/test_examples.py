@@ -91,7 +91,7 @@ def test_what_looks_mislabelled_is_worth_leaving_out_and_the_hardest_are_not_wor
 def test_a_stream_of_a_library_is_pruned(name: str, library: str) -> None:
     pytest.importorskip("xxhash", reason="xxhash is not installed")
     if find_spec(library) is None:
-        pytest.skip(f"{library} is not installed")
+        pytest.skip(f"{name}: {library} is not installed")
     command = [sys.executable, EXAMPLES / f"stream_{name}.py"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
