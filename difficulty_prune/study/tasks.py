@@ -376,6 +376,8 @@ class ComparisonTask:
             "keep": self.keep,
             "length": self.length,
             "training": self.training,
+            # Earlier versions took larger steps where weights are above 1.
+            **({"weights": "over their mean"} if self.policy.unbiased else {}),
             "difficulty": self.difficulty_name,
             "difficulty_digest": hashlib.blake2b(self.difficulty.tobytes(), digest_size=16).hexdigest(),
         }
