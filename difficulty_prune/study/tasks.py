@@ -377,7 +377,7 @@ class ComparisonTask:
             "length": self.length,
             "training": self.training,
             # Earlier versions took larger steps where weights are above 1.
-            **({"weights": "over their mean"} if self.policy.unbiased else {}),
+            **({"weights": "over their mean"} if getattr(self.policy, "unbiased", False) else {}),
             "difficulty": self.difficulty_name,
             "difficulty_digest": hashlib.blake2b(self.difficulty.tobytes(), digest_size=16).hexdigest(),
         }
