@@ -114,10 +114,15 @@ def check_model(name: str, data: StudyData, with_grand: bool = False) -> None:
                 raise TypeError(f"got {type(model).__name__}, expected a torch.nn.Module")
             if not any(parameter.requires_grad for parameter in model.parameters()):
                 raise ValueError("it has no parameters to train")
-            with torch.no_grad():
-                logits = model.to(device).eval()(images)
-            if list(logits.shape) != expected:
-                raise ValueError(f"it returns logits of shape {list(logits.shape)}, expected {expected}")
+            model = model.to(device)
+            for mode in ("training", "evaluation"):
+                with torch.no_grad():
+                    logits = model.train(mode == "training")(images)
+                if not isinstance(logits, torch.Tensor):
+                    got = type(logits).__name__
+                    raise TypeError(f"in {mode} mode it returns a {got}, expected logits {expected}, a tensor")
+                if list(logits.shape) != expected:
+                    raise ValueError(f"it returns logits of shape {list(logits.shape)}, expected {expected}")
             if with_grand:
                 grand(model, images, labels)
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
