@@ -231,9 +231,9 @@ _WORDS: dict[type, Callable[[Any], str]] = {
 
 def _ranks(policy: Policy) -> bool:
     """Whether what is kept depends on the difficulty."""
-    if isinstance(policy, WithoutWrong) and isinstance(policy.wrong, Tensor):
-        policy = policy.policy
-    return not isinstance(policy, Random)
+    if isinstance(policy, WithoutWrong) and not isinstance(policy.wrong, Tensor):
+        return True
+    return _ranks(policy.policy) if isinstance(policy, Around) else not isinstance(policy, Random)
 
 
 def _words(policy: Policy) -> str | None:

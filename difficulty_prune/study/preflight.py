@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..policies.base import number_kept
 from ..policies.uniform import Random
 from ..sampler import PruneSampler
 from ..scores.grand.grand import grand
@@ -133,8 +134,13 @@ def check_model(name: str, data: StudyData, with_grand: bool = False) -> None:
 
 
 def check_random_subsets(settings: Settings, data: StudyData) -> None:
-    """ValueError for a random subset that lacks a class: it depends on no score, and every comparison trains on it."""
+    """ValueError for a random subset that lacks a class: it depends on no score, and every comparison trains on it.
+
+    Also for one of a single example, as there may be where numbers are predicted, since batch norm needs two.
+    """
     for keep in settings.keep:
+        if number_kept(keep, len(data.train)) < 2:
+            raise ValueError(f"keep: got {keep:g}, which keeps 1 of {len(data.train):,} examples, expected 2 or more")
         for seed in settings.comparison_seeds:
             try:
                 PruneSampler(Random(keep), np.zeros(len(data.train)), labels=data.classes, seed=seed)

@@ -530,6 +530,9 @@ def test_policies_that_go_through_the_data_have_words_and_a_random_part_of_each_
     assert in_words(P.Review(0.5, gap=4), "el2n") == "the hardest 50 % with reviews within 4 epochs by el2n"
     assert in_words(P.BetaSampling(0.3, confidence), "dual") == "a Beta-sampled 30 % by dual"
     assert in_words(P.Budget(P.Hardest(0.5), confidence), "el2n") == "the hardest 50 % of the cost by el2n"
+    assert in_words(P.Budget(P.Random(0.5), confidence), "el2n") == "a random 50 % of the cost"
+    without = P.WithoutWrong(P.PerClass(P.Random(0.5)), [3])
+    assert in_words(without, "el2n") == "a random 50 % of each class without 1 likely mislabelled"
     reviews = dp.compare(Recorder(), [P.EasyToHard(0.5), P.Review(0.5, gap=4)], DIFFICULTY, seeds=2, by="el2n")
     assert [row.name for row in reviews.rows if row.kind == "few"] == [
         "all data, cut like 50 % from easy to hard by el2n",

@@ -87,6 +87,12 @@ def test_a_model_that_cannot_be_trained_or_scored_is_refused(
     assert "\n" not in str(raised.value)
 
 
+def test_a_part_of_a_single_example_is_refused() -> None:
+    """Where numbers are predicted no class would be lacking."""
+    with pytest.raises(ValueError, match=r"keep: got 0\.001, which keeps 1 of 353 examples, expected 2 or more"):
+        check_random_subsets(Settings(data="sklearn:diabetes", keep=(0.001,)), load_data("sklearn:diabetes"))
+
+
 def lacks_a_class(data: StudyData, keep: float, seed: int) -> bool:
     """Whether a comparison with this seed, by whatever difficulty, trains on a random subset that lacks a class."""
     difficulty = torch.arange(float(len(data.train)))
