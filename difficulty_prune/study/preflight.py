@@ -139,7 +139,7 @@ def check_random_subsets(settings: Settings, data: StudyData) -> None:
     Also for one of a single example, as there may be where numbers are predicted, since batch norm needs two.
     """
     for keep in settings.keep:
-        if number_kept(keep, len(data.train)) < 2:
+        if data.regression and number_kept(keep, len(data.train)) < 2:
             raise ValueError(f"keep: got {keep:g}, which keeps 1 of {len(data.train):,} examples, expected 2 or more")
         for seed in settings.comparison_seeds:
             try:
