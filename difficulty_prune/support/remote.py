@@ -186,7 +186,7 @@ def write_remote(url: Url, content: bytes) -> None:
     """Writes a file under a URL, whole or not at all.
 
     Raises:
-        ValueError: where files may be seen half written.
+        ValueError: where files may be seen half written; or a name that ends like a folder's.
         OSError: it cannot be written; the message names the URL.
     """
     if url.protocol not in _WHOLE:
@@ -194,6 +194,8 @@ def write_remote(url: Url, content: bytes) -> None:
             f"{url}: a file may be seen half written by {url.protocol}://; write it to a folder and copy it there, or "
             f"to one of {', '.join(f'{name}://' for name in _WHOLE)}"
         )
+    if url.text.endswith("/"):  # a store would take the name without it, beside all that is in the folder
+        raise ValueError(f"{url}: names a folder, expected the name of a file, such as {url}name.safetensors")
     files, path = file_system(url)
     with errors_name_url(url):
         files.pipe_file(path, content)
@@ -207,7 +209,7 @@ def find_remote(url: Url) -> list[Url]:
     """
     files, path = file_system(url)
     with errors_name_url(url):
-        files.invalidate_cache(path)
+        files.invalidate_cache()  # also of the folders below, in which others may have written since
         if files.isfile(path):
             found = [path]
         elif files.isdir(path):
