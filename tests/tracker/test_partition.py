@@ -486,3 +486,36 @@ def test_z_scores_within_the_class_need_the_whole_class(monkeypatch):
     monkeypatch.setattr(partition, "world_size", 2)
     with pytest.raises(ValueError, match="only its part of each class"):
         tracker.compute(class_normalized=True)
+
+
+# How much is left over
+
+
+class Shares(dp.Partition):
+    """A process of several, of which the others are told what they keep."""
+
+    @classmethod
+    def of(cls, kept: list[int], size: int) -> Shares:
+        partition = cls(range(size))
+        partition.counts, partition.world_size = lambda own: kept, len(kept)
+        return partition
+
+
+@pytest.mark.parametrize("keep", [0.05, 0.5, 0.95])
+@pytest.mark.parametrize("world", [2, 64])
+def test_what_chance_leaves_over_is_no_warning(keep: float, world: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for own in (1, 20, 400):
+        for _ in range(20):
+            kept = torch.rand(world * own, generator=generator).argsort() < max(world, round(keep * world * own))
+            shares = kept.reshape(world, own).sum(1).tolist()
+            visited, factor = Shares.of(shares, world * own).visits(shares[0])
+            assert visited == min(shares)
+            assert factor == shares[0] * world / sum(shares)
+
+
+@pytest.mark.parametrize(("kept", "size"), [([188, 312], 1000), ([54, 496], 1100), ([400] * 7 + [300], 4000)])
+def test_more_is_left_over_than_chance_explains(kept: list[int], size: int) -> None:
+    message = f"of {sum(kept)} examples that are kept, only {min(kept) * len(kept)} are visited in each epoch"
+    with pytest.warns(UserWarning, match=message):
+        Shares.of(kept, size).visits(kept[0])
