@@ -75,7 +75,7 @@ class Counting(dp.Partition):
 
     def compare(self, definition: dict[str, Any], of: str, what_to_do: str) -> None:
         self.exchanges += 1
-        self.bytes += 16
+        self.bytes += 512
         super().compare(definition, of, what_to_do)
 
 
