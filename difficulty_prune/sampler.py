@@ -467,7 +467,9 @@ class PruneSampler(Sampler[int]):
     def _foreseen_length(self, epoch: int) -> int:
         changes = self._replans or self._partial
         fixed = not changes and at_epoch(self.policy, epoch) == at_epoch(self.policy, self.epoch)
-        if fixed or self.fixed_length is not None:
+        if self.fixed_length is not None:
+            return self._length_for(self.fixed_length) // self.world_size
+        if fixed:
             return len(self)
         presented = torch.arange(len(self._weights), dtype=torch.float64, device="cpu")
         values = presented if callable(self._difficulty) else self._difficulty
@@ -594,24 +596,27 @@ class PruneSampler(Sampler[int]):
         partition = self.partition
         if partition is None:
             raise ValueError("load_parts: this sampler has no partition; load the one state with load_state_dict")
-        number, index, weight = partition.together(lambda: self._left_in(list(states), partition))
+        number, index, weight, share = partition.together(lambda: self._left_in(list(states), partition))
         shares = partition.counts(len(index))
         if min(shares) > 0:
-            summary = {"policy": f"the rest of epoch {number} of {self.policy!r}", "kept": sum(shares)}
-            self._begin(Plan(index, weight, summary), number)
+            summary = {"policy": f"the rest of epoch {number} of {self.policy!r}", "kept": sum(shares), **share}
+            self._begin(Plan(index, weight, summary), number, min(shares))
             self._partial = True
             self._go_on_at(0)
         else:  # that epoch is over
             self._begin(self._plan_of(self._values(), number), number)
             self._go_on_at(self._epoch.length)
 
-    def _left_in(self, states: list[Mapping[str, Any]], partition: Partition) -> tuple[int, Tensor, Tensor]:
-        """The epoch of states of all processes, and what is left of it here: positions and weights [k]."""
+    def _left_in(
+        self, states: list[Mapping[str, Any]], partition: Partition
+    ) -> tuple[int, Tensor, Tensor, dict[str, Any]]:
+        """The epoch of states of all processes; what is left of it here, positions and weights [k]; the share kept."""
         places, epochs = Places(partition.words), set()
-        index, weight = [], []
+        index, weight, processes = [], [], []
         for state in states:
             number, length, yielded, plan = self._check_state(state, of_others=True)
             epochs.add(number)
+            processes.append(tuple(_saved_number(state["partition"], key) for key in ("process", "processes")))
             words, factor = state["plan"]["words"], float(state["plan"]["factor"])
             left = Epoch(number, plan, length, self.shuffle, (self.seed, _ORDER)).order()[yielded:].long()
             here, there = places(words[left])
@@ -621,11 +626,18 @@ class PruneSampler(Sampler[int]):
             raise ValueError(
                 f"load_parts: got states of the epochs {sorted(epochs)}, expected all of one, and one at least"
             )
+        if sorted(processes) != [(process, len(processes)) for process in range(len(processes))]:
+            given = ", ".join(f"process {process} of {of}" for process, of in sorted(processes))
+            raise ValueError(
+                f"load_parts: got the states of {given}, counted from 0; expected those that all processes of one "
+                "training saved at one time, each once"
+            )
         if places.twice and self.fixed_length is None:
             raise ValueError(f"load_parts: {places.twice} examples are in more than one state; give each state once")
         found, first = torch.cat(index).unique(return_inverse=True)  # passes over a plan may have an example left twice
         weights = torch.zeros(len(found), dtype=torch.float32, device="cpu")
-        return epochs.pop(), found, weights.index_put_((first,), torch.cat(weight), accumulate=True)
+        share = {name: value for name, value in plan.summary().items() if name == "kept_share"}
+        return epochs.pop(), found, weights.index_put_((first,), torch.cat(weight), accumulate=True), share
 
     def _go_on_at(self, start: int) -> None:
         self._start = self._pass_start = start
@@ -649,6 +661,9 @@ class PruneSampler(Sampler[int]):
     def _restore(self, state: Any) -> tuple[Epoch, int]:
         """Takes over the epoch of a state; returns it and the position in it."""
         number, length, yielded, plan = self._together(lambda: self._check_state(state))
+        if self.partition is not None:
+            place = {"epoch": number, "length": length, "position": yielded}
+            self.partition.compare(place, "states", "Load in every process what all of them saved at one time")
         if self.epoch > number:  # torchdata restores late: when its iterator is made, after set_epoch
             self._asked_for = self._epoch
         self._begin(plan, number, length)
@@ -670,7 +685,9 @@ class PruneSampler(Sampler[int]):
                 raise ValueError(f"load_state_dict: the state has {key} {state[key]!r}, this sampler {own!r}{more}")
         if of_others and self.partition is not None:
             saved = state["partition"]
-            self.partition.check_size(saved.get("examples") if isinstance(saved, Mapping) else None)
+            if not isinstance(saved, Mapping) or not {"process", "processes", "examples"} <= set(saved):
+                raise ValueError("load_parts: the state does not say which process of a partition it is of")
+            self.partition.check_size(saved["examples"])
         if self.partition is None and state.get("partition") is not None:
             raise ValueError("load_state_dict: the state is of one process of a partition, and this sampler has none")
         number, length, yielded = (_saved_number(state, key) for key in ("epoch", "length", "yielded"))

@@ -19,7 +19,9 @@ from ..study.options import add_options, option, read_options
 from ..study.plant import Planted, read_planted
 from ..study.study_data import open_data
 from ..support.counted import counted
+from ..support.remote import Url
 from .common_options import data_option, join_option, out_option
+from .file_name import file_name
 from .load_runs import load_runs, warnings_in_words
 from .out_file import check_out
 from .output import make_console, tell
@@ -40,12 +42,12 @@ class Options:
 
     runs: tuple[str, ...] = field(metadata=option(EXPECTED, nargs="+", metavar="RUNS"))
     data: str = field(default="", metadata=data_option("the data that the runs are of", required=True))
-    out: Path = field(default=Path("audit.html"), metadata=out_option("the page to write"))
+    out: Path | Url = field(default=Path("audit.html"), metadata=out_option("the page to write"))
     score: str | None = field(
         default=None, metadata=option("the score to sort by; default: the one that finds wrong labels best")
     )
-    plan: Path | None = field(
-        default=None, metadata=option("a plan, to look at what it drops", type=Path, metavar="FILE")
+    plan: Path | Url | None = field(
+        default=None, metadata=option("a plan, to look at what it drops", type=file_name, metavar="FILE")
     )
     most: int = field(
         default=EMBEDDED, metadata=option("how many examples the page shows at most", type=int, metavar="M")

@@ -33,7 +33,7 @@ from ..study.options import add_options, option, read_options
 from ..support.counted import counted
 from ..support.files import atomic_file
 from ..support.optional import pyarrow_parquet
-from ..support.remote import Url
+from ..support.remote import Url, path_or_url
 from ..support.table_rows import TABLE_SUFFIXES
 from .common_options import data_option, out_option
 from .load_runs import load_runs, warnings_in_words
@@ -104,7 +104,7 @@ class Options:
     inputs: tuple[str, ...] = field(
         metadata=option(f"one file, or the folder of cartography's; of runs: {EXPECTED}", nargs="+", metavar="INPUT")
     )
-    out: Path = field(default=Path(), metadata=out_option("the file to write", required=True))
+    out: Path | Url = field(default=Path(), metadata=out_option("the file to write", required=True))
     source: str | None = field(
         default=None,
         metadata=option(
@@ -204,7 +204,7 @@ def _guessed_source(options: Options) -> str:
     return first[1:] if first in (".csv", ".parquet", ".npz") else "runs"
 
 
-def _guessed_target(out: Path, gives: str) -> str:
+def _guessed_target(out: Path | Url, gives: str) -> str:
     if gives == "decisions":
         return "decisions"
     suffix = out.suffix.lower()
@@ -227,9 +227,11 @@ def run(parsed: argparse.Namespace) -> int:
     """Converts, and prints what was written, in a sentence or as JSON."""
     options = read_options(parsed, Options)
     job = Job.of(options)
-    files = find_run_files(options.inputs) if job.source == "runs" else [Path(options.inputs[0])]
+    files = find_run_files(options.inputs) if job.source == "runs" else [path_or_url(options.inputs[0])]
     if isinstance(files[0], Path) and not files[0].exists():
         raise FileNotFoundError(f"{files[0]}: no such file")
+    if isinstance(files[0], Url) and SOURCES[job.source] != "a plan" and job.source != "runs":
+        raise ValueError(f"{files[0]}: such a file is read from a folder of this machine alone; copy it there first")
     if check_out(options.out, TARGETS[job.target][1], files) == ".parquet":
         pyarrow_parquet()
     with warnings_in_words("convert"):

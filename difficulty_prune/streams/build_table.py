@@ -7,7 +7,6 @@ import os
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..support.arrays import as_tensor
 from ..support.file_errors import errors_name
-from ..support.files import save_parts
+from ..support.files import local_path, save_parts
 from ..support.hashing import hash_ids
 from ..support.ids import id_array
 from ..support.safetensors_header import ArrayKind
@@ -62,6 +61,7 @@ class Rules:
 
 def write_table(path: str | os.PathLike[str], blocks: Iterable[tuple[Any, Any]], rules: Rules) -> None:
     """Writes the file; see `InclusionTable.write`."""
+    folder = local_path(path).absolute().parent
     spool, counts, kind = _spooled(blocks, rules)
     size = int(counts.sum())
     rules = replace(rules, kind=kind, bits=max(0, int(math.log2(size / _PER_START))) if size > _PER_START else 0)
@@ -70,7 +70,6 @@ def write_table(path: str | os.PathLike[str], blocks: Iterable[tuple[Any, Any]],
         "starts": ArrayKind(np.dtype("<u8"), (2**rules.bits + 1,)),
         "p": ArrayKind(np.dtype("<f4"), (size,)),
     }
-    folder = Path(path).absolute().parent
     with errors_name(path):
         folder.mkdir(parents=True, exist_ok=True)
         hashes, p = zeros_in_file((size,), np.uint64, folder), zeros_in_file((size,), np.float32, folder)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..policies.base import Policy, at_epoch
 from ..policies.plan import Plan
 from ..support.checks import true_or_false, whole_number
+from ..support.digest import digest_of_text
 from ..support.files import MALFORMED, open_vectors
 from ..support.hashing import hash_ids, pack_signed, xxh3
 from ..support.ids import id_array, id_of
@@ -74,7 +75,7 @@ class InclusionTable:
         if check:
             vectors.check()
         self.rules = rules
-        self._digest = vectors.digest("hash"), vectors.digest("p")
+        self._digest = vectors.digest("hash"), vectors.digest("p"), digest_of_text(repr(rules))
         self._hash, self._p = vectors.mapped("hash"), vectors.mapped("p")
         self._starts = vectors.mapped("starts")
         if int(self._starts[0]) != 0 or int(self._starts[-1]) != len(self._hash):
@@ -128,6 +129,12 @@ class InclusionTable:
                 "dp.policies, or compute the probabilities and call InclusionTable.write(path, [(ids, p)], ...)"
             )
         inclusion: torch.Tensor = policy.inclusion(difficulty, labels)
+        late: Any = policy if full_from is None else at_epoch(policy, full_from)
+        if full_from is not None and bool((late.inclusion(difficulty, labels) < 1).any()):
+            raise ValueError(
+                f"policy: {policy!r} leaves some out in every epoch, and others until epoch {full_from}, but a table "
+                "does not tell one from the other; make one for each epoch: InclusionTable.build(..., epoch=0)"
+            )
         names = id_array(ids)
         if len(names) != len(inclusion):
             raise ValueError(f"ids: got {len(names)}, expected {len(inclusion)}, one for each difficulty")

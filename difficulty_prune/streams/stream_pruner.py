@@ -10,7 +10,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import get_worker_info
 
 from ..dataset_facts import describe_sample, key_of
 from ..support.checks import whole_number
@@ -18,7 +17,7 @@ from ..support.hashing import pack_unsigned, seed_of, uniform, xxh3
 from ..support.ids import id_of
 from .inclusion_table import InclusionTable
 
-_WORKERS: Final = 63  # that count each on its own; more share
+_PROCESSES: Final = 4096  # that count each on its own, by their numbers; two that count in one row would lose some
 _PLAIN: Final = (str, int)
 _MADE: Final = ("_rows", "_look_up", "_name_of", "_seeds")  # in each process
 _EVERY: Final = 1024  # samples, after which a worker's counts are added
@@ -78,8 +77,8 @@ class StreamPruner:
         self.seed = whole_number(seed, "seed")
         self.weight_key = weight_key
         self.ahead = whole_number(ahead, "ahead", least=1)
-        # Workers see the same memory: the epoch in the first row, then a row of counts for each.
-        self._shared = torch.zeros((2 + _WORKERS, 3), dtype=torch.int64, device="cpu")
+        # Workers see the same memory: the epoch in the first row, then a row of counts for each process.
+        self._shared = torch.zeros((1 + _PROCESSES, 3), dtype=torch.int64, device="cpu")
         self._shared[0, 0] = -1
         self._start()
 
@@ -136,9 +135,9 @@ class StreamPruner:
             self._count(seen, kept, unknown)
 
     def _by_parts(self, stream: Iterable[Any], epoch: int | None) -> Iterator[tuple[Any, float]]:
-        samples, name_of = iter(stream), self._name_of
+        samples, name_of, draws = iter(stream), self._name_of, self._draws(epoch)
         while part := list(islice(samples, self.ahead)):
-            keep, weight = self.decide([name_of(sample) for sample in part], epoch)
+            keep, weight = self._decide([name_of(sample) for sample in part], *draws)
             places = keep.nonzero()[0]
             yield from zip((part[i] for i in places.tolist()), weight[places].tolist(), strict=True)
 
@@ -159,10 +158,11 @@ class StreamPruner:
 
     def weight(self, sample: Any) -> float:
         """What the loss of a sample weighs where it is kept; 0 for one that never is."""
+        _, full = self._draws(None)
         p = self._look_up(self._name_of(sample))[1]
-        if p is None or not self.table.weighted or self._draws(None)[1]:
-            return float(p != 0)
-        return 1 / p
+        if p is None or full:
+            return 1.0
+        return 1 / p if self.table.weighted else float(p > 0)
 
     def attach(self, sample: Any) -> Any:
         """The sample with its weight, as in `pipe`: a map for pipelines that filter with `keeps`."""
@@ -179,7 +179,9 @@ class StreamPruner:
         Raises:
             RuntimeError, TypeError: as a call.
         """
-        seed, full = self._draws(epoch)
+        return self._decide(ids, *self._draws(epoch))
+
+    def _decide(self, ids: Any, seed: int, full: bool) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         hashes = self.table.hashes(ids)
         found = self.table.of_hashes(hashes).astype(np.float64)
         unknown = np.isnan(found)
@@ -194,12 +196,13 @@ class StreamPruner:
     def _draws(self, epoch: int | None) -> tuple[int, bool]:
         """The seed of an epoch's draws, and whether the epoch has all samples."""
         now = int(self._rows[0, 0]) if epoch is None else whole_number(epoch, "epoch")
-        if self._seeds is None or self._seeds[0] != now:
+        known = self._seeds  # which another thread may replace, of another epoch
+        if known is None or known[0] != now:
             depends = self.table.redrawn or self.table.full_from is not None
             if now < 0 and depends:
                 raise RuntimeError("epoch: got none, but the samples depend on it; call pruner.set_epoch(epoch) first")
-            self._seeds = now, seed_of(self.seed, now) if self.table.redrawn else seed_of(self.seed)
-        return self._seeds[1], self.table.full_from is not None and now >= self.table.full_from
+            known = self._seeds = now, seed_of(self.seed, now) if self.table.redrawn else seed_of(self.seed)
+        return known[1], self.table.full_from is not None and now >= self.table.full_from
 
     def _namer(self) -> Callable[[Any], str | int]:
         """A function of a sample that returns its id."""
@@ -218,8 +221,7 @@ class StreamPruner:
         return name_of
 
     def _count(self, seen: int, kept: int, unknown: int) -> None:
-        worker = get_worker_info()
-        row = self._rows[1 if worker is None else 2 + worker.id % _WORKERS]
+        row = self._rows[1 + os.getpid() % _PROCESSES]
         row += (seen, kept, unknown)
 
     def _with(self, sample: Any, weight: float) -> Any:

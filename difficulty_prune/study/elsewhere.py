@@ -17,7 +17,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from ..support.optional import optional_module
-from ..support.pieces import check_executor
+from ..support.pieces import check_executor, check_version
 from ..version import __version__
 from .cluster_address import cluster_address
 from .progress import report_on
@@ -170,7 +170,7 @@ def run_elsewhere(
         futures: dict[Future[float], tuple[Task, int]] = {}
         try:
             for task, number in zip(tasks, steps, strict=True):
-                futures[elsewhere.executor.submit(run_once, task, folder, own)] = task, number
+                futures[elsewhere.executor.submit(run_once, task, folder, own, __version__)] = task, number
             while futures:
                 time.sleep(_REFRESH)
                 report.update(done, [])
@@ -201,13 +201,18 @@ def _result(future: Future[float], task: Task, name: str) -> float:
     return seconds
 
 
-def run_once(task: Task, folder: str, study: str) -> float:
+def run_once(task: Task, folder: str, study: str, version: str) -> float:
     """Runs a task in a worker, unless its result is there, and returns the seconds that it took.
 
     Args:
         folder: where the study was started, in which functions of the user may be.
         study: makes the call one of its own, so that no cluster answers with the result of an earlier one.
+        version: of the library in the study. Its workers were asked, but not those that came later.
+
+    Raises:
+        ValueError: here it is another one.
     """
+    check_version(version)
     if folder not in sys.path:
         sys.path.append(folder)
     with _one_training:

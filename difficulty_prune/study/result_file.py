@@ -39,6 +39,8 @@ _FIELDS: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
 }
 _OF_NUMBERS: Final = {"test_loss": ("a number, 0 or more", _number(sys.float_info.max))}
 """What results have besides where numbers are predicted, and then no accuracy."""
+_ADDED: Final = {"alone": ("true or false", lambda value: isinstance(value, bool))}
+"""What results of earlier versions do not have."""
 
 
 def write_result(path: str | os.PathLike[str], result: dict[str, Any]) -> None:
@@ -76,7 +78,8 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _check(result: dict[str, Any]) -> None:
-    known = {**_FIELDS, **_OF_NUMBERS} if result.get("test_accuracy") is None else _FIELDS
+    of_numbers = _OF_NUMBERS if result.get("test_accuracy") is None else {}
+    known = {**_FIELDS, **of_numbers, **{name: added for name, added in _ADDED.items() if name in result}}
     if result.keys() != known.keys():
         raise ValueError(f"got the keys {reprlib.repr(list(result))}, expected {', '.join(known)}")
     for name, (expected, is_good) in known.items():

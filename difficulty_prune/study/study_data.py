@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,7 +80,7 @@ def load_data(
     the same, is set aside for testing.
 
     Args:
-        spec, test_spec: of the forms in `FORMS`.
+        spec, test_spec: of the forms in `FORMS`. Of one for the test that itself brings test data, these are taken.
         size: the side to which every image is brought; None for as they are. Of more than 96 pixels, and where they
             would take more than 512 MiB, images are not held in memory: see `Photographs`.
         wrong: the share of the training labels that is made wrong, at random by `seed`.
@@ -100,7 +101,8 @@ def load_data(
     else:
         train, own_test = _load(spec, size)
         if test_spec is not None:
-            own_test = _load(test_spec, size)[0]
+            other, its_test = _load(test_spec, size)
+            own_test = other if its_test is None else its_test
         train, test = _split(train) if own_test is None else (train, own_test)
     regression = train.labels.is_floating_point()
     _check_test_data(train, test)
@@ -246,7 +248,13 @@ def _image_folder(folder: str, size: int | None) -> Any:
         raise FileNotFoundError(f"{folder}: no such folder; expected one that holds a folder of images for each class")
     from torchvision.datasets import ImageFolder
 
-    return ImageFolder(folder, loader=functools.partial(open_rgb, side=size) if are_photographs(size) else open_rgb)
+    found = ImageFolder(folder, loader=functools.partial(open_rgb, side=size) if are_photographs(size) else open_rgb)
+    names: dict[str, str] = {}
+    for name in dict.fromkeys(os.path.dirname(path) for path, _ in found.samples):
+        other = names.setdefault(os.path.realpath(name), name)
+        if other != name:  # a link, perhaps to a folder that it is in
+            raise ValueError(f"data: {name} is {other} once more, whose images would be there twice; remove the link")
+    return found
 
 
 def _torchvision(name: str, root: str) -> tuple[Any, Any]:

@@ -53,6 +53,14 @@ def _write(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview]) ->
         file.writelines(parts)
 
 
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """The path of a file to write; ValueError for a URL."""
+    target = path_or_url(path)
+    if isinstance(target, Url):
+        raise ValueError(f"{path}: such a file is written to a folder of this machine alone; copy it there afterwards")
+    return target
+
+
 @contextlib.contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write to, which takes the name `path` once the block ends without an error; else nothing is left of it.
@@ -65,9 +73,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     >>> with tempfile.TemporaryDirectory() as folder, atomic_file(Path(folder, "a.txt")) as file:
     ...     _ = file.write(b"whole or not at all")
     """
-    target = path_or_url(path)
-    if isinstance(target, Url):
-        raise ValueError(f"{path}: such a file is written to a folder of this machine alone; copy it there afterwards")
+    target = local_path(path)
     with errors_name(path):
         _make_folder(target.parent)
         remove_abandoned(target)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
+from ..version import __version__
 from .cores import usable_cores
 
 Item = TypeVar("Item")
@@ -37,6 +38,7 @@ def run_pieces(
 
     Raises:
         ConnectionError: a worker ended before its piece was done, or the executor gave the piece up.
+        ValueError: a worker has another version of the library, which may give other results.
 
     >>> list(run_pieces(None, pow, [(2, 3), (3, 2)]))
     [8, 9]
@@ -47,7 +49,7 @@ def run_pieces(
     waiting: deque[Future[Result]] = deque()
     try:
         for piece in pieces:
-            waiting.append(executor.submit(work, *piece))
+            waiting.append(executor.submit(_here_as_there, __version__, work, *piece))
             if len(waiting) == _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -64,6 +66,20 @@ def run_pieces(
     finally:
         for future in waiting:
             future.cancel()
+
+
+def check_version(asking: str) -> None:
+    """ValueError in a worker unless the library has the version of the process that asks."""
+    if asking != __version__:
+        raise ValueError(
+            f"executor: a worker has difficulty_prune {__version__}, the process that asks {asking}; install the same "
+            "version"
+        )
+
+
+def _here_as_there(version: str, work: Callable[..., Result], *piece: Any) -> Result:
+    check_version(version)
+    return work(*piece)
 
 
 def in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

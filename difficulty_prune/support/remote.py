@@ -40,6 +40,11 @@ class Url(os.PathLike[str]):
         return self.text.rstrip("/").rpartition("/")[2]
 
     @property
+    def suffix(self) -> str:
+        """What ends the name, with its dot, as of a path."""
+        return Path(self.name).suffix
+
+    @property
     def protocol(self) -> str:
         """What stands before "://"."""
         return self.text.partition("://")[0].lower()
@@ -65,9 +70,10 @@ def path_or_url(name: str | os.PathLike[str]) -> Path | Url:
     if "://" not in text:
         beginning, _, rest = text.partition(":/")
         if rest and beginning.lower() in (*_WHOLE, "http", "https", "sftp", "file"):
+            url = f"{beginning}{':///' if beginning.lower() == 'file' else '://'}{rest}"
             raise ValueError(
-                f"{text}: expected a URL as text, {beginning}://{rest}: a URL with one slash, as pathlib.Path makes of "
-                "it, would name a folder of this machine"
+                f"{text}: expected a URL as text, {url}: a URL with one slash, as pathlib.Path makes of it, would name "
+                "a folder of this machine"
             )
         return Path(text)
     return Path(text.removeprefix("file://")) if text.startswith("file://") else Url(text)
@@ -180,7 +186,7 @@ def write_remote(url: Url, content: bytes) -> None:
     """Writes a file under a URL, whole or not at all.
 
     Raises:
-        ValueError: where files may be seen half written.
+        ValueError: where files may be seen half written; or a name that ends like a folder's.
         OSError: it cannot be written; the message names the URL.
     """
     if url.protocol not in _WHOLE:
@@ -188,6 +194,8 @@ def write_remote(url: Url, content: bytes) -> None:
             f"{url}: a file may be seen half written by {url.protocol}://; write it to a folder and copy it there, or "
             f"to one of {', '.join(f'{name}://' for name in _WHOLE)}"
         )
+    if url.text.endswith("/"):  # a store would take the name without it, beside all that is in the folder
+        raise ValueError(f"{url}: names a folder, expected the name of a file, such as {url}name.safetensors")
     files, path = file_system(url)
     with errors_name_url(url):
         files.pipe_file(path, content)
@@ -201,7 +209,7 @@ def find_remote(url: Url) -> list[Url]:
     """
     files, path = file_system(url)
     with errors_name_url(url):
-        files.invalidate_cache(path)
+        files.invalidate_cache()  # also of the folders below, in which others may have written since
         if files.isfile(path):
             found = [path]
         elif files.isdir(path):

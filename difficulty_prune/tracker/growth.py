@@ -12,6 +12,7 @@ from ..ops.operators import new_state
 from .mapped import mapped_zeros
 
 _FIRST: Final = 64  # examples
+_MOST: Final = 1 << 40  # which no memory holds
 
 
 def resized(tensor: Tensor, size: int, mmap: str | os.PathLike[str] | None = None) -> Tensor:
@@ -33,7 +34,8 @@ def room_for(index: Tensor, size: int) -> int:
     """How many examples state of `size` should have room for, so that a batch fits; doubled, so that growth is rare.
 
     Raises:
-        ValueError: an index on an accelerator, whose values are not known here; or in a compiled step.
+        ValueError: an index on an accelerator, whose values are not known here; or in a compiled step; or one so large
+            that it is an id.
 
     >>> room_for(torch.tensor([70, 3]), 64), room_for(torch.tensor([3]), 64), room_for(torch.tensor([999]), 64)
     (128, 64, 1000)
@@ -52,4 +54,9 @@ def room_for(index: Tensor, size: int) -> int:
             "DifficultyTracker(len(dataset), ...)"
         )
     needed = int(index.max()) + 1
+    if needed > _MOST:
+        raise ValueError(
+            f"index: got {needed - 1}, but a tracker that grows has room for every index up to the largest; an id of a "
+            "stream has an index from dp.StreamIndex(), as in tracker.update(index(batch['id']), ...)"
+        )
     return size if needed <= size else max(needed, 2 * size, _FIRST)

@@ -209,7 +209,7 @@ class Partition:
             inner = inner.policy
         self.check_policy(policy)
         words = (seed,) if isinstance(seed, int) else tuple(seed)
-        settings = {"policy": repr(policy), "seed": words, "labels": labels is not None}
+        settings = {"policy": repr(policy), "unseen": policy.unseen, "seed": words, "labels": labels is not None}
         self.compare(settings, "plans", "Give every process the same policy, seed and epoch, and labels to all or none")
         values, classes = self.together(lambda: self._checked(difficulty, labels))
         known = ~values.isnan()

@@ -404,7 +404,7 @@ class TrackerState:
                 self.windows = TemporalRecords(
                     wanted.num_examples, part.windows.classes, self._windowed, device, wanted.temporal
                 )
-            copy_rows(self.windows, part.windows, ("table",), here, there)
+            self.windows.take(part.windows, here, there)
         if part.norms is not None:
             copy_rows(self.make_norms(device), part.norms, ("count", "mean"), here, there)
         if part.probabilities is not None:

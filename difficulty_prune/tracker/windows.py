@@ -12,6 +12,7 @@ from ..ops.layout import temporal_parts, temporal_width
 from ..ops.operators import new_state, new_temporal_table, record_temporal_
 from ..scores.temporal import TEMPORAL, TemporalOptions
 from .growth import resized
+from .records import copy_rows
 
 
 class TemporalRecords:
@@ -117,6 +118,10 @@ class TemporalRecords:
         if self.dual is not None:
             values["dual"] = self.dual[:, None] / windows
         return {name: torch.where(windows > 0, values[name], torch.nan)[:, 0] for name in self.names}
+
+    def take(self, other: TemporalRecords, here: Tensor, there: Tensor) -> None:
+        """Takes over what another process kept of the examples [k] at its places `there`."""
+        copy_rows(self, other, ("table",) if self.dual is None else ("table", "dual"), here, there)
 
     def merge(self, other: TemporalRecords) -> None:
         """Takes over what `other` has seen of examples that were never presented here.

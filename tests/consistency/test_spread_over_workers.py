@@ -19,6 +19,7 @@ from difficulty_prune.consistency import streams
 from difficulty_prune.consistency.streams import batches
 from difficulty_prune.runs import score_of_runs
 from difficulty_prune.runs.score_of_runs import ScoreOfRuns
+from difficulty_prune.support import pieces
 from difficulty_prune.support.pieces import in_threads, run_pieces
 
 MEASURES = {
@@ -187,6 +188,22 @@ def test_work_that_an_executor_gives_up_is_an_error_in_words():
 
     with pytest.raises(ConnectionError, match="executor: Closing gave up a piece of the work; are its workers still"):
         dp.consistency.rank_error(run_set(noisy(3)), "el2n", executor=Closing())
+
+
+def test_a_worker_of_another_version_is_refused(monkeypatch):
+    class Older(Executor):
+        def submit(self, function, /, *args, **kwargs):
+            future = Future()
+            with monkeypatch.context() as there:
+                there.setattr(pieces, "__version__", "0.0.1")
+                try:
+                    future.set_result(function(*args, **kwargs))
+                except ValueError as error:
+                    future.set_exception(error)
+            return future
+
+    with pytest.raises(ValueError, match=r"executor: a worker has difficulty_prune 0\.0\.1, the process that asks"):
+        dp.consistency.rank_error(run_set(noisy(3)), "el2n", executor=Older())
 
 
 def test_a_policy_that_cannot_be_sent_is_an_error():

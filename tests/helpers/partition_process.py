@@ -226,6 +226,8 @@ def refusing(rank: int, folder: Path) -> None:
         "epoch": lambda: static.set_epoch(1 + odd),
         "epoch left": lambda: static.set_epoch(int(odd)),  # the others stay in the present one
         "off plan": off_plan,
+        "unseen option": plan(Hardest(0.5, unseen="keep" if odd else "refuse"), values),
+        "position": lambda: static.load_state_dict(static.state_dict(consumed=4 + odd)),
         "own policy": lambda: dp.PruneSampler(refusing, values, partition=partition),
     }
     for name, attempt in attempts.items():

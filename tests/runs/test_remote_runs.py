@@ -291,6 +291,13 @@ def test_where_files_may_be_seen_half_written_nothing_is_written() -> None:
         make(0).save("sftp://host/x")
 
 
+def test_the_name_of_a_folder_is_none_of_a_file(read_bytes: list[int]) -> None:
+    make(0).save("memory://runs/0.safetensors")
+    with pytest.raises(ValueError, match="memory://runs/: names a folder, expected the name of a file"):
+        make(1).save("memory://runs/")
+    assert len(dp.RunSet.load("memory://runs")) == 1
+
+
 def test_what_is_written_to_folders_alone_is_refused_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"s3://b/x\.csv: such a file is written to a folder of this machine alone"):
@@ -318,10 +325,21 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         host, port = server.get_host_and_port()
         monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": f"http://{host}:{port}"})
         files = fsspec.filesystem("s3", skip_instance_cache=True)
-        files.mkdir("bucket")
+        files.makedirs("bucket", exist_ok=True)
         yield "s3://bucket"
     finally:
         server.stop()
+
+
+def test_runs_that_others_have_added_since_are_found(bucket: str, tmp_path: Path) -> None:
+    """File systems remember what was in a folder, for as long as the process lives."""
+    make(0).save(tmp_path / "run")
+    others = fsspec.filesystem("s3", skip_instance_cache=True)
+    for named in ("study", "study/runs", "*/runs/*.safetensors"):
+        for number in range(1, 3):
+            others.pipe_file(f"bucket/study/runs/mlp-{number}.safetensors", (tmp_path / "run").read_bytes())
+            assert len(find_run_files(f"{bucket}/{named}")) == number
+        others.rm("bucket/study", recursive=True)
 
 
 def test_runs_on_s3(bucket: str) -> None:

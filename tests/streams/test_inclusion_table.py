@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import difficulty_prune as dp
+from difficulty_prune.policies.easy_to_hard import EasyToHard
 from difficulty_prune.policies.uniform import Hardest, Random
 from difficulty_prune.policies.weighted import SoftPrune
 from difficulty_prune.streams import build_table
@@ -217,3 +218,35 @@ def test_a_policy_that_keeps_others_in_each_epoch_needs_a_table_for_each(tmp_pat
         assert table.full_from is None
     soft = dp.InclusionTable.build(tmp_path / "soft", ids, SoftPrune(0.5, anneal=0.5, epochs=2), difficulty)
     assert soft.full_from == 1
+
+
+@pytest.mark.parametrize("policy", [EasyToHard(0.5, anneal=0.5, epochs=2), SoftPrune(0.5, anneal=0.5, epochs=2)])
+def test_what_is_left_out_in_every_epoch_does_not_come_back_with_the_others(tmp_path, policy):
+    ids, difficulty = list(range(20)), torch.arange(20.0)
+    policy = dp.policies.WithoutWrong(policy, wrong=0.1)
+    with pytest.raises(ValueError, match="leaves some out in every epoch, and others until epoch 1"):
+        dp.InclusionTable.build(tmp_path / "table", ids, policy, difficulty)
+    if not policy.unbiased:
+        table = dp.InclusionTable.build(tmp_path / "table", ids, policy, difficulty, epoch=1)
+        assert table.inclusion(ids).tolist() == [1.0] * 18 + [0.0] * 2
+
+
+@pytest.mark.parametrize("other", [{"weighted": False}, {"redrawn": False}, {"full_from": 3}], ids=str)
+def test_a_file_with_other_rules_is_another_table(tmp_path, other):
+    rules = {"weighted": True, "redrawn": True, "full_from": None}
+    content = pickle.dumps(dp.InclusionTable.write(tmp_path / "table", [([1, 2], [0.25, 0.5])], **rules))
+    dp.InclusionTable.write(tmp_path / "table", [([1, 2], [0.25, 0.5])], **{**rules, **other})
+    with pytest.raises(ValueError, match="the file was replaced by another table"):
+        pickle.loads(content)  # noqa: S301
+
+
+def test_a_url_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def blocks():
+        pytest.fail("a block was asked for")
+        yield [1], [0.5]
+
+    with pytest.raises(ValueError, match="memory://keep/table: such a file is written to a folder of this machine"):
+        dp.InclusionTable.write("memory://keep/table", blocks(), weighted=True)
+    assert list(tmp_path.iterdir()) == []

@@ -12,10 +12,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from streamed import DIFFICULTY, NAMES, SIZE, Stream, expected, sample_id, table_of
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 import difficulty_prune as dp
 from difficulty_prune.policies.compose import PerClass
+from difficulty_prune.policies.easy_to_hard import EasyToHard
 from difficulty_prune.policies.uniform import Hardest, Random
 from difficulty_prune.policies.weighted import Importance, SoftPrune
 from difficulty_prune.support.hashing import pack_signed, pack_unsigned, seed_of
@@ -151,6 +152,24 @@ def test_a_restart_needs_the_epoch_alone(pruner, tmp_path):
     assert len({len(kept) for kept in whole}) > 1  # the number varies
 
 
+class Filtered(IterableDataset):
+    def __init__(self, pruner: dp.StreamPruner) -> None:
+        self.pruner = pruner
+
+    def __iter__(self):
+        return (number for number in range(30_000) if self.pruner.keeps(number))
+
+
+def test_workers_of_two_loaders_at_once_are_all_counted(tmp_path):
+    table = dp.InclusionTable.write(tmp_path / "table", [([0], [1.0])], weighted=True)
+    pruner = dp.StreamPruner(table, key=int)
+    pruner.set_epoch(0)
+    loaders = [DataLoader(Filtered(pruner), batch_size=500, num_workers=1, prefetch_factor=20) for _ in range(2)]
+    for _ in zip(*loaders, strict=True):
+        pass
+    assert pruner.counts == (60_000, 60_000, 59_998)
+
+
 def test_seeds_draw_differently(pruner):
     other = dp.StreamPruner(pruner.table, "id", seed=1)
     assert expected(other, 0).keys() != expected(pruner, 0).keys()
@@ -214,6 +233,29 @@ def test_late_epochs_see_all(tmp_path):
     pruner.set_epoch(7)
     assert {sample["weight"] for sample in pruner.prune(list(Stream().read()))} == {1.0}
     assert all(pruner.keeps(sample) and pruner.weight(sample) == 1 for sample in Stream().read())
+
+
+def test_late_epochs_see_all_by_every_way_where_earlier_ones_leave_some_out(tmp_path):
+    table = table_of(tmp_path / "table", EasyToHard(0.5, anneal=0.5, epochs=2))
+    pruner = dp.StreamPruner(table, "id")
+    samples = list(Stream().read())
+    for epoch, number in ((0, SIZE // 2), (1, SIZE)):
+        pruner.set_epoch(epoch)
+        kept = list(pruner.pipe(samples))
+        assert len(kept) == number
+        assert {sample["weight"] for sample in kept} == {1.0}
+        assert [pruner.attach(sample) for sample in samples if pruner.keeps(sample)] == kept
+        assert pruner.prune(samples) == kept
+
+
+@pytest.mark.parametrize("ahead", [1, 32])
+def test_a_pass_that_has_begun_stays_in_its_epoch(pruner, tmp_path, ahead):
+    pruner = dp.StreamPruner(pruner.table, "id", ahead=ahead)
+    pruner.set_epoch(0)
+    found = pruner.pipe(Stream().read())
+    first = next(found)
+    pruner.set_epoch(1)
+    assert {sample["id"]: sample["weight"] for sample in [first, *found]} == expected(pruner, 0)
 
 
 def test_unknown_samples_pass_and_are_counted(tmp_path):

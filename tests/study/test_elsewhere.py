@@ -254,3 +254,8 @@ def test_of_workers_that_are_asked_those_answer_that_live() -> None:
         ask_workers(Asked(lost, ImportError("no x")), print)
     with pytest.raises(ConnectionError, match="no worker of the cluster is left; start some"):
         ask_workers(Asked(lost, lost), print)
+
+
+def test_a_worker_that_came_later_with_another_version_trains_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"a worker has difficulty_prune {dp.__version__}, the process that asks 0"):
+        run_once(None, str(tmp_path), "study", "0.0.1")  # type: ignore[arg-type]

@@ -182,5 +182,8 @@ def test_what_it_refuses() -> None:
         torch.compile(compiled, fullgraph=True, backend="eager")(torch.tensor([0]))
     with pytest.raises(ValueError, match=r"index: got one on meta, .*give the index of the loader, on the CPU"):
         tracker.update(torch.zeros(1, dtype=torch.int64, device="meta"), torch.zeros(1, 2), torch.tensor([0]))
+    for large in (10**15, 2**63 - 1):
+        with pytest.raises(ValueError, match=rf"index: got {large}, but .*an id of a stream has an index from"):
+            tracker.update(torch.tensor([large]), torch.zeros(1, 2), torch.tensor([0]))
     with pytest.raises(ValueError, match="got None with process_group"):
         dp.DifficultyTracker(None, process_group=object())

@@ -227,6 +227,8 @@ def test_the_weighted_gradient_of_uneven_shares_is_unbiased(folder):
         ("epoch", "ValueError: the samplers of the process group differ; that of process", None),
         ("epoch left", "ValueError: the samplers of the process group differ; that of process", None),
         ("off plan", "ValueError: weight: 3 examples are not in the plan", REFUSED),
+        ("unseen option", "ValueError: the plans of the process group differ", None),
+        ("position", "ValueError: the states of the process group differ", None),
         ("own policy", "TypeError: policy: got <function refusing", None),
     ],
 )
@@ -399,6 +401,77 @@ def test_the_epoch_after_one_that_was_cut_off_twice_has_a_plan_of_its_own(policy
     other.load_state_dict(make(Hardest(0.5)).state_dict())
     other.set_epoch(1)
     assert len(other) == 4
+
+
+def test_a_fixed_length_is_that_of_whole_epochs_and_of_the_rest_what_was_left():
+    partition, difficulty = dp.Partition.split(20), torch.arange(20.0)
+
+    def make():
+        return dp.PruneSampler(Random(1.0), difficulty, partition=partition, fixed_length=16)
+
+    first, second = make(), make()
+    visited = list(first)[:10]
+    second.load_parts([first.state_dict(consumed=10)])
+    assert second.total_steps(1, epochs=3) == 6 + 16 + 16
+    rest = list(second)
+    assert len(second) == len(rest) == 6
+    assert sorted(visited + rest) == sorted(set(first))
+    assert second.weight(torch.tensor(rest)).eq(1).all()
+    assert second.plan.summary()["kept_share"] == first.plan.summary()["kept_share"] == 1
+    second.set_epoch(1)
+    assert len(list(second)) == 16
+
+
+def test_passes_over_the_plan_that_were_left_count_in_the_weights():
+    def make():
+        return dp.PruneSampler(Random(1.0), torch.arange(8.0), partition=dp.Partition.split(8), fixed_length=24)
+
+    first, second = make(), make()
+    left = torch.tensor(list(first)[10:]).bincount(minlength=8)
+    second.load_parts([first.state_dict(consumed=10)])
+    assert sorted(second) == left.nonzero()[:, 0].tolist()
+    assert torch.equal(second.weight(torch.arange(8)), left.float())
+
+
+@pytest.mark.parametrize("given", [[0], [1], [0, 0], [0, 1, 1]])
+def test_a_sampler_wants_the_states_of_all_processes(given):
+    states = []
+    for process in range(2):
+        own = dp.Partition([10 + process, 20 + process])
+        state = dp.PruneSampler(Random(1.0), torch.arange(2.0), partition=own).state_dict()
+        states.append({**state, "partition": {"process": process, "processes": 2, "examples": 4}})
+    whole = dp.PruneSampler(Random(1.0), torch.arange(4.0), partition=dp.Partition([10, 11, 20, 21]))
+    with pytest.raises(ValueError, match="expected those that all processes of one training saved at one time"):
+        whole.load_parts(states[process] for process in given)
+    whole.load_parts(states)
+    assert len(whole) == 4
+
+
+def test_every_score_is_taken_over_bit_for_bit():
+    scores = dp.score_names("loss", "logits")
+    logits = torch.randn(12, 6, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(6) % 3
+
+    def make(ids):
+        options = {"temporal": dp.TemporalOptions(window=3), "mean_probabilities": True}
+        return dp.DifficultyTracker(None, scores, partition=dp.Partition(ids), **options)
+
+    parts = [make([5, 0, 3]), make([1, 2, 4])]
+    alone, together = make(range(6)), make(range(6))
+    for batch in logits:
+        alone.update(torch.arange(6), batch, labels)
+        for part in parts:
+            own = torch.from_numpy(part.partition.ids)
+            part.update(torch.arange(3), batch[own], labels[own])
+    together.load_parts(part.state_dict() for part in parts)
+    found, wanted = together.state_dict(), alone.state_dict()
+    for name in ("table", "last_seen"):
+        assert torch.equal(found[name], wanted[name])
+    for part in ("temporal_records", "probabilities"):
+        for name, values in wanted[part].items():
+            if isinstance(values, torch.Tensor):
+                assert torch.equal(found[part][name], values), name
+    assert set(alone.compute()) == set(scores)
 
 
 def test_positions_of_another_dataset_are_refused_and_names_are_not():
