@@ -18,7 +18,7 @@ from ..sampler import PruneSampler
 from ..support.checks import check_between, check_fraction, check_number, whole_number
 from ..support.digest import digest_of_array, digest_of_text
 from ..support.files import write_atomically
-from ..support.json_text import parse_json
+from ..support.json_text import read_json
 from .arms import Arm, name_policies
 from .comparison import PolicyComparison, judge
 from .counting_sampler import CountingSampler
@@ -190,7 +190,7 @@ def _check_folder(folder: Path, identity: dict[str, Any]) -> None:
     """Writes what the comparison is, or compares it with what is written there."""
     path = folder / _MANIFEST
     try:
-        found = parse_json(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except FileNotFoundError:
         write_atomically(path, json.dumps(identity, indent=1))
         return
@@ -200,8 +200,8 @@ def _check_folder(folder: Path, identity: dict[str, Any]) -> None:
     differing = {key: (known.get(key), value) for key, value in identity.items() if known.get(key) != value}
     if differing:
         raise ValueError(
-            f"{folder} holds another comparison, (found, wanted): {differing}; choose another folder. One whose "
-            "training function was edited, or was given other values, is another one"
+            f"{path}: the folder holds another comparison, (found, wanted): {differing}; choose another folder. One "
+            "whose training function was edited, or was given other values, is another one"
         )
 
 

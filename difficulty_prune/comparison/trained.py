@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..support.digest import digest_of_text
 from ..support.files import MALFORMED, write_atomically
-from ..support.json_text import parse_json
+from ..support.json_text import read_json
 
 VALUE: Final = "value"
 """The name of the metric where the training returns a number alone."""
@@ -102,16 +102,14 @@ def read_trained(path: Path, comparison: str, training: str, seed: int) -> Train
         ValueError: damaged, or of another comparison; the message names the file.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    try:
-        found = parse_json(text)
+        found = read_json(path)
         digest = found.pop("digest")
         if digest != _digest(found):
             raise ValueError("its content does not have the digest that it was written with")
         trained = Trained(found["metrics"], found["classes"], found["presentations"], found["seconds"])
         written_for = (found["comparison"], found["training"], found["seed"])
+    except FileNotFoundError:
+        return None
     except MALFORMED as error:
         raise ValueError(f"{path}: not a finished training, or changed since ({error}); remove it") from error
     if written_for != (comparison, training, seed):

@@ -7,12 +7,11 @@ import os
 import reprlib
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 from ..support.digest import digest_of_text
 from ..support.files import write_atomically
-from ..support.json_text import parse_json
+from ..support.json_text import read_json
 
 
 def _whole(least: int) -> Callable[[Any], bool]:
@@ -63,7 +62,7 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: damaged, edited, of an earlier version without digests, or no result; the message names the file.
     """
     try:
-        found = parse_json(Path(path).read_text(encoding="utf-8"))
+        found = read_json(path)
         if not isinstance(found, dict) or "digest" not in found:
             raise ValueError("it has no digest")
         digest = found.pop("digest")

@@ -238,9 +238,10 @@ def test_a_folder_belongs_to_one_comparison(tmp_path):
         dp.compare(lambda sampler, seed: 0.5, P.Hardest(0.5), DIFFICULTY, seeds=2, folder=tmp_path)
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
     victim = next(iter(tmp_path.glob("*-1.json")))
-    victim.write_text(victim.read_text().replace("0.7", "0.8"))
-    with pytest.raises(ValueError, match=f"{victim.name}: not a finished training, or changed since"):
-        dp.compare(Recorder(), P.Hardest(0.5), DIFFICULTY, seeds=2, folder=tmp_path)
+    for damaged in (victim.read_bytes().replace(b"0.7", b"0.8"), b"\xff" + victim.read_bytes()):
+        victim.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{victim.name}: not a finished training, or changed since"):
+            dp.compare(Recorder(), P.Hardest(0.5), DIFFICULTY, seeds=2, folder=tmp_path)
     victim.unlink()
     dp.compare(Recorder(), P.Hardest(0.5), DIFFICULTY, seeds=2, folder=tmp_path)
     (tmp_path / "comparison.json").write_text("{")

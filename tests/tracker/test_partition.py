@@ -49,7 +49,7 @@ def start(folder: Path, world: int, scenario: str) -> list[subprocess.Popen]:
 def folder(tmp_path_factory):
     """What four processes leave that planned, trained, were refused, and sharded a model."""
     folder = tmp_path_factory.mktemp("partition")
-    for rank, process in enumerate(start(folder, WORLD, "planning+training+estimating+refusing+sharding")):
+    for rank, process in enumerate(start(folder, WORLD, "planning+training+estimating+uneven+refusing+sharding")):
         _, errors = process.communicate(timeout=400)
         assert (folder / f"done-{rank}").exists(), errors
     return folder
@@ -138,6 +138,15 @@ def assert_same(facts, tracker, kind):
     for part in facts:
         for name in SCORES:
             assert part[kind][name].numpy().tobytes() == expected[name][part["own"]].numpy().tobytes(), name
+
+
+def test_nothing_is_exchanged_in_a_step(folder):
+    """Each process makes another number of updates and backward passes, so none could wait for another."""
+    assert [path.read_text() for path in folder.glob("waited-*")] == []
+    for rank in range(1, WORLD):
+        facts = torch.load(folder / f"uneven-{rank}.pt", weights_only=True)
+        seen = {"index": facts["own"]}
+        assert_same([facts], replay([(epoch, [seen]) for epoch in range(rank)]), "scores")
 
 
 @pytest.mark.parametrize("world", [4, 3, 2])
