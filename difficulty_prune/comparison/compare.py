@@ -16,6 +16,7 @@ from ..sampler import PruneSampler
 from ..support.checks import check_between, check_fraction, check_number, whole_number
 from ..support.digest import digest_of_array, digest_of_text
 from ..support.files import write_atomically
+from ..support.forked import in_worker
 from ..support.json_text import parse_json
 from .arms import Arm, name_policies
 from .comparison import PolicyComparison, judge
@@ -217,7 +218,7 @@ def _train_all(train: Train, plan: Design, seeds: Sequence[int], store: _Store, 
     futures: dict[Future[Any], tuple[str, int]] = {}
     try:
         for job, arm in jobs.items():
-            futures[executor.submit(_train_one, train, plan.sampler(arm, job[1]), job[1])] = job
+            futures[executor.submit(in_worker, _train_one, train, plan.sampler(arm, job[1]), job[1])] = job
         pending = set(futures)
         while pending:
             done, pending = wait(pending, return_when=FIRST_COMPLETED)

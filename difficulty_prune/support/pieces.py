@@ -8,6 +8,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future,
 from typing import Any, Final, TypeVar
 
 from .cores import usable_cores
+from .forked import in_worker
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -47,7 +48,7 @@ def run_pieces(
     waiting: deque[Future[Result]] = deque()
     try:
         for piece in pieces:
-            waiting.append(executor.submit(work, *piece))
+            waiting.append(executor.submit(in_worker, work, *piece))
             if len(waiting) == _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
