@@ -54,7 +54,7 @@ def compare(pool):
 def stable(pool):
     noise = np.random.default_rng(0)
     runs = dp.RunSet(dp.Run({"el2n": noise.random(50000)}, architecture="mlp", seed=seed) for seed in range(3))
-    there, here = (dp.consistency.stable_subset(runs, "el2n", dp.policies.Hardest(0.5), executor=where)
+    there, here = (dp.consistency.stable_subset(runs, "el2n", dp.policies.Hardest(0.5), resamples=40, executor=where)
                    for where in (pool, None))
     return bool((there.frequency == here.frequency).all())
 
