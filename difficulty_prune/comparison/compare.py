@@ -76,9 +76,9 @@ def compare(
             was. A folder belongs to one difficulty and one function: its source, defaults, what a partial gives it, and
             the numbers, texts and arrays that it encloses. Global variables are not looked at.
         executor: runs the trainings, such as a `ProcessPoolExecutor`; the function must be one that it can send. In
-            processes that are forks, as by default on Linux, PyTorch computes with one thread, and the function must not
-            ask for more; those of the start method "spawn" have their own.
-            Default: one after the other, here; only then are wall times reported.
+            processes that are forks, as by default on Linux, PyTorch computes with one thread, and the function must
+            not ask for more; those of the start method "spawn" have their own. Default: one after the other, here; only
+            then are wall times reported.
         until: adds seeds until every interval of a difference to chance is narrower than this, in points where the
             metric is a share in [0, 1] (0.5: half a point), else in units of the metric.
         most: the largest number of seeds, with `until`.
