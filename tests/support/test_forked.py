@@ -99,7 +99,7 @@ def test_only_a_fork_computes_with_one_thread() -> None:
             assert forks.submit(torch.get_num_threads).result() == 3
             assert forks.submit(in_worker, torch.get_num_threads).result() == 1
         # The module in place of a context, whose processes are of another class.
-        with ProcessPoolExecutor(1, multiprocessing) as forks:  # type: ignore[arg-type]
+        with ProcessPoolExecutor(1, multiprocessing) as forks:  # type: ignore[call-overload]
             assert forks.submit(in_worker, torch.get_num_threads).result() == 1
         assert torch.get_num_threads() == 3
     finally:
