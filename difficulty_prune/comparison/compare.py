@@ -18,6 +18,7 @@ from ..sampler import PruneSampler
 from ..support.checks import check_between, check_fraction, check_number, whole_number
 from ..support.digest import digest_of_array, digest_of_text
 from ..support.files import write_atomically
+from ..support.forked import in_worker
 from ..support.json_text import read_json
 from .arms import Arm, name_policies
 from .comparison import PolicyComparison, judge
@@ -80,8 +81,10 @@ def compare(
             was. A folder belongs to one difficulty and one function: its source, defaults, what a partial gives it, and
             the numbers, texts, arrays, functions and classes that it encloses or has as attributes. Global variables
             are not looked at.
-        executor: runs the trainings, such as a `ProcessPoolExecutor`; the function must be one that it can send.
-            Default: one after the other, here. Wall times are reported where all trainings ran so.
+        executor: runs the trainings, such as a `ProcessPoolExecutor`; the function must be one that it can send. In
+            processes that are forks, as by default on Linux, PyTorch computes with one thread, and the function must
+            not ask for more; those of the start method "spawn" have their own. Default: one after the other, here. Wall
+            times are reported where all trainings ran so.
         until: adds seeds until every interval of a difference to chance is narrower than this, in points where the
             metric is a share in [0, 1] (0.5: half a point), else in units of the metric.
         most: the largest number of seeds, with `until`.
@@ -231,7 +234,7 @@ def _train_all(train: Train, plan: Design, seeds: Sequence[int], store: _Store, 
     futures: dict[Future[Any], tuple[str, int]] = {}
     try:
         for job, arm in jobs.items():
-            futures[executor.submit(_train_one, train, plan.sampler(arm, job[1]), job[1])] = job
+            futures[executor.submit(in_worker, _train_one, train, plan.sampler(arm, job[1]), job[1])] = job
         pending = set(futures)
         while pending:
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
