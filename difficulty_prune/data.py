@@ -405,9 +405,7 @@ def dataset_fingerprint(dataset: Any, labels: Any = None, samples: int = 64) -> 
     return fingerprint_and_classes(dataset, labels, samples)[0]
 
 
-def fingerprint_and_classes(
-    dataset: Any, labels: Any = None, samples: int = 64
-) -> tuple[str, NDArray[np.int64]]:
+def fingerprint_and_classes(dataset: Any, labels: Any = None, samples: int = 64) -> tuple[str, NDArray[np.int64]]:
     """`dataset_fingerprint`, and the class that each example shows that is read for it, [N] int64; -1 for the others.
 
     A class is a whole number that is the second of a pair, or the label of a mapping: of longer tuples it is not known

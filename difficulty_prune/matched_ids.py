@@ -135,7 +135,7 @@ def match_ids(
         names = (None if class_names is None else tuple(class_names)), today.class_names
         classes = _comparable(old[found[known]], labels_now[known], *names)
         moved[known] = np.asarray(classes[0] != classes[1])
-        if are_row_numbers(before) and are_row_numbers(now):
+        if moved.any() and are_row_numbers(before) and are_row_numbers(now):
             _check_agreement(*classes, name)
     return Match(found, labels_now, _report(before, now, found, moved), len(before))
 
@@ -184,7 +184,7 @@ def _check_agreement(old: NDArray[Any], new: NDArray[Any], name: str) -> None:
     """ValueError where classes of examples that only a number matches agree hardly more often than by chance."""
     agreement, counts = float((old == new).mean()), (Counter(old.tolist()), Counter(new.tolist()))
     by_chance = sum(number * counts[1][label] for label, number in counts[0].items()) / len(old) ** 2
-    if agreement < 1 and agreement <= by_chance + (1 - by_chance) * _MORE_THAN_CHANCE:
+    if agreement <= by_chance + (1 - by_chance) * _MORE_THAN_CHANCE:
         raise ValueError(
             f"{name}: {int((old != new).sum())} of the {len(old)} examples with an id that the dataset has are of "
             "another class there, and the ids are numbers of rows, which match whatever the data is: it is another "

@@ -30,6 +30,7 @@ from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
 from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
+from ..study.training_part import part_of_plan
 from ..support.counted import counted
 from ..support.files import atomic_file
 from ..support.optional import pyarrow_parquet
@@ -313,6 +314,7 @@ def convert_plan(job: Job, files: Sequence[Path | Url]) -> tuple[str, dict[str, 
     plan, options = Plan.load(files[0]), job.options
     data = None if options.data is None else open_named_data(options.data)
     if data is not None:
+        data = part_of_plan(plan, data, str(options.data))
         plan.check_data(len(data), data.ids)
     facts: dict[str, Any] = {"kept": len(plan)}
     if job.target == "paths":
