@@ -17,6 +17,7 @@ from ..policies.plan import Plan
 from ..runs.run_files import EXPECTED, find_run_files
 from ..study.options import add_options, option, read_options
 from ..study.plant import Planted, read_planted
+from ..study.training_part import check_rows
 from ..support.counted import counted
 from ..support.remote import Url
 from .common_options import data_option, join_option, out_option
@@ -77,6 +78,7 @@ def run(parsed: argparse.Namespace) -> int:
     planted = next((found for found in map(read_planted, options.runs) if found is not None), None)
     with warnings_in_words("audit"):
         data, aside = open_training_part(runs, options.data, "audit")
+        check_rows(runs, data)
         if planted is not None:
             data = IndexedDataset(data.dataset, data.key, ids=data.ids, decisions=planted.decisions())
         with Progress(console=make_console(stderr=True), transient=True) as progress:

@@ -6,15 +6,17 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import Subset
 
-from ..data import IndexedDataset, dataset_labels
+from ..data import IndexedDataset, dataset_fingerprint, dataset_labels
 from ..policies.plan import Plan
 from ..runs.run_set import RunSet
 from ..runs.set_aside import set_aside
 from ..support.ids import digest_of_ids, encode_ids
 from .study_data import TEST_SHARE, is_regression, split_positions
+from .tables import Table, encoded
 
 
 def training_part(runs: RunSet, data: IndexedDataset, spec: str) -> IndexedDataset:
@@ -39,6 +41,28 @@ def training_part(runs: RunSet, data: IndexedDataset, spec: str) -> IndexedDatas
     of_study = aside != 0 and any("test_digest" in run.metadata for run in runs)
     split = _split(data, spec, runs.num_examples) if of_study else None
     return data if split is None or not _is_of(runs, data, split) else _part(data, split)
+
+
+def check_rows(runs: RunSet, data: IndexedDataset) -> None:
+    """ValueError where a table without ids has other features than the one that a study of these runs trained on.
+
+    Args:
+        data: what `training_part` gave. Of what is no table nothing is checked.
+    """
+    rows = data.dataset
+    if isinstance(rows, Subset) and isinstance(rows.dataset, Table):
+        rows = rows.dataset.select(np.asarray(rows.indices))
+    expected = next((run.dataset_fingerprint for run in runs if "test_digest" in run.metadata), None)
+    if not isinstance(rows, Table) or rows.ids is not None or expected is None or len(rows) != runs.num_examples:
+        return
+    examples = encoded(rows, rows)[0]
+    if runs.labels is not None:
+        examples = examples.with_labels(torch.from_numpy(runs.labels.astype(np.int64)))  # some may be wrong on purpose
+    if dataset_fingerprint(examples) != expected:
+        raise ValueError(
+            f"data: the rows of {rows.name} are others than those that the study trained on: it is other data, or was "
+            "changed since; score it anew, or name its rows in a column 'id'"
+        )
 
 
 def part_of_plan(plan: Plan, data: IndexedDataset, spec: str) -> IndexedDataset:
