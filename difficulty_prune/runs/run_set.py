@@ -187,7 +187,8 @@ class RunSet:
         number = sum(name in aside for name in new)
         if not number:
             return match
-        text = f"{match.report}; {number} of the new ones were set aside for testing by the study: do not train on them"
+        of_new = f"{number} of the new ones {'is' if number == 1 else 'are'}"
+        text = f"{match.report}; {of_new} test data of the study, not to be trained on"
         return match._replace(report=dataclasses.replace(match.report, text=text))
 
     @property
