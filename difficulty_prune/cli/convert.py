@@ -30,6 +30,7 @@ from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
 from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
+from ..study.training_part import part_of_plan
 from ..support.counted import counted
 from ..support.files import atomic_file
 from ..support.optional import pyarrow_parquet
@@ -40,6 +41,7 @@ from .load_runs import load_runs, warnings_in_words
 from .named_data import open_named_data
 from .out_file import check_out
 from .output import choose_score, describe, tell
+from .todays_data import left_out
 
 SOURCES: Final = {
     **dict.fromkeys(("runs", "csv", "parquet", "npz", "aum", "cartography"), "scores"),
@@ -311,19 +313,22 @@ def read_scores(job: Job, files: Sequence[Path | Url]) -> tuple[RunSet | ScoreTa
 def convert_plan(job: Job, files: Sequence[Path | Url]) -> tuple[str, dict[str, Any]]:
     """From a plan: weights of all examples, or the files that it keeps."""
     plan, options = Plan.load(files[0]), job.options
-    data = None if options.data is None else open_named_data(options.data)
-    if data is not None:
+    data, more = None, ""
+    if options.data is not None:
+        whole = open_named_data(options.data)
+        data = part_of_plan(plan, whole, options.data)
         plan.check_data(len(data), data.ids)
+        more = "" if len(data) == len(whole) else f"; {left_out(len(whole) - len(data))}"
     facts: dict[str, Any] = {"kept": len(plan)}
     if job.target == "paths":
         to_paths(plan, _paths(data, options.root), options.out)
-        return f"lists the {counted(len(plan), 'file')} that {files[0]} keeps", facts
+        return f"lists the {counted(len(plan), 'file')} that {files[0]} keeps{more}", facts
     size = plan.summary().get("examples") if data is None else len(data)
     if not isinstance(size, int):
         raise ValueError(f"{files[0]}: the plan does not say how many examples its data has; give --data")
     to_weights(plan, options.out, size)
     of = counted(size, "example")
-    return f"has the weights of {of}, {len(plan):,} of which {files[0]} keeps", {**facts, "examples": size}
+    return f"has the weights of {of}, {len(plan):,} of which {files[0]} keeps{more}", {**facts, "examples": size}
 
 
 def _paths(data: IndexedDataset | None, root: str | None) -> list[str]:

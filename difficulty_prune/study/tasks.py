@@ -216,6 +216,7 @@ class ScoringTask:
             probabilities=None if data.regression else predict(outcome.model, data, data.train),
             dataset_fingerprint=self.source.dataset_fingerprint,
             data=self.source.spec,
+            set_aside=data.set_aside,
             epochs=self.recipe.epochs,
             outcome=outcome.facts(),
             peak_memory_bytes=peak_memory(),

@@ -281,7 +281,10 @@ def test_the_runs_of_a_study_have_ids_and_class_names(folder: Path, capsys: pyte
     assert set(run.ids) < set(NAMES)
     assert [name.startswith("dog") for name in run.ids] == run.labels.tolist()
     assert main(["plan", "study", "--keep", "0.5", "--data", "imagefolder:photos", "-o", "plan.csv", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["data"] == {"matched": 16, "vanished": 0, "new": 4, "moved_class": 0}
+    found = json.loads(capsys.readouterr().out)
+    assert found["data"] == {"matched": 16, "vanished": 0, "new": 0, "moved_class": 0, "set_aside": 4}
+    assert (found["examples"], found["kept"]) == (16, 8)
+    assert sorted(run.metadata["set_aside"]) == sorted(set(NAMES) - set(run.ids))
 
 
 ODD = ["a[b]/\u202egnp.1.png", "a[b]/new\nline.png", "[/red]/é 日本.png", "[/red]/:smile:.png"]
