@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import torch
 
 from .audit.label_issues import LabelIssues, label_issues
 from .consistency.reliability import Reliability, reliability
-from .policies.base import Keeping, check_plan_labels, number_kept
+from .policies.base import Keeping, check_plan_labels, number_kept, ranks_nothing
 from .policies.stratified import Stratified
 from .policies.uniform import Random
 from .policies.without_wrong import WithoutWrong
@@ -88,7 +89,7 @@ def advise(runs: RunSet | Run, keep: float, labels: Any = None, *, score: str | 
     The rules, with their source, `benchmarks/results/advice.json` (`benchmarks/studies/advice.py`: digits with 0 to
     40 % wrong labels, 50 and 80 % kept, ten seeds, against random parts of the same size):
 
-    1. A ranking whose reliability may be 0 is chance: random.
+    1. A ranking whose reliability may be 0 is chance: random. So is one that is the same for all, under rule 3.
     2. With an estimated 5 % of wrong labels or more: leave these out, as far as `keep` has room, and draw from the rest
        (`WithoutWrong`). That beat chance in all of those cases, by 0.9 to 13.8 points, and by 5.2 on a half of 10,000
        photographs with labels that people gave (`benchmarks/results/prune.json`), where all data in twice the steps
@@ -137,11 +138,13 @@ def advise(runs: RunSet | Run, keep: float, labels: Any = None, *, score: str | 
         trust,
         several.num_examples,
         None if classes is None else classes.numpy(),
+        ranks_nothing(torch.from_numpy(several.difficulty(ranking))),
     )
     policy, why = _choose(facts)
+    trusted = _trusted(facts, ranking, len(several))
     return Advice(
         policy,
-        " ".join([f"Take {policy!r}: {why}", *_remarks(facts, ranking), "dp.compare says whether it pays for you."]),
+        f"Take {policy!r}: {why} {trusted} dp.compare says whether it pays for you.",
         float(keep),
         facts.per_class,
         facts.wrong,
@@ -161,6 +164,7 @@ class _Facts:
     trust: Reliability | None
     examples: int
     classes: np.ndarray[Any, Any] | None
+    all_alike: bool
 
     @property
     def wrong(self) -> float | None:
@@ -195,6 +199,8 @@ def _choose(facts: _Facts) -> tuple[Keeping | WithoutWrong, str]:
         return chance, f"{share}, but among them are all examples of a class: look at its labels first."
     if facts.wrong >= WRONG:
         return WithoutWrong(chance, wrong=facts.suspects), f"{share}; {_leave_out(facts)}"
+    if facts.all_alike:
+        return chance, f"{share}, and the ranking is none, since all examples have the same score."
     if facts.keep >= MOST:
         return chance, f"{share}, and with so few nothing was seen to beat chance at 80 % ({SOURCE})."
     if facts.keep < LEAST:
@@ -224,12 +230,13 @@ def _leave_out(facts: _Facts) -> str:
     return f"{text} {PHOTOGRAPHS}"
 
 
-def _remarks(facts: _Facts, score: str) -> list[str]:
-    """What else to know."""
+def _trusted(facts: _Facts, score: str, runs: int) -> str:
+    """How far the ranking is to be trusted."""
     if facts.trust is None:
-        return [f"How reliable the ranking by {score} is, is not known of one run."]
+        why = "of one run" if runs == 1 else f"of these {runs} runs"
+        return f"How reliable the ranking by {score} is, is not known {why}."
     low, high = facts.trust.interval
-    return [f"The ranking by {score} has reliability {facts.trust.value:.2f} ({low:.2f} to {high:.2f})."]
+    return f"The ranking by {score} has reliability {facts.trust.value:.2f} ({low:.2f} to {high:.2f})."
 
 
 def _reliability(runs: RunSet, score: str) -> Reliability | None:

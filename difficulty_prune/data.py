@@ -403,6 +403,18 @@ def dataset_fingerprint(dataset: Any, labels: Any = None, samples: int = 64) -> 
     >>> dataset_fingerprint(a) == dataset_fingerprint(IndexedDataset(a))
     True
     """
+    return fingerprint_and_classes(dataset, labels, samples)[0]
+
+
+def fingerprint_and_classes(dataset: Any, labels: Any = None, samples: int = 64) -> tuple[str, NDArray[np.int64]]:
+    """`dataset_fingerprint`, and the class that each example shows that is read for it, [N] int64; -1 for the others.
+
+    A class is a whole number that is the second of a pair, or the label of a mapping: of longer tuples it is not known
+    which element is trained on.
+
+    >>> fingerprint_and_classes([("a", 2), ("b", 0)])[1]
+    array([2, 0])
+    """
     while isinstance(dataset, IndexedDataset):
         dataset = dataset.dataset
     size = len(dataset)
@@ -410,21 +422,30 @@ def dataset_fingerprint(dataset: Any, labels: Any = None, samples: int = 64) -> 
         raise ValueError(f"dataset: {type(dataset).__name__} is empty, there is nothing to identify")
     if isinstance(labels, Mapping):
         raise TypeError(f"labels: got {type(labels).__name__}, expected one label per example, in order")
-    known = _targets(dataset) if labels is None else _as_sequence(labels)
+    classes = np.full(size, -1)
+    known = _declared(dataset) if labels is None else _as_sequence(labels)
+    if known is None and _target(dataset[0]) is not None:
+        known = []
+        for position in range(size):
+            sample = dataset[position]
+            known.append(_target(sample))
+            classes[position] = _class_in(sample)
     if known is not None and len(known) != size:
         raise ValueError(f"labels: got shape ({len(known)},), expected [{size}], one per example")
     digest = hashlib.blake2b(digest_size=16)
     digest.update(np.int64(size).tobytes())
     if known is not None:
         digest.update(_digest_of_labels(known))
-    for position in np.unique(np.linspace(0, size - 1, num=min(samples, size)).astype(np.int64)):
-        example = _digest(dataset[int(position)])
-        if example != _digest(dataset[int(position)]):
+    for position in np.unique(np.linspace(0, size - 1, num=min(samples, size)).astype(np.int64)).tolist():
+        sample = dataset[position]
+        example = _digest(sample)
+        if example != _digest(dataset[position]):
             raise ValueError(
                 f"dataset: example {position} differs between two readings; pass the data without random augmentation"
             )
         digest.update(example)
-    return digest.hexdigest()
+        classes[position] = _class_in(sample)
+    return digest.hexdigest(), classes
 
 
 def dataset_labels(dataset: Any) -> NDArray[np.int64]:
@@ -452,12 +473,20 @@ def label_key(sample: Mapping[Any, Any]) -> str | None:
 
 
 def _targets(dataset: Any) -> Sequence[Any] | NDArray[Any] | None:
-    """One label of any kind per example; None where examples show none."""
+    """One label of any kind per example, for which every one is read where need be; None where examples show none."""
+    declared = _declared(dataset)
+    if declared is not None or _target(dataset[0]) is None:
+        return declared
+    return [_target(dataset[i]) for i in range(len(dataset))]
+
+
+def _declared(dataset: Any) -> Sequence[Any] | NDArray[Any] | None:
+    """One label of any kind per example, as far as the dataset says so without reading examples; else None."""
     if isinstance(dataset, IndexedDataset):
-        corrected: list[Any] | None = dataset.correct_all(_targets(dataset.dataset))
+        corrected: list[Any] | None = dataset.correct_all(_declared(dataset.dataset))
         return corrected
     if isinstance(dataset, Subset):
-        whole = _targets(dataset.dataset)
+        whole = _declared(dataset.dataset)
         if isinstance(whole, np.ndarray):
             return np.asarray(whole[np.asarray(dataset.indices, dtype=np.int64)])
         return None if whole is None else [whole[int(i)] for i in dataset.indices]
@@ -467,12 +496,7 @@ def _targets(dataset: Any) -> Sequence[Any] | NDArray[Any] | None:
             return _as_sequence(value)
     if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
         return _as_sequence(dataset.tensors[1])
-    known = known_labels(dataset)
-    if known is not None:
-        return known
-    if _target(dataset[0]) is None:
-        return None
-    return [_target(dataset[i]) for i in range(len(dataset))]
+    return known_labels(dataset)
 
 
 def _as_sequence(labels: Any) -> Sequence[Any] | NDArray[Any]:
@@ -506,6 +530,15 @@ def _target(sample: Any) -> Any:
         key = label_key(sample)
         return None if key is None else sample[key]
     return sample[1] if isinstance(sample, (tuple, list)) and len(sample) > 1 else None
+
+
+def _class_in(sample: Any) -> int:
+    """The class that a pair, or a mapping with a label, shows; -1 where it shows none."""
+    is_pair = isinstance(sample, (tuple, list)) and len(sample) == 2
+    label = _target(sample) if is_pair or isinstance(sample, Mapping) else None
+    if isinstance(label, Tensor | np.ndarray) and label.shape == ():
+        label = label.item()
+    return max(int(label), -1) if isinstance(label, int | np.integer | np.bool_) else -1
 
 
 def _digest(value: Any) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -18,6 +19,8 @@ from .support.name_some import name_some
 
 _NAMED: Final = 3  # of each kind, in a message
 _MOVED: Final = "moved to another class"
+_GAPS: Final = 2  # of the numbers of rows, at least one in so many is there
+_MORE_THAN_CHANCE: Final = 0.25  # of what agreement could be above chance
 NEW: Final = ("is new", "are new")  # of one, and of several
 
 
@@ -102,7 +105,8 @@ def match_ids(
         name: of the ids, for messages.
 
     Raises:
-        ValueError: a dataset without ids, ids that occur twice, or none that matches.
+        ValueError: a dataset without ids, ids that occur twice, or none that matches; or ids that are numbers of rows,
+            which match whatever the data is, where labels agree hardly more often than by chance.
         TypeError: ids that are none.
 
     >>> match = match_ids(["a", "b", "c"], np.array(["c", "d", "a"]))
@@ -129,7 +133,10 @@ def match_ids(
     if old is not None and labels_now is not None:
         known = found >= 0
         names = (None if class_names is None else tuple(class_names)), today.class_names
-        moved[known] = _differ(old[found[known]], labels_now[known], *names)
+        classes = _comparable(old[found[known]], labels_now[known], *names)
+        moved[known] = np.asarray(classes[0] != classes[1])
+        if moved.any() and are_row_numbers(before) and are_row_numbers(now):
+            _check_agreement(*classes, name)
     return Match(found, labels_now, _report(before, now, found, moved), len(before))
 
 
@@ -160,13 +167,39 @@ def _report(before: NDArray[Any], now: NDArray[Any], found: NDArray[np.int64], m
     return IdReport(int(known.sum()), int(gone.sum()), int((~known).sum()), int(moved.sum()), text)
 
 
-def _differ(
+def are_row_numbers(ids: NDArray[Any]) -> bool:
+    """Whether ids are numbers such as those of the rows of a table, or of a part of one, which tell nothing of it.
+
+    >>> are_row_numbers(np.array([0, 2, 3])), are_row_numbers(np.array([90217, 90344])), are_row_numbers(["a", "b"])
+    (True, False, False)
+    """
+    items = np.asarray(ids).tolist()
+    if not all(isinstance(item, int) or (item.isdecimal() and len(item) < 19) for item in items):
+        return False
+    numbers = [int(item) for item in items]
+    return min(numbers) >= 0 and max(numbers) <= _GAPS * len(numbers)
+
+
+def _check_agreement(old: NDArray[Any], new: NDArray[Any], name: str) -> None:
+    """ValueError where classes of examples that only a number matches agree hardly more often than by chance."""
+    agreement, counts = float((old == new).mean()), (Counter(old.tolist()), Counter(new.tolist()))
+    by_chance = sum(number * counts[1][label] for label, number in counts[0].items()) / len(old) ** 2
+    if agreement <= by_chance + (1 - by_chance) * _MORE_THAN_CHANCE:
+        raise ValueError(
+            f"{name}: {int((old != new).sum())} of the {len(old)} examples with an id that the dataset has are of "
+            "another class there, and the ids are numbers of rows, which match whatever the data is: it is another "
+            "dataset, or in another order. Give the one that was scored, or ids that name examples, with "
+            "dp.IndexedDataset(dataset, key=...)"
+        )
+
+
+def _comparable(
     old: NDArray[Any], new: NDArray[Any], names: tuple[str, ...] | None, names_now: Sequence[str] | None
-) -> NDArray[np.bool_]:
-    """Which classes differ; by name, where the numbers of classes may have changed."""
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Classes as they can be compared: by name, where the numbers of classes may have changed."""
     if names is not None and names_now is not None and names != tuple(names_now):
-        old, new = _names(old, names), _names(new, names_now)
-    return np.asarray(old != new)
+        return _names(old, names), _names(new, names_now)
+    return old, new
 
 
 def _names(labels: NDArray[Any], names: Sequence[str]) -> NDArray[Any]:

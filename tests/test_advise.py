@@ -75,6 +75,21 @@ def test_a_ranking_that_does_not_repeat_is_chance():
     assert "chance itself" in advice.words
 
 
+@pytest.mark.parametrize("runs", [1, 2])
+def test_a_ranking_of_examples_that_are_all_alike_is_none(runs):
+    margin = 0.8 + np.linspace(0, 0.1, 400)
+    facts = dict(architecture="mlp", labels=np.arange(400) % 2)
+    found = dp.RunSet(
+        dp.Run({"margin": margin + 0.001 * seed * margin**2, "forgetting": np.zeros(400)}, seed=seed, **facts)
+        for seed in range(runs)
+    )
+    assert isinstance(dp.advise(found, 0.5).policy, Stratified)
+    advice = dp.advise(found, 0.5, score="forgetting")
+    assert advice.policy == Random(0.5)
+    assert "all examples have the same score" in advice.words
+    assert f"is not known of {'one run' if runs == 1 else 'these 2 runs'}." in advice.words
+
+
 def test_a_class_of_suspects_only_is_not_left_out():
     margin = np.full(400, 0.8) + np.linspace(0, 0.1, 400)
     labels = np.arange(400) % 10

@@ -246,3 +246,49 @@ def test_a_folder_that_changes_between_two_trainings(tmp_path: Path) -> None:
 def test_no_ids_are_refused() -> None:
     with pytest.raises(ValueError, match="ids: got none"):
         dp.match_ids([], np.array(["a"], object))
+
+
+def in_rows(labels: list[int], first: int = 0, class_names: list[str] | None = None) -> dp.IndexedDataset:
+    """Examples whose ids are numbers of rows."""
+    table = Named([""] * len(labels), labels, class_names)
+    return dp.IndexedDataset(table, ids=np.arange(first, first + len(labels)))
+
+
+EARLIER = [i % 3 for i in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("today", "names"),
+    [
+        ([i // 10 for i in range(30)], None),  # agree by chance: a third
+        ([0] * 20, None),
+        ([0, 1] * 30, None),
+        (EARLIER, ["setosa", "versicolor", "virginica"]),
+    ],
+)
+def test_numbers_of_rows_prove_nothing_where_classes_disagree(today: list[int], names: list[str] | None) -> None:
+    data = in_rows(today, class_names=names)
+    facts: dict[str, Any] = {"labels": EARLIER, "class_names": ["a", "b", "c"]}
+    for ids in (np.arange(30), [str(i) for i in range(30)]):
+        other = data if isinstance(ids, np.ndarray) else dp.IndexedDataset(data.dataset, ids=list(map(str, data.ids)))
+        with pytest.raises(ValueError, match=r"numbers of rows, which match whatever the data is: it is another"):
+            dp.match_ids(ids, other, **facts)
+    together = dp.RunSet([dp.Run({"aum": np.zeros(30)}, architecture="mlp", seed=0, ids=np.arange(30), **facts)])
+    with pytest.raises(ValueError, match="numbers of rows"):
+        together.difficulty("aum", dataset=data)
+
+
+def test_corrected_labels_of_rows_and_keys_that_are_numbers_still_match() -> None:
+    corrected = [(label + 1) % 3 if i < 12 else label for i, label in enumerate(EARLIER)]
+    assert dp.match_ids(np.arange(30), in_rows(corrected), labels=EARLIER).report.moved_class == 12
+    assert dp.match_ids(np.arange(30), in_rows([0] * 30), labels=[0] * 30).report.all_match
+    moved = [(label + 1) % 3 for label in EARLIER]
+    keys = np.arange(5_000, 5_030)
+    assert dp.match_ids(keys, in_rows(moved, 5_000), labels=EARLIER).report.moved_class == 30
+
+
+def test_what_a_study_set_aside_is_told_of() -> None:
+    run = dp.Run({"aum": [1.0, 2.0]}, architecture="mlp", seed=0, ids=["a", "b"], set_aside=["c", "d"])
+    report = dp.RunSet([run]).match(np.array(["a", "c", "e"], object)).report
+    assert (report.matched, report.new) == (1, 2)
+    assert str(report).endswith("; 1 of the new ones is test data of the study, not to be trained on")

@@ -160,6 +160,7 @@ def train(
     steps, curve = 0, []
     for epoch in range(setting.epochs):
         sampler.set_epoch(epoch)
+        usual = sampler.plan.weight.mean().to(device)  # weights above 1 would be a higher learning rate
         model.train()
         for batch in Batches(sampler, recipe.batch_size):
             index = torch.tensor(batch)
@@ -170,7 +171,7 @@ def train(
             loss = F.cross_entropy(logits.float(), y, reduction="none")
             tracker.update(index, logits, y)
             optimizer.zero_grad()
-            (loss * sampler.weight(index, device=device)).mean().backward()
+            (loss * sampler.weight(index, device=device) / usual).mean().backward()
             optimizer.step()
             if steps + 1 < total:  # a policy that keeps more than soft goes on at the last rate
                 schedule.step()

@@ -7,6 +7,12 @@ What `consistency` and `fingerprint` ask besides takes minutes there. With a ten
     python benchmarks/studies/many_runs.py --work /tmp --examples 100000 --only reliability rank_error stable_subset \
         correlation pca variance_shares sensitive_examples fingerprint --out benchmarks/results/many-runs-questions.json
 
+and, with many runs of few examples,
+
+    python benchmarks/studies/many_runs.py --work /tmp --runs 2000 --examples 1000 --only load mean standard_error \
+        median rank_mean RunningMean.update run_agreement reliability rank_error stable_subset correlation pca \
+        variance_shares sensitive_examples fingerprint --out benchmarks/results/many-runs-2000.json
+
 Each piece of work runs in a process of its own. The files were just written, so they are read from the system's cache.
 Memory is the growth of that process's peak resident memory; mapped files count as long as they are mapped. CPU seconds
 are those of all its threads: unlike the time by the clock they say the same on a machine that others use meanwhile.

@@ -325,7 +325,6 @@ def block_row(work: Work, seeds: Sequence[int], times: int) -> dict[str, Any]:
         seeds=seeds,
         examples=work.setting.size,
         times=times,
-        alone=False,  # so that no wall time is given
     )
     data, clean = load(work.setting, work.block.labels), load(work.setting, "clean")
     wrong = float((data.train.labels != clean.train.labels).float().mean())

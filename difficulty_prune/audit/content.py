@@ -92,8 +92,9 @@ def content_of(sample: Any, side: int) -> Content:
     if image is not None:
         return Content("image", image=image)
     values = _as_numbers(sample)
-    if values is not None:
-        return Content("row", row=_row((f"[{place}]", value) for place, value in enumerate(values.tolist())))
+    cells = _as_cells(sample) if values is None else values.tolist()
+    if cells is not None:
+        return Content("row", row=_row((f"[{place}]", value) for place, value in enumerate(cells)))
     return Content("unreadable", text=f"a sample of type {type(sample).__name__} is no image, text or row of numbers")
 
 
@@ -154,6 +155,13 @@ def _as_numbers(value: Any) -> NDArray[Any] | None:
     """[n] numbers, of one or of a list."""
     array = _as_array(value)
     return array.reshape(-1) if array is not None and array.ndim <= 1 else None
+
+
+def _as_cells(value: Any) -> list[Any] | None:
+    """Of a row of a table, its numbers and texts; None for what is none."""
+    if not isinstance(value, list | tuple) or not value:
+        return None
+    return list(value) if all(isinstance(cell, numbers.Real | str) for cell in value) else None
 
 
 def _as_image(value: Any, side: int) -> Any:

@@ -17,12 +17,15 @@ from ..policies.plan import Plan
 from ..runs.run_files import EXPECTED, find_run_files
 from ..study.options import add_options, option, read_options
 from ..study.plant import Planted, read_planted
-from ..study.study_data import open_data
+from ..study.training_part import check_rows
 from ..support.counted import counted
+from ..support.remote import Url
 from .common_options import data_option, join_option, out_option
+from .file_name import file_name
 from .load_runs import load_runs, warnings_in_words
 from .out_file import check_out
 from .output import make_console, tell
+from .todays_data import left_out, open_training_part
 
 SUFFIXES: Final = (".html", ".htm")
 EXAMPLES: Final = """\
@@ -40,12 +43,12 @@ class Options:
 
     runs: tuple[str, ...] = field(metadata=option(EXPECTED, nargs="+", metavar="RUNS"))
     data: str = field(default="", metadata=data_option("the data that the runs are of", required=True))
-    out: Path = field(default=Path("audit.html"), metadata=out_option("the page to write"))
+    out: Path | Url = field(default=Path("audit.html"), metadata=out_option("the page to write"))
     score: str | None = field(
         default=None, metadata=option("the score to sort by; default: the one that finds wrong labels best")
     )
-    plan: Path | None = field(
-        default=None, metadata=option("a plan, to look at what it drops", type=Path, metavar="FILE")
+    plan: Path | Url | None = field(
+        default=None, metadata=option("a plan, to look at what it drops", type=file_name, metavar="FILE")
     )
     most: int = field(
         default=EMBEDDED, metadata=option("how many examples the page shows at most", type=int, metavar="M")
@@ -74,7 +77,8 @@ def run(parsed: argparse.Namespace) -> int:
     runs = load_runs(files, "audit", join=options.join)
     planted = next((found for found in map(read_planted, options.runs) if found is not None), None)
     with warnings_in_words("audit"):
-        data = open_data(options.data)
+        data, aside = open_training_part(runs, options.data, "audit")
+        check_rows(runs, data)
         if planted is not None:
             data = IndexedDataset(data.dataset, data.key, ids=data.ids, decisions=planted.decisions())
         with Progress(console=make_console(stderr=True), transient=True) as progress:
@@ -94,6 +98,9 @@ def run(parsed: argparse.Namespace) -> int:
             )
     facts: dict[str, Any] = report.to_dict()
     sentence = str(report)
+    if aside:
+        facts["set_aside"] = aside
+        sentence += f"; {left_out(aside)}"
     if planted is not None:
         facts["planted"] = found_among_first(report, planted, data)
         sentence += f"; {in_words(facts['planted'])}"

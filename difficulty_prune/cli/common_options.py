@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from ..study.cluster_address import FORM
 from ..study.options import option
 from ..study.study_data import FORMS
 from ..support.complete_data import complete_data
+from .file_name import file_name
 
 
 def data_option(what: str, *, otherwise: str = "", **how: Any) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def data_option(what: str, *, otherwise: str = "", **how: Any) -> dict[str, Any]
 
 def out_option(what: str, **how: Any) -> dict[str, Any]:
     """`-o`, `--out`: the file to write."""
-    return option(what, flag="-o --out", type=Path, metavar="FILE", **how)
+    return option(what, flag="-o --out", type=file_name, metavar="FILE", **how)
 
 
 def join_option() -> dict[str, Any]:

@@ -30,16 +30,18 @@ from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
 from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
+from ..study.training_part import part_of_plan
 from ..support.counted import counted
 from ..support.files import atomic_file
 from ..support.optional import pyarrow_parquet
-from ..support.remote import Url
+from ..support.remote import Url, path_or_url
 from ..support.table_rows import TABLE_SUFFIXES
 from .common_options import data_option, out_option
 from .load_runs import load_runs, warnings_in_words
 from .named_data import open_named_data
 from .out_file import check_out
 from .output import choose_score, describe, tell
+from .todays_data import left_out
 
 SOURCES: Final = {
     **dict.fromkeys(("runs", "csv", "parquet", "npz", "aum", "cartography"), "scores"),
@@ -104,7 +106,7 @@ class Options:
     inputs: tuple[str, ...] = field(
         metadata=option(f"one file, or the folder of cartography's; of runs: {EXPECTED}", nargs="+", metavar="INPUT")
     )
-    out: Path = field(default=Path(), metadata=out_option("the file to write", required=True))
+    out: Path | Url = field(default=Path(), metadata=out_option("the file to write", required=True))
     source: str | None = field(
         default=None,
         metadata=option(
@@ -204,7 +206,7 @@ def _guessed_source(options: Options) -> str:
     return first[1:] if first in (".csv", ".parquet", ".npz") else "runs"
 
 
-def _guessed_target(out: Path, gives: str) -> str:
+def _guessed_target(out: Path | Url, gives: str) -> str:
     if gives == "decisions":
         return "decisions"
     suffix = out.suffix.lower()
@@ -227,9 +229,11 @@ def run(parsed: argparse.Namespace) -> int:
     """Converts, and prints what was written, in a sentence or as JSON."""
     options = read_options(parsed, Options)
     job = Job.of(options)
-    files = find_run_files(options.inputs) if job.source == "runs" else [Path(options.inputs[0])]
+    files = find_run_files(options.inputs) if job.source == "runs" else [path_or_url(options.inputs[0])]
     if isinstance(files[0], Path) and not files[0].exists():
         raise FileNotFoundError(f"{files[0]}: no such file")
+    if isinstance(files[0], Url) and SOURCES[job.source] != "a plan" and job.source != "runs":
+        raise ValueError(f"{files[0]}: such a file is read from a folder of this machine alone; copy it there first")
     if check_out(options.out, TARGETS[job.target][1], files) == ".parquet":
         pyarrow_parquet()
     with warnings_in_words("convert"):
@@ -309,19 +313,22 @@ def read_scores(job: Job, files: Sequence[Path | Url]) -> tuple[RunSet | ScoreTa
 def convert_plan(job: Job, files: Sequence[Path | Url]) -> tuple[str, dict[str, Any]]:
     """From a plan: weights of all examples, or the files that it keeps."""
     plan, options = Plan.load(files[0]), job.options
-    data = None if options.data is None else open_named_data(options.data)
-    if data is not None:
+    data, more = None, ""
+    if options.data is not None:
+        whole = open_named_data(options.data)
+        data = part_of_plan(plan, whole, options.data)
         plan.check_data(len(data), data.ids)
+        more = "" if len(data) == len(whole) else f"; {left_out(len(whole) - len(data))}"
     facts: dict[str, Any] = {"kept": len(plan)}
     if job.target == "paths":
         to_paths(plan, _paths(data, options.root), options.out)
-        return f"lists the {counted(len(plan), 'file')} that {files[0]} keeps", facts
+        return f"lists the {counted(len(plan), 'file')} that {files[0]} keeps{more}", facts
     size = plan.summary().get("examples") if data is None else len(data)
     if not isinstance(size, int):
         raise ValueError(f"{files[0]}: the plan does not say how many examples its data has; give --data")
     to_weights(plan, options.out, size)
     of = counted(size, "example")
-    return f"has the weights of {of}, {len(plan):,} of which {files[0]} keeps", {**facts, "examples": size}
+    return f"has the weights of {of}, {len(plan):,} of which {files[0]} keeps{more}", {**facts, "examples": size}
 
 
 def _paths(data: IndexedDataset | None, root: str | None) -> list[str]:

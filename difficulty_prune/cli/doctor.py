@@ -97,7 +97,8 @@ def _threads(here: Surroundings) -> str:
 def _built(build: Mapping[str, Any]) -> dict[str, str]:
     if not build:
         return {"build": "no compiled module for NumPy; reinstall with a C++ compiler"}
-    cuda = f"CUDA {build['cuda']} for {build['cuda_architectures']}" if build["cuda"] else "none: no nvcc at build time"
+    without = "none: built where no nvcc was found, or with DIFFICULTY_PRUNE_CUDA=0"
+    cuda = f"CUDA {build['cuda']} for {build['cuda_architectures']}" if build["cuda"] else without
     return {
         "built with torch": f"{build['torch']}, runs with torch >= {build['torch_target']}",
         "built with compiler": str(build["compiler"]),

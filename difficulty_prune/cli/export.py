@@ -22,7 +22,9 @@ from ..scores.catalogue import score_names
 from ..study.options import add_options, option, read_options
 from ..support.counted import counted
 from ..support.optional import pyarrow_parquet
+from ..support.remote import Url
 from .common_options import data_option, join_option, out_option
+from .file_name import file_name
 from .load_runs import load_runs, warnings_in_words
 from .out_file import check_out
 from .output import describe, tell
@@ -48,7 +50,9 @@ class Options:
     """What the command is asked."""
 
     runs: tuple[str, ...] = field(metadata=option(EXPECTED, nargs="+", metavar="RUNS"))
-    out: Path = field(default=Path(), metadata=out_option("the table to write: .parquet, .csv or .npz", required=True))
+    out: Path | Url = field(
+        default=Path(), metadata=out_option("the table to write: .parquet, .csv or .npz", required=True)
+    )
     scores: tuple[str, ...] = field(
         default=(),
         metadata=option(
@@ -58,11 +62,11 @@ class Options:
     data: str | None = field(
         default=None, metadata=data_option("the data as it is today, whose rows the table has", otherwise="as it was")
     )
-    decisions: Path | None = field(
-        default=None, metadata=option("decisions of people, for a column of their own", type=Path, metavar="FILE")
+    decisions: Path | Url | None = field(
+        default=None, metadata=option("decisions of people, for a column of their own", type=file_name, metavar="FILE")
     )
-    plan: Path | None = field(
-        default=None, metadata=option("a plan, for the weight of each example", type=Path, metavar="FILE")
+    plan: Path | Url | None = field(
+        default=None, metadata=option("a plan, for the weight of each example", type=file_name, metavar="FILE")
     )
     join: bool = field(default=False, metadata=join_option())
 

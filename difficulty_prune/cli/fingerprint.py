@@ -29,6 +29,7 @@ from ..study.options import add_options, option, read_options
 from ..support.counted import counted
 from ..support.remote import Url
 from .common_options import executor_option, join_option
+from .file_name import file_name
 from .load_runs import load_runs, warn
 from .output import choose_score, describe, make_console
 from .shown import shown
@@ -75,8 +76,8 @@ class Options:
     compare: bool = field(
         default=False, metadata=option("also compare with random, hardest and PCA-chosen examples", action="store_true")
     )
-    save: Path | None = field(
-        default=None, metadata=option("where to keep the fingerprint (.safetensors)", type=Path, metavar="FILE")
+    save: Path | Url | None = field(
+        default=None, metadata=option("where to keep the fingerprint (.safetensors)", type=file_name, metavar="FILE")
     )
     figures: Path | None = field(
         default=None, metadata=option("where to write figures (PNG); default: nowhere", type=Path, metavar="DIR")

@@ -6,17 +6,24 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..support.remote import Url
 from ..support.table_rows import check_suffix
 
 
-def check_out(path: Path, suffixes: tuple[str, ...], inputs: Iterable[str | os.PathLike[str] | None]) -> str:
+def check_out(path: Path | Url, suffixes: tuple[str, ...], inputs: Iterable[str | os.PathLike[str] | None]) -> str:
     """The suffix of a file to write, in lower case.
 
     Raises:
-        ValueError: another suffix, or the file is one that the command reads.
+        ValueError: another suffix, or the file is one that the command reads, or a table or page under a URL.
         OSError: it is a folder, or cannot be written there.
     """
     suffix = check_suffix(path, suffixes)
+    if isinstance(path, Url):
+        if suffix != ".safetensors":
+            raise ValueError(f"{path}: such a file is written to folders of this machine alone; copy it afterwards")
+        if str(path) in map(str, inputs):
+            raise ValueError(f"{path}: it is also read, and would be overwritten; choose another name")
+        return suffix
     if path.is_dir():
         raise IsADirectoryError(f"{path}: it is a folder, expected the name of a file")
     real = os.path.realpath(path)

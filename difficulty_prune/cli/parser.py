@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from ..version import __version__
+from .file_name import file_name
 
 DESCRIBED: Final = Path(__file__).with_name("options.json")
-TYPES: Final[dict[str, Callable[[str], Any]]] = {"int": int, "float": float, "Path": Path}
+TYPES: Final[dict[str, Callable[[str], Any]]] = {"int": int, "float": float, "Path": Path, "file_name": file_name}
 """What the value of an option may be, other than text."""
 
 EXAMPLES: Final = """\

@@ -26,8 +26,10 @@ from ..study.settings import POLICIES
 from ..support.checks import check_fraction
 from ..support.counted import counted
 from ..support.randomness import generator_from
+from ..support.remote import Url
 from ..support.table_rows import write_rows
 from .common_options import data_option, join_option, out_option
+from .file_name import file_name
 from .load_runs import load_runs, warn, warnings_in_words
 from .out_file import check_out
 from .output import choose_score, tell
@@ -57,7 +59,7 @@ class Options:
     """
 
     runs: tuple[str, ...] = field(metadata=option(EXPECTED, nargs="+", metavar="RUNS"))
-    out: Path = field(
+    out: Path | Url = field(
         default=Path(),
         metadata=out_option(
             "the file to write: .safetensors for dp.Plan.load, .csv with id, index and weight, .txt with a path a line",
@@ -77,10 +79,10 @@ class Options:
         default=None,
         metadata=data_option("the data as it is today, compared with the runs by id", otherwise="as it was"),
     )
-    exclude: Path | None = field(
+    exclude: Path | Url | None = field(
         default=None,
         metadata=option(
-            "decisions of people: examples to drop, with wrong labels, with weights", type=Path, metavar="FILE"
+            "decisions of people: examples to drop, with wrong labels, with weights", type=file_name, metavar="FILE"
         ),
     )
     join: bool = field(default=False, metadata=join_option())
@@ -102,6 +104,11 @@ def make_policy(options: Options) -> Keeping | PerClass:
     return PerClass(keeping) if isinstance(made, PerClass) or options.per_class else keeping
 
 
+def folder_of(file: Path | Url) -> str:
+    """Of a file of this machine, or of one under a URL."""
+    return str(file).rpartition("/")[0] if isinstance(file, Url) else str(file.absolute().parent)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `plan`."""
     add_options(parser, Options)
@@ -112,9 +119,7 @@ def run(parsed: argparse.Namespace) -> int:
     options = read_options(parsed, Options)
     files = find_run_files(options.runs)
     suffix = check_out(options.out, SUFFIXES, [*files, options.exclude])
-    if suffix == ".safetensors" and options.out.absolute().parent in [
-        path.absolute().parent for path in files if isinstance(path, Path)
-    ]:
+    if suffix == ".safetensors" and folder_of(options.out) in map(folder_of, files):
         raise ValueError(f"{options.out}: this folder holds the runs, and is read as such; write the plan elsewhere")
     decisions = None if options.exclude is None else Decisions.load(options.exclude)
     runs = load_runs(files, "plan", join=options.join)
@@ -252,7 +257,7 @@ def names_of_files(today: TodaysData) -> list[str]:
     return list(today.ids.tolist())
 
 
-def write_csv(made: Made, today: TodaysData, path: Path) -> None:
+def write_csv(made: Made, today: TodaysData, path: Path | Url) -> None:
     """Writes a row for each example that the plan keeps."""
     known = {"id": today.ids, "path": today.files, "index": np.arange(today.size), "label": made.labels}
     columns = {name: values for name, values in known.items() if values is not None}

@@ -8,6 +8,7 @@ from typing import Any
 from ..decisions.decisions import Decisions
 from ..decisions.entry import Entry
 from ..support.counted import counted
+from ..support.remote import Url
 from .load_runs import warn
 from .todays_data import TodaysData
 
@@ -52,7 +53,7 @@ def facts_of_decisions(decisions: Decisions, today: TodaysData) -> dict[str, int
     }
 
 
-def decisions_in_words(facts: dict[str, Any], path: Path) -> str:
+def decisions_in_words(facts: dict[str, Any], path: Path | Url) -> str:
     """A part of a sentence."""
     done = {"left": "left out", "relabelled": "relabelled", "weighted": "weighted", "missing": "not in the data"}
     said = [f"{facts[name]:,} {words}" for name, words in done.items() if facts[name]]

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from ..convert.todays_table import renumbered
 from ..data import IndexedDataset
 from ..dataset_facts import files_of
-from ..matched_ids import NEW, IdReport, Match
+from ..matched_ids import NEW, IdReport, Match, are_row_numbers
 from ..runs.run_set import RunSet
+from ..study.training_part import training_part
 from ..support.counted import counted
 from .load_runs import warn
 from .named_data import open_named_data
@@ -29,6 +30,7 @@ class TodaysData:
         class_names: the name of each class, or None.
         files: [N], as the dataset opens them, or None.
         match: where each example is among those of the runs; None if these are the data.
+        set_aside: how many further examples the study of the runs set aside for testing.
     """
 
     source: IndexedDataset | RunSet
@@ -38,6 +40,7 @@ class TodaysData:
     class_names: tuple[str, ...] | None
     files: list[str] | None
     match: Match | None
+    set_aside: int = 0
 
     def align(self, values: NDArray[Any]) -> NDArray[Any]:
         """Values of the runs' examples in today's order; NaN for new ones."""
@@ -55,7 +58,8 @@ class TodaysData:
             return None
         report = self.match.report
         names = ("matched", "vanished", "new", "moved_class")
-        return {name: int(getattr(report, name)) for name in names}
+        found = {name: int(getattr(report, name)) for name in names}
+        return {**found, "set_aside": self.set_aside} if self.set_aside else found
 
     def in_words(self) -> str | None:
         """How many examples match and do not; None where the runs are the data."""
@@ -64,6 +68,8 @@ class TodaysData:
             return None
         said = {"vanished": ("vanished",) * 2, "new": NEW, "moved_class": ("moved to another class",) * 2}
         others = [counted(facts[name], *words) for name, words in said.items() if facts[name]]
+        if self.set_aside:
+            others.append(left_out(self.set_aside))
         return ", ".join([f"{facts['matched']:,} of {self.size:,} examples match the runs", *others])
 
 
@@ -86,7 +92,7 @@ def todays_data(runs: RunSet, spec: str | None, command: str) -> TodaysData:
     """
     if spec is None:
         return TodaysData(runs, runs.num_examples, runs.ids, runs.labels, runs.class_names, None, None)
-    data = open_named_data(spec)
+    data, aside = open_training_part(runs, spec, command)
     match = _in_order(runs, data, spec, command) if runs.ids is None else _by_id(runs, data, spec)
     if not match.report.all_match:
         warn(command, f"the data changed since the runs: {match.report}")
@@ -94,7 +100,45 @@ def todays_data(runs: RunSet, spec: str | None, command: str) -> TodaysData:
     if labels is None and runs.labels is not None and not match.report.new:
         labels = runs.labels[match.positions]
     names = runs.class_names if data.class_names is None else data.class_names
-    return TodaysData(data, len(data), data.ids, labels, names, files_of(data.dataset), match)
+    return TodaysData(data, len(data), data.ids, labels, names, files_of(data.dataset), match, aside)
+
+
+def open_training_part(runs: RunSet, spec: str, command: str) -> tuple[IndexedDataset, int]:
+    """What `--data` names, without the test data of the study that the runs are of, and how many examples these are.
+
+    Raises:
+        TypeError, ValueError, FileNotFoundError: a spec that names no data, or nothing shows that the runs are of it.
+    """
+    data = open_named_data(spec)
+    _check_shown(runs, data, spec, command)
+    part = training_part(runs, data, spec)
+    return part, len(data) - len(part)
+
+
+def left_out(number: int) -> str:
+    """Words for the examples that a study set aside.
+
+    >>> left_out(1)
+    'left out is 1 more, which the study set aside for testing'
+    """
+    return f"left out {'is' if number == 1 else 'are'} {number:,} more, which the study set aside for testing"
+
+
+def _check_shown(runs: RunSet, data: IndexedDataset, spec: str, command: str) -> None:
+    """A warning, or ValueError, where ids are numbers of rows, and there are no classes by which to check them."""
+    if runs.ids is None or data.ids is None or (runs.labels is not None and data.labels is not None):
+        return
+    if not (are_row_numbers(runs.ids) and are_row_numbers(data.ids)):
+        return
+    of = {run.metadata["data"] for run in runs if isinstance(run.metadata.get("data"), str)}
+    said = "the ids of the runs are numbers of rows, which match whatever the data is, and no classes can be compared"
+    if not of:
+        warn(command, f"{said}: nothing shows that {spec} is their data")
+    elif of != {spec}:
+        raise ValueError(
+            f"data: got {spec}, but the runs say that they are of {', '.join(sorted(of))}, and {said}; name the data "
+            "as the study did, or give ids that name examples, with dp.IndexedDataset(dataset, key=...)"
+        )
 
 
 def _by_id(runs: RunSet, data: IndexedDataset, spec: str) -> Match:

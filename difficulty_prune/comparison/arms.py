@@ -108,7 +108,7 @@ def make_arms(policies: Mapping[str, Policy], sizes: Mapping[str, int], examples
     arms = {ALL.name: ALL}
     visits: dict[str, Any] = {ALL.name: ("random", examples)}
     for name, policy in policies.items():
-        chance, few = _baselines(policy, sizes[name], examples)
+        chance, few = _baselines(name, policy, sizes[name], examples)
         against: dict[Kind, str] = {"chance": chance.name, "all": ALL.name, "few": few.name}
         for arm in (chance, few, Arm(name, "policy", policy, against=against)):
             arms.setdefault(arm.name, arm)  # of the same name are the same: random ones of the same size
@@ -130,12 +130,12 @@ def _visits(arm: Arm, size: int) -> Any:
     return ("random", size) if type(arm.policy) is Random else ("policy", arm.policy)
 
 
-def _baselines(policy: Policy, size: int, examples: int) -> tuple[Arm, Arm]:
+def _baselines(name: str, policy: Policy, size: int, examples: int) -> tuple[Arm, Arm]:
     """What chance gives, and all data in as few steps; of a policy that draws anew in each epoch they are the same."""
     share = percent(size / examples)
     exact = share if number_kept(float(f"{size / examples:.3g}"), examples) == size else f"{share} ({size:,})"
     if in_epochs(policy):
-        same = Arm(f"all data, as many in each epoch as {policy_name(policy)}", "few", SameSize(policy))
+        same = Arm(f"all data, cut like {name}", "few", SameSize(policy))
         return same, same
     few = Arm(f"all data, a random {exact} in each epoch", "few", EVERYTHING, cut_to=policy)
     return few if changes(policy) else Arm(f"a random {exact}", "chance", SameSize(policy)), few
@@ -231,9 +231,9 @@ _WORDS: dict[type, Callable[[Any], str]] = {
 
 def _ranks(policy: Policy) -> bool:
     """Whether what is kept depends on the difficulty."""
-    if isinstance(policy, WithoutWrong) and isinstance(policy.wrong, Tensor):
-        policy = policy.policy
-    return not isinstance(policy, Random)
+    if isinstance(policy, WithoutWrong) and not isinstance(policy.wrong, Tensor):
+        return True
+    return _ranks(policy.policy) if isinstance(policy, Around) else not isinstance(policy, Random)
 
 
 def _words(policy: Policy) -> str | None:

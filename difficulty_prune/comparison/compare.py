@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ..policies.base import Policy, check_difficulty, check_plan_labels
 from ..policies.compose import PerClass
@@ -16,7 +18,8 @@ from ..sampler import PruneSampler
 from ..support.checks import check_between, check_fraction, check_number, whole_number
 from ..support.digest import digest_of_array, digest_of_text
 from ..support.files import write_atomically
-from ..support.json_text import parse_json
+from ..support.forked import in_worker
+from ..support.json_text import read_json
 from .arms import Arm, name_policies
 from .comparison import PolicyComparison, judge
 from .counting_sampler import CountingSampler
@@ -26,6 +29,9 @@ from .trained import Trained, read_outcome, read_trained, write_trained
 
 Train = Callable[[PruneSampler, int], Any]
 """`train(sampler, seed)`: trains a new model with this seed on what the sampler yields, and returns what it reached."""
+
+_LOSSES: Final = re.compile(r"(?i)(?<![a-z])(loss|error|perplexity|nll|mse|rmse|mae|brier|ece|wer)(?![a-z])")
+_NEGATED: Final = re.compile(r"(?i)^-|(?<![a-z])neg(ative|ated)?(?![a-z])")
 
 _MANIFEST: Final = "comparison.json"
 _FORMAT: Final = 1
@@ -64,7 +70,7 @@ def compare(
             `DataLoader(train_set, batch_size, sampler=sampler)`; losses are multiplied by `sampler.weight(index)`. It
             returns the accuracy, or a dict of metrics, the most important one first. A list, array or dict in it is a
             metric per class, such as {"accuracy": 0.8, "accuracy per class": [0.7, 0.9]}; NaN for a class that
-            the test data lacks.
+            the test data lacks. A class that has no number in some trainings is named, and not compared.
         policies: a policy, several, or a dict of them with names. `Random` is always there.
         difficulty: [N], high = hard.
         seeds: how many, or which.
@@ -73,19 +79,23 @@ def compare(
         by: the name of the score, for the sentences.
         folder: where finished trainings are written, a file each, so that an interrupted comparison goes on where it
             was. A folder belongs to one difficulty and one function: its source, defaults, what a partial gives it, and
-            the numbers, texts and arrays that it encloses. Global variables are not looked at.
-        executor: runs the trainings, such as a `ProcessPoolExecutor`; the function must be one that it can send.
-            Default: one after the other, here; only then are wall times reported.
+            the numbers, texts, arrays, functions and classes that it encloses or has as attributes. Global variables
+            are not looked at.
+        executor: runs the trainings, such as a `ProcessPoolExecutor`; the function must be one that it can send. In
+            processes that are forks, as by default on Linux, PyTorch computes with one thread, and the function must
+            not ask for more; those of the start method "spawn" have their own. Default: one after the other, here. Wall
+            times are reported where all trainings ran so.
         until: adds seeds until every interval of a difference to chance is narrower than this, in points where the
             metric is a share in [0, 1] (0.5: half a point), else in units of the metric.
         most: the largest number of seeds, with `until`.
-        lower_is_better: the metrics that are, such as ("loss",); of all others more is better.
+        lower_is_better: the metrics that are, such as ("loss",); of all others more is better. Of one with a name such
+            as "loss" or "error" that is not among them a warning says so.
         level: of the intervals, in (0, 1).
 
     Raises:
         TypeError, ValueError: before any training, what does not fit, or a folder that belongs to another comparison.
             After one: `train` returned something else, not finite, or under other names than before, or drew
-            nothing from its sampler.
+            nothing from its sampler, or the same epoch again and again.
 
     >>> from difficulty_prune.policies import Easiest
     >>> def train(sampler, seed):  # instead of a training: the more different the examples, the better
@@ -117,7 +127,6 @@ def compare(
             examples=len(values),
             level=level,
             lower_is_better=lower,
-            alone=executor is None,
             until=until,
             advice=what_to_try(named.values()),
         )
@@ -156,16 +165,24 @@ class _Store:
     def _check(self, trained: Trained, who: str) -> None:
         """ValueError unless it has the metrics of the others, and those of which lower is better."""
         first = next(iter(self.trained.values()), trained)
-        if set(first.metrics) != set(trained.metrics):
-            raise ValueError(
-                f"train: got {list(trained.metrics)} from {who}, expected {list(first.metrics)}, as before"
-            )
+        if (set(first.metrics), set(first.classes)) != (set(trained.metrics), set(trained.classes)):
+            got, before = ([*found.metrics, *found.classes] for found in (trained, first))
+            raise ValueError(f"train: got {got} from {who}, expected {before}, as before")
         known = {*trained.metrics, *trained.classes}
         unknown = [name for name in self._lower if name not in known]
-        if unknown and trained is first:
+        if trained is not first:
+            return
+        if unknown:
             raise ValueError(
                 f"lower_is_better: got {unknown[0]!r}, but {who} gave {', '.join(sorted(known))}; name one of these"
             )
+        for name in sorted(known.difference(self._lower)):
+            if _LOSSES.search(name) and not _NEGATED.search(name):
+                warnings.warn(
+                    f"train: of the metric {name!r} more is taken as better; if less is, say "
+                    f"lower_is_better=({name!r},)",
+                    stacklevel=6,
+                )
 
     def _path(self, job: tuple[str, int]) -> Path:
         assert self._folder is not None
@@ -176,7 +193,7 @@ def _check_folder(folder: Path, identity: dict[str, Any]) -> None:
     """Writes what the comparison is, or compares it with what is written there."""
     path = folder / _MANIFEST
     try:
-        found = parse_json(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except FileNotFoundError:
         write_atomically(path, json.dumps(identity, indent=1))
         return
@@ -186,8 +203,8 @@ def _check_folder(folder: Path, identity: dict[str, Any]) -> None:
     differing = {key: (known.get(key), value) for key, value in identity.items() if known.get(key) != value}
     if differing:
         raise ValueError(
-            f"{folder} holds another comparison, (found, wanted): {differing}; choose another folder. One whose "
-            "training function has been edited is another one"
+            f"{path}: the folder holds another comparison, (found, wanted): {differing}; choose another folder. One "
+            "whose training function was edited, or was given other values, is another one"
         )
 
 
@@ -212,31 +229,40 @@ def _train_all(train: Train, plan: Design, seeds: Sequence[int], store: _Store, 
                 jobs.setdefault(job, arm)
     if executor is None:
         for job, arm in jobs.items():
-            _keep(store, job, arm, _train_one(train, plan.sampler(arm, job[1]), job[1]))
+            _keep(store, job, arm, _train_one(train, plan.sampler(arm, job[1]), job[1]), alone=True)
         return
     futures: dict[Future[Any], tuple[str, int]] = {}
     try:
         for job, arm in jobs.items():
-            futures[executor.submit(_train_one, train, plan.sampler(arm, job[1]), job[1])] = job
+            futures[executor.submit(in_worker, _train_one, train, plan.sampler(arm, job[1]), job[1])] = job
         pending = set(futures)
         while pending:
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
             for future in sorted(done, key=lambda future: future.exception() is not None):  # keeps what succeeded first
-                _keep(store, futures[future], jobs[futures[future]], future.result())
+                _keep(store, futures[future], jobs[futures[future]], future.result(), alone=False)
     finally:
         for future in futures:
             future.cancel()
 
 
-def _train_one(train: Train, sampler: CountingSampler, seed: int) -> tuple[Any, int, float]:
-    """What a training returned, how many examples it drew, and the seconds it took."""
+class _Finished(NamedTuple):
+    """What a training returned, how many examples it drew, if only of epoch 0 again and again, and its seconds."""
+
+    outcome: Any
+    presentations: int
+    stood_still: bool
+    seconds: float
+
+
+def _train_one(train: Train, sampler: CountingSampler, seed: int) -> _Finished:
     start = time.perf_counter()
     outcome = train(sampler, seed)
-    return outcome, sampler.presentations, time.perf_counter() - start
+    stood_still = sampler.epochs == {0} and sampler.presentations > 2 * len(sampler)  # a second look is no epoch
+    return _Finished(outcome, sampler.presentations, stood_still, time.perf_counter() - start)
 
 
-def _keep(store: _Store, job: tuple[str, int], arm: Arm, finished: tuple[Any, int, float]) -> None:
-    outcome, presentations, seconds = finished
+def _keep(store: _Store, job: tuple[str, int], arm: Arm, finished: _Finished, alone: bool) -> None:
+    outcome, presentations, stood_still, seconds = finished
     who = f"the training on {arm.name} with seed {job[1]}"
     metrics, classes = read_outcome(outcome, who)
     if presentations == 0:
@@ -244,7 +270,12 @@ def _keep(store: _Store, job: tuple[str, int], arm: Arm, finished: tuple[Any, in
             f"train: {who} drew nothing from its sampler; give it to the loader, as in DataLoader(..., "
             "sampler=sampler), or take list(sampler) in each epoch"
         )
-    store.add(job, Trained(metrics, classes, presentations, seconds), who)
+    if stood_still:
+        raise ValueError(
+            f"train: {who} drew {presentations:,} positions of epoch 0, which are the same again and again; call "
+            "sampler.set_epoch(epoch) at the start of each epoch"
+        )
+    store.add(job, Trained(metrics, classes, presentations, seconds if alone else None), who)
 
 
 def what_to_try(policies: Iterable[Policy]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -9,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from ..support.counted import counted
+from ..support.name_some import name_some
 from ..support.plain import plain, plain_fields
 from .arms import Arm, Kind, percent
 from .trained import Trained
@@ -30,9 +32,9 @@ class Row:
             steps).
         examples: how many are visited in the first epoch; of `few`, how many there are.
         presentations: examples drawn in the whole training, the mean over seeds.
-        seconds: wall time of a training, the median over seeds; None where trainings ran side by side.
+        seconds: wall time of a training, the median over seeds; None where any of them ran beside another.
         results: metric -> its value for each seed.
-        classes: metric -> class -> its value for each seed.
+        classes: metric -> class -> its value for each seed; NaN where a training has none.
         verdicts: metric -> what it is compared with ("chance", "all", "few") -> verdict; of policies only.
         class_verdicts: metric -> "chance" or "all" -> class -> verdict; those of the classes of one row hold together.
     """
@@ -196,6 +198,11 @@ class PolicyComparison:
                     lowest = f"{name}, {found.amount} {'worse' if found.difference < 0 else 'better'}"
                     lowest += f" ({found.between})" if found.interval else ""
                     lines.append(f"no class is seen to lose against {THAN[kind]} ({metric}); lowest: {lowest}")
+                if lacking := [name for name in row.classes[metric] if name not in of_classes]:
+                    lines.append(
+                        f"not compared with {THAN[kind]}, because not every training has a number ({metric}): "
+                        f"{name_some(lacking)}"
+                    )
         return lines
 
     def _footnote(self) -> str:
@@ -214,7 +221,6 @@ def judge(
     examples: int,
     level: float = 0.95,
     lower_is_better: Collection[str] = (),
-    alone: bool = True,
     until: float | None = None,
     advice: str = "",
     times: int = 1,
@@ -234,21 +240,23 @@ def judge(
     metrics = list(next(iter(trained.values()))[0].metrics)
     order: tuple[Kind, ...] = ("all", "chance", "few", "policy")
     compared = sum(_kind(group, order) == "policy" for group in groups.values())
-    judge_one = _Judge(trained, row_of, level, tuple(lower_is_better), compared * times, _shares(trained))
+    judge_one = _Judge(
+        trained, row_of, level, tuple(lower_is_better), compared * times, _shares(trained), _class_names(trained)
+    )
     rows = []
     for group in groups.values():
         first, kind = group[0], _kind(group, order)
         policy = next((arm for arm in group if arm.against), None) if kind == "policy" else None
-        seconds = float(np.median([found.seconds for found in trained[first.name]]))
+        seconds = [found.seconds for found in trained[first.name] if found.seconds is not None]
         rows.append(
             Row(
                 names=tuple(arm.name for arm in group),
                 kind=kind,
                 examples=plans[first.name][0][1],
                 presentations=float(np.mean([found.presentations for found in trained[first.name]])),
-                seconds=seconds if alone else None,
+                seconds=float(np.median(seconds)) if len(seconds) == len(seeds) else None,
                 results={metric: _per_seed(trained[first.name], metric) for metric in metrics},
-                classes=_classes(trained[first.name]),
+                classes=judge_one.classes(first.name),
                 verdicts={} if policy is None else {m: judge_one.of(policy, m) for m in metrics},
                 class_verdicts={} if policy is None else judge_one.of_classes(policy),
             )
@@ -268,6 +276,7 @@ class _Judge:
     lower_is_better: tuple[str, ...]
     cells: int
     shares: Collection[str]
+    class_names: Mapping[str, Sequence[str]]
 
     def of(self, policy: Arm, metric: str) -> dict[Kind, Verdict]:
         own = _per_seed(self.trained[policy.name], metric)
@@ -277,19 +286,28 @@ class _Judge:
         }
 
     def of_classes(self, policy: Arm) -> dict[str, dict[Kind, dict[str, Verdict]]]:
-        own, others = _classes(self.trained[policy.name]), self._others(policy)
+        own, others = self.classes(policy.name), self._others(policy)
+        against = {kind: self.classes(others[kind]) for kind in ("chance", "all") if kind in others}
         found: dict[str, dict[Kind, dict[str, Verdict]]] = {}
         for metric, values in own.items():
             found[metric] = {}
-            for kind in ("chance", "all"):
-                if kind not in others:
-                    continue
-                theirs = _classes(self.trained[others[kind]]).get(metric, {})
-                both = [name for name in values if name in theirs]
+            for kind, of_kind in against.items():
+                theirs = of_kind[metric]
+                both = [name for name in values if np.isfinite([*values[name], *theirs[name]]).all()]
                 found[metric][kind] = {
                     name: self._verdict(values[name], theirs[name], metric, kind, len(both)) for name in both
                 }
         return found
+
+    def classes(self, arm: str) -> dict[str, dict[str, tuple[float, ...]]]:
+        """Metric -> class -> value per seed, NaN where there is none, of classes that any training has."""
+        return {
+            metric: {
+                name: tuple(found.classes.get(metric, {}).get(name, math.nan) for found in self.trained[arm])
+                for name in names
+            }
+            for metric, names in self.class_names.items()
+        }
 
     def _others(self, policy: Arm) -> dict[Kind, str]:
         """What it is compared with; what is the same training stands there once."""
@@ -330,13 +348,13 @@ def _per_seed(trained: Sequence[Trained], metric: str) -> tuple[float, ...]:
     return tuple(found.metrics[metric] for found in trained)
 
 
-def _classes(trained: Sequence[Trained]) -> dict[str, dict[str, tuple[float, ...]]]:
-    """Metric -> class -> value per seed, of classes that every training has."""
-    found = {}
-    for metric, of_first in trained[0].classes.items():
-        common = [name for name in of_first if all(name in t.classes.get(metric, {}) for t in trained)]
-        found[metric] = {name: tuple(t.classes[metric][name] for t in trained) for name in common}
-    return found
+def _class_names(trained: Mapping[str, Sequence[Trained]]) -> dict[str, list[str]]:
+    """Metric -> classes of which any training has a number."""
+    names: dict[str, dict[str, None]] = {}
+    for found in (each for trainings in trained.values() for each in trainings):
+        for metric, of_classes in found.classes.items():
+            names.setdefault(metric, {}).update(dict.fromkeys(of_classes))
+    return {metric: list(found) for metric, found in names.items()}
 
 
 def _verdicts(nested: Any) -> Any:

@@ -12,11 +12,15 @@ class CountingSampler(PruneSampler):
 
     Attributes:
         presentations: how many, since it was made.
+        epochs: those that they are of.
     """
 
     presentations = 0
+    epochs: frozenset[int] = frozenset()
 
     def __iter__(self) -> Iterator[int]:  # type: ignore[override]
-        for position in super().__iter__():
+        for number, position in enumerate(super().__iter__()):
+            if number == 0:
+                self.epochs |= {self.epoch}
             self.presentations += 1
             yield position

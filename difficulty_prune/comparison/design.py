@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
 
-from ..policies.base import Policy
+from ..policies.around import Around
+from ..policies.base import Keeping, Policy
+from ..policies.per_example import PerExample
 from ..sampler import PruneSampler
-from ..support.digest import digest_of_text
-from .arms import Arm, changes, make_arms, policy_name
+from ..support.digest import digest_of_array, digest_of_text
+from .arms import Arm, SameSize, changes, make_arms, policy_name
 from .counting_sampler import CountingSampler
+from .source_of import source_of
 
 
 class Design:
@@ -54,7 +58,7 @@ class Design:
             self._sizes[key] = len(sampler.plan)
             what = {"plan": sampler.plan.digest, "length": sampler.fixed_length}
             if changes(arm.policy):
-                what["policy"] = policy_name(arm.policy)
+                what |= _later_plans(arm)
             self._jobs[key] = (digest_of_text(json.dumps(what, sort_keys=True)), seed)
         return self._jobs[key]
 
@@ -62,3 +66,21 @@ class Design:
         """How many examples the plan of the first epoch has."""
         self.job(arm, seed)
         return self._sizes[arm.name, seed]
+
+
+def _later_plans(arm: Arm) -> dict[str, Any]:
+    """What the plans after the first one depend on: the settings of a policy of this package, else name and code."""
+    policy = arm.policy.policy if isinstance(arm.policy, SameSize) else arm.policy
+    if not isinstance(policy, Keeping | Around):
+        return {"policy": [arm.name, source_of(policy)]}
+    numbers = [digest_of_array(each.numpy()) for each in _numbers(policy)]
+    return {"policy": policy_name(arm.policy), **({"numbers": numbers} if numbers else {})}
+
+
+def _numbers(policy: Any) -> Iterator[torch.Tensor]:
+    """What a policy knows of each example, which its name does not say."""
+    if isinstance(policy, torch.Tensor | PerExample):
+        yield policy if isinstance(policy, torch.Tensor) else policy.values
+    elif is_dataclass(policy):
+        for field in fields(policy):
+            yield from _numbers(getattr(policy, field.name))

@@ -6,8 +6,11 @@ import contextlib
 import functools
 import inspect
 import re
+import reprlib
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +19,8 @@ from torch import Tensor, nn
 
 from ..support.digest import digest_of_array
 
-_FIXED: Final = (int, float, complex, str, bytes, type(None), Path, np.ndarray, np.generic, Tensor)
+_FIXED: Final = (int, float, complex, str, bytes, type(None), Path, np.ndarray, np.generic, Tensor, tuple, frozenset)
+_CODE: Final = (type, functools.partial, torch.dtype, torch.device)
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object, another one in every process
 
 
@@ -27,12 +31,15 @@ def name_of(function: Any) -> str:
     return str(getattr(function, "__qualname__", None) or type(function).__qualname__)
 
 
+@reprlib.recursive_repr()
 def source_of(function: Any) -> str:
-    """The text of a function, its defaults, what a partial gives it, and the numbers, texts and arrays it encloses.
+    """The text of a function, its defaults, what a partial gives it, and the fixed values that it has.
 
-    Arrays and models are told apart by what is in them, other objects by how they print, without addresses. Lists and
-    objects that a function encloses are not looked at, since it may fill them, nor are global variables. Without a
-    text, as at a prompt, the values alone.
+    These are the numbers, texts, arrays, tuples, functions and classes that it encloses, or that the object has as
+    attributes which can be called, or whose method it is. Arrays and models are told apart by what is in them,
+    functions and classes by their text, other objects by how they print, or by such attributes where that is an
+    address. Lists and objects that it has are not looked at, since it may fill them, nor are global variables. Without
+    a text, as at a prompt, the values alone.
 
     >>> def scaled(by):
     ...     return lambda sampler, seed: by
@@ -41,14 +48,29 @@ def source_of(function: Any) -> str:
     """
     if isinstance(function, functools.partial):
         return f"{source_of(function.func)}\n{_told(function.args)} {_told(function.keywords)}"
-    enclosed = [value for value in _enclosed(function) if isinstance(value, _FIXED)]
+    enclosed = [value for value in _enclosed(function) if _is_fixed(value)]
+    has = _attributes(function)
     given = [getattr(function, "__defaults__", None), getattr(function, "__kwdefaults__", None), enclosed or None]
-    return "\n".join([_text_of(function), *(_told(values) for values in given if values is not None)])
+    return "\n".join([_text_of(function), *(_told(values) for values in [*given, has or None] if values is not None)])
 
 
-def _text_of(function: Any) -> str:
+def _is_fixed(value: Any) -> bool:
+    return isinstance(value, _FIXED + _CODE) or inspect.isroutine(value)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Fixed ones of a function, of the object whose method it is, or of another object."""
+    owner = getattr(value, "__self__", value)
+    if isinstance(owner, ModuleType | type):  # of which it is a function
+        return {}
+    slots = [field.name for field in fields(owner)] if is_dataclass(owner) else []
+    has = {name: getattr(owner, name) for name in [*getattr(owner, "__dict__", {}), *slots]}
+    return {name: value for name, value in has.items() if _is_fixed(value)}
+
+
+def _text_of(value: Any) -> str:
     try:
-        return inspect.getsource(function if inspect.isroutine(function) else type(function))
+        return inspect.getsource(value if inspect.isroutine(value) or inspect.isclass(value) else type(value))
     except (OSError, TypeError):
         return ""
 
@@ -59,6 +81,7 @@ def _enclosed(function: Any) -> Iterator[Any]:
             yield cell.cell_contents
 
 
+@reprlib.recursive_repr()
 def _told(value: Any) -> str:
     """A text that is the same of equal values in every process, and another of others."""
     if isinstance(value, Tensor):
@@ -75,8 +98,9 @@ def _told(value: Any) -> str:
         return f"{type(value).__name__}({', '.join(map(_told, value))})"
     if isinstance(value, set | frozenset):
         return f"{type(value).__name__}({', '.join(sorted(map(_told, value)))})"
-    if inspect.isroutine(value):
+    if inspect.isroutine(value) or inspect.isclass(value):
         return f"{name_of(value)} {_text_of(value)}"
     if isinstance(value, functools.partial):
         return source_of(value)
-    return _ADDRESS.sub("", repr(value))
+    text = repr(value)
+    return f"{_ADDRESS.sub('', text)} {_told(_attributes(value))}" if _ADDRESS.search(text) else text

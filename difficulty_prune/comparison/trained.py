@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..support.digest import digest_of_text
 from ..support.files import MALFORMED, write_atomically
-from ..support.json_text import parse_json
+from ..support.json_text import read_json
 
 VALUE: Final = "value"
 """The name of the metric where the training returns a number alone."""
@@ -29,13 +29,13 @@ class Trained:
         metrics: name -> number; the first one is what the comparison is about.
         classes: name -> class -> number, of metrics that are given per class.
         presentations: examples that the training drew from its sampler, over all epochs.
-        seconds: wall time.
+        seconds: wall time; None where another training may have run at the same time.
     """
 
     metrics: Mapping[str, float]
     classes: Mapping[str, Mapping[str, float]]
     presentations: int
-    seconds: float
+    seconds: float | None
 
 
 def read_outcome(outcome: Any, who: str) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
@@ -66,7 +66,10 @@ def read_outcome(outcome: Any, who: str) -> tuple[dict[str, float], dict[str, di
 
 def _per_class(entries: Any, name: str, who: str) -> dict[str, float]:
     found = {str(key): _number(value, f"{name} of class {key}", who) for key, value in entries}
-    return {key: value for key, value in found.items() if math.isfinite(value)}  # NaN: not in the test data
+    for key, value in found.items():
+        if math.isinf(value):
+            raise ValueError(f"train: got {name} {value} of class {key} from {who}, expected a finite number or NaN")
+    return {key: value for key, value in found.items() if not math.isnan(value)}  # NaN: not in the test data
 
 
 def _number(value: Any, name: str, who: str) -> float:
@@ -99,16 +102,14 @@ def read_trained(path: Path, comparison: str, training: str, seed: int) -> Train
         ValueError: damaged, or of another comparison; the message names the file.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    try:
-        found = parse_json(text)
+        found = read_json(path)
         digest = found.pop("digest")
         if digest != _digest(found):
             raise ValueError("its content does not have the digest that it was written with")
         trained = Trained(found["metrics"], found["classes"], found["presentations"], found["seconds"])
         written_for = (found["comparison"], found["training"], found["seed"])
+    except FileNotFoundError:
+        return None
     except MALFORMED as error:
         raise ValueError(f"{path}: not a finished training, or changed since ({error}); remove it") from error
     if written_for != (comparison, training, seed):

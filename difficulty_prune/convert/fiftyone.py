@@ -13,7 +13,7 @@ from ..decisions.entry import DECISIONS
 from ..runs.run import Run
 from ..runs.run_set import RunSet
 from ..support.files import atomic_file
-from ..support.json_text import parse_json
+from ..support.json_text import read_json
 from ..support.table_rows import Row, check_suffix, read_rows, write_rows
 from .score_table import ScoreTable
 
@@ -130,7 +130,7 @@ def _of_file(path: str) -> Iterator[Row]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        entries = parse_json(Path(path).read_text(encoding="utf-8"))
+        entries = read_json(path)
         samples = entries["samples"] if isinstance(entries, dict) else entries
         rows = [Row(f"sample {number}", dict(entry)) for number, entry in enumerate(samples, 1)]
     except (KeyError, TypeError, ValueError) as error:

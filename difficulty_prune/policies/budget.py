@@ -71,8 +71,8 @@ class Budget(Around):
         if bool(bad.any()):
             first = int(bad.int().argmax())
             raise ValueError(f"cost: got {float(cost.values[first])} at {first}, expected {_COST}")
-        if not bool(cost.values.any()):
-            raise ValueError(f"cost: got {len(cost.values)} zeros, expected {_COST}")
+        if not 0 < float(cost.values.sum()) < torch.inf:
+            raise ValueError(f"cost: got the sum {float(cost.values.sum()):g}, expected {_COST}, with a finite sum")
         object.__setattr__(self, "cost", cost)
 
     def of(self, positions: Tensor, size: int) -> Budget:

@@ -156,7 +156,10 @@ class Plan:
         examples = self._summary.get("examples")
         if int(self.index[-1]) >= size or (isinstance(examples, int) and examples != size):
             of = f"keeps position {int(self.index[-1])}" if examples is None else f"is of {examples} examples"
-            raise ValueError(f"plan: it {of}, but the data has {size}; make it anew for this data")
+            raise ValueError(
+                f"plan: it {of}, but the data has {size}; make it anew for this data, or "
+                "give the part of the data that it is of"
+            )
         if (
             self.ids_digest is not None
             and ids is not None

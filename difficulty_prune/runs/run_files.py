@@ -64,8 +64,7 @@ def _files_of(name: str) -> list[Path | Url]:
     if isinstance(place, Url):
         files += find_remote(place)
     else:
-        name = name.removeprefix("file://")
-        files += [path for match in sorted(_matches(name)) for path in _files_in(Path(match))]
+        files += [path for match in sorted(_matches(name.removeprefix("file://"))) for path in _files_in(Path(match))]
     if not files:
         raise FileNotFoundError(f"{name}: no run files there; expected {EXPECTED}")
     return files

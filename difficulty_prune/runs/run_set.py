@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..decisions.decisions import Decisions, expect_decisions
-from ..matched_ids import Match, match_ids
+from ..matched_ids import Match, identity_of, match_ids
 from ..scores import ensembles
 from ..scores.catalogue import SCORES, Score, check_scores
 from ..scores.ensembles import Dichotomy, Estimate
@@ -25,6 +25,7 @@ from .compatibility import SharedFacts, check_no_copies, check_same_data, unprov
 from .join import join_by_id
 from .run import Run
 from .run_files import EXPECTED, find_run_files
+from .set_aside import set_aside
 from .sums_over_runs import SumsOverRuns
 from .tables import open_table, read_table
 
@@ -161,7 +162,8 @@ class RunSet:
             dataset: of M examples: an `IndexedDataset` with ids (or what it may wrap), or an array of ids [M].
 
         Raises:
-            ValueError: runs or a dataset without ids, or none that matches.
+            ValueError: runs or a dataset without ids, or none that matches; or ids that are numbers of rows, of
+                examples whose labels agree hardly more often than by chance.
 
         >>> facts = dict(architecture="mlp", ids=["a", "b"], labels=[0, 1])
         >>> runs = RunSet([Run({"el2n": [0.5, 1.0]}, seed=0, **facts)])
@@ -173,7 +175,21 @@ class RunSet:
             raise ValueError(
                 "no run has ids, so that a dataset cannot be compared with these runs; give tracker.finish dataset="
             )
-        return match_ids(ids, dataset, labels=self.labels, class_names=self.class_names, name="runs")
+        match = match_ids(ids, dataset, labels=self.labels, class_names=self.class_names, name="runs")
+        return self._tell_of_test_data(match, dataset) if match.report.new else match
+
+    def _tell_of_test_data(self, match: Match, dataset: Any) -> Match:
+        """The same match, whose report says how many of the new examples a study set aside for testing."""
+        aside = set_aside(self._runs)
+        if not isinstance(aside, frozenset):
+            return match
+        new = np.asarray(identity_of(dataset).ids)[match.positions < 0].tolist()
+        number = sum(name in aside for name in new)
+        if not number:
+            return match
+        of_new = f"{number} of the new ones {'is' if number == 1 else 'are'}"
+        text = f"{match.report}; {of_new} test data of the study, not to be trained on"
+        return match._replace(report=dataclasses.replace(match.report, text=text))
 
     @property
     def architectures(self) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ class Checkpoint:
 
     It is a line of JSON, which says of what it is, and what `torch.save` wrote; it is read with `weights_only`, so that
     no code in it can run. A file of another training, of other settings or code, or a damaged one, is as if it were not
-    there.
+    there: a digest of the epoch and of all that follows tells.
 
     Args:
         path: of the file.
@@ -62,21 +62,16 @@ class Checkpoint:
     def epoch(self) -> int | None:
         """The epoch at which the training goes on; 0 where there is no file, None for one that is not of it."""
         try:
-            with self.path.open("rb") as file:
-                epoch: int = self._header(file.readline())["epoch"]
+            return self._checked()[0]
         except FileNotFoundError:
             return 0
         except (*MALFORMED, OSError):
             return None
-        return epoch
 
     def read(self) -> dict[str, Any] | None:
         """What `write` was given; None where there is no such file of this training."""
         try:
-            with self.path.open("rb") as file:
-                header, content = self._header(file.readline()), file.read()
-            if hashlib.blake2b(content, digest_size=_SIZE).hexdigest() != header["digest"]:
-                return None
+            content = self._checked()[1]
             found: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except (*MALFORMED, OSError, UnpicklingError):
             return None
@@ -89,9 +84,8 @@ class Checkpoint:
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
         content = buffer.getbuffer()
-        digest = hashlib.blake2b(content, digest_size=_SIZE).hexdigest()
         with atomic_file(self.path) as file:
-            file.write(json.dumps({"identity": self.identity, "epoch": epoch, "digest": digest}).encode() + b"\n")
+            file.write(json.dumps(self._header(epoch, content)).encode() + b"\n")
             file.write(content)
         self._written = time.monotonic()
 
@@ -100,12 +94,19 @@ class Checkpoint:
         with contextlib.suppress(FileNotFoundError):
             self.path.unlink()
 
-    def _header(self, line: bytes) -> dict[str, Any]:
-        found = parse_json(line.decode())
-        if found["identity"] != self.identity or type(found["epoch"]) is not int:
-            raise ValueError("of another training")
-        header: dict[str, Any] = found
-        return header
+    def _checked(self) -> tuple[int, bytes]:
+        """The epoch, and what was saved; one of `MALFORMED` for a file of another training, or a damaged one."""
+        with self.path.open("rb") as file:
+            header, content = parse_json(file.readline().decode()), file.read()
+        epoch: int = header["epoch"]
+        if header != self._header(epoch, content):
+            raise ValueError("of another training, or damaged")
+        return epoch, content
+
+    def _header(self, epoch: int, content: bytes | memoryview) -> dict[str, Any]:
+        total = hashlib.blake2b(f"{epoch}\n".encode(), digest_size=_SIZE)
+        total.update(content)
+        return {"identity": self.identity, "epoch": epoch, "digest": total.hexdigest()}
 
 
 class Resumable:

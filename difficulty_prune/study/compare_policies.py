@@ -69,7 +69,8 @@ def compare_policies(
     policies, labels = make_policies(settings, wrong, len(difficulty))
     seeds = list(settings.comparison_seeds)
     design = Design(torch.from_numpy(difficulty), data.classes, policies, seeds[0])
-    work = _Work(settings, source, difficulty, f"{settings.scores[0]} of {len(runs)} runs", design, labels)
+    name = f"{settings.scores[0]} of {len(runs)} runs"
+    work = _Work(settings, source, difficulty, name, design, labels, alone=workers == 1)
     waiting = seeds
     while True:
         tasks = [task for seed in waiting for task in work.of_seed(seed)]
@@ -78,9 +79,7 @@ def compare_policies(
         run_tasks(missing, workers, len(data.train), console, "comparing", settings.log)
         compared.reused += len(tasks) - len(missing)
         compared.results += [task.result() for task in tasks]
-        compared.of_models = {
-            model: work.judge(model, seeds, data, alone=workers == 1) for model in settings.model_names
-        }
+        compared.of_models = {model: work.judge(model, seeds, data) for model in settings.model_names}
         widest = max(found.widest for found in compared.of_models.values())
         if settings.until is None or widest < settings.until or len(seeds) >= settings.most:
             break
@@ -143,6 +142,7 @@ class _Work:
     difficulty_name: str
     design: Design
     labels: Mapping[str, Label]
+    alone: bool
 
     def __post_init__(self) -> None:
         self._tasks: dict[tuple[str, str, int], ComparisonTask] = {}
@@ -174,6 +174,7 @@ class _Work:
             self._path(f"{slug(model)}-{name}-{keep:g}-{seed}", job),
             self.design.sampler(arm, seed).fixed_length,
             job,
+            self.alone,
         )
 
     def _path(self, name: str, job: str) -> str:
@@ -194,7 +195,7 @@ class _Work:
         like = arm.policy.policy if isinstance(arm.policy, SameSize) else arm.cut_to
         return "random" if arm.kind == "chance" else "fewer-steps", float(getattr(like, "keep", 1.0))
 
-    def judge(self, model: str, seeds: Sequence[int], data: StudyData, alone: bool) -> PolicyComparison:
+    def judge(self, model: str, seeds: Sequence[int], data: StudyData) -> PolicyComparison:
         """Rows and verdicts of a model."""
         arms, design, class_names = self.design.arms, self.design, _class_names(data)
         trained = {
@@ -206,7 +207,6 @@ class _Work:
             {arm.name: [(design.job(arm, seed)[0], design.size(arm, seed)) for seed in seeds] for arm in arms},
             seeds=seeds,
             examples=len(self.difficulty),
-            alone=alone,
             until=self.settings.until,
             advice=_what_to_try(self.settings),
             times=len(self.settings.model_names),
@@ -216,14 +216,13 @@ class _Work:
 
     def _trained(self, model: str, job: tuple[str, int], class_names: Sequence[str]) -> Trained:
         result = self._tasks[(model, *job)].result()
+        cost = result["presentations"], result["seconds"] if result.get("alone") else None
         if "test_loss" in result:
-            return Trained({TEST_LOSS: result["test_loss"]}, {}, result["presentations"], result["seconds"])
+            return Trained({TEST_LOSS: result["test_loss"]}, {}, *cost)
         per_class = {
             name: value for name, value in zip(class_names, result["class_accuracy"], strict=True) if value is not None
         }
-        return Trained(
-            {ACCURACY: result["test_accuracy"]}, {PER_CLASS: per_class}, result["presentations"], result["seconds"]
-        )
+        return Trained({ACCURACY: result["test_accuracy"]}, {PER_CLASS: per_class}, *cost)
 
     def rows(self, model: str, row: Row, seeds: Sequence[int]) -> list[dict[str, Any]]:
         """A row as plain data, once for each policy of its plan, so that whoever asks for one by name finds it."""

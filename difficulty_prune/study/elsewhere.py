@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from ..support.forked import one_thread_if_forked
 from ..support.optional import optional_module
 from ..support.pieces import check_executor, check_version
 from ..version import __version__
@@ -216,6 +217,7 @@ def run_once(task: Task, folder: str, study: str, version: str) -> float:
     if folder not in sys.path:
         sys.path.append(folder)
     with _one_training:
+        one_thread_if_forked()
         start = time.perf_counter()
         if task.is_done():  # by a worker that died before it could say so
             task.checkpoint().remove()

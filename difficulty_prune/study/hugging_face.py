@@ -59,7 +59,10 @@ class HuggingFaceImages(Dataset[tuple[Any, int]]):
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        return as_rgb(self._rows[index][self._image], f"of row {index} of {self._name}"), self.targets[index]
+        image = self._rows[index][self._image]
+        if image is None:
+            raise ValueError(f"data: row {index} of {self._name} has no image; leave the row out")
+        return as_rgb(image, f"of row {index} of {self._name}"), self.targets[index]
 
 
 def open_saved(spec: str) -> tuple[Any, Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..decisions.decisions import Decisions
 from ..support.files import MALFORMED
-from ..support.json_text import parse_json
+from ..support.json_text import read_json
 from ..support.plain import plain_fields
 from ..support.randomness import generator_from
 
@@ -82,7 +82,7 @@ def read_planted(folder: str | Path) -> Planted | None:
     if not path.is_file():
         return None
     try:
-        found = parse_json(path.read_text(encoding="utf-8")).get("planted")
+        found = read_json(path).get("planted")
         if found is None:
             return None
         arrays = [np.asarray(found[name], np.int64) for name in ("index", "true", "given")]

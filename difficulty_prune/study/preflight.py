@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..policies.base import number_kept
 from ..policies.uniform import Random
 from ..sampler import PruneSampler
 from ..scores.grand.grand import grand
@@ -114,10 +115,15 @@ def check_model(name: str, data: StudyData, with_grand: bool = False) -> None:
                 raise TypeError(f"got {type(model).__name__}, expected a torch.nn.Module")
             if not any(parameter.requires_grad for parameter in model.parameters()):
                 raise ValueError("it has no parameters to train")
-            with torch.no_grad():
-                logits = model.to(device).eval()(images)
-            if list(logits.shape) != expected:
-                raise ValueError(f"it returns logits of shape {list(logits.shape)}, expected {expected}")
+            model = model.to(device)
+            for mode in ("training", "evaluation"):
+                with torch.no_grad():
+                    logits = model.train(mode == "training")(images)
+                if not isinstance(logits, torch.Tensor):
+                    got = type(logits).__name__
+                    raise TypeError(f"in {mode} mode it returns a {got}, expected logits {expected}, a tensor")
+                if list(logits.shape) != expected:
+                    raise ValueError(f"it returns logits of shape {list(logits.shape)}, expected {expected}")
             if with_grand:
                 grand(model, images, labels)
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
@@ -128,8 +134,13 @@ def check_model(name: str, data: StudyData, with_grand: bool = False) -> None:
 
 
 def check_random_subsets(settings: Settings, data: StudyData) -> None:
-    """ValueError for a random subset that lacks a class: it depends on no score, and every comparison trains on it."""
+    """ValueError for a random subset that lacks a class: it depends on no score, and every comparison trains on it.
+
+    Also for one of a single example, as there may be where numbers are predicted, since batch norm needs two.
+    """
     for keep in settings.keep:
+        if data.regression and number_kept(keep, len(data.train)) < 2:
+            raise ValueError(f"keep: got {keep:g}, which keeps 1 of {len(data.train):,} examples, expected 2 or more")
         for seed in settings.comparison_seeds:
             try:
                 PruneSampler(Random(keep), np.zeros(len(data.train)), labels=data.classes, seed=seed)

@@ -7,12 +7,11 @@ import os
 import reprlib
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 from ..support.digest import digest_of_text
 from ..support.files import write_atomically
-from ..support.json_text import parse_json
+from ..support.json_text import read_json
 
 
 def _whole(least: int) -> Callable[[Any], bool]:
@@ -40,6 +39,8 @@ _FIELDS: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
 }
 _OF_NUMBERS: Final = {"test_loss": ("a number, 0 or more", _number(sys.float_info.max))}
 """What results have besides where numbers are predicted, and then no accuracy."""
+_ADDED: Final = {"alone": ("true or false", lambda value: isinstance(value, bool))}
+"""What results of earlier versions do not have."""
 
 
 def write_result(path: str | os.PathLike[str], result: dict[str, Any]) -> None:
@@ -61,7 +62,7 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: damaged, edited, of an earlier version without digests, or no result; the message names the file.
     """
     try:
-        found = parse_json(Path(path).read_text(encoding="utf-8"))
+        found = read_json(path)
         if not isinstance(found, dict) or "digest" not in found:
             raise ValueError("it has no digest")
         digest = found.pop("digest")
@@ -77,7 +78,8 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _check(result: dict[str, Any]) -> None:
-    known = {**_FIELDS, **_OF_NUMBERS} if result.get("test_accuracy") is None else _FIELDS
+    of_numbers = _OF_NUMBERS if result.get("test_accuracy") is None else {}
+    known = {**_FIELDS, **of_numbers, **{name: added for name, added in _ADDED.items() if name in result}}
     if result.keys() != known.keys():
         raise ValueError(f"got the keys {reprlib.repr(list(result))}, expected {', '.join(known)}")
     for name, (expected, is_good) in known.items():

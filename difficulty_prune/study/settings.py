@@ -152,7 +152,7 @@ class Settings:
         default=None,
         metadata=option(
             f"add seeds, up to {MOST_SEEDS}, until differences to chance are known to so many points: the width of the "
-            "interval, such as 0.5",
+            "interval, such as 0.5; of numbers to predict, in units of the test loss",
             type=float,
             metavar="POINTS",
         ),

@@ -46,7 +46,8 @@ def run_study(settings: Settings, console: Console, *, executor: Executor | None
     Args:
         executor: any of `concurrent.futures`, whose workers train in place of processes of this machine; also see
             `settings.executor`. It is left open. Its workers must have this library, and see the data and
-            `settings.out` under the same paths; in each of their processes one training runs at a time.
+            `settings.out` under the same paths; in each of their processes one training runs at a time, and with one
+            thread where the process is a fork, as by default on Linux.
 
     Raises:
         TypeError, ValueError, OSError, ImportError: before any training: an executor that cannot be reached, data that

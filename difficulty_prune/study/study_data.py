@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,9 @@ from .read_sample import bring_to, check_class, check_shape, read_sample
 from .tables import SCIKIT_LEARN_REGRESSION, Table, encoded, read_table, scikit_learn_table
 
 _MEMORY_LIMIT: Final = 2**29  # bytes; every training that runs at the time holds the images too
-_TEST_SHARE: Final = 0.2
+TEST_SHARE: Final = 0.2
+"""Of data without test data of its own, the part that is set aside for testing."""
+
 _MOST_CLASSES: Final = 1_000_000
 Examples = Images | Photographs
 FORMS: Final = (
@@ -37,7 +40,7 @@ FORMS: Final = (
 
 @dataclass(frozen=True)
 class StudyData:
-    """Training and test images of one shape, and the number of classes."""
+    """Training and test images of one shape, and the number of classes; `split`: both are parts of the data named."""
 
     train: Examples
     test: Examples
@@ -45,6 +48,7 @@ class StudyData:
     planted: Planted | None = None
     table: bool = False
     regression: bool = False
+    split: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -61,6 +65,13 @@ class StudyData:
         """The name of each class, where all are known."""
         names = self.train.class_names
         return names if names is not None and len(names) >= self.num_classes else None
+
+    @property
+    def set_aside(self) -> list[str | int] | int:
+        """What was set aside for testing, of the data that was named: ids, or how many where they are not known."""
+        if not self.split:
+            return 0
+        return len(self.test) if self.test.ids is None else self.test.ids.tolist()
 
     @functools.cached_property
     def statistics(self) -> tuple[Tensor, Tensor]:
@@ -79,7 +90,7 @@ def load_data(
     the same, is set aside for testing.
 
     Args:
-        spec, test_spec: of the forms in `FORMS`.
+        spec, test_spec: of the forms in `FORMS`. Of one for the test that itself brings test data, these are taken.
         size: the side to which every image is brought; None for as they are. Of more than 96 pixels, and where they
             would take more than 512 MiB, images are not held in memory: see `Photographs`.
         wrong: the share of the training labels that is made wrong, at random by `seed`.
@@ -97,15 +108,18 @@ def load_data(
     table = is_table(spec)
     if table:
         train, test = _load_tables(spec, test_spec, size)
+        split = test_spec is None
     else:
         train, own_test = _load(spec, size)
         if test_spec is not None:
-            own_test = _load(test_spec, size)[0]
-        train, test = _split(train) if own_test is None else (train, own_test)
+            other, its_test = _load(test_spec, size)
+            own_test = other if its_test is None else its_test
+        split = own_test is None
+        train, test = (train, own_test) if own_test is not None else _split(train)
     regression = train.labels.is_floating_point()
     _check_test_data(train, test)
     classes = 1 if regression else int(train.labels.max()) + 1
-    data = StudyData(train, test, classes, table=table, regression=regression)
+    data = StudyData(train, test, classes, table=table, regression=regression, split=split)
     if not wrong:
         return data
     if regression:
@@ -246,7 +260,13 @@ def _image_folder(folder: str, size: int | None) -> Any:
         raise FileNotFoundError(f"{folder}: no such folder; expected one that holds a folder of images for each class")
     from torchvision.datasets import ImageFolder
 
-    return ImageFolder(folder, loader=functools.partial(open_rgb, side=size) if are_photographs(size) else open_rgb)
+    found = ImageFolder(folder, loader=functools.partial(open_rgb, side=size) if are_photographs(size) else open_rgb)
+    names: dict[str, str] = {}
+    for name in dict.fromkeys(os.path.dirname(path) for path, _ in found.samples):
+        other = names.setdefault(os.path.realpath(name), name)
+        if other != name:  # a link, perhaps to a folder that it is in
+            raise ValueError(f"data: {name} is {other} once more, whose images would be there twice; remove the link")
+    return found
 
 
 def _torchvision(name: str, root: str) -> tuple[Any, Any]:
@@ -366,7 +386,7 @@ def split_positions(labels: Any, regression: bool = False) -> tuple[NDArray[Any]
 
     try:
         train, test = train_test_split(
-            np.arange(len(labels)), test_size=_TEST_SHARE, stratify=None if regression else labels, random_state=0
+            np.arange(len(labels)), test_size=TEST_SHARE, stratify=None if regression else labels, random_state=0
         )
     except ValueError as error:
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,11 @@ def read_table(spec: str, classes: tuple[str, ...] | None = None, regression: bo
             if row.cells.get(name) in (None, "") or row.cells[name] != row.cells[name]:
                 raise ValueError(
                     f"{path}: {row.place} has no value in the column {name!r}; fill it in, or leave the row out"
+                )
+            if isinstance(row.cells[name], list | tuple | dict | bytes):
+                raise ValueError(
+                    f"{path}: {row.place} has {reprlib.repr(row.cells[name])} in the column {name!r}, expected a "
+                    "number or a text; make a column of each number, or leave it out"
                 )
     columns = {name: [row.cells[name] for row in rows] for name in names if name not in (label, ID)}
     if not columns:

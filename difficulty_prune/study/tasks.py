@@ -75,10 +75,15 @@ class DataSource:
         """The source with these arguments of `load_data`, as its data is now.
 
         Raises:
-            TypeError, ValueError, FileNotFoundError: as for `load_data`.
+            TypeError, ValueError, FileNotFoundError: as for `load_data`, or the test data are the training data.
         """
         data = load_data(spec, test_spec, size, plant_wrong, plant_seed)
         train, test = data.train, data.test
+        if train.digest == test.digest:
+            raise ValueError(
+                f"test: {test_spec or spec} has the {len(test):,} training examples themselves, which say nothing of "
+                "others; name other test data, or leave --test out, so that a fifth is set aside"
+            )
         fingerprints = dataset_fingerprint(train), dataset_fingerprint(test)
         ids = _digest_of_ids(train)
         return cls(spec, test_spec, size, *fingerprints, train.digest, test.digest, ids, plant_wrong, plant_seed)
@@ -211,6 +216,7 @@ class ScoringTask:
             probabilities=None if data.regression else predict(outcome.model, data, data.train),
             dataset_fingerprint=self.source.dataset_fingerprint,
             data=self.source.spec,
+            set_aside=data.set_aside,
             epochs=self.recipe.epochs,
             outcome=outcome.facts(),
             peak_memory_bytes=peak_memory(),
@@ -303,6 +309,7 @@ class ComparisonTask:
         difficulty_name: where it comes from.
         length: examples in each epoch, drawn from the plan; None for all of it.
         training: a digest of what is visited.
+        alone: whether no other training runs at the same time, so that its wall time means something.
     """
 
     source: DataSource
@@ -317,6 +324,7 @@ class ComparisonTask:
     path: str
     length: int | None = None
     training: str = ""
+    alone: bool = False
 
     def steps(self, train_size: int) -> int:
         """Steps of the training that are still to do, out of `train_size` examples."""
@@ -347,6 +355,7 @@ class ComparisonTask:
             "plan": sampler.plan.digest,
             "presentations": sampler.presentations,
             "peak_memory_bytes": peak_memory(),
+            "alone": self.alone,
             **outcome.facts(),
         }
         write_result(self.path, result)
@@ -376,6 +385,8 @@ class ComparisonTask:
             "keep": self.keep,
             "length": self.length,
             "training": self.training,
+            # Earlier versions took larger steps where weights are above 1.
+            **({"weights": "over their mean"} if getattr(self.policy, "unbiased", False) else {}),
             "difficulty": self.difficulty_name,
             "difficulty_digest": hashlib.blake2b(self.difficulty.tobytes(), digest_size=16).hexdigest(),
         }

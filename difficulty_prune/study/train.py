@@ -129,7 +129,7 @@ def train(
     """Trains a new model on what the sampler yields; with a tracker, scores every example at the same time.
 
     Args:
-        sampler: over the positions of `data.train`; its weights multiply the losses.
+        sampler: over the positions of `data.train`; its weights, over their mean, multiply the losses.
         seed: of the initialisation, the augmentation and dropout; the global generators are left as they were.
         tracker: records the scores; "grand" once, at the end of training, in evaluation mode and without augmentation,
             for what the sampler yields.
@@ -166,12 +166,13 @@ def train(
 
         for epoch in range(begin.epoch, recipe.epochs):
             sampler.set_epoch(epoch)
+            usual = sampler.plan.weight.mean().to(device)  # weights above 1 would be a higher learning rate
             model.train()
             for images, labels, index in loader:
                 x = prepare(images, data, device)
                 x = augment(x) if shifts else x
                 y = labels.to(device, non_blocking=True)
-                weight = sampler.weight(index, device=device)
+                weight = sampler.weight(index, device=device) / usual
                 if tracker is not None and watching:
                     x = tracker.watch(x, index, weight=weight)
                 elif needs_inputs:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any, Final
+
+from .file_errors import errors_name
 
 DEEPEST: Final = 100
 """How deep lists and dictionaries may be nested. Python reads about 1,000 levels, but cannot copy them."""
@@ -24,6 +28,27 @@ def parse_json(text: str) -> Any:
         raise ValueError("nested too deeply") from error
     check_depth(value)
     return value
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The value that a file stands for.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not text in UTF-8, or as `parse_json`. It does not name the file: whoever reads it says what the
+            file should have been, in the same message.
+        OSError: it cannot be read; the message names the file and says what to do.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "a.json")
+    ...     _ = path.write_text('{"a": 1}')
+    ...     read_json(path)
+    {'a': 1}
+    """
+    with errors_name(path):
+        text = Path(path).read_text(encoding="utf-8")
+    return parse_json(text)
 
 
 def check_depth(value: Any, above: int = 0) -> None:

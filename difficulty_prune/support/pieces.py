@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 from ..version import __version__
 from .cores import usable_cores
+from .forked import in_worker
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -49,7 +50,7 @@ def run_pieces(
     waiting: deque[Future[Result]] = deque()
     try:
         for piece in pieces:
-            waiting.append(executor.submit(_here_as_there, __version__, work, *piece))
+            waiting.append(executor.submit(in_worker, _here_as_there, __version__, work, *piece))
             if len(waiting) == _AHEAD:
                 yield waiting.popleft().result()
         while waiting:

@@ -40,6 +40,11 @@ class Url(os.PathLike[str]):
         return self.text.rstrip("/").rpartition("/")[2]
 
     @property
+    def suffix(self) -> str:
+        """What ends the name, with its dot, as of a path."""
+        return Path(self.name).suffix
+
+    @property
     def protocol(self) -> str:
         """What stands before "://"."""
         return self.text.partition("://")[0].lower()
@@ -65,9 +70,10 @@ def path_or_url(name: str | os.PathLike[str]) -> Path | Url:
     if "://" not in text:
         beginning, _, rest = text.partition(":/")
         if rest and beginning.lower() in (*_WHOLE, "http", "https", "sftp", "file"):
+            url = f"{beginning}{':///' if beginning.lower() == 'file' else '://'}{rest}"
             raise ValueError(
-                f"{text}: expected a URL as text, {beginning}://{rest}: a URL with one slash, as pathlib.Path makes of "
-                "it, would name a folder of this machine"
+                f"{text}: expected a URL as text, {url}: a URL with one slash, as pathlib.Path makes of it, would name "
+                "a folder of this machine"
             )
         return Path(text)
     return Path(text.removeprefix("file://")) if text.startswith("file://") else Url(text)

@@ -6,10 +6,12 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data import IndexedDataset, dataset_fingerprint
+from ..data import IndexedDataset, fingerprint_and_classes
 from ..ops.layout import HALF_LIFE
 from ..support.arrays import as_tensor
 from .state import TrackerState
@@ -19,11 +21,15 @@ class OtherLabelsError(ValueError):
     """Labels were given that are not those that the tracker was shown."""
 
 
-def facts_of_dataset(dataset: Any, num_examples: int) -> dict[str, Any]:
+def facts_of_dataset(dataset: Any, num_examples: int) -> tuple[dict[str, Any], NDArray[np.int64] | None]:
     """What a run keeps of a dataset: ids, labels, class names and fingerprint, as far as they are known.
 
     The examples of a dataset that augments them at random have no fingerprint; ids, or labels, then identify them. Nor
     is one made where ids do and every example would have to be read for its label.
+
+    Returns:
+        These; and where labels are not among them, those of the examples that were read for the fingerprint, [N] int64,
+        -1 for the others, or None.
 
     Raises:
         ValueError: a dataset of another length.
@@ -39,13 +45,14 @@ def facts_of_dataset(dataset: Any, num_examples: int) -> dict[str, Any]:
         labels = None  # of examples of which some have no class
     facts: dict[str, Any] = {"ids": ids, "labels": labels, "class_names": indexed.class_names}
     if ids is not None and labels is None:
-        return facts
+        return facts, None
     try:
-        facts["dataset_fingerprint"] = dataset_fingerprint(indexed)
+        facts["dataset_fingerprint"], read = fingerprint_and_classes(indexed)
     except (TypeError, ValueError) as error:
         if ids is None and labels is None:
             warnings.warn(f"finish: this run has no dataset fingerprint, ids or labels: {error}", stacklevel=3)
-    return facts
+        return facts, None
+    return facts, None if labels is not None else np.asarray(indexed.correct_all(read), np.int64)
 
 
 def options_of_scores(state: TrackerState) -> dict[str, Any]:
@@ -80,6 +87,37 @@ def labels_of_run(state: TrackerState, labels: Any) -> Any:
             "the labels that were trained on, in the order of the dataset, or leave them out"
         )
     return labels
+
+
+def check_read(state: TrackerState, read: NDArray[np.int64]) -> None:
+    """Compares the labels that examples of a dataset show with those that the tracker was shown.
+
+    A training that renumbers the classes (`y - 1`, or one class against the others) shows other numbers for the same
+    labels: each class is one number then, and the numbers together are others. That is no other data.
+
+    Args:
+        read: [N] the labels of the examples that were read, -1 for the others.
+
+    Raises:
+        OtherLabelsError: others were shown.
+    """
+    labels = state.labels()
+    if labels is None or labels.shape != read.shape:
+        return
+    shown = labels.cpu().numpy()
+    compared = (read >= 0) & (shown >= 0)
+    pairs = np.stack([read[compared], shown[compared]])
+    differing = int((pairs[0] != pairs[1]).sum())
+    if not differing:
+        return
+    own, others = np.unique(pairs[0]), np.unique(pairs[1])
+    if np.unique(pairs, axis=1).shape[1] == len(own) and not np.array_equal(own, others):
+        return
+    raise OtherLabelsError(
+        f"dataset: {differing} of {pairs.shape[1]} examples that were read have other labels than those shown to the "
+        "tracker; give the dataset that was trained on, in its order. If the training makes its own labels of those of "
+        "the dataset, give them too: labels="
+    )
 
 
 def seen_by_run(state: TrackerState, seen: Any) -> Any:

@@ -17,6 +17,9 @@ _BYTE_OF_PADDING: Final = 255  # so that the index of a padded row is -1, `ops.P
 _all_gather: Final[Any] = getattr(dist, "all_gather_single", getattr(dist, "all_gather_into_tensor", None))
 
 
+_NAMES: Final = 31  # of a definition that are compared one by one
+
+
 class Group:
     """The processes that train together.
 
@@ -135,12 +138,17 @@ class Group:
             of: whose it is.
             what_to_do: where they differ.
         """
-        text = json.dumps(definition, sort_keys=True, default=repr)
-        own = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
-        largest, smallest = self.largest(torch.tensor([own, -own], dtype=torch.int64, device="cpu")).tolist()
-        if largest != -smallest:
+        names = sorted(definition)[:_NAMES]
+        of_each = [_digest(definition), *(_digest({name: definition[name]}) for name in names)]
+        own = torch.tensor([*of_each, *[0] * (_NAMES + 1 - len(of_each))], dtype=torch.int64, device="cpu")
+        largest, smallest = self.largest(torch.stack([own, -own]))
+        if int(largest[0]) != -int(smallest[0]):
+            others = [
+                name for name, differs in zip(names, (largest != -smallest)[1:].tolist(), strict=False) if differs
+            ]
             raise ValueError(
-                f"the {of} of the process group differ; that of process {self.rank} has {definition}. {what_to_do}"
+                f"the {of} of the process group differ in {', '.join(others) or 'what they have'}; that of process "
+                f"{self.rank} has {definition}. {what_to_do}"
             )
 
     def _compare(self) -> None:
@@ -169,3 +177,9 @@ def _as_bytes(values: Tensor) -> Tensor:
 def _from_bytes(rows: Tensor, like: Tensor) -> Tensor:
     """[R, bytes] -> [R, ...] with the dtype and the rest of the shape of another tensor."""
     return rows.contiguous().view(like.dtype).reshape(len(rows), *like.shape[1:])
+
+
+def _digest(definition: Mapping[str, Any]) -> int:
+    """56 bits."""
+    text = json.dumps(definition, sort_keys=True, default=repr)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")

@@ -290,7 +290,8 @@ class Partition:
         shares = self.counts(kept)
         visited, total = min(shares) * self.world_size, sum(shares)
         mean = total / self.world_size
-        if min(shares) < min(_FAR * mean, mean - 4 * math.sqrt(mean)):  # more than chance leaves over
+        by_chance = 4.5 * math.sqrt(mean * (1 - total / self.size)) + 4  # hardly ever more, of a thousand processes
+        if min(shares) < min(_FAR * mean, mean - by_chance):
             warnings.warn(
                 f"of {total} examples that are kept, only {visited} are visited in each epoch: process "
                 f"{shares.index(min(shares))} keeps {min(shares)}, process {shares.index(max(shares))} {max(shares)}, "

@@ -25,7 +25,15 @@ from ..scores.gradients import check_depends, has_module_hooks, input_gradient
 from ..scores.temporal import TemporalOptions
 from ..support.checks import whole_number
 from .batch import check_batch, index_beside, index_of_rows, refuse_transforms
-from .finish import facts_of_dataset, labels_of_run, means_of_run, options_of_scores, seen_by_run, warn_of_too_little
+from .finish import (
+    check_read,
+    facts_of_dataset,
+    labels_of_run,
+    means_of_run,
+    options_of_scores,
+    seen_by_run,
+    warn_of_too_little,
+)
 from .group import Group
 from .growth import room_for
 from .moments import GradientMoments
@@ -921,7 +929,9 @@ reduction="weighted_mean")` |
                 keeps anyhow.
             dataset: what was trained on, the `IndexedDataset` or what it wraps. Its ids, labels, class names and
                 fingerprint are kept, as far as they are known, where they are not given here. Of a dataset that
-                augments at random the fingerprint is not known.
+                augments at random the fingerprint is not known. Labels are compared with those shown: all of them
+                where the dataset knows them or every example is read for them, else those of the examples that the
+                fingerprint reads.
             ids: [N] what names each example for good.
             class_names: the name of each class.
             dataset_fingerprint: from `dp.dataset_fingerprint`, so that runs of different data are not mixed.
@@ -955,10 +965,11 @@ reduction="weighted_mean")` |
             "class_names": class_names,
             "dataset_fingerprint": dataset_fingerprint,
         }
+        read = None
         if dataset is not None:
             if self._wanted.grows and len(dataset) > self.num_examples:
                 self._least = len(dataset)
-            known = facts_of_dataset(dataset, self.num_examples)
+            known, read = facts_of_dataset(dataset, self.num_examples)
             given = {name: known.get(name) if value is None else value for name, value in given.items()}
         if self.partition is not None and given["ids"] is None:
             given["ids"] = self.partition.ids  # so that the runs of all processes can be put together
@@ -971,6 +982,8 @@ reduction="weighted_mean")` |
             warn_of_too_little(state, scores)
             if late is not None:
                 scores |= late_scores(whole, late)
+            if read is not None and labels is None:
+                check_read(whole, read)
             labels, seen = labels_of_run(whole, given.pop("labels")), seen_by_run(whole, seen)
             means: dict[str, Any] = {**given, **means_of_run(state, whole=mean_probabilities)}
             windows = {"since": since, "late": late}

@@ -20,6 +20,7 @@ from difficulty_prune.audit.content import content_of
 from difficulty_prune.audit.known import collect
 from difficulty_prune.audit.render import script_json
 from difficulty_prune.cli.main import main
+from difficulty_prune.study.study_data import load_data
 
 
 def run_of(size, labels=None, **facts):
@@ -251,7 +252,8 @@ def test_the_command_says_what_it_did_and_what_was_planted(tmp_path: Path, capsy
     assert facts["planted"]["number"] == 43
     assert facts["planted"]["among_twice_as_many"] > 25  # of a few at random there are 3
     wrong = set(planted["ids"])
-    shown = dp.IndexedDataset([0] * 1797, ids=np.arange(1797)).ids[facts["index"]]
+    shown = load_data("digits").train.ids[facts["index"]]  # without those set aside for testing
+    assert facts["set_aside"] == 360
     assert facts["planted"]["among_first"] == len(wrong & set(shown[:43].tolist()))
     assert page.stat().st_size == facts["bytes"]
     assert main(["audit", str(folder), "--data", "digits", "-o", str(page)]) == 0

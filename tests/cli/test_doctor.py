@@ -111,6 +111,12 @@ def test_without_any_compiled_module_both_are_named() -> None:
     assert collect(nothing)["operators"] == "plain PyTorch: no module _C"
 
 
+def test_missing_cuda_kernels_are_laid_to_either_of_two_causes() -> None:
+    bare = replace(GOOD, build={**BUILD, "cuda": "", "cuda_architectures": ""})
+    expected = "none: built where no nvcc was found, or with DIFFICULTY_PRUNE_CUDA=0"
+    assert collect(bare)["cuda kernels"] == expected
+
+
 def test_the_version_of_the_kernels_that_runs() -> None:
     assert kernel_level(GOOD) == "x86-64-v4"
     assert kernel_level(replace(GOOD, processor=replace(CPU, level="x86-64-v3"))) == "x86-64-v3"

@@ -72,6 +72,26 @@ def test_the_plan_is_that_of_a_sampler_and_one_sentence_says_so(
     assert found.summary()["score"] == "el2n"
 
 
+def test_a_plan_is_written_to_and_read_from_a_url(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan("--keep", "0.7", "-o", f"file://{folder}/own/plan.safetensors") == 0
+    assert plan("--keep", "0.7", "-o", "memory://plans/plan.safetensors") == 0
+    found = dp.Plan.load("memory://plans/plan.safetensors")
+    assert torch.equal(found.index, dp.Plan.load(folder / "own/plan.safetensors").index)
+    assert main(["export", "runs", "--plan", "memory://plans/plan.safetensors", "-o", "table.csv"]) == 0
+    assert sum(float(row["weight"]) for row in rows("table.csv")) == 14
+    assert main(["convert", "memory://plans/plan.safetensors", "--from", "plan", "--to", "weights", "-o", "w.csv"]) == 0
+    assert len(rows("w.csv")) == 20
+    with pytest.raises(SystemExit):
+        plan("--keep", "0.7", "-o", "s3:/a/plan.safetensors")
+    assert main(["convert", "memory://plans/plan.csv", "-o", "w.csv"]) == 2
+    assert plan("--keep", "0.7", "-o", "memory://plans/plan.csv") == 2
+    said = capsys.readouterr().err.splitlines()
+    assert "expected a URL as text, s3://a/plan.safetensors" in said[0]
+    assert "read from a folder of this machine alone" in said[1]
+    assert "written to folders of this machine alone" in said[2]
+    assert sorted(path.name for path in folder.iterdir()) == ["own", "photos", "runs", "table.csv", "w.csv"]
+
+
 @pytest.mark.parametrize("policy", ["random", "stratified", "soft", "importance"])
 def test_the_seed_decides_what_chance_decides(policy: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plans = []
@@ -261,7 +281,10 @@ def test_the_runs_of_a_study_have_ids_and_class_names(folder: Path, capsys: pyte
     assert set(run.ids) < set(NAMES)
     assert [name.startswith("dog") for name in run.ids] == run.labels.tolist()
     assert main(["plan", "study", "--keep", "0.5", "--data", "imagefolder:photos", "-o", "plan.csv", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["data"] == {"matched": 16, "vanished": 0, "new": 4, "moved_class": 0}
+    found = json.loads(capsys.readouterr().out)
+    assert found["data"] == {"matched": 16, "vanished": 0, "new": 0, "moved_class": 0, "set_aside": 4}
+    assert (found["examples"], found["kept"]) == (16, 8)
+    assert sorted(run.metadata["set_aside"]) == sorted(set(NAMES) - set(run.ids))
 
 
 ODD = ["a[b]/\u202egnp.1.png", "a[b]/new\nline.png", "[/red]/é 日本.png", "[/red]/:smile:.png"]

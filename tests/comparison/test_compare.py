@@ -177,6 +177,33 @@ def test_metrics_of_other_names_and_per_class():
     assert kept["in_words"] == str(found)
 
 
+def test_a_class_that_some_trainings_have_no_number_of_is_named():
+    """As the precision of a class that a model never names: it may well be the one that loses most."""
+
+    def train(sampler, seed):
+        accuracy = Recorder()(sampler, seed)
+        lost = math.nan if len(sampler) < SIZE and seed == 1 else accuracy
+        return {"accuracy": accuracy, "precision": {"cat": accuracy, "dog": lost, "owl": math.nan}}
+
+    found = dp.compare(train, P.Hardest(0.5), DIFFICULTY, seeds=2)
+    (row,) = found.policies
+    assert set(row.class_verdicts["precision"]["all"]) == {"cat"}
+    assert str(found).count("because not every training has a number (precision): 'dog'") == 2
+    assert "owl" not in str(found)
+    assert math.isnan(row.classes["precision"]["dog"][1])
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("name", ["loss", "test loss", "top1_error", "RMSE"])
+def test_a_metric_that_sounds_as_if_less_were_better_is_asked_about(name):
+    def train(sampler, seed):
+        return {"accuracy": Recorder()(sampler, seed), name: 0.5, "neg_mean_squared_error": -0.1, "lossless": 1}
+
+    with pytest.warns(UserWarning, match=rf"metric '{name}' more is taken as better.* lower_is_better=\('{name}',\)"):
+        dp.compare(train, P.Hardest(0.5), DIFFICULTY, seeds=2)
+    assert dp.compare(train, P.Hardest(0.5), DIFFICULTY, seeds=2, lower_is_better=name).rows  # without a word
+
+
 def test_an_interrupted_comparison_goes_on_where_it_was(tmp_path):
     whole = dp.compare(Recorder(), P.Hardest(0.5), DIFFICULTY, seeds=3)
     breaking = Recorder()
@@ -211,9 +238,10 @@ def test_a_folder_belongs_to_one_comparison(tmp_path):
         dp.compare(lambda sampler, seed: 0.5, P.Hardest(0.5), DIFFICULTY, seeds=2, folder=tmp_path)
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
     victim = next(iter(tmp_path.glob("*-1.json")))
-    victim.write_text(victim.read_text().replace("0.7", "0.8"))
-    with pytest.raises(ValueError, match=f"{victim.name}: not a finished training, or changed since"):
-        dp.compare(Recorder(), P.Hardest(0.5), DIFFICULTY, seeds=2, folder=tmp_path)
+    for damaged in (victim.read_bytes().replace(b"0.7", b"0.8"), b"\xff" + victim.read_bytes()):
+        victim.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{victim.name}: not a finished training, or changed since"):
+            dp.compare(Recorder(), P.Hardest(0.5), DIFFICULTY, seeds=2, folder=tmp_path)
     victim.unlink()
     dp.compare(Recorder(), P.Hardest(0.5), DIFFICULTY, seeds=2, folder=tmp_path)
     (tmp_path / "comparison.json").write_text("{")
@@ -244,6 +272,78 @@ def test_functions_are_told_apart_by_the_values_they_were_given():
     assert " at 0x" not in source_of(partial(Recorder(), data=object(), made={Recorder().__call__}))
 
 
+def of_code(build, sizes):
+    """A training that encloses a class and a tuple."""
+
+    def train(sampler, seed):
+        return len(list(sampler)) * len(sizes) / len(build.__name__)
+
+    return train
+
+
+class Fixed:
+    """A training with attributes, of which one can be used to reach it again."""
+
+    def __init__(self, rate, build=torch.nn.Linear):
+        self.rate, self.build, self.calls = rate, build, []
+        self.again = partial(self.train, config=self)
+
+    def train(self, sampler, seed, config=None):
+        self.calls.append(seed)
+        return self.rate + 0 * len(list(sampler))
+
+    __call__ = train
+
+
+def test_functions_are_told_apart_by_code_and_attributes_too():
+    for same, again, other in (
+        (of_code(torch.nn.Linear, (64, 32)), of_code(torch.nn.Linear, (64, 32)), of_code(torch.nn.Linear, (32, 64))),
+        (of_code(torch.nn.Linear, ()), of_code(torch.nn.Linear, ()), of_code(torch.nn.Conv2d, ())),
+        (Fixed(0.1), Fixed(0.1), Fixed(0.2)),
+        (Fixed(0.1).train, Fixed(0.1).train, Fixed(0.2).train),
+        (Fixed(0.1), Fixed(0.1), Fixed(0.1, torch.nn.Conv2d)),
+        (partial(of_code, Fixed(0.1)), partial(of_code, Fixed(0.1)), partial(of_code, Fixed(0.2))),
+    ):
+        assert source_of(same) == source_of(again) != source_of(other)
+
+
+def test_a_folder_does_not_give_the_results_of_another_object(tmp_path):
+    assert dp.compare(Fixed(0.1).train, P.Hardest(0.5), DIFFICULTY, seeds=2, folder=tmp_path).full.mean("value") == 0.1
+    with pytest.raises(ValueError, match=r"holds another comparison.*source"):
+        dp.compare(Fixed(0.2).train, P.Hardest(0.5), DIFFICULTY, seeds=2, folder=tmp_path)
+
+
+def test_a_folder_does_not_give_the_results_of_a_policy_that_differs_later(tmp_path):
+    """Their first plans are the same, and so are the words in which they write themselves."""
+    order = np.argsort(DIFFICULTY)
+    ends = [P.WithoutWrong(P.EasyToHard(0.3, groups=5), wrong=part) for part in (order[-20:], order[-40:-20])]
+
+    class Own:
+        redrawn = True
+
+        def __init__(self, later):
+            self.later = later
+
+        def at(self, epoch):
+            return P.Hardest(self.later) if epoch else P.Random(0.5)
+
+        def __call__(self, *arguments, generator=None):
+            return self.at(0)(*arguments, generator=generator)
+
+    for number, (one, other) in enumerate((ends, (Own(0.5), Own(0.5 + 1e-9)), (Own([0.5][0]), Own(0.4)))):
+        folder, train = tmp_path / str(number), Recorder()
+        for policy in (one, other):
+            dp.compare(train, {"mine": policy}, DIFFICULTY, seeds=2, folder=folder)
+        assert len(train.visits) == 2 * 3 + 2 * 2  # all but all data anew
+        dp.compare(train, {"mine": one}, DIFFICULTY, seeds=2, folder=folder)
+        assert len(train.visits) == 2 * 3 + 2 * 2
+        both = dp.compare(Recorder(), {"one": one, "other": other}, DIFFICULTY, seeds=2)
+        assert [row.names for row in both.policies if row.name in ("one", "other")] in (
+            [("one",), ("other",)],
+            [("other",), ("one",)],
+        )
+
+
 def test_a_folder_does_not_give_the_results_of_other_values(tmp_path):
     def trained(rate):
         return dp.compare(
@@ -267,6 +367,14 @@ def test_any_executor_gives_the_same():
         assert [row.presentations for row in other.rows] == [row.presentations for row in alone.rows]
         assert all(row.seconds is None for row in other.rows)
     assert all(row.seconds is not None for row in alone.rows)
+
+
+def test_trainings_that_ran_side_by_side_have_no_wall_time_afterwards_either(tmp_path):
+    with ThreadPoolExecutor(2) as executor:
+        dp.compare(Recorder(), P.Hardest(0.5), DIFFICULTY, seeds=2, executor=executor, folder=tmp_path)
+    again = dp.compare(Recorder(), [P.Hardest(0.5), P.Easiest(0.5)], DIFFICULTY, seeds=2, folder=tmp_path)
+    assert [row.seconds is None for row in again.rows] == [True] * 4 + [False]
+    assert "seconds" not in str(again)
 
 
 def test_a_failure_in_an_executor_ends_the_comparison_and_keeps_what_is_finished(tmp_path):
@@ -301,9 +409,10 @@ def test_the_sampler_of_a_training_counts_what_is_drawn_and_is_a_sampler():
     assert len(copy.deepcopy(sampler)) == 100
 
 
-def value(what):
+def value(what, epochs=1):
     def train(sampler, seed):
-        list(sampler)
+        for _ in range(epochs):  # all of them the same
+            list(sampler)
         return what
 
     return train
@@ -320,6 +429,8 @@ def value(what):
         (dict(train=value({"a": [0.5]})), ValueError, "at least one number"),
         (dict(train=value({1: 0.5})), TypeError, "metric 1"),
         (dict(train=lambda sampler, seed: 0.5), ValueError, "drew nothing from its sampler"),
+        (dict(train=value(0.5, 3)), ValueError, "drew 600 positions of epoch 0, which are the same again and again"),
+        (dict(train=value({"a": 0.5, "b": [math.inf]})), ValueError, "got b inf of class 0 from .*, expected a finite"),
         (dict(train=value(0.5), lower_is_better=("loss",)), ValueError, "lower_is_better: got 'loss'"),
         (dict(policies=P.Hardest), TypeError, "policies: got <class.*keep="),
         (dict(policies=[]), ValueError, "policies: got none"),
@@ -406,6 +517,12 @@ def test_metrics_that_change_are_refused():
 
     with pytest.raises(ValueError, match=r"got \['error'\].*expected \['accuracy'\]"):
         dp.compare(train, P.Hardest(0.5), DIFFICULTY, seeds=2)
+    of_classes = iter([{"per class": [0.5]}, {}])
+    with pytest.raises(ValueError, match=r"got \['accuracy'\].*expected \['accuracy', 'per class'\]"):
+        dp.compare(
+            lambda sampler, seed: {"accuracy": 0 * len(list(sampler)), **next(of_classes)},
+            P.Hardest(0.5), DIFFICULTY, seeds=2,
+        )  # fmt: skip
 
 
 def test_policies_that_go_through_the_data_have_words_and_a_random_part_of_each_epoch_to_beat():
@@ -414,6 +531,14 @@ def test_policies_that_go_through_the_data_have_words_and_a_random_part_of_each_
     assert in_words(P.Review(0.5, gap=4), "el2n") == "the hardest 50 % with reviews within 4 epochs by el2n"
     assert in_words(P.BetaSampling(0.3, confidence), "dual") == "a Beta-sampled 30 % by dual"
     assert in_words(P.Budget(P.Hardest(0.5), confidence), "el2n") == "the hardest 50 % of the cost by el2n"
+    assert in_words(P.Budget(P.Random(0.5), confidence), "el2n") == "a random 50 % of the cost"
+    without = P.WithoutWrong(P.PerClass(P.Random(0.5)), [3])
+    assert in_words(without, "el2n") == "a random 50 % of each class without 1 likely mislabelled"
+    reviews = dp.compare(Recorder(), [P.EasyToHard(0.5), P.Review(0.5, gap=4)], DIFFICULTY, seeds=2, by="el2n")
+    assert [row.name for row in reviews.rows if row.kind == "few"] == [
+        "all data, cut like 50 % from easy to hard by el2n",
+        "all data, cut like the hardest 50 % with reviews within 4 epochs by el2n",
+    ]
     for policy in (P.EasyToHard(0.5), P.Review(0.5, gap=4)):
         _, chance, own = make_arms({"it": policy}, {"it": SIZE // 2}, SIZE)
         assert isinstance(chance.policy, SameSize)

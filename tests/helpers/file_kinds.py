@@ -15,6 +15,8 @@ import torch
 from small_runs import SIZE, make_run, some_probabilities
 
 import difficulty_prune as dp
+from difficulty_prune.comparison.trained import Trained, read_trained, write_trained
+from difficulty_prune.study.checkpoint import Checkpoint
 from difficulty_prune.study.result_file import read_result, write_result
 
 
@@ -91,6 +93,39 @@ def in_any_case(result: Any) -> Any:
     return json.dumps(result, sort_keys=True)
 
 
+TRAINING = ("ab" * 16, "cd" * 16, 3)
+"""Comparison, arm and seed."""
+
+
+def some_training(path: Path) -> None:
+    trained = Trained({"accuracy": 0.75, "loss": 1.5}, {"accuracy per class": {"cat": 0.5, "0": 1.0}}, 120, 2.25)
+    write_trained(path, *TRAINING, trained)
+
+
+def of_training(trained: Trained) -> Any:
+    return trained.metrics, trained.classes, trained.presentations, trained.seconds
+
+
+def some_checkpoint(path: Path) -> None:
+    state = {"epoch": 2, "steps": 12, "seconds": 0.5, "model": {"weight": torch.arange(6.0)}}
+    Checkpoint(path, {"seed": 3}, every=0).write(2, state)
+
+
+def read_checkpoint(path: Path) -> Any:
+    """A study refuses none: it says which one is as if it were not there, and begins anew."""
+    own = Checkpoint(path, {"seed": 3})
+    epoch, state = own.epoch(), own.read()
+    assert (epoch is None) == (state is None), "the study would say something else than it does"
+    if epoch is None:
+        raise ValueError(f"{path} is as if it were not there")
+    return epoch, state
+
+
+def of_checkpoint(found: Any) -> Any:
+    epoch, state = found
+    return epoch, {**state, "model": {name: part.tolist() for name, part in state["model"].items()}}
+
+
 KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any], Callable[[Any], Any]]] = {
     "run": (lambda path: some_run().save(path), dp.Run.load, of_run),
     "plan": (lambda path: some_plan().save(path), dp.Plan.load, of_plan),
@@ -98,6 +133,8 @@ KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any], Callable[[
     "fingerprint": (lambda path: some_fingerprint().save(path), dp.ArchitectureFingerprint.load, of_fingerprint),
     "inclusion-table": (some_table, dp.InclusionTable, of_table),
     "result": (lambda path: write_result(path, RESULT), read_result, in_any_case),
+    "training": (some_training, lambda path: read_trained(path, *TRAINING), of_training),
+    "checkpoint": (some_checkpoint, read_checkpoint, of_checkpoint),
 }
 
 

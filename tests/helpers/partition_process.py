@@ -288,10 +288,26 @@ def sharding(rank: int, folder: Path) -> None:
         torch.save({"losses": losses, "visits": visits, "records": tracker.num_examples}, folder / f"{name}-{rank}.pt")
 
 
-def impatient() -> Any:
-    """A group with a short time-out, made when both processes are there."""
+def impatient(seconds: int = 4) -> Any:
+    """A group with a short time-out, made when all processes are there."""
     dist.barrier()
-    return dist.new_group(timeout=timedelta(seconds=4))
+    return dist.new_group(timeout=timedelta(seconds=seconds))
+
+
+def uneven(rank: int, folder: Path) -> None:
+    """The first process makes no step, the others 8, 16 and 24: a step that waits for all of them times out."""
+    partition = dp.Partition.split(SIZE, impatient(10))
+    own = part_of(partition.ids)
+    tracker = learner(partition)
+    if rank == 0:
+        return
+    try:
+        for epoch in range(rank):
+            for places in torch.arange(len(own)).split(10):
+                show(tracker, own[places], places, epoch)
+        torch.save({"own": own, "scores": tracker.compute()}, folder / f"uneven-{rank}.pt")
+    except RuntimeError as error:
+        (folder / f"waited-{rank}.txt").write_text(str(error))
 
 
 def ending(rank: int, folder: Path, last: Callable[[], None]) -> None:
@@ -328,7 +344,7 @@ def main() -> None:
     torch.set_num_threads(1)
     options = {"rank": rank, "world_size": world, "timeout": timedelta(seconds=120)}
     dist.init_process_group("gloo", f"file://{folder}/store", **options)
-    scenarios = (planning, training, estimating, refusing, sharding, dying, silent)
+    scenarios = (planning, training, estimating, uneven, refusing, sharding, dying, silent)
     for name in scenario.split("+"):
         {function.__name__: function for function in scenarios}[name](rank, folder)
         dist.barrier()

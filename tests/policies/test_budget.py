@@ -261,7 +261,8 @@ def test_the_largest_number_within_a_budget_is_found_by_halving(costs, budget):
         (lambda: Budget(Budget(P.Hardest(0.5), [1]), [1]), TypeError, "policy: got Budget"),
         (lambda: Budget(P.Hardest(0.5), [1.0, -1.0]), ValueError, r"cost: got -1\.0 at 1, expected what each example"),
         (lambda: Budget(P.Hardest(0.5), [NAN]), ValueError, "cost: got nan at 0"),
-        (lambda: Budget(P.Hardest(0.5), [0, 0]), ValueError, "cost: got 2 zeros"),
+        (lambda: Budget(P.Hardest(0.5), [1e308, 1e308]), ValueError, "cost: got the sum inf, expected .* finite sum"),
+        (lambda: Budget(P.Hardest(0.5), [0, 0]), ValueError, "cost: got the sum 0"),
         (lambda: Budget(P.Hardest(0.5), "tokens"), TypeError, "cost: got str"),
         (lambda: Budget(P.Hardest(0.5), [1, 2])([1.0]), ValueError, "cost: got 2 numbers for 1 examples"),
         (

@@ -189,6 +189,8 @@ def test_a_file_url_is_a_path(tmp_path: Path) -> None:
     make(0).save(url)
     assert dp.Run.load(url).path == tmp_path / "mlp-0.safetensors"
     assert find_run_files(f"file://{tmp_path}/*") == [tmp_path / "mlp-0.safetensors"]
+    with pytest.raises(FileNotFoundError, match=f"^file://{tmp_path}/none: no run files there"):
+        dp.RunSet.load(f"file://{tmp_path}/none")
 
 
 def test_a_file_that_changed_or_vanished_is_noticed(read_bytes: list[int]) -> None:

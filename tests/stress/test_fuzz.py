@@ -1,30 +1,35 @@
 """Every reader of files, given damaged ones: an object or a ValueError that names the file, and nothing is executed.
 
-STRESS_INPUTS=1000000 files in all, shared among the readers. They are made from good files by a seeded generator of
-its own, the same in every run; STRESS_SEED=1 makes others. Hypothesis, which tries to find the smallest damage, takes
-ten times as long for each. The property tests in `tests/runs/test_damaged_files.py` use it. Parquet is left out, since
-pyarrow reads it.
+STRESS_INPUTS=1000000 files in all, shared among the readers, and a few more where that does not divide. They are made
+from good files by a seeded generator of its own, the same in every run; STRESS_SEED=1 makes others. Hypothesis, which
+tries to find the smallest damage, takes ten times as long for each. The property tests in
+`tests/runs/test_damaged_files.py` use it. Parquet is left out, since pyarrow reads it.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import random
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from file_kinds import KINDS, good
 from small_runs import SIZE, make_run
 
 import difficulty_prune as dp
+from difficulty_prune.comparison import compare as comparing
 from difficulty_prune.study.plant import read_planted
 from difficulty_prune.support.digest import Digests
 from difficulty_prune.support.safetensors_header import header_bytes, in_order
@@ -89,6 +94,32 @@ TASKS = [
 SAMPLES = {"samples": [{"filepath": f"data/{name}.png", "tags": ["wrong"]} for name in "abc"]}
 ISSUES = b"is_label_issue,label_quality,given_label,predicted_label\nTrue,0.1,0,1\nFalse,0.9,1,1\n"
 DYNAMICS = [{"guid": number, "logits_epoch_0": [0.5, -1.0, 2.0], "gold": number % 3} for number in range(6)]
+MANIFEST = {"format": 1, "examples": 7, "difficulty": "ab" * 16, "train": "largest.train", "source": "cd" * 16}
+
+
+def with_manifest(path: Path) -> None:
+    comparing._check_folder(path.parent, MANIFEST)
+
+
+def trainer_state() -> bytes:
+    """`difficulty.pt` of a trainer; nothing without transformers."""
+    if find_spec("transformers") is None:
+        return b""
+    from difficulty_prune.integrations import kept_scores
+
+    tracker = dp.DifficultyTracker(6, scores=("el2n",))
+    tracker.update(torch.arange(6), torch.eye(6), torch.arange(6))
+    with tempfile.TemporaryDirectory() as folder:
+        kept_scores._write_state(f"{folder}/{kept_scores.STATE_NAME}", {"tracker": tracker.state_dict()})
+        return Path(folder, kept_scores.STATE_NAME).read_bytes()
+
+
+def with_trainer_state(path: Path) -> Any:
+    from difficulty_prune.integrations import kept_scores
+
+    return kept_scores._read_state(str(path))
+
+
 PLANTED = {"planted": {"index": [1, 4], "true": [0, 1], "given": [1, 0], "ids": None}}
 
 READERS: dict[str, Reader] = {
@@ -98,6 +129,7 @@ READERS: dict[str, Reader] = {
     "table .npz": ("table.npz", npz(np.savez_compressed, **columns()), with_table),
     "table .npy": ("table.npy", npy(), with_table),
     "decisions .csv": ("decisions.csv", DECIDED_CSV, dp.Decisions.load),
+    "decisions .tsv": ("decisions.tsv", DECIDED_CSV.replace(b",", b"\t"), dp.Decisions.load),
     "decisions .json": ("decisions.json", json.dumps(DECIDED).encode(), dp.Decisions.load),
     "decisions .jsonl": ("decisions.jsonl", lines(DECIDED), dp.Decisions.load),
     "scores .csv": ("scores.csv", b"index,id,el2n,label\n0,a,0.5,1\n1,b,0.25,0\n2,c,,1\n", dp.convert.from_csv),
@@ -108,9 +140,21 @@ READERS: dict[str, Reader] = {
     "label studio": ("tasks.json", json.dumps(TASKS).encode(), dp.convert.from_label_studio),
     "fiftyone": ("samples.json", json.dumps(SAMPLES).encode(), dp.convert.from_fiftyone),
     "planted": ("summary.json", json.dumps(PLANTED).encode(), lambda path: read_planted(path.parent)),
+    "manifest of a comparison": ("comparison.json", json.dumps(MANIFEST).encode(), with_manifest),
+    "difficulty.pt": ("difficulty.pt", trainer_state(), with_trainer_state),
 }  # fmt: skip
+NEEDED = {"difficulty.pt": "transformers"}
 
-DESCRIBED = [kind for kind in KINDS if kind != "result"]
+DESCRIBED = [kind for kind in KINDS if kind not in ("result", "training", "checkpoint")]
+
+
+def reader(name: str) -> Reader:
+    """As in `READERS`; skips the test where a library is missing."""
+    if name in NEEDED:
+        pytest.importorskip(NEEDED[name])
+    return READERS[name]
+
+
 TOKENS = [
     *(
         b'"',
@@ -202,7 +246,7 @@ def read(load: Callable[[Path], Any], path: Path, content: bytes) -> bool:
 
 def fuzz(load: Callable[[Path], Any], path: Path, make: Callable[[random.Random], bytes], seed: str) -> tuple[int, int]:
     """How many files were read, and of how many."""
-    count, chance, accepted = INPUTS // (len(READERS) + len(DESCRIBED)), random.Random(seed + SEED), 0
+    count, chance, accepted = math.ceil(INPUTS / (len(READERS) + len(DESCRIBED))), random.Random(seed + SEED), 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for _ in range(300):  # what is imported late is imported now
@@ -216,7 +260,7 @@ def fuzz(load: Callable[[Path], Any], path: Path, make: Callable[[random.Random]
 
 @pytest.mark.parametrize("name", READERS)
 def test_a_damaged_file_is_read_or_refused_by_name(name: str, tmp_path: Path, tell) -> None:
-    file, content, load = READERS[name]
+    file, content, load = reader(name)
     assert read(load, tmp_path / file, content), "the good file"
     accepted, count = fuzz(load, tmp_path / file, lambda chance: damaged(content, chance), name)
     tell(f"damaged {name}", f"{count:,} files", f"{count - accepted:,} refused by name, {accepted:,} read")
@@ -250,7 +294,7 @@ PICKLES = (
 
 @pytest.mark.parametrize("name", READERS)
 def test_pickles_in_its_place_are_not_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, _, load = READERS[name]
+    file, _, load = reader(name)
     monkeypatch.chdir(tmp_path)
     objects = np.array([Evil()], dtype=object)
     made = io.BytesIO()

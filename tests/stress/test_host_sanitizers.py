@@ -24,7 +24,7 @@ SANITIZERS = {
 CALLS = """
 import importlib.util, sys
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import rankdata, spearmanr
 
 spec = importlib.util.spec_from_file_location("_host", sys.argv[1])
 host = importlib.util.module_from_spec(spec)
@@ -63,6 +63,41 @@ for rows, n in shapes:
         wrong = (values < 0) | (values >= 50)
         assert host.first_outside(values, 50) == wrong.argmax()
     calls += 2
+def standard(x):
+    ranks = rankdata(x) - (len(x) + 1) / 2
+    deviation = np.sqrt(np.mean(ranks**2)) if len(x) else 0
+    return ranks / deviation if deviation else ranks
+
+def spread(x):
+    return np.mean(standard(x) * (x - x.mean()))
+
+def compared(a, b):
+    known = ~(np.isnan(a) | np.isnan(b))
+    a, b = a[known], b[known]
+    if len(a) < 2 or (a == a[0]).all() or (b == b[0]).all():
+        return [np.nan, np.nan]
+    return [spearmanr(a, b).statistic, 2 * spread(a) * spread(b) / (spread(a) ** 2 + spread(b) ** 2)]
+
+for n in [0, 1, 2, 70_000, *chance.integers(0, 300, 100)]:
+    for x in (chance.normal(size=n), chance.integers(0, 3, n).astype(float), np.full(n, -1.5)):
+        ranks, together = host.standard_ranks(x)
+        assert np.allclose(ranks, standard(x), atol=1e-9), n
+        assert n == 0 or np.isclose(together, spread(x), atol=1e-9), n
+        calls += 1
+# The first ones are worth several threads; of small ones, groups are often empty.
+sizes = [(6, 3000, 2), (3, 70_000, 4), (40, 500, 3), (2, 700, 90), (0, 9, 2), (5, 0, 2), (5, 0, 0), (4, 1, 1)]
+for splits, n, groups in sizes + [tuple(map(int, chance.integers(1, [9, 60, 6]))) for _ in range(100)]:
+    group = chance.integers(0, groups, n, np.int32) if n else np.zeros(0, np.int32)
+    ties = chance.integers(0, 4, (2 * splits, n)).astype(float)
+    for means in (chance.normal(size=(2 * splits, n)), ties, np.full((2 * splits, n), np.nan)):
+        means[chance.random(means.shape) < 0.1] = np.nan
+        got = host.compare_halves(means, group, groups)
+        assert got.shape == (splits, 1 + groups, 2)
+        for a, b, found in zip(means[::2], means[1::2], got):
+            sets = [slice(None), *(group == g for g in range(groups))]
+            expected = [compared(a[rows], b[rows]) for rows in sets]
+            assert np.allclose(found, expected, atol=1e-9, equal_nan=True), (splits, n, groups)
+        calls += 1
 for runs, n, assignments, classes in [(6, 1, 1, 2), (9, 500, 300, 3), (40, 3000, 64, 4), (3, 0, 5, 2)] + [
     (int(a), int(b), int(c), 2) for a, b, c in chance.integers(2, 30, (60, 3))
 ]:
@@ -82,6 +117,17 @@ refuses(host.rank_rows, np.zeros(3))
 refuses(host.spearman_matrix, np.zeros((2, 2, 2)))
 refuses(host.first_outside, np.zeros((2, 2), np.int64), 5)
 refuses(host.first_outside, np.zeros(3), 5)
+refuses(host.standard_ranks, np.array([1.0, np.nan]))
+refuses(host.standard_ranks, np.zeros((2, 2)))
+halves, of_group = np.zeros((4, 3)), np.zeros(3, np.int32)
+refuses(host.compare_halves, np.zeros((3, 3)), of_group, 1)
+refuses(host.compare_halves, np.zeros(4), of_group, 1)
+refuses(host.compare_halves, halves, np.zeros(2, np.int32), 1)
+refuses(host.compare_halves, halves, np.zeros((1, 3), np.int32), 1)
+refuses(host.compare_halves, halves, of_group.astype(np.int64), 1)
+for groups, number in ((1, 1), (1, -1), (1, 2**31 - 1), (0, 0), (-1, 0)):
+    refuses(host.compare_halves, halves, np.array([0, number, 0], np.int32), groups)
+refuses(host.compare_halves, np.zeros((4, 0)), np.zeros(0, np.int32), -1)
 for shape, group in (((2, 5), 0), ((0, 4), 0), ((2, 4), -1), ((4,), 0)):
     bad = np.full(shape, group, np.int16)
     refuses(host.count_as_large, np.zeros((4, 3)), np.zeros(3), bad)

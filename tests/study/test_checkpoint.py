@@ -137,6 +137,7 @@ Damage = Callable[[bytes], bytes]
         lambda content: content[:-200] + bytes([content[-200] ^ 1]) + content[-199:],
         lambda content: b"\xff" + content,
         lambda content: b"[]\n" + content,
+        lambda content: content.replace(b'"epoch": 2', b'"epoch": 3'),
     ],
 )
 def test_a_damaged_checkpoint_is_as_if_it_were_not_there(damage: Damage, tmp_path: Path) -> None:
@@ -145,6 +146,7 @@ def test_a_damaged_checkpoint_is_as_if_it_were_not_there(damage: Damage, tmp_pat
     assert own.epoch() == 2
     (tmp_path / "a").write_bytes(damage((tmp_path / "a").read_bytes()))
     assert own.read() is None
+    assert own.epoch() is None  # so that the study says that it begins anew
 
 
 class Mine:

@@ -86,7 +86,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             result = {
                 "task": task._facts(), "examples": len(visited), "plan": task.training, "peak_memory_bytes": None,
                 "test_accuracy": min(1.0, max(0.0, accuracy)), "class_accuracy": [0.5] * 9 + [None],
-                "presentations": task.length or len(visited), "steps": 7, "seconds": 1.0,
+                "presentations": task.length or len(visited), "steps": 7, "seconds": 1.0, "alone": task.alone,
             }  # fmt: skip
             write_result(task.path, result)
             written.append(Path(task.path).name)
@@ -95,10 +95,10 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return written
 
 
-def compare(folder: Path, **options) -> room.Compared:
+def compare(folder: Path, workers: int = 1, **options) -> room.Compared:
     settings = Settings(models=("mlp",), out=folder, **options)
     source = DataSource.of("digits")
-    return compare_policies(settings, source, DIGITS, make_runs(100), 1, Console(file=io.StringIO()))
+    return compare_policies(settings, source, DIGITS, make_runs(100), workers, Console(file=io.StringIO()))
 
 
 def test_equal_plans_are_one_training_and_one_row(trained: list[str], tmp_path: Path) -> None:
@@ -154,6 +154,10 @@ def test_wall_times_are_told_of_trainings_that_ran_alone(trained: list[str], tmp
     (row,) = found.of_models["mlp"].policies
     assert set(row.classes["test accuracy per class"]) == set("012345678")  # the last has no test image
     assert found.wrong_labels is None
+    beside = compare(tmp_path / "beside", workers=2, policies=("hardest",), seeds=2)
+    again = compare(tmp_path / "beside", policies=("hardest",), seeds=2)  # alone, but nothing is left to train
+    assert again.reused == 8
+    assert [row["seconds"] for row in beside.rows] == [row["seconds"] for row in again.rows] == [None] * 4
 
 
 def test_nothing_is_compared_where_nothing_is_to_be_kept(tmp_path: Path) -> None:

@@ -107,3 +107,11 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(error, match=message):
             load_data(f"datasets:{tmp_path / spec}")
+
+
+def test_a_row_without_an_image_is_refused_by_its_number(tmp_path: Path) -> None:
+    made = rows(CLASSES, datasets.ClassLabel(names=["cat", "dog"]))
+    columns = {"photo": [*PIXELS[:19], None], "animal": CLASSES}
+    datasets.Dataset.from_dict(columns, features=made.features).save_to_disk(tmp_path / "a")
+    with pytest.raises(ValueError, match=r"data: row 19 of .* has no image"):
+        load_data(f"datasets:{tmp_path / 'a'}")

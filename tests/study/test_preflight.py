@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +41,18 @@ def test_a_model_that_does_not_take_the_images_is_refused() -> None:
         check_fit(settings, data_of([0, 1] * 4, (1, 28, 28)))
 
 
+class Returns(nn.Module):
+    """A model that returns what `wrap` makes of its logits, in training alone."""
+
+    def __init__(self, wrap: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.linear, self.wrap = nn.Linear(64, 2), wrap
+
+    def forward(self, x: Tensor) -> Any:
+        logits = self.linear(x.flatten(1))
+        return self.wrap(logits) if self.training else logits
+
+
 class Drawn(nn.Linear):
     """Its logits depend on chance, which GraNd refuses."""
 
@@ -55,6 +68,11 @@ class Drawn(nn.Linear):
         (lambda shape, classes: nn.Flatten(), "no parameters to train"),
         (lambda shape, classes: None, "got NoneType, expected a torch.nn.Module"),
         (lambda shape: nn.Flatten(), "takes 1 positional argument"),
+        (
+            lambda shape, classes: Returns(lambda x: (x, x)),
+            r"in training mode it returns a tuple, expected logits \[2, 2\]",
+        ),
+        (lambda shape, classes: Returns(lambda x: {"logits": x}), "in training mode it returns a dict"),
         (lambda shape, classes: Drawn(64, 2), "grand|chance|random"),
     ],
 )
@@ -67,6 +85,12 @@ def test_a_model_that_cannot_be_trained_or_scored_is_refused(
     ) as raised:
         check_model("own", data_of([0, 1] * 4), with_grand=True)
     assert "\n" not in str(raised.value)
+
+
+def test_a_part_of_a_single_example_is_refused() -> None:
+    """Where numbers are predicted no class would be lacking."""
+    with pytest.raises(ValueError, match=r"keep: got 0\.001, which keeps 1 of 353 examples, expected 2 or more"):
+        check_random_subsets(Settings(data="sklearn:diabetes", keep=(0.001,)), load_data("sklearn:diabetes"))
 
 
 def lacks_a_class(data: StudyData, keep: float, seed: int) -> bool:

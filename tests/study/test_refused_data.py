@@ -14,9 +14,10 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 import difficulty_prune as dp
-from difficulty_prune.study.study_data import load_data
+from difficulty_prune.study.study_data import StudyData, load_data
+from difficulty_prune.study.tasks import DataSource
 
-Load = Callable[..., None]
+Load = Callable[..., StudyData]
 
 
 @pytest.fixture
@@ -28,11 +29,11 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "made", raising=False)
 
-    def read(train: object, test: object = None) -> None:
+    def read(train: object, test: object = None) -> StudyData:
         import made
 
         made.found[:] = [train, test]
-        load_data.__wrapped__("made:train", None if test is None else "made:test")
+        return load_data.__wrapped__("made:train", None if test is None else "made:test")
 
     yield read
     sys.modules.pop("made", None)
@@ -74,6 +75,41 @@ def test_image_folders_whose_classes_have_other_names_are_refused(tmp_path: Path
     assert load_data(train, f"imagefolder:{tmp_path / 'same'}").num_classes == 2
     with pytest.raises(ValueError, match=r"test: got 2 classes, expected the 2 of .*; 'bird', 'cat' not in both"):
         load_data(train, f"imagefolder:{tmp_path / 'other'}")
+
+
+def test_a_folder_that_is_there_twice_by_a_link_is_refused(tmp_path: Path) -> None:
+    """Its images would be twice in the data, of two classes, or in the training and in the test."""
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / name / f"{i}.png")
+    elsewhere = tmp_path.with_name(f"{tmp_path.name}-elsewhere")
+    (tmp_path / "dog").rename(elsewhere)
+    (tmp_path / "dog").symlink_to(elsewhere)  # once is well
+    assert load_data.__wrapped__(f"imagefolder:{tmp_path}").num_classes == 2
+    for link, to in (("owl", "cat"), ("cat/loop", "cat")):
+        (tmp_path / link).symlink_to(tmp_path / to)
+        with pytest.raises(ValueError, match=rf"data: .*{link}.* is .*cat once more.*remove the link"):
+            load_data.__wrapped__(f"imagefolder:{tmp_path}")
+        (tmp_path / link).unlink()
+
+
+def test_the_training_data_are_no_test_data(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / name / f"{i}.png")
+    with pytest.raises(
+        ValueError, match=r"test: imagefolder:.*/ has the 10 training examples themselves.*leave --test"
+    ):
+        DataSource.of(f"imagefolder:{tmp_path}", f"imagefolder:{tmp_path}/")
+    with pytest.raises(ValueError, match="test: sklearn:iris has the 150 training examples"):
+        DataSource.of("sklearn:iris", "sklearn:iris")
+
+
+def test_the_test_part_of_data_that_have_one_is_taken_for_the_test(load: Load) -> None:
+    part = load(images(GOOD), (images(GOOD, 1, 9, 9), images(GOOD)))
+    assert (len(part.train), len(part.test)) == (20, 20)
 
 
 class Names(TensorDataset):

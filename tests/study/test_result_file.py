@@ -18,6 +18,14 @@ def test_a_result_comes_back(tmp_path: Path) -> None:
     assert read_result(tmp_path / "a.json") == GOOD
 
 
+def test_a_result_of_an_earlier_version_does_not_say_whether_it_ran_alone(tmp_path: Path) -> None:
+    for result in (GOOD, {**GOOD, "alone": True}):
+        write_result(tmp_path / "a.json", result)
+        assert read_result(tmp_path / "a.json") == result
+    with pytest.raises(ValueError, match=r"^alone: got 1, expected true or false"):
+        write_result(tmp_path / "a.json", {**GOOD, "alone": 1})
+
+
 @pytest.mark.parametrize("change", [{"test_accuracy": 0.95}, {"task": {**GOOD["task"], "keep": 0.7}}, {"seconds": 1}])
 def test_an_edited_result_is_refused_by_name(change: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "a.json"

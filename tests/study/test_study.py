@@ -19,6 +19,7 @@ from PIL import Image
 from torch.utils.data import TensorDataset
 
 import difficulty_prune as dp
+from difficulty_prune.policies.base import Choice
 from difficulty_prune.study import train
 from difficulty_prune.study.hold_out import held_out
 from difficulty_prune.study.models import MODELS, build_model
@@ -192,6 +193,42 @@ def test_training_on_a_plan_visits_only_what_it_keeps() -> None:
     train(data, "mlp", sampler, Recipe(epochs=2, batch_size=16), 0, tracker)
     seen = ~tracker.compute()["el2n"].isnan()
     assert seen.nonzero()[:, 0].tolist() == sampler.plan.index.tolist() == list(range(32, 65))
+
+
+class Heavy(dp.policies.Random):
+    """All examples, each eight times as heavy."""
+
+    def choose(self, difficulty: torch.Tensor, kept: int, generator: torch.Generator) -> Choice:
+        index, weight = super().choose(difficulty, kept, generator)
+        return index, 8 * weight
+
+
+def test_steps_are_no_larger_where_weights_are() -> None:
+    data = tiny_data()
+
+    def trained(policy: dp.policies.Policy) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        tracker = dp.DifficultyTracker(65, scores=("el2n", "vog_loss"))
+        sampler = dp.PruneSampler(policy, torch.zeros(65))
+        model = train(data, "mlp", sampler, Recipe(epochs=3, batch_size=16), 0, tracker).model
+        return torch.cat([p.detach().flatten() for p in model.parameters()]), tracker.compute()
+
+    usual, scores = trained(dp.policies.Random(1.0))
+    heavy, scores_of_heavy = trained(Heavy(1.0))
+    assert torch.equal(heavy, usual)
+    assert all(torch.equal(scores_of_heavy[name], score) for name, score in scores.items())
+
+
+def test_among_the_examples_kept_weights_count_as_they_are() -> None:
+    """One step on all that is kept is the step on the mean loss of the whole data set, if what stands in is equal."""
+    images = Images(torch.ones(64, 3, 8, 8), torch.arange(64) % 2)
+    data = StudyData(images, images, num_classes=2)
+    easy = torch.arange(64.0).remainder(2)  # class 0 is easy, and 16 of its 32 examples are kept
+
+    def trained(policy: dp.policies.Policy) -> torch.Tensor:
+        model = train(data, "mlp", dp.PruneSampler(policy, easy), Recipe(epochs=1, batch_size=64), 0).model
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    torch.testing.assert_close(trained(dp.policies.SoftPrune(0.75, easy_keep=0.5)), trained(dp.policies.Random(1.0)))
 
 
 def test_a_data_set_of_tensors_has_the_fingerprint_of_its_content() -> None:

@@ -98,6 +98,15 @@ def test_a_table_that_cannot_be_used_is_refused_by_line_and_column(
         load_data(f"table:{tmp_path / 'a.csv'}{spec}")
 
 
+def test_cells_that_hold_several_values_are_refused(tmp_path: Path) -> None:
+    """Not each list a text of its own."""
+    (tmp_path / "a.json").write_text(json.dumps([{"x": [i % 3, 1], "y": i % 2} for i in range(20)]))
+    with pytest.raises(
+        ValueError, match=r"a\.json: entry 1 has \[0, 1\] in the column 'x', expected a number or a text"
+    ):
+        load_data(f"table:{tmp_path / 'a.json'}#y")
+
+
 def test_texts_that_only_look_like_numbers_stay_texts_and_large_classes_apart(tmp_path: Path) -> None:
     path, big = tmp_path / "a.csv", 2**53
     path.write_text("x,y\n" + "".join(f"1_{i % 3},{big + i % 3}\n" for i in range(30)))

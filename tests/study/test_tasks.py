@@ -39,6 +39,18 @@ def test_a_result_names_the_data_as_those_of_older_versions_do(tmp_path: Path) -
         assert not replace(task, source=replace(DIGITS, **{part: "0" * 32})).is_done(), part
 
 
+def test_a_result_says_how_weights_of_several_sizes_were_used(tmp_path: Path) -> None:
+    """Those of earlier versions, whose steps were larger by the mean weight, do not count as done."""
+    task = replace(comparison(tmp_path / "result.json"), difficulty=np.arange(1437.0))
+    task.run(lambda steps: None)
+    assert "weights" not in json.loads((tmp_path / "result.json").read_text())["task"]
+    soft = replace(task, policy=dp.policies.SoftPrune(0.02))
+    assert not soft.is_done()
+    soft.run(lambda steps: None)
+    assert json.loads((tmp_path / "result.json").read_text())["task"]["weights"] == "over their mean"
+    assert soft.is_done()
+
+
 def test_an_edited_result_is_not_done_and_cannot_be_averaged(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     task = comparison(path)

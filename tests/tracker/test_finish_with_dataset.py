@@ -113,3 +113,73 @@ def test_examples_without_a_class() -> None:
     tracker.update(torch.tensor([0, 1]), loss=torch.tensor([1.0, 2.0]))
     run = tracker.finish(dataset=TensorDataset(torch.zeros(2), torch.tensor([-1, 0])), **FACTS)
     assert run.labels is None
+
+
+def shown(labels: list[int]) -> dp.DifficultyTracker:
+    """A tracker that was shown each example with its label, but for those of -100, which are ignored."""
+    tracker = dp.DifficultyTracker(len(labels), scores=("el2n",))
+    tracker.update(torch.arange(len(labels)), torch.randn(len(labels), 4), torch.tensor(labels))
+    return tracker
+
+
+LABELS = [i % 3 for i in range(70)]  # more than a fingerprint samples
+MORE = [(label + 1) % 3 for label in LABELS]
+ONE = [*LABELS[:5], 0, *LABELS[6:]]
+
+
+@pytest.mark.parametrize(("labels", "number"), [(MORE, 70), (ONE, 1)])
+def test_labels_that_only_samples_know_are_compared(labels: list[int], number: int) -> None:
+    pairs = [(float(i), label) for i, label in enumerate(labels)]
+    mappings = [{"x": float(i), "label": torch.tensor(label)} for i, label in enumerate(labels)]
+    tracker = shown(LABELS)
+    for dataset in (pairs, dp.IndexedDataset(pairs), mappings):
+        with pytest.raises(ValueError, match=f"dataset: {number} of 70 examples that were read have other labels"):
+            tracker.finish(dataset=dataset, **FACTS)
+    run = tracker.finish(dataset=pairs, labels=LABELS, **FACTS)  # as the message says
+    assert run.labels is not None
+    assert run.labels.tolist() == LABELS
+    assert shown(labels).finish(dataset=pairs, **FACTS).dataset_fingerprint == dp.dataset_fingerprint(pairs)
+
+
+def test_a_target_transform_counts_in_the_samples_that_are_read() -> None:
+    class Transformed:
+        targets = LABELS
+        target_transform = staticmethod(lambda label: (label + 1) % 3)
+
+        def __len__(self) -> int:
+            return len(LABELS)
+
+        def __getitem__(self, index: int) -> Any:
+            return float(index), self.target_transform(LABELS[index])
+
+    assert shown(MORE).finish(dataset=Transformed(), **FACTS).dataset_fingerprint
+    with pytest.raises(ValueError, match="dataset: 64 of 64 examples that were read have other labels"):
+        shown(LABELS).finish(dataset=Transformed(), **FACTS)
+
+
+@pytest.mark.parametrize(
+    ("labels", "sample"),
+    [
+        ([label + 1 for label in LABELS], lambda i: (float(i), LABELS[i])),  # renumbered in the training
+        ([int(label == 2) for label in LABELS], lambda i: (float(i), LABELS[i])),  # one class against the others
+        (LABELS, lambda i: (float(i), i)),  # its own position, no class
+        (LABELS, lambda i: (float(i), 2 - LABELS[i], LABELS[i])),  # nothing says which of several is the label
+        (LABELS, lambda i: (float(i), float(LABELS[i]) / 2)),
+        (LABELS, lambda i: (float(i), torch.tensor([2 - LABELS[i]] * 2))),
+        (LABELS, lambda i: (float(i), -1)),
+        ([-100 if i % 2 else label for i, label in enumerate(LABELS)], lambda i: (float(i), i % 3 if i % 2 < 1 else 0)),
+    ],
+)
+def test_what_is_no_other_label_is_not_refused(labels: list[int], sample: Any) -> None:
+    dataset = [sample(i) for i in range(len(LABELS))]
+    assert shown(labels).finish(dataset=dataset, **FACTS).dataset_fingerprint
+
+
+def test_corrected_and_mixed_labels_are_not_refused() -> None:
+    pairs = [(float(i), label) for i, label in enumerate(LABELS)]
+    decisions = dp.Decisions([{"index": 5, "decision": "wrong", "label": 0}])
+    assert shown(ONE).finish(dataset=dp.IndexedDataset(pairs, decisions=decisions), **FACTS).dataset_fingerprint
+    mixed = dp.DifficultyTracker(len(LABELS), scores=("el2n",))
+    soft = torch.nn.functional.one_hot(torch.tensor(MORE), 4).float() * 0.7 + 0.075
+    mixed.update(torch.arange(len(LABELS)), torch.randn(len(LABELS), 4), soft)
+    assert mixed.finish(dataset=pairs, **FACTS).dataset_fingerprint

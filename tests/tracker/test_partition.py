@@ -49,7 +49,7 @@ def start(folder: Path, world: int, scenario: str) -> list[subprocess.Popen]:
 def folder(tmp_path_factory):
     """What four processes leave that planned, trained, were refused, and sharded a model."""
     folder = tmp_path_factory.mktemp("partition")
-    for rank, process in enumerate(start(folder, WORLD, "planning+training+estimating+refusing+sharding")):
+    for rank, process in enumerate(start(folder, WORLD, "planning+training+estimating+uneven+refusing+sharding")):
         _, errors = process.communicate(timeout=400)
         assert (folder / f"done-{rank}").exists(), errors
     return folder
@@ -140,6 +140,15 @@ def assert_same(facts, tracker, kind):
             assert part[kind][name].numpy().tobytes() == expected[name][part["own"]].numpy().tobytes(), name
 
 
+def test_nothing_is_exchanged_in_a_step(folder):
+    """Each process makes another number of updates and backward passes, so none could wait for another."""
+    assert [path.read_text() for path in folder.glob("waited-*")] == []
+    for rank in range(1, WORLD):
+        facts = torch.load(folder / f"uneven-{rank}.pt", weights_only=True)
+        seen = {"index": facts["own"]}
+        assert_same([facts], replay([(epoch, [seen]) for epoch in range(rank)]), "scores")
+
+
 @pytest.mark.parametrize("world", [4, 3, 2])
 def test_states_of_four_are_taken_over_by_any_number_bit_for_bit(folder, world):
     visited, facts = left(folder, "visited"), left(folder, f"resumed {world}", world)
@@ -215,8 +224,8 @@ def test_the_weighted_gradient_of_uneven_shares_is_unbiased(folder):
         ("share", "ValueError: num_examples: got 11, expected None or 10", REFUSED),
         ("dataset", "ValueError: difficulty: got 10 examples, but the dataset has 11", REFUSED),
         ("own error", "KeyError: 'no such part'", REFUSED),
-        ("epoch", "ValueError: the samplers of the process group differ; that of process", None),
-        ("epoch left", "ValueError: the samplers of the process group differ; that of process", None),
+        ("epoch", "ValueError: the samplers of the process group differ in epoch; that of process", None),
+        ("epoch left", "ValueError: the samplers of the process group differ in epoch; that of process", None),
         ("off plan", "ValueError: weight: 3 examples are not in the plan", REFUSED),
         ("unseen option", "ValueError: the plans of the process group differ", None),
         ("position", "ValueError: the states of the process group differ", None),
@@ -486,3 +495,36 @@ def test_z_scores_within_the_class_need_the_whole_class(monkeypatch):
     monkeypatch.setattr(partition, "world_size", 2)
     with pytest.raises(ValueError, match="only its part of each class"):
         tracker.compute(class_normalized=True)
+
+
+# How much is left over
+
+
+class Shares(dp.Partition):
+    """A process of several, of which the others are told what they keep."""
+
+    @classmethod
+    def of(cls, kept: list[int], size: int) -> Shares:
+        partition = cls(range(size))
+        partition.counts, partition.world_size = lambda own: kept, len(kept)
+        return partition
+
+
+@pytest.mark.parametrize("keep", [0.05, 0.5, 0.95])
+@pytest.mark.parametrize("world", [2, 64])
+def test_what_chance_leaves_over_is_no_warning(keep: float, world: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for own in (1, 20, 400):
+        for _ in range(20):
+            kept = torch.rand(world * own, generator=generator).argsort() < max(world, round(keep * world * own))
+            shares = kept.reshape(world, own).sum(1).tolist()
+            visited, factor = Shares.of(shares, world * own).visits(shares[0])
+            assert visited == min(shares)
+            assert factor == shares[0] * world / sum(shares)
+
+
+@pytest.mark.parametrize(("kept", "size"), [([188, 312], 1000), ([54, 496], 1100), ([400] * 7 + [300], 4000)])
+def test_more_is_left_over_than_chance_explains(kept: list[int], size: int) -> None:
+    message = f"of {sum(kept)} examples that are kept, only {min(kept) * len(kept)} are visited in each epoch"
+    with pytest.warns(UserWarning, match=message):
+        Shares.of(kept, size).visits(kept[0])
