@@ -74,7 +74,7 @@ def main() -> None:
             pruner.reset_counts()
             total = 0.0
             for batch in loader:
-                second.step(batch["x"], batch["y"], batch["weight"].float())
+                second.step(batch["x"], batch["y"], batch["weight"].float() * pruner.scale)
                 total += float(batch["weight"].sum())
             seen, kept, _ = pruner.counts
             print(f"epoch {epoch}: kept {kept / seen:.3f} of {seen}, weights add up to {total / seen:.3f} of it")

@@ -4,8 +4,8 @@
 
 The stream is scikit-learn's handwritten digits, each with an id, read by two workers. The first training records the
 loss of each id. From it a table says with what probability each sample is kept, and the second training draws anew in
-every epoch; what it keeps weighs 1 / probability, so that the steps of an epoch add up to those of a full one. A sample
-that came after the table was made is kept and counted.
+every epoch; what it keeps weighs 1 / probability, and `pruner.scale` makes the steps no larger for it. A sample that
+came after the table was made is kept and counted.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def main() -> None:
             pruner.reset_counts()
             kept: dict[str, float] = {}
             for x, y, ids, weight in loader:
-                second.step(x, y, weight.float())
+                second.step(x, y, weight.float() * pruner.scale)
                 kept |= dict(zip(ids, weight.tolist(), strict=True))
             counts, alone = pruner.counts, dp.StreamPruner(table, key=2)
             same = kept == {sample[2]: weight for sample, weight in alone(Digits(), epoch)}

@@ -76,7 +76,7 @@ def main() -> None:
             total = 0.0
             for x, y, weight in loader:
                 weight = torch.as_tensor(weight).float()
-                second.step(torch.as_tensor(x), torch.as_tensor(y), weight)
+                second.step(torch.as_tensor(x), torch.as_tensor(y), weight * pruner.scale)
                 total += float(weight.sum())
             seen, kept, _ = pruner.counts
             print(f"epoch {epoch}: kept {kept / seen:.3f} of {seen}, weights add up to {total / seen:.3f} of it")

@@ -109,6 +109,20 @@ class StreamPruner:
         return self.table.redrawn or self.table.full_from is not None
 
     @property
+    def scale(self) -> float:
+        """What the mean of weighted losses is multiplied by, for steps as large as those of a training on all samples.
+
+        In expectation it is 1 over the mean weight of what the epoch that is set keeps: `table.share` where weights are
+        1 / probability, and 1 where they are 1, as in epochs that keep all. Samples that the table does not know are
+        left out of account.
+
+        Raises:
+            RuntimeError: as a call.
+        """
+        _, full = self._draws(None)
+        return self.table.share if self.table.weighted and not full else 1.0
+
+    @property
     def counts(self) -> StreamCounts:
         """What this process and the workers of its loaders have seen so far."""
         return StreamCounts(*self._rows[1:].sum(0).tolist())

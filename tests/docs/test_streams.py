@@ -45,7 +45,7 @@ def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     # Epochs 0 and 1 in the call and in the loader, and 1 once more, where two batches are passed over.
     assert names["pruner"].counts == (5 * SIZE, 2 * sum(kept) + kept[1], 0)
     assert names["batch"]["weight"].min() >= 1
-    assert names["table"].share == pytest.approx(0.5, abs=1e-6)
+    assert names["pruner"].scale == names["table"].share == pytest.approx(0.5, abs=1e-6)
 
 
 def test_every_policy_is_in_the_table() -> None:

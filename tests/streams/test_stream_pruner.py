@@ -200,6 +200,23 @@ def test_the_mean_weighted_gradient_is_the_full_one(tmp_path, policy):
     assert (np.abs(unweighted.mean(0) - full) > 10 * unweighted.std(0) / len(decided) ** 0.5).any()
 
 
+def test_scaled_steps_are_as_large_as_those_of_all_samples(tmp_path):
+    """The mean weight of what is kept, times the scale, is 1 in the mean over epochs."""
+    for policy in (SoftPrune(0.5), Importance(1.0, keep=0.3), Hardest(0.5)):
+        pruner = dp.StreamPruner(table_of(tmp_path / "table", policy), "id")
+        pruner.set_epoch(0)
+        assert pruner.scale == (pruner.table.share if pruner.table.weighted else 1)
+        decided = [pruner.decide(NAMES, epoch) for epoch in range(400)]
+        means = np.array([weight[keep].mean() * pruner.scale for keep, weight in decided])
+        assert abs(means.mean() - 1) < 4.5 * means.std() / 20 + 0.01  # a ratio of means is a little biased
+    late = dp.StreamPruner(table_of(tmp_path / "late", SoftPrune(0.5, anneal=0.5, epochs=2)), "id")
+    with pytest.raises(RuntimeError, match=r"call pruner\.set_epoch\(epoch\) first"):
+        _ = late.scale
+    for epoch, scale in ((0, late.table.share), (1, 1)):
+        late.set_epoch(epoch)
+        assert late.scale == scale
+
+
 def test_samples_are_kept_as_often_as_the_table_says(pruner):
     kept = np.stack([pruner.decide(NAMES, epoch)[0] for epoch in range(400)])
     p = pruner.table.inclusion(NAMES).astype(float)
