@@ -199,24 +199,15 @@ def state_bytes() -> int:
     )
 
 
-def memory_of_plans(small: dict[str, Any], measured: dict[str, Any]) -> tuple[float, float]:
-    """Bytes of a process at most: whatever it has, and for each example; a line through two rounds."""
-    examples = [math.ceil(each["examples"] / each["processes"]) for each in (small, measured)]
-    slope = (measured["peak_bytes"] - small["peak_bytes"]) / (examples[1] - examples[0])
-    return max(0.0, small["peak_bytes"] - slope * examples[0]), slope
-
-
-def computed(
-    size: int, world: int, small: dict[str, Any], measured: dict[str, Any], hop: float, rate: float, record: int
-) -> dict[str, Any]:
-    own, (fixed, slope) = math.ceil(size / world), memory_of_plans(small, measured)
+def computed(size: int, world: int, measured: dict[str, Any], hop: float, rate: float, record: int) -> dict[str, Any]:
+    own = math.ceil(size / world)
     times = {}
     for name, row in measured["plans"].items():
         exchanging = row["exchanges"] * 2 * (world - 1) * hop + 2 * row["bytes"] / rate
         times[name] = round(own * row["ns_per_example"] * 1e-9 + exchanging, 2)
     return {
         "examples": size, "processes": world, "examples_per_process": own,
-        "state_bytes": own * record, "peak_bytes": round(fixed + own * slope),
+        "state_bytes": own * record, "peak_bytes": round(own * measured["peak_bytes_per_example"]),
         "state_bytes_replicated": size * (record - 8), "bytes_per_step": 0,
         "bytes_per_step_replicated": EXCHANGED * BATCH * world, "plan_s": times,
     }  # fmt: skip
@@ -260,7 +251,7 @@ def main() -> None:
         if len(sums) > 1:
             raise RuntimeError(f"{name}: {options.world} processes keep other examples than one")
     found = run(options.world, options.size)
-    small, measured, record = summed_up(together), summed_up(found), state_bytes()
+    measured, record = summed_up(found), state_bytes()
     large = summed_up(run(options.world, options.large, LARGE))
     reduce = {key: max(part["all_reduce_s"][key] for part in found) for key in found[0]["all_reduce_s"]}
     hops = 2 * (options.world - 1)
@@ -270,14 +261,13 @@ def main() -> None:
 
     console = Console(width=150)
     console.print(f"{options.compared:,} examples: {options.world} processes keep what one keeps, bit for bit.")
-    show(console, small)
     show(console, measured)
     show(console, large)
     console.print(
         f"State: {record} bytes an example. All-reduce of 8 bytes {short * 1e3:.2f} ms, of 2 MB {long * 1e3:.2f} ms; "
         f"taken for others: {hop * 1e6:.0f} us a hop, {rate / 1e9:.2f} GB a second."
     )
-    rows = [computed(size, world, small, measured, hop, rate, record) for size in SIZES for world in WORLDS]
+    rows = [computed(size, world, measured, hop, rate, record) for size in SIZES for world in WORLDS]
     table = Table("examples", "W", "state", "while planning", "replicated", "a step", "replicated", "plan, s")
     for row in rows:
         times = row["plan_s"].values()
@@ -290,7 +280,7 @@ def main() -> None:
     if options.out:
         network = {"all_reduce_s": reduce, "hop_s": hop, "bytes_per_s": rate, "given": options.gigabits is not None}
         results = {"machine": machine(), "compared": options.compared, "state_bytes_per_example": record}
-        results |= {"network": network, "small": small, "measured": measured, "large": large, "computed": rows}
+        results |= {"network": network, "measured": measured, "large": large, "computed": rows}
         write_atomically(options.out, json.dumps(results, indent=1) + "\n")
 
 

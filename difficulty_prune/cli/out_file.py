@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..support.files import local_path
 from ..support.remote import Url
 from ..support.table_rows import check_suffix
 
@@ -18,12 +19,11 @@ def check_out(path: Path | Url, suffixes: tuple[str, ...], inputs: Iterable[str 
         OSError: it is a folder, or cannot be written there.
     """
     suffix = check_suffix(path, suffixes)
-    if isinstance(path, Url):
-        if suffix != ".safetensors":
-            raise ValueError(f"{path}: such a file is written to folders of this machine alone; copy it afterwards")
+    if isinstance(path, Url) and suffix == ".safetensors":
         if str(path) in map(str, inputs):
             raise ValueError(f"{path}: it is also read, and would be overwritten; choose another name")
         return suffix
+    path = local_path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path}: it is a folder, expected the name of a file")
     real = os.path.realpath(path)

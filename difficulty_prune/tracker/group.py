@@ -12,12 +12,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_NAMES: Final = 31  # of a definition that are compared one by one
 _BYTE_OF_PADDING: Final = 255  # so that the index of a padded row is -1, `ops.PADDING`
 # The newer name is that of PyTorch 2.14, which deprecates the other.
 _all_gather: Final[Any] = getattr(dist, "all_gather_single", getattr(dist, "all_gather_into_tensor", None))
-
-
-_NAMES: Final = 31  # of a definition that are compared one by one
 
 
 class Group:

@@ -88,7 +88,7 @@ def test_a_plan_is_written_to_and_read_from_a_url(folder: Path, capsys: pytest.C
     said = capsys.readouterr().err.splitlines()
     assert "expected a URL as text, s3://a/plan.safetensors" in said[0]
     assert "read from a folder of this machine alone" in said[1]
-    assert "written to folders of this machine alone" in said[2]
+    assert "written to a folder of this machine alone" in said[2]
     assert sorted(path.name for path in folder.iterdir()) == ["own", "photos", "runs", "table.csv", "w.csv"]
 
 
