@@ -133,10 +133,11 @@ def train(
     seed: int,
     tracker: dp.DifficultyTracker | None,
     report: Callable[[int], None],
+    architecture: str = "cnn",
 ) -> torch.nn.Module:
-    """Trains the small CNN on part of the images as `study` does, in whole batches."""
+    """Trains a model, the small CNN unless told, on part of the images as `study` does, in whole batches."""
     torch.manual_seed(seed)
-    model = build_model("cnn", data.shape, data.num_classes).to(memory_format=torch.channels_last)
+    model = build_model(architecture, data.shape, data.num_classes).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), 0.2, momentum=0.9, weight_decay=5e-4, nesterov=True)
     steps = len(part) // BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=epochs * steps, pct_start=0.25)
@@ -159,12 +160,12 @@ def train(
     return model
 
 
-def folds(labels: Array, seed: int) -> Array:
-    """The fold of each example, 0 to 4, [N]; each has the same fraction of each label."""
+def folds(labels: Array, seed: int, number: int = FOLDS) -> Array:
+    """The fold of each example, counted from 0, [N]; each has the same fraction of each label."""
     from sklearn.model_selection import StratifiedKFold
 
     fold = np.zeros(len(labels), np.int64)
-    split = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(labels, labels)
+    split = StratifiedKFold(number, shuffle=True, random_state=seed).split(labels, labels)
     for number, (_, left_out) in enumerate(split):
         fold[left_out] = number
     return fold

@@ -32,15 +32,15 @@ scores = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=12).map(np
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Folders of images of 8 x 8 named by position, 250 to train on and 50 to test, and the labels that people gave."""
+    """Folders of images of 8 x 8 named by position, 350 to train on and 50 to test, and the labels that people gave."""
     folder, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
-    for part, size in (("train", 250), ("test", 50)):
+    for part, size in (("train", 350), ("test", 50)):
         for position in range(size):
             path = folder / part / str(position % 5) / f"{position:05d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             shade = 40 * (position % 5) + rng.integers(0, 40, (8, 8, 3))
             Image.fromarray(shade.astype(np.uint8)).save(path)
-    given = np.arange(250) % 5
+    given = np.arange(350) % 5
     given[::4] = (given[::4] + 1) % 5
     np.savez(folder / "truth.npz", human_label_first=given, human_label_aggregate=given)
     return folder, folder / "truth.npz"
@@ -133,25 +133,32 @@ def test_vog_claims_continue_and_print_what_they_wrote(photographs, tmp_path: Pa
 
 
 def test_detection_measures_what_is_finished(photographs, tmp_path: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(detect_wrong, "BURN_IN", {12: (6, 11), 40: (30, 39)})
     folder, truth = photographs
-    sizes = ["--size", 140, "--sets", "first", "--seeds", 2, "--long", 0]
+    sizes = ["--size", 260, "--sets", "first", "--seeds", 2, "--long", 0, "--models", "mlp"]
     command = [detect_wrong, folder / "train", truth, "--work", tmp_path, *sizes, "--out", tmp_path / "found.json"]
     fixtures = {"capsys": capsys, "monkeypatch": monkeypatch}
-    assert "7 trainings are left" in run(*command, "--minutes", 0, **fixtures)
-    printed = run(*command, "--no-folds", **fixtures)
-    assert run(detect_wrong, "--show", tmp_path / "found.json", **fixtures) == printed
+    assert "10 trainings are left" in run(*command, "--minutes", 0, **fixtures)
+    printed = run(*command, **fixtures)
+    assert printed.endswith(run(detect_wrong, "--show", tmp_path / "found.json", **fixtures))
     rows = json.loads((tmp_path / "found.json").read_text())["sets"]["first, 12 epochs"]["rows"]
-    assert {"one run: el2n", "one run: el2n, since 6", "mean of 2 runs: forgetting"} <= set(rows)
-    assert not any("folds" in row for row in rows)
+    assert {"one run: el2n", "one run: el2n, since 6", "mean of 2 runs: forgetting", "cnn and mlp: margin"} <= set(rows)
 
-    with np.load(tmp_path / "140-images-12-epochs" / "first-scores-1.npz") as file:
-        run_1 = dict(file)
-    data, clean = detect_wrong.load(folder / "train", truth, 140, "first")
-    wrong = data.train.labels.numpy() != clean
+    results = {path.stem: dict(np.load(path)) for path in (tmp_path / "260-images-12-epochs").iterdir()}
+    run_1 = results["first-cnn-1-fold-0-of-1"]
+    data, clean = detect_wrong.load(folder / "train", truth, 260, "first")
+    labels = data.train.labels.numpy()
+    wrong = labels != clean
     hardest = np.argsort(-run_1["el2n"], kind="stable")[: wrong.sum()]
     assert detect_wrong.measure(run_1["el2n"], wrong)["precision"] == pytest.approx(wrong[hardest].mean(), abs=1e-4)
     assert rows["one run: el2n"]["auroc_of_seeds"][1] == detect_wrong.measure(run_1["el2n"], wrong)["auroc"]
+
+    halves = [results[f"first-cnn-0-fold-{fold}-of-2"] for fold in range(2)]
+    assert all((np.isnan(half["el2n"]) == np.isfinite(half["held"][:, 0])).all() for half in halves)
+    own = [half["held"][np.arange(260), labels] for half in halves]
+    held_out = np.where(np.isnan(own[0]), own[1], own[0])
+    in_step = np.where(np.isnan(halves[0]["el2n"]), halves[1]["el2n"], halves[0]["el2n"])
+    assert rows["2 folds: held-out probability"] == pytest.approx(detect_wrong.measure(-held_out, wrong), abs=0.01)
+    assert rows["2 folds, in step: el2n"] == detect_wrong.measure(in_step, wrong)
 
 
 def test_windows_add_up() -> None:
