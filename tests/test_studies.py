@@ -139,6 +139,17 @@ def test_ratios_are_of_neighbours_in_a_round(study: Any) -> None:
     assert rows["aum"] == {"missing": "No module named 'aum'"}
 
 
+def test_the_page_has_the_committed_costs() -> None:
+    page = (STUDIES.parents[1] / "docs" / "performance.md").read_text()
+    section = page[page.index("## What scoring costs") : page.index("## Starting")]
+    for of_model in json.loads((RESULTS / "cost.json").read_text())["models"]:
+        for way, row in of_model["rows"].items():
+            low, middle, high = row["seconds ratio"]
+            if way != "nothing":
+                memory = max(row["more megabytes"], 0)
+                assert f"| {middle:.2f} ({low:.2f} to {high:.2f}) | {memory:.0f} MB |" in section, way
+
+
 def test_a_missing_package_is_said(study: Any) -> None:
     cost = study("cost")
     with pytest.raises(cost.MissingError, match="no_such_package"):

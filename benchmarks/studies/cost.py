@@ -16,8 +16,9 @@ and ResNet-18 (20 steps).
 - cleanlab: five trainings on four fifths each, predictions for the fifth that was left out, `find_label_issues`.
 
 All take turns, round after round, and a ratio is that of two neighbours in a round; the table has the median over
-rounds and the quartiles. Memory is the largest resident memory of the process, on a GPU the largest allocated. The
-machine must be idle. About 50 minutes on two cores. A package that is not installed is printed as missing.
+rounds and the quartiles. Memory is the largest resident memory of the process, on a GPU the largest allocated. Nothing
+else may run on the cores that it uses: `--threads 1` under `taskset -c 0` leaves the others to you. About 45 minutes. A
+package that is not installed is printed as missing.
 """
 
 from __future__ import annotations
