@@ -164,6 +164,10 @@ def name_policies(policies: Any, keep: Iterable[float] | None, by: str | None) -
         TypeError, ValueError: no policy, or one that is given twice.
     """
     given: Sequence[tuple[str | None, Any]]
+    if not (callable(policies) or isinstance(policies, Iterable)) or isinstance(policies, str | bytes):
+        raise TypeError(
+            f"policies: got {policies!r}, expected policies such as dp.policies.Hardest(keep=0.7), or a dict of them"
+        )
     if isinstance(policies, Mapping):
         given = [(str(name), policy) for name, policy in policies.items()]
     elif callable(policies):

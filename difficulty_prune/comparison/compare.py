@@ -111,6 +111,8 @@ def compare(
     named = name_policies(policies, _shares(keep), by)
     if not callable(train):
         raise TypeError(f"train: got {train!r}, expected a function train(sampler, seed) that returns the accuracy")
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise TypeError(f"executor: got {executor!r}, expected a concurrent.futures.Executor, or None to train here")
     plan = Design(values, labels, named, wanted[0])
     lower = tuple([lower_is_better] if isinstance(lower_is_better, str) else lower_is_better)
     store = _Store(None if folder is None else Path(folder), _identity(train, plan), lower)

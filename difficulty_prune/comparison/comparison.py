@@ -125,14 +125,13 @@ class PolicyComparison:
             return "Nothing was compared: each policy keeps all data, or is what chance gives."
         best, *others = self.policies
         lost = [row for row in others if self._loses(row)]
-        text = self.sentence(best)
+        amounts = "; ".join(f"{row.name} (by {row.verdicts[self.metric]['chance'].amount})" for row in lost)
+        text, advice = self.sentence(best), f": {self.advice}" if self.advice else ""
         if self._loses(best):
-            return f"{text}: {self.advice}." if self.advice else f"{text}."
+            return f"{text}{f'. Worse, too: keeping {amounts}' if lost else ''}{advice}."
         if not lost:
             return f"{text}."
-        amounts = "; ".join(f"{row.name} (by {row.verdicts[self.metric]['chance'].amount})" for row in lost)
-        worse = f"Worse than chance: keeping {amounts}" + (f": {self.advice}" if self.advice else "")
-        return f"{worse}. The best: k{text[1:]}."
+        return f"Worse than chance: keeping {amounts}{advice}. The best: k{text[1:]}."
 
     def __str__(self) -> str:
         return f"{self.first_line()}\n\n{self.details()}"

@@ -127,9 +127,9 @@ class Verdict:
 
     @property
     def width(self) -> float:
-        """Of the interval, in points where `points`; infinite where the spread is not known, but 0 of no difference."""
+        """Of the interval, in points where `points`; infinite where the spread is not known."""
         if self.interval is None:
-            return 0.0 if self.word == "no difference seen" else math.inf
+            return math.inf
         return (self.interval[1] - self.interval[0]) * self._scale
 
     @property

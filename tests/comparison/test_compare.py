@@ -94,6 +94,10 @@ def test_the_first_line_answers():
     both = dp.compare(Recorder(), [P.Hardest(0.5), P.Easiest(0.5)], DIFFICULTY).first_line()
     assert both.startswith("Worse than chance: keeping the easiest 50 % (by ")
     assert ". The best: keeping the hardest 50 %: 0.7" in both
+    all_lost = dp.compare(Recorder(gain=-0.1), [P.Hardest(0.5), P.Window(0.1, 0.4)], DIFFICULTY)
+    assert all(row.verdicts["value"]["chance"].word == "worse" for row in all_lost.policies)
+    assert all(row.name in all_lost.first_line() for row in all_lost.policies)
+    assert ". Worse, too: keeping " in all_lost.first_line()
 
 
 def test_no_better_than_chance_is_said_and_what_would_have_been_seen():
@@ -430,6 +434,9 @@ def value(what, epochs=1):
         (dict(train=value({1: 0.5})), TypeError, "metric 1"),
         (dict(train=lambda sampler, seed: 0.5), ValueError, "drew nothing from its sampler"),
         (dict(train=value(0.5, 3)), ValueError, "drew 600 positions of epoch 0, which are the same again and again"),
+        (dict(executor=3), TypeError, "executor: got 3, expected a concurrent.futures.Executor"),
+        (dict(policies="hardest"), TypeError, "policies: got 'hardest', expected policies such as"),
+        (dict(policies=3), TypeError, "policies: got 3, expected policies such as"),
         (dict(train=value({"a": 0.5, "b": [math.inf]})), ValueError, "got b inf of class 0 from .*, expected a finite"),
         (dict(train=value(0.5), lower_is_better=("loss",)), ValueError, "lower_is_better: got 'loss'"),
         (dict(policies=P.Hardest), TypeError, "policies: got <class.*keep="),

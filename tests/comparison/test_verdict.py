@@ -142,7 +142,7 @@ def test_differences_that_do_not_vary_have_no_spread_to_measure():
     assert (found.word, found.interval, found.smallest_visible) == ("not known", None, None)
     assert "the same for every seed" in str(found)
     same = verdict([0.9, 0.8], [0.9, 0.8], than="all data")
-    assert (same.word, same.interval, same.width) == ("no difference seen", None, 0.0)
+    assert (same.word, same.interval, same.width) == ("no difference seen", None, math.inf)
     assert str(same) == "no difference to all data seen (the same results for every seed)"
 
 
