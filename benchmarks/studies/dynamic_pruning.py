@@ -1,6 +1,7 @@
 """Dynamic pruning on real images: how many steps to a stated accuracy? Does it beat chance, or simply fewer steps?
 
-    python benchmarks/studies/dynamic_pruning.py DEST --work WORK --minutes 110 --out benchmarks/results/dynamic.json
+    python benchmarks/studies/dynamic_pruning.py DEST --work WORK --also EasyToHard Review --minutes 110 \
+        --out benchmarks/results/dynamic.json
     python benchmarks/studies/dynamic_pruning.py --show benchmarks/results/dynamic.json
 
 DEST is CIFAR-10 as image folders, `train` and `test`. The small CNN of `study` is trained on 10,000 of the images for
