@@ -15,14 +15,16 @@ from torch import Tensor
 
 from ..convert.paths import to_paths
 from ..decisions.decisions import Decisions
-from ..policies.base import Keeping
+from ..policies.base import Keeping, number_kept
 from ..policies.compose import PerClass, within
 from ..policies.plan import Plan, make_plan
+from ..policies.without_wrong import WithoutWrong
 from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
 from ..scores.catalogue import score_names
+from ..study.compare_policies import likely_wrong
 from ..study.options import add_options, option, read_options
-from ..study.settings import POLICIES
+from ..study.settings import POLICIES, WITHOUT_WRONG, WRONG_LABEL_SCORES
 from ..support.checks import check_fraction
 from ..support.counted import counted
 from ..support.randomness import generator_from
@@ -33,7 +35,7 @@ from .file_name import file_name
 from .load_runs import load_runs, warn, warnings_in_words
 from .out_file import check_out
 from .output import choose_score, tell
-from .read_decisions import check_decisions, decisions_in_words, facts_of_decisions
+from .read_decisions import check_decisions, decisions_in_words, entries_of, facts_of_decisions
 from .todays_data import TodaysData, labels_then, todays_data
 
 SUFFIXES: Final = (".safetensors", ".csv", ".txt")
@@ -45,6 +47,8 @@ examples:
     difficulty-prune plan runs --keep 0.5 --data imagefolder:photos -o train.txt
   what people decided goes first:
     difficulty-prune plan runs --keep 0.9 --exclude decisions.csv -o plan.csv
+  a random part of what does not look mislabelled:
+    difficulty-prune plan results --keep 0.7 --policy without-wrong -o plan.safetensors
   the same share of every class:
     difficulty-prune plan runs --keep 0.3 --policy stratified --per-class -o plan.safetensors
 """
@@ -70,7 +74,9 @@ class Options:
         default=0.0,
         metadata=option("fraction of the examples to keep, in (0, 1]", type=float, required=True, metavar="SHARE"),
     )
-    policy: str = field(default="hardest", metadata=option("which examples to keep", choices=tuple(POLICIES)))
+    policy: str = field(
+        default="hardest", metadata=option("which examples to keep", choices=(*POLICIES, WITHOUT_WRONG))
+    )
     per_class: bool = field(default=False, metadata=option("keep the same share of every class", action="store_true"))
     score: str | None = field(
         default=None, metadata=option("what ranks them; default: the first score of the runs", offer=score_names())
@@ -95,8 +101,9 @@ class Options:
 
 
 def make_policy(options: Options) -> Keeping | PerClass:
-    """The policy, which keeps examples without a score."""
-    made = cast("Keeping | PerClass", POLICIES[options.policy](options.keep))
+    """The policy, which keeps examples without a score; of `without-wrong`, that of what is left."""
+    name = "random" if options.policy == WITHOUT_WRONG else options.policy
+    made = cast("Keeping | PerClass", POLICIES[name](options.keep))
     if isinstance(made, PerClass) and options.per_class:
         raise ValueError(f"per_class: {options.policy} keeps the same share of every class already; leave it out")
     inner = made.policy if isinstance(made, PerClass) else made
@@ -170,6 +177,8 @@ class Made:
         if without:
             kinds = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in without.items())
             said.append(f"kept without a score: {kinds}")
+        if "likely_wrong" in facts:
+            said.append("left out: {left_out:,} of {number:,} that are likely wrong".format(**facts["likely_wrong"]))
         if options.exclude is not None:
             said.append(decisions_in_words(facts["decisions"], options.exclude))
         return "; ".join(said) + "."
@@ -197,15 +206,25 @@ def collect(runs: RunSet, score: str, today: TodaysData, decisions: Decisions | 
     among = base.index.numpy()
     if np.isnan(difficulty[among]).all():
         raise ValueError(f"score: none of the {len(among)} examples to choose from has a {score}, so nothing is ranked")
-    policy = make_policy(options)
+    inner = make_policy(options)
+    policy: Keeping | PerClass | WithoutWrong = inner
+    per_class = isinstance(inner, PerClass)
     classes = None if labels is None else torch.tensor(labels)
-    if isinstance(policy, PerClass) and classes is None:
+    if per_class and classes is None:
         raise ValueError("per_class: the labels are not known; give --data, or score with tracker.finish(dataset=...)")
+    facts_of_wrong: dict[str, Any] = {}
+    if options.policy == WITHOUT_WRONG:
+        decided = [] if decisions is None else [place for place, _ in entries_of(decisions, today)]
+        ranked = among[~np.isnan(difficulty[among])]
+        suspects = find_suspects(runs, today, np.setdiff1d(ranked, decided))
+        left_out = suspects[: len(ranked) - number_kept(options.keep, len(ranked))]
+        policy = WithoutWrong(inner, wrong=left_out)
+        facts_of_wrong = {"likely_wrong": {"number": len(suspects), "left_out": len(left_out)}}
     chosen = within(
         base,
         policy,
         difficulty,
-        classes if isinstance(policy, PerClass) else None,
+        classes if per_class else None,
         generator_from(options.seed, 0),  # as a PruneSampler of this seed
     )
     if classes is not None:
@@ -221,11 +240,36 @@ def collect(runs: RunSet, score: str, today: TodaysData, decisions: Decisions | 
         "seed": options.seed,
         "without_score": {name: int(mask[among].sum()) for name, mask in kinds.items()},
         "data": today.facts(),
+        **facts_of_wrong,
     }
     if decisions is not None:
         facts["decisions"] = facts_of_decisions(decisions, today)
     plan = Plan(chosen.index, chosen.weight, facts)
     return Made(plan if today.ids is None else plan.with_ids(today.ids), labels, facts, today.in_words())
+
+
+def find_suspects(runs: RunSet, today: TodaysData, among: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of the positions `among` [n] that are likely mislabelled, most likely first.
+
+    None where the runs say too little of it; a warning says so.
+
+    Raises:
+        ValueError: runs without the scores that tell, or without labels.
+    """
+    if runs.labels is None or not set(WRONG_LABEL_SCORES) & set(runs.scores):
+        got = "no labels" if runs.labels is None else ", ".join(runs.scores)
+        raise ValueError(
+            f"policy: {WITHOUT_WRONG} needs runs with labels, and with margin or aum, which tell what is likely "
+            f"mislabelled; these have {got}"
+        )
+    index, found = likely_wrong(runs, runs.labels)
+    if not found["left_out"]:
+        warn("plan", f"{WITHOUT_WRONG}: {found['in_words']}")
+    rank = np.full(runs.num_examples, np.nan)
+    rank[index] = np.arange(len(index))
+    of_today = today.align(rank)[among]
+    order = np.argsort(of_today)  # NaN comes last
+    return among[order[: int((~np.isnan(of_today)).sum())]]
 
 
 def check_classes(kept: Tensor, among: Tensor, labels: Tensor, names: tuple[str, ...] | None, options: Options) -> None:

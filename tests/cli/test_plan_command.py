@@ -315,3 +315,93 @@ def test_odd_names_do_not_break_the_output(
     assert [row["id"] for row in rows("[red]\u202eplan\n.csv")] == sorted(set(ODD) - {ODD[1]})
     assert main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["written"] == arguments[-1]
+
+
+SUSPECTS = ["cat/3.png", "dog/7.png", "dog/1.png"]  # the most likely first
+
+
+@pytest.fixture
+def suspicious(folder: Path) -> Path:
+    """Runs whose margins disbelieve the labels of three photographs."""
+    data = dp.IndexedDataset(ImageFolder("photos"))
+    ids = list(data.ids)
+    margin = np.linspace(0.5, 0.9, 20)
+    margin[[ids.index(name) for name in SUSPECTS]] = -0.9, -0.8, -0.7
+    other = 1 - np.asarray(data.labels)
+    means = np.full((20, 2), 0.1, np.float32)
+    means[np.arange(20), np.where(margin < 0, other, 1 - other)] = 0.9
+    known = {"labels": data.labels, "class_names": data.class_names, "ids": data.ids, "mean_probabilities": means}
+    for seed in range(2):
+        scores = {"el2n": np.random.default_rng(seed).random(20), "margin": margin}
+        dp.Run(scores, architecture="mlp", seed=seed, **known).save(folder / "suspicious" / f"mlp-{seed}.safetensors")
+    return folder
+
+
+def without_wrong(*arguments: str) -> int:
+    return main(["plan", "suspicious", "--policy", "without-wrong", "-o", "plan.csv", *arguments])
+
+
+def kept() -> set[str]:
+    return {row["id"] for row in rows("plan.csv")}
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_a_plan_without_wrong_draws_from_what_does_not_look_mislabelled(
+    suspicious: Path, capsys: pytest.CaptureFixture[str], per_class: bool
+) -> None:
+    assert without_wrong("--keep", "0.8", *["--per-class"] * per_class) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    words = "without-wrong per class by el2n" if per_class else "without-wrong by el2n"
+    assert said.out == (
+        f"plan.csv keeps 16 of 20 examples (80.0%): {words}, the mean of 2 runs; "
+        "left out: 3 of 3 that are likely wrong.\n"
+    )
+    runs = dp.RunSet.load("suspicious")
+    policy: Any = dp.policies.Random(keep=0.8)
+    policy = dp.policies.WithoutWrong(dp.policies.PerClass(policy) if per_class else policy, wrong=[3, 11, 17])
+    labels = runs.labels if per_class else None
+    sampler = dp.PruneSampler(policy, runs.difficulty("el2n"), labels=labels, seed=0)
+    assert kept() == set(np.asarray(runs.ids)[sampler.plan.index.numpy()])
+    assert not kept() & set(SUSPECTS)
+
+
+@pytest.mark.parametrize(("keep", "left_out"), [("1", 0), ("0.95", 1), ("0.9", 2), ("0.5", 3)])
+def test_as_many_suspects_are_left_out_as_there_is_room_for(suspicious: Path, keep: str, left_out: int) -> None:
+    assert without_wrong("--keep", keep) == 0
+    assert len(kept()) == round(20 * float(keep))
+    assert kept() & set(SUSPECTS) == set(SUSPECTS[left_out:])
+
+
+def test_suspects_are_found_by_id_among_other_data_and_what_people_decided_stays(
+    suspicious: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(Path("photos/cat/00.png"))
+    Path("photos/cat/2.png").unlink()
+    file = write("people.csv", "id,decision,label", "cat/3.png,keep,", "dog/7.png,wrong,cat")
+    assert without_wrong("--keep", "0.9", "--data", "imagefolder:photos", "--exclude", file, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["likely_wrong"] == {"number": 1, "left_out": 1}
+    assert {"cat/3.png", "dog/7.png", "cat/00.png"} <= kept()
+    assert "dog/1.png" not in kept()
+
+
+def test_runs_that_do_not_tell_what_is_wrong_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dp.Run({"el2n": np.arange(4.0)}, architecture="mlp", seed=0, labels=[0, 1, 0, 1]).save("few/mlp-0.safetensors")
+    dp.Run({"margin": np.arange(4.0)}, architecture="mlp", seed=0).save("bare/mlp-0.safetensors")
+    for runs, got in (("few", "these have el2n"), ("bare", "these have no labels")):
+        assert main(["plan", runs, "--policy", "without-wrong", "--keep", "0.5", "-o", "plan.csv"]) == 2
+        said = capsys.readouterr().err
+        assert "needs runs with labels, and with margin or aum" in said
+        assert got in said
+        assert not Path("plan.csv").exists()
+
+
+def test_a_plan_says_where_nothing_looks_wrong_enough_to_leave_it_out(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = dp.Run({"margin": np.ones(20)}, architecture="mlp", seed=0, labels=np.arange(20) % 2)
+    run.save("same/mlp-0.safetensors")
+    assert main(["plan", "same", "--policy", "without-wrong", "--keep", "0.5", "-o", "plan.csv"]) == 0
+    said = capsys.readouterr()
+    assert "left out: 0 of 0 that are likely wrong" in said.out
