@@ -49,6 +49,11 @@ FEW_PHOTOGRAPHS: Final = (
 
 STRATA_OF_PHOTOGRAPHS: Final = "on photographs no difference was seen at 50 or 70 % (benchmarks/results/prune.json)"
 
+LITTLE_OF_PHOTOGRAPHS: Final = (
+    "of photographs with clean labels neither the hardest nor strata were seen to beat a random 10 or 30 % "
+    "(benchmarks/results/prune.json)"
+)
+
 _SCORES: Final = ("el2n", "margin", "aum")
 
 
@@ -98,7 +103,7 @@ def advise(runs: RunSet | Run, keep: float, labels: Any = None, *, score: str | 
        1.7 points at 50 % of the digits; on photographs with clean labels it was not seen to differ from chance.
        `Hardest` did as well on the digits, but is worse than chance by up to 53 points where labels are wrong.
     4. Else random: at 80 % of clean labels nothing was seen to beat it, and below 50 %, or with fewer per class,
-       nothing was measured on the digits.
+       nothing was measured on the digits; of photographs neither the hardest nor strata were seen to beat 10 or 30 %.
 
     `dp.compare` says whether it holds for your training.
 
@@ -204,7 +209,7 @@ def _choose(facts: _Facts) -> tuple[Keeping | WithoutWrong, str]:
     if facts.keep >= MOST:
         return chance, f"{share}, and with so few nothing was seen to beat chance at 80 % ({SOURCE})."
     if facts.keep < LEAST:
-        return chance, f"{share}, and nothing was measured below 50 % ({SOURCE})."
+        return chance, f"{share}, and nothing was measured below 50 % ({SOURCE}); {LITTLE_OF_PHOTOGRAPHS}."
     if facts.per_class is None or facts.per_class < PER_CLASS:
         left = "an unknown number" if facts.per_class is None else f"{facts.per_class:.0f}"
         return chance, f"{left} of the smallest class would be left, and with fewer than 50 nothing was measured."
