@@ -193,3 +193,9 @@ def test_what_is_said_of_photographs_with_clean_labels_is_what_was_measured():
     assert f"30 % so chosen were {found[0.3]['points']:.1f} points better" in dp.advise(make_runs(0.2), 0.3).words
     assert {rows["stratified"]["chance"]["word"] for rows in clean.values()} == {"no difference seen"}
     assert "on photographs no difference was seen" in dp.advise(make_runs(0.0), 0.5).words
+    little = [block for block in PHOTOGRAPHS["blocks"] if block["labels"] == "clean" and block["keep"] < 0.5]
+    rows = [row for block in little for row in block["rows"] if {"hardest", "stratified"} & set(row["names"])]
+    assert len(rows) == 8
+    assert "better" not in {row["against"]["chance"]["word"] for row in rows}
+    words = dp.advise(make_runs(0.0), 0.3).words
+    assert "neither the hardest nor strata were seen to beat a random 10 or 30 %" in words
