@@ -152,6 +152,12 @@ def in_epochs(policy: Policy) -> bool:
     return any(at_epoch(policy, epoch) != first for epoch in (1, _FAR))
 
 
+def keeps_as_many_in_each_epoch(policy: Policy) -> bool:
+    """Whether the policy is known to keep the same number whatever the epoch: its share does not change."""
+    shares = {getattr(at_epoch(policy, epoch), "keep", None) for epoch in (0, 1, _FAR)}
+    return isinstance(policy, Keeping) and len(shares) == 1
+
+
 def policy_name(policy: Policy) -> str:
     """How a policy writes itself; a function by its name."""
     return str(getattr(policy, "__qualname__", None) or repr(policy))

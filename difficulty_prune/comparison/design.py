@@ -14,7 +14,7 @@ from ..policies.base import Keeping, Policy
 from ..policies.per_example import PerExample
 from ..sampler import PruneSampler
 from ..support.digest import digest_of_array, digest_of_text
-from .arms import Arm, SameSize, changes, make_arms, policy_name
+from .arms import Arm, SameSize, changes, keeps_as_many_in_each_epoch, make_arms, policy_name
 from .counting_sampler import CountingSampler
 from .source_of import source_of
 
@@ -71,6 +71,8 @@ class Design:
 def _later_plans(arm: Arm) -> dict[str, Any]:
     """What the plans after the first one depend on: the settings of a policy of this package, else name and code."""
     policy = arm.policy.policy if isinstance(arm.policy, SameSize) else arm.policy
+    if isinstance(arm.policy, SameSize) and keeps_as_many_in_each_epoch(policy):
+        return {"policy": "SameSize", "redrawn": arm.policy.redrawn}
     if not isinstance(policy, Keeping | Around):
         return {"policy": [arm.name, source_of(policy)]}
     numbers = [digest_of_array(each.numpy()) for each in _numbers(policy)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import math
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 import difficulty_prune as dp
 from difficulty_prune.comparison.arms import SameSize, in_words, make_arms
 from difficulty_prune.comparison.counting_sampler import CountingSampler
+from difficulty_prune.comparison.design import Design
 from difficulty_prune.comparison.source_of import source_of
 
 P = dp.policies
@@ -115,6 +117,31 @@ def test_equal_plans_are_one_row_and_one_training():
     assert [row.kind for row in found.policies] == ["policy"]
     assert rows["policy"].verdicts["value"]["chance"].cells == 1
     assert "the same plan: the hardest 50 % after the first 0 %" in str(found)
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.5])
+def test_random_parts_as_large_as_policies_that_go_through_the_data_are_one_row(keep):
+    """Equal are those that yield the same positions in every epoch, and no others."""
+    policies = [P.EasyToHard(keep, groups=4), P.EasyToHard(keep, groups=5), P.Review(keep, gap=5)]
+    policies += [P.EasyToHard(keep, groups=4, anneal=0.5, epochs=6), P.Review(keep + 0.1, gap=5)]
+    design = Design(torch.from_numpy(DIFFICULTY), None, {f"{policy}": policy for policy in policies}, 0)
+    yielded = {}
+    for arm in design.arms:
+        sampler = design.sampler(arm, 0)
+        epochs = []
+        for epoch in range(6):
+            sampler.set_epoch(epoch)
+            epochs.append(tuple(sampler))
+        yielded[arm.name] = tuple(epochs)
+    jobs = {name: design.job(arm, 0) for name, arm in ((arm.name, arm) for arm in design.arms)}
+    for one, other in itertools.combinations(jobs, 2):
+        assert (jobs[one] == jobs[other]) == (yielded[one] == yielded[other]), (one, other)
+    assert len(design.arms) == 1 + 2 * 5
+    assert len(set(jobs.values())) == 1 + 5 + 3
+
+    found = dp.compare(Recorder(epochs=6), policies[:3], DIFFICULTY, seeds=2)
+    (chance,) = (row for row in found.rows if row.kind == "few")
+    assert len(chance.names) == 3
 
 
 def test_a_policy_that_is_all_data_or_chance_has_no_verdict():
@@ -542,9 +569,11 @@ def test_policies_that_go_through_the_data_have_words_and_a_random_part_of_each_
     without = P.WithoutWrong(P.PerClass(P.Random(0.5)), [3])
     assert in_words(without, "el2n") == "a random 50 % of each class without 1 likely mislabelled"
     reviews = dp.compare(Recorder(), [P.EasyToHard(0.5), P.Review(0.5, gap=4)], DIFFICULTY, seeds=2, by="el2n")
-    assert [row.name for row in reviews.rows if row.kind == "few"] == [
-        "all data, cut like 50 % from easy to hard by el2n",
-        "all data, cut like the hardest 50 % with reviews within 4 epochs by el2n",
+    assert [row.names for row in reviews.rows if row.kind == "few"] == [
+        (
+            "all data, cut like 50 % from easy to hard by el2n",
+            "all data, cut like the hardest 50 % with reviews within 4 epochs by el2n",
+        )
     ]
     for policy in (P.EasyToHard(0.5), P.Review(0.5, gap=4)):
         _, chance, own = make_arms({"it": policy}, {"it": SIZE // 2}, SIZE)
