@@ -8,6 +8,7 @@ not decoded. The weight's name begins with two underscores: `decode` would try t
 
 from __future__ import annotations
 
+import random
 import tempfile
 
 import numpy as np
@@ -39,7 +40,7 @@ class Training:
     def __init__(self) -> None:
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.2, momentum=0.9)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
 
     def step(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         logits = self.model(x)
@@ -54,7 +55,8 @@ def main() -> None:
         shards = write_shards(folder)
 
         first, index, tracker = Training(), dp.StreamIndex(), dp.DifficultyTracker(None, scores=("loss",))
-        samples = wds.WebDataset(shards, shardshuffle=SHARDS, seed=0).shuffle(300)
+        samples = wds.WebDataset(shards, shardshuffle=SHARDS, seed=0)
+        samples = samples.shuffle(300, rng=random.Random(0))  # else the time and the process decide the order
         batches = samples.decode().to_tuple("__key__", "x.npy", "y.cls").batched(64)
         loader = DataLoader(batches, batch_size=None, num_workers=2, persistent_workers=True)
         for _ in range(EPOCHS):
@@ -67,7 +69,8 @@ def main() -> None:
         table = dp.InclusionTable.build(f"{folder}/digits.table", runs.ids, policy, runs.difficulty("loss"))
         pruner = dp.StreamPruner(table, key="__key__", weight_key="__weight__")
         second = Training()
-        samples = wds.WebDataset(shards, shardshuffle=SHARDS, seed=0).compose(pruner.pipe).shuffle(300)
+        samples = wds.WebDataset(shards, shardshuffle=SHARDS, seed=0).compose(pruner.pipe)
+        samples = samples.shuffle(300, rng=random.Random(0))
         batches = samples.decode().to_tuple("x.npy", "y.cls", "__weight__").batched(64)
         loader = DataLoader(batches, batch_size=None, num_workers=2, persistent_workers=True)
         for epoch in range(EPOCHS):
