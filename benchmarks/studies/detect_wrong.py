@@ -5,7 +5,7 @@
 
 DEST/train and TRUTH.npz are those of `wrong_labels.py`, and so are the sets of 10,000 images and the small CNN.
 Trainings are kept in WORK, and the same command continues; --minutes M starts nothing new after M minutes. The tables
-are of whatever is finished. Given --show RESULTS.json alone, it prints the tables of committed results. About 100
+are of whatever is finished. Given --show RESULTS.json alone, it prints the tables of committed results. About 50
 minutes in all on a core of its own, half as many on two.
 
 Each score turns into a difficulty, and the wrong labels should be the hardest: AUROC, average precision (AP), and the
@@ -108,8 +108,8 @@ class Scored:
         windows = Windows(self.size, starts)
         start = time.process_time()
         used = torch.from_numpy(np.flatnonzero(seen))
-        model = train(data, used, self.epochs, self.seed, windows, windows.next_epoch, self.model)  # type: ignore[arg-type]
-        found = {**windows.difficulties(), **windows.probabilities()}
+        model = train(data, used, self.epochs, self.seed, windows, windows.next_epoch, self.model)
+        found: dict[str, Any] = {**windows.difficulties(), **windows.probabilities()}
         if not seen.all():
             found["held"] = np.full((self.size, data.num_classes), np.nan, np.float32)
             left_out = torch.from_numpy(np.flatnonzero(~seen))
@@ -118,7 +118,7 @@ class Scored:
             )
         seconds = time.process_time() - start
         content = io.BytesIO()
-        np.savez(content, **found, seconds=seconds)  # type: ignore[arg-type]
+        np.savez(content, **found, seconds=seconds)
         write_atomically(self.path, content.getvalue())
         return f"{seconds:.0f} s of CPU"
 

@@ -36,7 +36,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -126,12 +126,18 @@ class Training:
         run.save(self.path)
 
 
+class Updated(Protocol):
+    """What sees each step: a tracker, or several as one."""
+
+    def update(self, index: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, /) -> object: ...
+
+
 def train(
     data: StudyData,
     part: torch.Tensor,
     epochs: int,
     seed: int,
-    tracker: dp.DifficultyTracker | None,
+    tracker: Updated | None,
     report: Callable[[int], None],
     architecture: str = "cnn",
 ) -> torch.nn.Module:
