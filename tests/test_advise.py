@@ -167,7 +167,7 @@ def test_what_is_quoted_of_photographs_was_measured():
     (block,) = (
         block
         for block in PHOTOGRAPHS["blocks"]
-        if (block["labels"], block["keep"], block["equal"]) == ("first", 0.5, "epochs")
+        if (block["labels"], block["keep"], block["equal"], block["score"]) == ("first", 0.5, "epochs", "el2n")
     )
     rows = {name: row for row in block["rows"] for name in row["names"]}
     chance, all_data = (rows["without wrong"]["against"][kind] for kind in ("chance", "all"))
@@ -186,7 +186,7 @@ def test_what_is_said_of_photographs_with_clean_labels_is_what_was_measured():
     clean = {
         block["keep"]: {name: row["against"] for row in block["rows"] for name in row["names"]}
         for block in PHOTOGRAPHS["blocks"]
-        if (block["labels"], block["equal"], block["runs"]) == ("clean", "epochs", 2)
+        if (block["labels"], block["equal"], block["runs"], block["score"]) == ("clean", "epochs", 2, "el2n")
     }
     found = {keep: rows["without wrong"]["chance"] for keep, rows in clean.items()}
     assert [found[keep]["word"] for keep in (0.1, 0.3)] == ["no difference seen", "better"]
@@ -199,3 +199,11 @@ def test_what_is_said_of_photographs_with_clean_labels_is_what_was_measured():
     assert "better" not in {row["against"]["chance"]["word"] for row in rows}
     words = dp.advise(make_runs(0.0), 0.3).words
     assert "neither the hardest nor strata were seen to beat a random 10 or 30 %" in words
+    drawn = {
+        block["keep"]: row["against"]["chance"]
+        for block in little
+        for row in block["rows"]
+        if "Beta-sampled by dual" in row["names"]
+    }
+    assert {found["word"] for found in drawn.values()} == {"better"}
+    assert "by {:.1f} and {:.1f} points".format(*(drawn[keep]["points"] for keep in (0.1, 0.3))) in words

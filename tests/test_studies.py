@@ -73,6 +73,7 @@ def test_what_the_prune_study_compares(study: Any) -> None:
     for equal in ("epochs", "steps"):
         assert {b.keep for b in found if (b.labels, b.equal, b.runs) == ("clean", equal, 2)} == set(prune.KEEP)
         assert {b.labels for b in found if (b.keep, b.equal, b.runs) == (0.5, equal, 2)} == set(prune.LABELS)
+    assert {b.keep for b in found if (b.labels, b.score) == ("clean", "dual")} == set(prune.KEEP)
     assert {b.runs for b in found if (b.labels, b.keep, b.equal) == ("clean", 0.5, "epochs")} == {1, 2, 4, 8}
 
 
@@ -159,7 +160,7 @@ def test_a_missing_package_is_said(study: Any) -> None:
 def test_the_committed_verdicts_follow_from_the_committed_accuracies(study: Any) -> None:
     prune = study("prune")
     result = json.loads((RESULTS / "prune.json").read_text())
-    tables = [(block["labels"], block["equal"]) for block in result["blocks"]]
+    tables = [(block["labels"], block["equal"], block["score"]) for block in result["blocks"]]
     for block in result["blocks"]:
         of_name = {name: row for row in block["rows"] for name in row["names"]}
         share = f"{100 * block['keep']:g} %"
@@ -174,7 +175,7 @@ def test_the_committed_verdicts_follow_from_the_committed_accuracies(study: Any)
                 other = of_name[others["few" if kind == "chance" and "soft" in row["names"] else kind]]
                 found = dp.verdict(row["accuracy"], other["accuracy"], cells=said["cells"])
                 assert prune.say(found) == pytest.approx(said, abs=0.03), (row["names"], kind)
-                assert said["cells"] % tables.count((block["labels"], block["equal"])) == 0
+                assert said["cells"] % tables.count((block["labels"], block["equal"], block["score"])) == 0
     written = io.StringIO()
     prune.print_tables(result, Console(width=150, file=written))
     assert "without wrong" in written.getvalue()
@@ -216,3 +217,11 @@ def test_the_page_has_the_committed_verdicts() -> None:
     }
     readme = " ".join((STUDIES.parents[1] / "README.md").read_text().split())
     assert f"reached {rows['few']:.3f} where all data, in as many steps, reached {rows['all']:.3f}" in readme
+
+
+def test_every_study_with_a_figure_has_it_beside_its_numbers(study: Any) -> None:
+    for name, (file, draw) in study("figures").FIGURES.items():
+        axes = draw(json.loads((RESULTS / file).read_text()))
+        assert axes.get_title(), name
+        assert len(axes.get_legend().get_texts()) > 1, name
+        assert (RESULTS / "figures" / f"{name}.png").exists(), "run benchmarks/studies/figures.py benchmarks/results"

@@ -1,6 +1,6 @@
 """What scoring costs a whole training, in time and memory, beside other packages that do a similar job.
 
-    python benchmarks/studies/cost.py --out benchmarks/results/cost.json
+    python benchmarks/studies/cost.py --work WORK --minutes 30 --out benchmarks/results/cost.json
     python benchmarks/studies/cost.py --show benchmarks/results/cost.json
 
 Short trainings on random images of CIFAR-10's shape, each in a process of its own: the small CNN of `study` (237 steps)
@@ -17,8 +17,9 @@ and ResNet-18 (20 steps).
 
 All take turns, round after round, and a ratio is that of two neighbours in a round; the table has the median over
 rounds and the quartiles. Memory is the largest resident memory of the process, on a GPU the largest allocated. Nothing
-else may run on the cores that it uses: `--threads 1` under `taskset -c 0` leaves the others to you. About 45 minutes. A
-package that is not installed is printed as missing.
+else may run on the cores that it uses: `--threads 1` under `taskset -c 0` leaves the others to you. About 45 minutes;
+finished rounds are files in WORK, --minutes stops after a round, and the same command goes on. A package that is not
+installed is printed as missing.
 """
 
 from __future__ import annotations
@@ -244,18 +245,31 @@ def largest_memory() -> int | None:
     return peak_memory()
 
 
-def measure_all(job: Job, rounds: int, threads: int) -> dict[str, list[dict[str, Any]]]:
-    """Way -> a measurement for each round; every round begins with another way."""
+def measure_all(job: Job, rounds: int, threads: int, work: Path, until: float) -> dict[str, list[dict[str, Any]]]:
+    """Way -> a measurement for each round; a round is a file in `work`, and none begins later than `until`."""
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
-    spawn = multiprocessing.get_context("spawn")
     for turn in range(rounds):
-        for position in range(len(WAYS)):
-            way = list(WAYS)[(turn + position) % len(WAYS)]
-            if found[way] and "missing" in found[way][0]:
-                continue
-            with ProcessPoolExecutor(1, spawn) as pool:
-                found[way].append(pool.submit(measure, job, way, threads).result())
-            print(f"{job.model}, round {turn + 1} of {rounds}, {way}: {found[way][-1]}", flush=True)
+        path = work / f"{job.model}-{job.images}-images-{threads}-threads-round-{turn}.json"
+        if path.exists():
+            measured = json.loads(path.read_text())
+        elif time.time() > until:
+            break
+        else:
+            measured = measure_round(job, turn, threads)
+            write_atomically(path, json.dumps(measured))
+        for way, one in measured.items():
+            found[way].append(one)
+    return found
+
+
+def measure_round(job: Job, turn: int, threads: int) -> dict[str, dict[str, Any]]:
+    """Way -> a measurement, one after the other; every round begins with another way."""
+    found = {}
+    for position in range(len(WAYS)):
+        way = list(WAYS)[(turn + position) % len(WAYS)]
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            found[way] = pool.submit(measure, job, way, threads).result()
+        print(f"{job.model}, round {turn + 1}, {way}: {found[way]}", flush=True)
     return found
 
 
@@ -303,6 +317,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="(default %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of each training (default %(default)s)")
     parser.add_argument("--tiny", action="store_true", help="a few steps of an MLP, to see that all runs")
+    parser.add_argument("--work", type=Path, help="where finished rounds are kept")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no round later than that")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--show", type=Path, metavar="RESULTS", help="print committed results and train nothing")
     options = parser.parse_args()
@@ -310,10 +326,16 @@ def main() -> None:
     if options.show:
         print_tables(json.loads(options.show.read_text()), console)
         return
-    models = []
-    for job in TINY.values() if options.tiny else [JOBS[name] for name in options.models]:
-        found = measure_all(job, options.rounds, options.threads)
-        models.append({"job": asdict(job), "rows": compared(found)})
+    until = time.time() + 60 * options.minutes
+    jobs = TINY.values() if options.tiny else [JOBS[name] for name in options.models]
+    with tempfile.TemporaryDirectory() as nowhere:
+        work = Path(nowhere) if options.work is None else options.work
+        measured = [(job, measure_all(job, options.rounds, options.threads, work, until)) for job in jobs]
+    unfinished = [job.model for job, found in measured if len(found["nothing"]) < options.rounds]
+    if unfinished:
+        print(f"The time is up before all rounds of {', '.join(unfinished)}; the same command goes on")
+        return
+    models = [{"job": asdict(job), "rows": compared(found)} for job, found in measured]
     result = {"machine": machine(), "rounds": options.rounds, "threads": options.threads, "models": models}
     print_tables(result, console)
     if options.out:

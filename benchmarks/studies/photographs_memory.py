@@ -1,7 +1,8 @@
 """Memory and time of `difficulty-prune study` on many photographs, which no process ever holds.
 
-    python benchmarks/studies/photographs_memory.py --files 1000 10000 100000 --work /tmp \\
+    python benchmarks/studies/photographs_memory.py --files 1000 100000 --work /tmp \\
         --out benchmarks/results/photographs-memory.json
+    python benchmarks/studies/photographs_memory.py --files 1000 --model resnet18 --batch-size 32 --work /tmp
 
 Writes JPEG files of 500 x 375 pixels, of which so many are different and the others are links to them (each is opened
 and decoded all the same), and runs one scoring run of one epoch on them with --size 224 and the default scores, as a
@@ -9,8 +10,8 @@ user does. Memory is the sum over the study's process and all its children, page
 looked at five times a second. With several numbers of files it says how much each file adds, and what 100,000 would
 take; where that number was not run, this is an extrapolation and is called so.
 
-The network is `light`, which costs little, so that reading is what is measured: batches and activations of another one
-come on top, whatever the number of files.
+The network is `light`, which costs little, so that reading is what is measured: activations of another one, which
+`--model` names, come on top, whatever the number of files.
 """
 
 from __future__ import annotations
@@ -87,13 +88,14 @@ def proportional_bytes(root: int) -> int:
     return total
 
 
-def measure(files: int, distinct: int, size: int, work: Path | None) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(dir=work) as name:
+def measure(files: int, options: argparse.Namespace) -> dict[str, Any]:
+    distinct, size = min(options.distinct, files), options.size
+    with tempfile.TemporaryDirectory(dir=options.work) as name:
         folder = Path(name)
-        write_photographs(folder, files, min(distinct, files))
+        write_photographs(folder, files, distinct)
         command = [sys.executable, "-m", "difficulty_prune.cli", "study", "--data", f"imagefolder:{folder / 'data'}"]
-        command += ["--size", str(size), "--model", "photographs_memory:light", "--runs", "1", "--epochs", "1"]
-        command += ["--keep", "--out", str(folder / "out"), "--json"]
+        command += ["--size", str(size), "--model", options.model, "--batch-size", str(options.batch_size)]
+        command += ["--runs", "1", "--epochs", "1", "--keep", "--out", str(folder / "out"), "--json"]
         here = Path(__file__).parent
         start, peak, processes = time.perf_counter(), 0, 0
         with subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as study:
@@ -106,8 +108,10 @@ def measure(files: int, distinct: int, size: int, work: Path | None) -> dict[str
         summary = json.loads(out)
         assert summary["data"]["shape"] == [3, size, size]
     return {
+        "model": options.model,
+        "batch_size": options.batch_size,
         "files": files,
-        "distinct_files": min(distinct, files),
+        "distinct_files": distinct,
         "peak_megabytes": round(peak / 1e6),
         "processes": processes,
         "seconds": round(time.perf_counter() - start, 1),
@@ -120,10 +124,12 @@ def main() -> None:
     parser.add_argument("--files", type=int, nargs="+", default=[1_000, 10_000, GOAL], help="(default %(default)s)")
     parser.add_argument("--distinct", type=int, default=500, help="files that are different (default %(default)s)")
     parser.add_argument("--size", type=int, default=224, help="(default %(default)s)")
+    parser.add_argument("--model", default="photographs_memory:light", help="as of the study (default %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, help="(default %(default)s)")
     parser.add_argument("--work", type=Path, help="a folder with room for the files, which are removed at the end")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    rows = [measure(files, options.distinct, options.size, options.work) for files in options.files]
+    rows = [measure(files, options) for files in options.files]
     result: dict[str, Any] = {"machine": machine(), "size": options.size, "rows": rows}
     if len(rows) > 1:
         slope, base = np.polyfit([row["files"] for row in rows], [row["peak_megabytes"] for row in rows], 1)

@@ -15,7 +15,8 @@ wrong) and those of the majority of three (9 %); and in two ways:
 - equal epochs: who keeps half takes half the steps.
 - equal steps: who keeps half trains for twice as many epochs.
 
-With clean labels a half is also kept by the scores of 1, 4 and 8 runs.
+With clean labels a half is also kept by the scores of 1, 4 and 8 runs. `BetaSampling` and the hardest by `dual`, of the
+first five epochs of two scoring runs, have the same to beat.
 
 Every training is a file in WORK. `--minutes` stops at the end of a training, and the same command continues; the blocks
 of the table are finished one after the other, the most informative first, each with all its seeds. What is not finished
@@ -52,10 +53,10 @@ from difficulty_prune.comparison.comparison import Row, judge
 from difficulty_prune.comparison.counting_sampler import CountingSampler
 from difficulty_prune.comparison.design import Design
 from difficulty_prune.comparison.trained import Trained, read_trained, write_trained
-from difficulty_prune.policies import Easiest, Hardest, Random, SoftPrune, Stratified, WithoutWrong
+from difficulty_prune.policies import BetaSampling, Easiest, Hardest, Random, SoftPrune, Stratified, WithoutWrong
 from difficulty_prune.policies.base import Policy
 from difficulty_prune.study.study_data import Images, StudyData, load_data
-from difficulty_prune.study.train import Recipe, train
+from difficulty_prune.study.train import Recipe, number_of_batches, train
 from difficulty_prune.support.files import write_atomically
 
 KEEP = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -66,6 +67,8 @@ LABELS: Final = {
     "majority": "the labels of the majority of three people",
     "clean": "clean labels",
 }
+DUAL: Final = (("clean", 0.5), ("clean", 0.3), ("clean", 0.1), ("clean", 0.7), ("clean", 0.9), ("first", 0.5))
+EARLY: Final = 5  # epochs
 COLUMNS: Final = {"first": "human_label_first", "majority": "human_label_aggregate"}
 AGAINST: Final = {"chance": "chance", "all": "all data", "few": "all data, as few steps"}
 
@@ -95,12 +98,14 @@ class Block:
         keep: the share to keep.
         equal: "epochs" or "steps".
         runs: how many scoring runs make the ranking.
+        score: "el2n" of whole trainings, or "dual" of their first epochs.
     """
 
     labels: str
     keep: float
     equal: str = "epochs"
     runs: int = 2
+    score: str = SCORE
 
 
 def blocks() -> list[Block]:
@@ -113,7 +118,8 @@ def blocks() -> list[Block]:
     steps = [Block("clean", keep, "steps") for keep in (0.5, 0.3, 0.7, 0.1, 0.9)]
     rankings = [Block("clean", 0.5, runs=runs) for runs in (1, 8, 4)]
     human = [Block("first", 0.3), Block("first", 0.7), Block("first", 0.5, "steps"), Block("majority", 0.5, "steps")]
-    return [*epochs, *steps, *rankings, *human]
+    dual = [Block(labels, keep, score="dual") for labels, keep in DUAL]
+    return [*epochs, *steps, *rankings, *human, *dual]
 
 
 # Data
@@ -154,30 +160,39 @@ def _write_images(setting: Setting, path: Path) -> None:
 
 @dataclass(frozen=True)
 class Scoring:
-    """A scoring run of all images."""
+    """A scoring run of all images; of `dual` it ends after the first epochs."""
 
     setting: Setting
     labels: str
     number: int
+    score: str
 
     @property
     def name(self) -> str:
-        return f"{self.labels}, scoring run {self.number}"
+        return f"{self.labels}, scoring run {self.number}{'' if self.score == SCORE else f' of {self.score}'}"
 
     @property
     def path(self) -> Path:
-        return self.setting.folder / self.labels / f"scores-{self.number}.safetensors"
+        kind = "scores" if self.score == SCORE else self.score
+        return self.setting.folder / self.labels / f"{kind}-{self.number}.safetensors"
 
     def is_done(self) -> bool:
         return self.path.exists()
 
     def run(self) -> str:
-        data, size, seed = load(self.setting, self.labels), self.setting.size, SCORING_SEED + self.number
-        tracker = dp.DifficultyTracker(size, (SCORE, "margin"), num_classes=10, mean_probabilities=True)
-        sampler = dp.PruneSampler(Random(1.0), np.zeros(size), seed=seed)
-        outcome = train(data, self.setting.model, sampler, Recipe(self.setting.epochs), seed, tracker)
+        setting, data, seed = self.setting, load(self.setting, self.labels), SCORING_SEED + self.number
+        early = self.score == "dual"
+        if early:
+            window = dp.TemporalOptions(window=3)
+            tracker = dp.DifficultyTracker(setting.size, ("dual", "confidence"), num_classes=10, temporal=window)
+        else:
+            tracker = dp.DifficultyTracker(setting.size, (SCORE, "margin"), num_classes=10, mean_probabilities=True)
+        sampler = dp.PruneSampler(Random(1.0), np.zeros(setting.size), seed=seed)
+        recipe = Recipe(min(EARLY, setting.epochs) if early else setting.epochs)
+        steps = setting.epochs * number_of_batches(setting.size, recipe.batch_size)  # the learning rate's
+        outcome = train(data, setting.model, sampler, recipe, seed, tracker, steps=steps)
         facts = outcome.facts()
-        run = tracker.finish(architecture=self.setting.model, seed=seed, labels=data.train.labels, outcome=facts)
+        run = tracker.finish(architecture=setting.model, seed=seed, labels=data.train.labels, outcome=facts)
         run.save(self.path)
         return f"{outcome.test_accuracy:.4f} in {outcome.seconds:.0f} s"
 
@@ -236,7 +251,11 @@ class Work:
     setting: Setting
     block: Block
     design: Design
-    likely_wrong: int
+    likely_wrong: int | None
+
+    @property
+    def likely_share(self) -> float | None:
+        return None if self.likely_wrong is None else self.likely_wrong / self.setting.size
 
     def training(self, arm: Arm, seed: int) -> Training:
         sampler = self.design.sampler(arm, seed)
@@ -257,19 +276,24 @@ class Work:
 
 
 def scorings(setting: Setting, block: Block) -> list[Scoring]:
-    return [Scoring(setting, block.labels, number) for number in range(block.runs)]
+    return [Scoring(setting, block.labels, number, block.score) for number in range(block.runs)]
 
 
 def prepare(setting: Setting, block: Block) -> Work:
     """Ranks the images, and says what each policy keeps."""
     runs = dp.RunSet.load([task.path for task in scorings(setting, block)])
+    difficulty = torch.from_numpy(runs.difficulty(block.score))
+    if block.score == "dual":
+        by_dual = {
+            "Beta-sampled by dual": BetaSampling(block.keep, runs.mean("confidence")),
+            "hardest by dual": Hardest(block.keep),
+        }
+        return Work(setting, block, Design(difficulty, None, by_dual, 0), None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a list that says little; its length is in the results
         issues = label_issues(runs)
-    difficulty = torch.from_numpy(runs.difficulty(SCORE))
-    return Work(
-        setting, block, Design(difficulty, None, policies(block.keep, issues.index, setting.size), 0), issues.number
-    )
+    named = policies(block.keep, issues.index, setting.size)
+    return Work(setting, block, Design(difficulty, None, named, 0), issues.number)
 
 
 def policies(keep: float, likely_wrong: np.ndarray[Any, Any], size: int) -> dict[str, Policy]:
@@ -312,8 +336,8 @@ def summed_up(setting: Setting, seeds: Sequence[int]) -> list[dict[str, Any]]:
     return [block_row(work, done, tables.count(table_of(work.block))) for work, done in ready]
 
 
-def table_of(block: Block) -> tuple[str, str]:
-    return block.labels, block.equal
+def table_of(block: Block) -> tuple[str, str, str]:
+    return block.labels, block.equal, block.score
 
 
 def block_row(work: Work, seeds: Sequence[int], times: int) -> dict[str, Any]:
@@ -328,7 +352,7 @@ def block_row(work: Work, seeds: Sequence[int], times: int) -> dict[str, Any]:
     )
     data, clean = load(work.setting, work.block.labels), load(work.setting, "clean")
     wrong = float((data.train.labels != clean.train.labels).float().mean())
-    facts = {"wrong": round(wrong, 4), "likely_wrong": work.likely_wrong / work.setting.size, "seeds": list(seeds)}
+    facts = {"wrong": round(wrong, 4), "likely_wrong": work.likely_share, "seeds": list(seeds)}
     return {**asdict(work.block), **facts, "rows": [row_facts(row) for row in found.rows]}
 
 
@@ -354,10 +378,11 @@ def say(found: dp.Verdict) -> dict[str, Any]:
 def print_tables(result: dict[str, Any], console: Console) -> None:
     """One table for each kind of labels and equality."""
     print_heading(result, console)
-    keys = dict.fromkeys((row["labels"], row["equal"]) for row in result["blocks"])
-    for labels, equal in keys:
-        rows = [row for row in result["blocks"] if (row["labels"], row["equal"]) == (labels, equal)]
-        title = f"{LABELS[labels]} ({rows[0]['wrong']:.1%} wrong), equal {equal}"
+    names = "labels", "equal", "score"
+    keys = dict.fromkeys(tuple(row[name] for name in names) for row in result["blocks"])
+    for labels, equal, score in keys:
+        rows = [row for row in result["blocks"] if tuple(row[name] for name in names) == (labels, equal, score)]
+        title = f"{LABELS[labels]} ({rows[0]['wrong']:.1%} wrong), equal {equal}, by {score}"
         grid = Table("keep", "runs", "seeds", "policy", "accuracy", *AGAINST.values(), title=title, box=None)
         for block in sorted(rows, key=lambda row: (row["keep"], row["runs"])):
             for row in sorted(block["rows"], key=lambda row: -np.mean(row["accuracy"])):

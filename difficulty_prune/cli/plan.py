@@ -22,9 +22,8 @@ from ..policies.without_wrong import WithoutWrong
 from ..runs.run_files import EXPECTED, find_run_files
 from ..runs.run_set import RunSet
 from ..scores.catalogue import score_names
-from ..study.compare_policies import likely_wrong
 from ..study.options import add_options, option, read_options
-from ..study.settings import POLICIES, WITHOUT_WRONG, WRONG_LABEL_SCORES
+from ..study.settings import POLICIES, WITHOUT_WRONG
 from ..support.checks import check_fraction
 from ..support.counted import counted
 from ..support.randomness import generator_from
@@ -36,6 +35,7 @@ from .load_runs import load_runs, warn, warnings_in_words
 from .out_file import check_out
 from .output import choose_score, tell
 from .read_decisions import check_decisions, decisions_in_words, entries_of, facts_of_decisions
+from .suspects import find_suspects, warn_of_suspects
 from .todays_data import TodaysData, labels_then, todays_data
 
 SUFFIXES: Final = (".safetensors", ".csv", ".txt")
@@ -177,7 +177,7 @@ class Made:
         if without:
             kinds = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in without.items())
             said.append(f"kept without a score: {kinds}")
-        if "likely_wrong" in facts:
+        if facts["likely_wrong"]["number"] or options.policy == WITHOUT_WRONG:
             said.append("left out: {left_out:,} of {number:,} that are likely wrong".format(**facts["likely_wrong"]))
         if options.exclude is not None:
             said.append(decisions_in_words(facts["decisions"], options.exclude))
@@ -212,14 +212,11 @@ def collect(runs: RunSet, score: str, today: TodaysData, decisions: Decisions | 
     classes = None if labels is None else torch.tensor(labels)
     if per_class and classes is None:
         raise ValueError("per_class: the labels are not known; give --data, or score with tracker.finish(dataset=...)")
-    facts_of_wrong: dict[str, Any] = {}
+    decided = [] if decisions is None else [place for place, _ in entries_of(decisions, today)]
+    ranked = among[~np.isnan(difficulty[among])]
+    suspects = find_suspects(runs, today, np.setdiff1d(ranked, decided), options.policy)
     if options.policy == WITHOUT_WRONG:
-        decided = [] if decisions is None else [place for place, _ in entries_of(decisions, today)]
-        ranked = among[~np.isnan(difficulty[among])]
-        suspects = find_suspects(runs, today, np.setdiff1d(ranked, decided))
-        left_out = suspects[: len(ranked) - number_kept(options.keep, len(ranked))]
-        policy = WithoutWrong(inner, wrong=left_out)
-        facts_of_wrong = {"likely_wrong": {"number": len(suspects), "left_out": len(left_out)}}
+        policy = WithoutWrong(inner, wrong=suspects[: len(ranked) - number_kept(options.keep, len(ranked))])
     chosen = within(
         base,
         policy,
@@ -229,6 +226,8 @@ def collect(runs: RunSet, score: str, today: TodaysData, decisions: Decisions | 
     )
     if classes is not None:
         check_classes(chosen.index, base.index, classes, today.class_names, options)
+    kept = int(np.isin(suspects, chosen.index.numpy()).sum())
+    warn_of_suspects(options.policy, kept, len(suspects), len(chosen.index), len(among))
     if policy.redrawn:
         warn("plan", f"{options.policy} draws anew in every epoch; a plan holds one draw, that of seed {options.seed}")
     whole = make_plan(chosen.index, chosen.weight, today.size, repr(policy), classes, may_drop_classes=True)
@@ -240,36 +239,12 @@ def collect(runs: RunSet, score: str, today: TodaysData, decisions: Decisions | 
         "seed": options.seed,
         "without_score": {name: int(mask[among].sum()) for name, mask in kinds.items()},
         "data": today.facts(),
-        **facts_of_wrong,
+        "likely_wrong": {"number": len(suspects), "left_out": len(suspects) - kept},
     }
     if decisions is not None:
         facts["decisions"] = facts_of_decisions(decisions, today)
     plan = Plan(chosen.index, chosen.weight, facts)
     return Made(plan if today.ids is None else plan.with_ids(today.ids), labels, facts, today.in_words())
-
-
-def find_suspects(runs: RunSet, today: TodaysData, among: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Those of the positions `among` [n] that are likely mislabelled, most likely first.
-
-    None where the runs say too little of it; a warning says so.
-
-    Raises:
-        ValueError: runs without the scores that tell, or without labels.
-    """
-    if runs.labels is None or not set(WRONG_LABEL_SCORES) & set(runs.scores):
-        got = "no labels" if runs.labels is None else ", ".join(runs.scores)
-        raise ValueError(
-            f"policy: {WITHOUT_WRONG} needs runs with labels, and with margin or aum, which tell what is likely "
-            f"mislabelled; these have {got}"
-        )
-    index, found = likely_wrong(runs, runs.labels)
-    if not found["left_out"]:
-        warn("plan", f"{WITHOUT_WRONG}: {found['in_words']}")
-    rank = np.full(runs.num_examples, np.nan)
-    rank[index] = np.arange(len(index))
-    of_today = today.align(rank)[among]
-    order = np.argsort(of_today)  # NaN comes last
-    return among[order[: int((~np.isnan(of_today)).sum())]]
 
 
 def check_classes(kept: Tensor, among: Tensor, labels: Tensor, names: tuple[str, ...] | None, options: Options) -> None:

@@ -149,6 +149,8 @@ def show_verdicts(summary: dict[str, Any], console: Console) -> None:
     for model, found in summary["verdicts"].items():
         name = f"{model}: " if len(summary["verdicts"]) > 1 else ""
         console.print(f"{name}{found['first_line']}", soft_wrap=True, markup=False, highlight=False)
+    for line in summary["not_compared"]:
+        console.print(f"{line}.", soft_wrap=True, markup=False, highlight=False)
 
 
 def show_comparison(summary: dict[str, Any], console: Console) -> None:

@@ -18,13 +18,16 @@ from ..comparison.comparison import PolicyComparison, Row, judge
 from ..comparison.design import Design
 from ..comparison.trained import Trained
 from ..policies.base import Policy
+from ..policies.plan import DroppedClassError
 from ..policies.uniform import Random
 from ..policies.without_wrong import WithoutWrong
 from ..runs.run_set import RunSet
+from ..sampler import PruneSampler
+from ..support.counted import counted
 from .elsewhere import Elsewhere
 from .executor import run_tasks
 from .learned import nothing_learned
-from .settings import WITHOUT_WRONG, Settings, policy_by_name
+from .settings import PER_CLASS_POLICY, WITHOUT_WRONG, Settings, policy_by_name
 from .study_data import StudyData
 from .tasks import ComparisonTask, DataSource, slug, tell_of_checkpoints
 
@@ -43,6 +46,7 @@ class Compared:
     Attributes:
         of_models: model -> the comparison.
         rows: one per model, policy and share to keep, as plain data; those of equal plans name each other.
+        left_out: a line for each policy that would drop a class.
         wrong_labels: what is likely wrong, as plain data with "in_words"; None where no policy asked for it.
         results: what the trainings wrote.
         reused: how many of them were on disk.
@@ -50,6 +54,7 @@ class Compared:
 
     of_models: dict[str, PolicyComparison] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     wrong_labels: dict[str, Any] | None = None
     results: list[dict[str, Any]] = field(default_factory=list)
     reused: int = 0
@@ -67,6 +72,9 @@ def compare_policies(
     if WITHOUT_WRONG in settings.policy_names:
         wrong, compared.wrong_labels = likely_wrong(runs, data.train.labels.numpy())
     policies, labels = make_policies(settings, wrong, len(difficulty))
+    policies, compared.left_out = without_droppers(policies, difficulty, data, settings)
+    if not policies:
+        return compared
     seeds = list(settings.comparison_seeds)
     design = Design(torch.from_numpy(difficulty), data.classes, policies, seeds[0])
     name = f"{settings.scores[0]} of {len(runs)} runs"
@@ -109,6 +117,29 @@ def make_policies(settings: Settings, wrong: NDArray[Any], examples: int) -> tup
                 words = f"{words} as {policy_name(policy)}"
             policies[words], labels[words] = policy, (name, keep)
     return policies, labels
+
+
+def without_droppers(
+    policies: Mapping[str, Policy], difficulty: NDArray[Any], data: StudyData, settings: Settings
+) -> tuple[dict[str, Policy], list[str]]:
+    """Those that keep some of every class, whatever the seed, and a line for each of the others."""
+    left: dict[str, Policy] = {}
+    lines = []
+    first = settings.comparison_seeds[0]
+    last = first + (settings.seeds if settings.until is None else settings.most)
+    for words, policy in policies.items():
+        try:
+            for seed in range(first, last):
+                PruneSampler(policy, difficulty, labels=data.classes, seed=seed)
+        except DroppedClassError as error:
+            lines.append(
+                f"Not compared: {words}, which would drop class {_class_names(data)[error.label]} entirely "
+                f"({counted(error.examples, 'example')}); keep more, or take {PER_CLASS_POLICY}, which keeps some of "
+                "every class"
+            )
+        else:
+            left[words] = policy
+    return left, lines
 
 
 def likely_wrong(runs: RunSet, labels: NDArray[Any]) -> tuple[NDArray[Any], dict[str, Any]]:

@@ -127,6 +127,8 @@ class Lines:
     def _left(self) -> str:
         if not self._done:
             return ""
+        if self._done >= self._steps:  # trained, but not evaluated yet, which is no step
+            return "; almost done"
         each = (time.monotonic() - self._start) / self._done
         return f"; about {in_words(each * (self._steps - self._done))} left"
 

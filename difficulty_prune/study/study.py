@@ -192,6 +192,7 @@ def summarise(settings: Settings, data: dict[str, Any], runs: RunSet, compared: 
         ),
         "difficulty": settings.scores[0],
         "wrong_labels": compared.wrong_labels,
+        "not_compared": compared.left_out,
         "comparison": compared.rows,
         "peak_memory_bytes": {
             "study": peak_memory(),

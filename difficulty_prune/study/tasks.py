@@ -190,7 +190,7 @@ class ScoringTask:
         return {key: (found.get(key), value) for key, value in want.items() if found.get(key) != value}
 
     def run(self, report: Callable[[int], None]) -> None:
-        """Trains and writes; `report` is called with the number of steps after each epoch."""
+        """Trains and writes; `report` is called with 1 after each step."""
         late = needs_halves(self.scores, self.recipe.epochs)
         data = self.source.load()
         tracker = DifficultyTracker(
@@ -343,7 +343,7 @@ class ComparisonTask:
             return False
 
     def run(self, report: Callable[[int], None]) -> None:
-        """Trains and writes; `report` is called with the number of steps after each epoch."""
+        """Trains and writes; `report` is called with 1 after each step."""
         data = self.source.load()
         labels = data.classes
         sampler = CountingSampler(self.policy, self.difficulty, labels=labels, seed=self.seed, fixed_length=self.length)

@@ -133,7 +133,7 @@ def train(
         seed: of the initialisation, the augmentation and dropout; the global generators are left as they were.
         tracker: records the scores; "grand" once, at the end of training, in evaluation mode and without augmentation,
             for what the sampler yields.
-        report: called after each epoch with its number of steps.
+        report: called with 1 after each step.
         steps: of the whole training, for the learning rate; default: epochs times the steps of the first one.
         checkpoint: what the training goes on from, if it was killed, and what is written at the end of epochs.
         halfway: told when each epoch is over.
@@ -188,10 +188,10 @@ def train(
                 (loss * weight).mean().backward()
                 optimizer.step()
                 schedule.step()
+                report(1)
             done += len(loader)
             if halfway is not None:
                 halfway.finished(epoch + 1)
-            report(len(loader))
             if epoch + 1 < recipe.epochs:
                 resumable.save(Position(epoch + 1, done, time.perf_counter() - start))
         outputs = predict(model, data, data.test)

@@ -341,6 +341,25 @@ def without_wrong(*arguments: str) -> int:
     return main(["plan", "suspicious", "--policy", "without-wrong", "-o", "plan.csv", *arguments])
 
 
+@pytest.mark.parametrize(
+    ("policy", "keep", "warns"), [("hardest", "0.3", True), ("hardest", "0.7", False), ("easiest", "0.7", False)]
+)
+def test_a_plan_warns_where_it_keeps_more_of_what_looks_wrong_than_chance_would(
+    suspicious: Path, capsys: pytest.CaptureFixture[str], policy: str, keep: str, warns: bool
+) -> None:
+    """Three of 6 of 20 by chance: 1 in 57; three of 14 of 20: 1 in 3."""
+    arguments = ["plan", "suspicious", "--score", "margin", "--policy", policy, "--keep", keep, "-o", "plan.csv"]
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    expected = (
+        "difficulty-prune plan: warning: hardest keeps 3 of 3 that are likely wrong (100%), but 30% of all; to leave "
+        "those out first, give --policy without-wrong\n"
+    )
+    assert said.err == (expected if warns else "")
+    assert f"left out: {0 if policy == 'hardest' else 3} of 3 that are likely wrong" in said.out
+    assert len(kept() & set(SUSPECTS)) == (3 if policy == "hardest" else 0)
+
+
 def kept() -> set[str]:
     return {row["id"] for row in rows("plan.csv")}
 

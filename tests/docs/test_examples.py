@@ -11,12 +11,18 @@ import pytest
 from places import EXAMPLES
 
 
-def numbers_by_row(name: str) -> dict[str, list[float]]:
-    """The numbers that an example prints, by the first word of the line."""
-    result = subprocess.run([sys.executable, EXAMPLES / f"{name}.py"], capture_output=True, text=True, check=False)
+def lines_of(name: str) -> list[str]:
+    """What an example prints; it warns of nothing but, on a machine with one core, of its two workers."""
+    command = [sys.executable, "-W", "ignore:This DataLoader will create:UserWarning", EXAMPLES / f"{name}.py"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert not result.stderr
-    rows = (line.split(maxsplit=1) for line in result.stdout.splitlines())
+    return result.stdout.splitlines()
+
+
+def numbers_by_row(name: str) -> dict[str, list[float]]:
+    """The numbers that an example prints, by the first word of the line."""
+    rows = (line.split(maxsplit=1) for line in lines_of(name))
     return {first: [float(number) for number in re.findall(r"\d\.\d+", rest)] for first, rest in rows}
 
 
@@ -73,11 +79,7 @@ def test_boxes_of_mosaics_count_for_the_image_that_they_show() -> None:
 
 
 def test_what_looks_mislabelled_is_worth_leaving_out_and_the_hardest_are_not_worth_keeping() -> None:
-    command = [sys.executable, EXAMPLES / "compare_pruning.py"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert not result.stderr
-    first = result.stdout.splitlines()[0]
+    first = lines_of("compare_pruning")[0]
     assert first.startswith("Worse than chance: keeping the hardest 60 % by el2n (by ")
     assert ". The best: keeping a random 60 % without the hardest 20 % by el2n: 0.9" in first
     assert "points better than chance (" in first
@@ -92,11 +94,7 @@ def test_a_stream_of_a_library_is_pruned(name: str, library: str) -> None:
     pytest.importorskip("xxhash", reason="xxhash is not installed")
     if find_spec(library) is None:
         pytest.skip(f"{name}: {library} is not installed")
-    command = [sys.executable, EXAMPLES / f"stream_{name}.py"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert not result.stderr
-    *epochs, full, pruned = result.stdout.splitlines()
+    *epochs, full, pruned = lines_of(f"stream_{name}")
     assert len(epochs) == 5
     for line in epochs:
         assert " of 1797, " in line
@@ -109,12 +107,7 @@ def test_a_stream_of_a_library_is_pruned(name: str, library: str) -> None:
 
 def test_a_pruned_stream_has_the_same_samples_with_and_without_workers() -> None:
     pytest.importorskip("xxhash", reason="xxhash is not installed")
-    result = subprocess.run(
-        [sys.executable, EXAMPLES / "stream_pruning.py"], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    assert not result.stderr
-    *epochs, full, pruned = result.stdout.splitlines()
+    *epochs, full, pruned = lines_of("stream_pruning")
     assert len(epochs) == 5
     for line in epochs:
         assert line.endswith("unknown 20, same without workers True")

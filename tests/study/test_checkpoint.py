@@ -47,13 +47,14 @@ def comparison(folder: Path) -> ComparisonTask:
     )
 
 
-def killed(task: ScoringTask | ComparisonTask, epochs: int) -> None:
-    """Runs the task until so many epochs are finished and the checkpoint of the one before is written."""
-    finished: list[int] = []
+def killed(task: ScoringTask | ComparisonTask, epochs: int, steps_of_epoch: int = 6) -> None:
+    """Runs the task to the last step of so many epochs; the checkpoint of the epoch before is written."""
+    done = 0
 
     def report(steps: int) -> None:
-        finished.append(steps)
-        if len(finished) == epochs:
+        nonlocal done
+        done += steps
+        if done == epochs * steps_of_epoch:
             raise Killed
 
     with pytest.raises(Killed):
@@ -69,7 +70,7 @@ def test_a_scoring_run_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path
     reported: list[int] = []
     assert (whole.steps(1437), cut.steps(1437)) == (24, 12)
     cut.run(reported.append)
-    assert reported == [6, 6]
+    assert reported == [1] * 12
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["mlp-3.safetensors"]
     first, second = dp.Run.load(whole.path), dp.Run.load(cut.path)
     for name in SCORES:
@@ -83,7 +84,7 @@ def test_a_scoring_run_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path
 def test_a_comparison_with_a_plan_for_each_epoch_goes_on_too(tmp_path: Path) -> None:
     whole, cut = comparison(tmp_path / "a"), comparison(tmp_path / "b")
     whole.run(lambda steps: None)
-    killed(cut, epochs=2)
+    killed(cut, epochs=2, steps_of_epoch=3)
     cut.run(lambda steps: None)
     first, second = ({**task.result(), "seconds": 0, "peak_memory_bytes": 0} for task in (whole, cut))
     assert first == second

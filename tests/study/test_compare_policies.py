@@ -95,10 +95,10 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return written
 
 
-def compare(folder: Path, workers: int = 1, **options) -> room.Compared:
+def compare(folder: Path, workers: int = 1, runs: dp.RunSet | None = None, **options) -> room.Compared:
     settings = Settings(models=("mlp",), out=folder, **options)
     source = DataSource.of("digits")
-    return compare_policies(settings, source, DIGITS, make_runs(100), workers, Console(file=io.StringIO()))
+    return compare_policies(settings, source, DIGITS, runs or make_runs(100), workers, Console(file=io.StringIO()))
 
 
 def test_equal_plans_are_one_training_and_one_row(trained: list[str], tmp_path: Path) -> None:
@@ -129,6 +129,25 @@ def test_trainings_of_one_name_have_files_of_their_own(
     assert len(trained) == len(set(trained)) == 2 * files
     again = compare(tmp_path, keep=keep, policies=policies, seeds=2)
     assert (again.reused, again.rows) == (2 * files, found.rows)
+
+
+def test_a_policy_that_would_drop_a_class_is_left_out_with_a_line(trained: list[str], tmp_path: Path) -> None:
+    """The higher the digit, the harder: the hardest 30 % have no zero, and the easiest no four."""
+    runs = dp.RunSet(
+        dp.Run({"el2n": LABELS + np.linspace(0, 0.9, SIZE), "aum": -LABELS}, architecture="mlp", seed=s, labels=LABELS)
+        for s in range(2)
+    )
+    ends = ("hardest", "easiest")
+    found = compare(tmp_path, runs=runs, keep=(0.3, 0.95), policies=(*ends, "hardest-per-class"), seeds=2)
+    assert {row["policy"] for row in found.rows if row["keep"] == 0.3} >= {"random", "hardest-per-class"}
+    assert not {row["policy"] for row in found.rows if row["keep"] == 0.3} & set(ends)
+    assert {row["policy"] for row in found.rows if row["keep"] == 0.95} >= set(ends)
+    hardest, easiest = found.left_out
+    assert hardest.startswith("Not compared: the hardest 30 % by el2n, which would drop class 0 entirely (")
+    assert easiest.startswith("Not compared: the easiest 30 % by el2n, which would drop class 4 entirely (")
+    assert hardest.endswith("keep more, or take hardest-per-class, which keeps some of every class")
+    nothing = compare(tmp_path / "nothing", runs=runs, keep=(0.3,), policies=ends, seeds=2)
+    assert (nothing.rows, nothing.of_models, nothing.left_out) == ([], {}, found.left_out)
 
 
 def test_shares_that_read_alike_are_two_policies() -> None:

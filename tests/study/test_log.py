@@ -42,3 +42,15 @@ def test_the_log_says_what_is_trained_how_far_and_how_long_it_still_takes(
     ):
         assert re.fullmatch(TIME + expected, line), line
     assert said.getvalue().splitlines() == [lines[-1][20:]]
+
+
+def test_what_is_trained_and_still_evaluated_has_no_time_left_to_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    log = tmp_path / "study.log"
+    with report_on(Console(file=io.StringIO()), "scoring", steps=20, pieces=1, what="run", log=log) as report:
+        now[0] += 61
+        report.update(20, ["cnn, seed 0"])
+    assert log.read_text()[20:] == "scoring run: 100% done (cnn, seed 0); almost done\n"
