@@ -209,26 +209,13 @@ class Plan:
         return plan
 
 
-class DroppedClassError(ValueError):
-    """A plan would leave out all examples of a class.
-
-    Attributes:
-        label: of the class.
-        examples: how many it has.
-    """
-
-    def __init__(self, message: str, label: int, examples: int) -> None:
-        super().__init__(message)
-        self.label, self.examples = label, examples
-
-
 def make_plan(
     kept: Tensor, weight: Tensor, num_examples: int, policy: str, labels: Tensor | None, may_drop_classes: bool = False
 ) -> Plan:
     """A plan that keeps the examples `kept` [K] with `weight` [K], and its summary.
 
     Raises:
-        DroppedClassError: a whole class would be dropped, and `may_drop_classes` is False.
+        ValueError: a whole class would be dropped, and `may_drop_classes` is False.
     """
     summary: dict[str, Any] = {
         "policy": policy,
@@ -255,7 +242,7 @@ def count_classes(
     """What a summary says of each class, from the numbers of all examples and of those kept, both [C].
 
     Raises:
-        DroppedClassError: a class would be dropped, and `may_drop_classes` is False.
+        ValueError: a class would be dropped, and `may_drop_classes` is False.
     """
     if not may_drop_classes:
         _refuse_lost(total, left, policy)
@@ -266,17 +253,14 @@ def count_classes(
 
 
 def refuse_lost_class(inclusion: Tensor, labels: Tensor, policy: str) -> None:
-    """DroppedClassError if all examples of a class have the inclusion probability 0; both are [N]."""
+    """ValueError if all examples of a class have the inclusion probability 0; both are [N]."""
     _refuse_lost(np.bincount(labels.numpy()), np.bincount(labels.numpy(), inclusion.numpy()), policy)
 
 
 def _refuse_lost(total: NDArray[Any], left: NDArray[Any], policy: str) -> None:
     lost = np.flatnonzero((total > 0) & (left == 0))
     if len(lost):
-        label, examples = int(lost[0]), int(total[lost[0]])
-        raise DroppedClassError(
-            f"{policy} would drop class {label} entirely ({examples} examples): keep more, use PerClass(policy) to "
-            "prune within classes, or pass no labels if you want to drop it",
-            label,
-            examples,
+        raise ValueError(
+            f"{policy} would drop class {lost[0]} entirely ({total[lost[0]]} examples): keep more, use "
+            "PerClass(policy) to prune within classes, or pass no labels if you want to drop it"
         )

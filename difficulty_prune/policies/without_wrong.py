@@ -25,7 +25,7 @@ from .base import (
 )
 from .compose import PerClass
 from .everyone import Everyone
-from .plan import DroppedClassError, Plan, make_plan
+from .plan import Plan, make_plan
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -230,12 +230,9 @@ class WithoutWrong(Around):
         before, after = all_classes.bincount(), left.bincount(minlength=int(all_classes.max()) + 1)
         lost = ((before > 0) & (after == 0)).nonzero()[:, 0]
         if len(lost):
-            label, examples = int(lost[0]), int(before[lost[0]])
-            raise DroppedClassError(
-                f"{self!r} would leave out all {examples} examples of class {label}: look whether it is its labels "
-                "that are wrong, or pass no labels if you want to drop it",
-                label,
-                examples,
+            raise ValueError(
+                f"{self!r} would leave out all {int(before[lost[0]])} examples of class {int(lost[0])}: look whether "
+                "it is its labels that are wrong, or pass no labels if you want to drop it"
             )
 
 

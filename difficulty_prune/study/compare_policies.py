@@ -18,12 +18,10 @@ from ..comparison.comparison import PolicyComparison, Row, judge
 from ..comparison.design import Design
 from ..comparison.trained import Trained
 from ..policies.base import Policy
-from ..policies.plan import DroppedClassError
 from ..policies.uniform import Random
 from ..policies.without_wrong import WithoutWrong
 from ..runs.run_set import RunSet
 from ..sampler import PruneSampler
-from ..support.counted import counted
 from .elsewhere import Elsewhere
 from .executor import run_tasks
 from .learned import nothing_learned
@@ -131,10 +129,11 @@ def without_droppers(
         try:
             for seed in range(first, last):
                 PruneSampler(policy, difficulty, labels=data.classes, seed=seed)
-        except DroppedClassError as error:
+        except ValueError as error:
+            PruneSampler(policy, difficulty, seed=first)  # or another error: it is the classes that do not fit
+            what = str(error).partition(": ")[0]
             lines.append(
-                f"Not compared: {words}, which would drop class {_class_names(data)[error.label]} entirely "
-                f"({counted(error.examples, 'example')}); keep more, or take {PER_CLASS_POLICY}, which keeps some of "
+                f"Not compared: {words}, since {what}; keep more, or take {PER_CLASS_POLICY}, which keeps some of "
                 "every class"
             )
         else:

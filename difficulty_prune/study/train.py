@@ -194,6 +194,7 @@ def train(
                 halfway.finished(epoch + 1)
             if epoch + 1 < recipe.epochs:
                 resumable.save(Position(epoch + 1, done, time.perf_counter() - start))
+        del loader  # ends its workers
         outputs = predict(model, data, data.test)
         _check_converged(bool(outputs.isfinite().all()), model_name, recipe, seed)
         if tracker is not None and "grand" in tracker.scores:
@@ -241,12 +242,15 @@ def predict(model: nn.Module, data: StudyData, images: Examples) -> Tensor:
     """Class probabilities [N, C] float32 on the CPU, in evaluation mode and without augmentation; numbers [N, 1]."""
     model.eval()
     device = next(model.parameters()).device
-    parts = []
+    found, start = torch.empty(0), 0
     for x in images.batches(1000):  # small enough for the memory of any GPU that trained on the images
         with mixed_precision(device):
             logits = model(prepare(x, data, device))
-        parts.append((logits.float() if data.regression else logits.float().softmax(1)).cpu())
-    return torch.cat(parts)
+        if start == 0:  # one block: many small ones between those of the images would keep the memory of these in use
+            found = torch.empty(len(images), *logits.shape[1:], device="cpu")
+        found[start : start + len(x)] = logits.float() if data.regression else logits.float().softmax(1)
+        start += len(x)
+    return found
 
 
 def in_order(

@@ -143,8 +143,8 @@ def test_a_policy_that_would_drop_a_class_is_left_out_with_a_line(trained: list[
     assert not {row["policy"] for row in found.rows if row["keep"] == 0.3} & set(ends)
     assert {row["policy"] for row in found.rows if row["keep"] == 0.95} >= set(ends)
     hardest, easiest = found.left_out
-    assert hardest.startswith("Not compared: the hardest 30 % by el2n, which would drop class 0 entirely (")
-    assert easiest.startswith("Not compared: the easiest 30 % by el2n, which would drop class 4 entirely (")
+    assert hardest.startswith("Not compared: the hardest 30 % by el2n, since Hardest(keep=0.3) would drop class 0 ent")
+    assert easiest.startswith("Not compared: the easiest 30 % by el2n, since Easiest(keep=0.3) would drop class 4 ent")
     assert hardest.endswith("keep more, or take hardest-per-class, which keeps some of every class")
     nothing = compare(tmp_path / "nothing", runs=runs, keep=(0.3,), policies=ends, seeds=2)
     assert (nothing.rows, nothing.of_models, nothing.left_out) == ([], {}, found.left_out)
