@@ -219,6 +219,36 @@ def test_the_page_has_the_committed_verdicts() -> None:
     assert f"reached {rows['few']:.3f} where all data, in as many steps, reached {rows['all']:.3f}" in readme
 
 
+def test_the_page_has_the_committed_claims() -> None:
+    page = (STUDIES.parents[1] / "docs" / "results.md").read_text()
+    section = page[page.index("## CIFAR-10: what the VoG paper claims") : page.index("## How many runs")]
+    result = json.loads((RESULTS / "vog-claims.json").read_text())
+    assert "{} ± {}".format(*(f"{value:.3f}" for value in result["accuracy"])) in section
+    for images, kind in (("test", "true"), ("unlabelled test", "predicted")):
+        for score in ("vog", "vog_probability", "vog_loss"):
+            tenths = result["test"][f"{images}/{score}/late"]["error_by_tenth"]
+            assert f"| `{score}` | {kind} | {' | '.join(f'{mean:.2f}' for mean, _ in tenths)} |" in section
+            stages = [result["test"][f"{images}/{score}/{stage}"] for stage in ("early", "middle", "late", "all")]
+            quarters = [row["accuracy_of_lowest"][1] for row in stages]
+            assert f"| {kind} | {' | '.join(f'{mean:.2f} ± {half:.2f}' for mean, half in quarters)} |" in section
+    of_true_class = {
+        word
+        for row, claims in result["claims"].items()
+        for claim, word in claims.items()
+        if row.split("/")[0] in ("vog", "vog, within class") and "predicted class" not in claim
+    }
+    assert of_true_class == {"not held: the reverse"}, "the page says so"
+
+
+def test_the_page_has_the_committed_memory_of_photographs() -> None:
+    page = " ".join((STUDIES.parents[1] / "docs" / "study.md").read_text().split())
+    result = json.loads((RESULTS / "photographs-memory.json").read_text())
+    (row,) = (row for row in result["rows"] if row["files"] == 100_000)
+    assert f"took {row['peak_megabytes'] / 1000:.1f} GB at its peak" in page
+    assert f"each further file adds {result['kilobytes_per_file']:.1f} KB" in page
+    assert row["peak_megabytes"] < 3000
+
+
 def test_every_study_with_a_figure_has_it_beside_its_numbers(study: Any) -> None:
     for name, (file, draw) in study("figures").FIGURES.items():
         axes = draw(json.loads((RESULTS / file).read_text()))

@@ -85,7 +85,8 @@ def wrong_labels(result: Json) -> Axes:
     sets = list(result["sets"])
     for place, (key, name) in enumerate(METHODS.items()):
         values = [
-            max(row["ap"] for found, row in result["sets"][each]["rows"].items() if _is(found, key)) for each in sets
+            max(row["ap"] for found, row in of_set["rows"].items() if is_of_method(found, key))
+            for of_set in result["sets"].values()
         ]
         x = np.arange(len(sets)) + offset(place, len(METHODS), 0.1)
         axes.plot(x, values, label=name, **{**style(place, key), "linestyle": "none"})
@@ -95,7 +96,7 @@ def wrong_labels(result: Json) -> Axes:
     return axes
 
 
-def _is(found: str, method: str) -> bool:
+def is_of_method(found: str, method: str) -> bool:
     """Whether it is that method, or any one of cleanlab's."""
     return found.startswith(method) if method.endswith("cleanlab") else found == method
 
